@@ -1,0 +1,306 @@
+"""Experiment configurations: frozen dataclasses filled from YAML and ``--set key=value``.
+
+Unknown keys are errors that name the nearest key; a value out of range names the field, the value and the choices.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from captioner.errors import ConfigError
+
+T = TypeVar("T")
+SHIPPED = Path(__file__).parent / "configs"
+
+
+def choose(name: str, value: object, choices: Iterable[object]) -> None:
+    """Raise ``ConfigError`` unless ``value`` is one of ``choices``."""
+    options = list(choices)
+    if value not in options:
+        raise ConfigError(f"{name}: {value!r} is not one of {', '.join(map(str, options))}")
+
+
+def within(name: str, value: float, low: float, high: float = float("inf")) -> None:
+    """Raise ``ConfigError`` unless ``low <= value <= high``."""
+    if not low <= value <= high:
+        raise ConfigError(f"{name}: {value} is outside {low} to {high}")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The decoder: which layers see what, and how large they are."""
+
+    wiring: str = "4f"
+    """1u, 2u, 2f or 4f: a line of captioner.models.wirings, where building the model looks it up."""
+    cell: str = "lstm"
+    """Recurrent cell of every layer: lstm, gru or rnn."""
+    embedding: int = 512
+    """Size of a word vector."""
+    hidden: int = 512
+    """Units in each recurrent layer."""
+    image: int = 512
+    """Size of the learned projection of the image feature; 0 feeds the feature itself, as the paper does."""
+    dropout: float = 0.0
+    """Probability of dropping a unit of the word vectors, between layers and before the softmax; paper: 0."""
+    image_dropout: float = 0.0
+    """Probability of dropping a unit of the image feature before its projection; paper: 0."""
+    residual: bool = False
+    """Add a layer's input to its output wherever it sees only the layer below (layers 3 and 4 of 4f, 2 of 2u)."""
+    tied: bool = False
+    """Share the word vectors with the softmax, through a projection of the top layer; paper: no."""
+    standardise: bool = True
+    """Scale each feature dimension by the training set's mean and deviation, kept in the checkpoint; paper: no."""
+    init: str = "orthogonal"
+    """orthogonal (recurrent weights, forget bias 1) or uniform (-0.08 to 0.08, biases 0: the paper)."""
+
+    def __post_init__(self) -> None:
+        choose("model.cell", self.cell, ("lstm", "gru", "rnn"))
+        choose("model.init", self.init, ("orthogonal", "uniform"))
+        within("model.embedding", self.embedding, 1)
+        within("model.hidden", self.hidden, 1)
+        within("model.image", self.image, 0)
+        within("model.dropout", self.dropout, 0, 0.95)
+        within("model.image_dropout", self.image_dropout, 0, 0.95)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The captions, the pictures' features and the vocabulary."""
+
+    format: str = "flickr8k"
+    """Reader: one of captioner.data.READERS."""
+    root: str = "."
+    """Folder (or file, for own data) that the reader opens."""
+    features: tuple[str, ...] = ()
+    """Feature stores; several are concatenated in this order. A folder is a store in parts."""
+    features_mirrored: tuple[str, ...] = ()
+    """The same stores made from mirrored pictures; training draws one or the other for each caption."""
+    text: str = ""
+    """For text-only pre-training: a file with one sentence a line; then no features are needed."""
+    vocabulary_from: str = ""
+    """Checkpoint whose vocabulary is taken over instead of counting words; min_count is then unused."""
+    min_count: int = 5
+    """Words seen fewer times in training become <unk>."""
+    max_length: int = 20
+    """Longest caption in tokens, the end token included; the rest is cut off."""
+
+    def __post_init__(self) -> None:
+        within("data.min_count", self.min_count, 1)
+        within("data.max_length", self.max_length, 2)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The optimisation."""
+
+    epochs: int = 15
+    """Passes over all training captions."""
+    device: str = "auto"
+    """auto (a GPU if there is one), cpu, cuda, cuda:1, as torch names them."""
+    batch_size: int = 128
+    """Captions in a step, over all processes together."""
+    optimiser: str = "adamw"
+    """adamw or sgd (momentum 0.9: the paper)."""
+    lr: float = 1e-3
+    """Peak learning rate."""
+    schedule: str = "cosine"
+    """cosine (2 % warm-up, then to zero), constant, or halve (by two every ``halve_every`` steps: the paper)."""
+    halve_every: int = 20000
+    """Steps between halvings of the paper's schedule."""
+    weight_decay: float = 0.01
+    """AdamW's decay of matrices; biases are never decayed."""
+    clip: float = 5.0
+    """Largest norm of the whole gradient; 0 is no clipping."""
+    loss_scale: float = 1.0
+    """Factor on the loss (the paper's loss weight is 20)."""
+    label_smoothing: float = 0.0
+    """Probability mass spread over the vocabulary."""
+    ema: float = 0.0
+    """Decay of a moving average of the weights, which is what is evaluated and kept; 0 is none."""
+    precision: str = "float32"
+    """float32 or bfloat16 (autocast)."""
+    patience: int = 0
+    """Stop after this many epochs without a better dev score; 0 never stops early."""
+    metric: str = "cider"
+    """Dev score that chooses the checkpoint: bleu4 or cider. Text-only runs choose by the dev loss."""
+    evaluate_every: int = 1
+    """Epochs between two evaluations on dev; the last epoch is always evaluated."""
+    dev_beam: int = 0
+    """Beam width of the dev captions: 1 is greedy and quick, 0 the width of the decode section."""
+    log_every: int = 50
+    """Optimiser steps between two lines of the log."""
+    save_minutes: float = 10.0
+    """Longest time between two saved states; one is saved after every epoch anyway."""
+    seed: int = 0
+    """Seed of initialisation, order and dropout."""
+    init_from: str = ""
+    """Checkpoint whose equal-named weights start the run (for example a text-only pre-training)."""
+    finetune: bool = False
+    """Train the CNN end to end from pictures instead of reading cached features."""
+    finetune_lr: float = 1e-4
+    """Peak learning rate of the CNN when fine-tuning."""
+    backbone: str = ""
+    """Backbone key when fine-tuning."""
+    weights: str = ""
+    """Weight file for that backbone; without one its own are taken, from init_from if it was trained there."""
+    mirror: bool = True
+    """Mirror half of the pictures at random when fine-tuning."""
+    workers: int = 2
+    """Processes that open pictures when fine-tuning."""
+
+    def __post_init__(self) -> None:
+        if self.finetune and not self.backbone:
+            raise ConfigError("train.finetune needs train.backbone, for example torchvision:vgg16@fc7")
+        choose("train.optimiser", self.optimiser, ("adamw", "sgd"))
+        choose("train.schedule", self.schedule, ("cosine", "constant", "halve"))
+        choose("train.precision", self.precision, ("float32", "bfloat16"))
+        choose("train.metric", self.metric, ("bleu4", "cider"))
+        within("train.epochs", self.epochs, 1)
+        within("train.batch_size", self.batch_size, 1)
+        within("train.lr", self.lr, 0)
+        within("train.finetune_lr", self.finetune_lr, 0)
+        within("train.weight_decay", self.weight_decay, 0)
+        within("train.clip", self.clip, 0)
+        within("train.halve_every", self.halve_every, 1)
+        within("train.patience", self.patience, 0)
+        within("train.seed", self.seed, 0)
+        within("train.evaluate_every", self.evaluate_every, 1)
+        within("train.dev_beam", self.dev_beam, 0)
+        within("train.log_every", self.log_every, 1)
+        within("train.workers", self.workers, 0)
+        within("train.label_smoothing", self.label_smoothing, 0, 0.9)
+        within("train.ema", self.ema, 0, 0.99999)
+
+
+@dataclass(frozen=True)
+class DecodeConfig:
+    """How captions are found when nobody says otherwise; kept in the checkpoint."""
+
+    beam: int = 3
+    """Beam width; 1 is greedy."""
+    length_penalty: float = 0.0
+    """Hypotheses are ranked by log probability / length ** this; 0 is the paper's plain log probability."""
+    max_length: int = 20
+    """Most tokens, without the end token."""
+
+    def __post_init__(self) -> None:
+        within("decode.beam", self.beam, 1)
+        within("decode.max_length", self.max_length, 1)
+        within("decode.length_penalty", self.length_penalty, 0, 2)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One training run, as a YAML file in captioner/configs or the user's own."""
+
+    name: str = "run"
+    """Title in the log and the curve."""
+    output: str = "runs/run"
+    """Folder for checkpoints, log and curve."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    decode: DecodeConfig = field(default_factory=DecodeConfig)
+
+
+def load_experiment(source: str | Path, settings: Sequence[str] = ()) -> Experiment:
+    """An experiment from a YAML file, or a shipped one by name, with ``section.key=value`` settings over it.
+
+    Raises ``ConfigError`` for a missing file, bad YAML, unknown keys, wrong types and values out of range.
+    """
+    path = Path(source)
+    if not path.exists() and (SHIPPED / f"{source}.yaml").exists():
+        path = SHIPPED / f"{source}.yaml"
+    if not path.is_file():
+        shipped = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.yaml")))
+        raise ConfigError(f"{source}: no such configuration file; shipped ones: {shipped}")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: a configuration is a mapping, not {type(values).__name__}")
+    for setting in settings:
+        _apply(values, setting)
+    return from_mapping(Experiment, values, str(path))
+
+
+def from_mapping(cls: type[T], values: Mapping[str, Any], where: str) -> T:
+    """Fill the dataclass ``cls`` from ``values``; ``where`` starts the error messages."""
+    hints = typing.get_type_hints(cls)
+    names = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]  # T is always a dataclass here
+    filled: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in names:
+            near = difflib.get_close_matches(str(key), names, 1, 0.5)
+            hint = f"; did you mean {near[0]}?" if near else f"; known keys: {', '.join(names)}"
+            raise ConfigError(f"{where}: unknown key {key!r}{hint}")
+        filled[key] = _convert(hints[key], value, f"{where}: {key}")
+    try:
+        return cls(**filled)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+def to_mapping(config: Any) -> dict[str, Any]:
+    """The plain dictionary of a configuration: lists for tuples, ready for JSON or YAML."""
+    plain: dict[str, Any] = {}
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        if dataclasses.is_dataclass(value):
+            value = to_mapping(value)
+        plain[item.name] = list(value) if isinstance(value, tuple) else value
+    return plain
+
+
+def _apply(values: dict[str, Any], setting: str) -> None:
+    """Put ``section.key=value`` into ``values``; the value is read as YAML."""
+    key, equals, text = setting.partition("=")
+    if not equals:
+        raise ConfigError(f"--set {setting}: expected key=value")
+    target = values
+    *sections, last = key.strip().split(".")
+    for section in sections:
+        target = target.setdefault(section, {})
+        if not isinstance(target, dict):
+            raise ConfigError(f"--set {setting}: {section} is a value, not a section")
+    try:
+        target[last] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        target[last] = text
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    """``value`` as the annotated type, or ``ConfigError``; YAML's 1e-3 (a string) becomes a float."""
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{where}: expected a section with keys, got {value!r}")
+        return from_mapping(hint, value, where)
+    if typing.get_origin(hint) is tuple:
+        items = [value] if isinstance(value, str) else value
+        if not isinstance(items, Sequence):
+            raise ConfigError(f"{where}: expected a list, got {value!r}")
+        return tuple(_convert(typing.get_args(hint)[0], item, where) for item in items)
+    if isinstance(hint, types.UnionType):
+        if value is None:
+            return None
+        return _convert(next(a for a in typing.get_args(hint) if a is not types.NoneType), value, where)
+    if hint is float and not isinstance(value, bool):
+        try:
+            return float(value)
+        except (TypeError, ValueError):
+            raise ConfigError(f"{where}: expected a number, got {value!r}") from None
+    if hint is str and isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise ConfigError(f"{where}: expected {hint.__name__}, got {value!r}")
+    return value

@@ -1,0 +1,67 @@
+"""Every error that captioner raises on purpose. Catch ``CaptionerError`` to catch them all.
+
+    CaptionerError
+    ├── UsageError           the command line or a call contradicts itself (exit status 2)
+    ├── ConfigError          a configuration has an unknown key or a value out of range
+    ├── DataError            a data set, caption file or manifest cannot be read as what it should be
+    │   └── ImageError       one picture cannot be opened; carries ``path`` and ``reason``
+    ├── BackboneError        an unknown backbone, or one that does not give what its record says
+    │   └── MissingWeights   weights are neither on disk nor to be had; says which file to put where
+    ├── FeatureStoreError    a feature file is damaged, unfinished or made by another backbone
+    ├── CheckpointError      a checkpoint is damaged or does not fit what it is used with
+    └── MissingDependency    an optional package is not installed; says what to install
+
+Messages are one line and say what is wrong and what to do.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class CaptionerError(Exception):
+    """Base of all errors below; ``exit_status`` is what the command line returns."""
+
+    exit_status = 1
+
+
+class UsageError(CaptionerError):
+    exit_status = 2
+
+
+class ConfigError(CaptionerError):
+    pass
+
+
+class DataError(CaptionerError):
+    pass
+
+
+class ImageError(DataError):
+    def __init__(self, path: str | Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[ImageError], tuple[str | Path, str]]:
+        return type(self), (self.path, self.reason)  # errors come back from worker processes
+
+
+class BackboneError(CaptionerError):
+    pass
+
+
+class MissingWeights(BackboneError):
+    pass
+
+
+class FeatureStoreError(CaptionerError):
+    pass
+
+
+class CheckpointError(CaptionerError):
+    pass
+
+
+class MissingDependency(CaptionerError):
+    pass

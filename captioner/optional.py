@@ -1,0 +1,18 @@
+"""Optional packages, imported through one door that says what to install."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+from captioner.errors import MissingDependency
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Import ``module``, or raise ``MissingDependency`` naming the extra that brings it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise MissingDependency(
+            f"this needs the package {module}; install it with: pip install 'captioner[{extra}]'"
+        ) from error
