@@ -1,0 +1,80 @@
+"""Configurations: what ships loads, and what is wrong is named."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from captioner.config import SHIPPED, Experiment, ModelConfig, from_mapping, load_experiment, to_mapping
+from captioner.errors import ConfigError
+
+SHIPPED_FILES = sorted(SHIPPED.glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", SHIPPED_FILES, ids=lambda path: path.stem)
+def test_every_shipped_configuration_loads(path: Path) -> None:
+    """Would catch a field renamed in config.py and not in a YAML file; a name is as good as a path."""
+    assert load_experiment(path) == load_experiment(path.stem)
+
+
+def test_there_are_shipped_configurations() -> None:
+    assert SHIPPED_FILES
+
+
+def test_a_configuration_survives_its_own_mapping(tmp_path: Path) -> None:
+    """Would catch a type that checkpoints lose: tuples, None, nested sections."""
+    experiment = dataclasses.replace(
+        Experiment(),
+        data=dataclasses.replace(Experiment().data, features=("a.h5", "b.h5")),
+        model=ModelConfig(cell="gru"),
+    )
+    assert from_mapping(Experiment, to_mapping(experiment), "test") == experiment
+
+
+def test_settings_win_over_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("train: {lr: 1e-3, epochs: 2}\n")
+    experiment = load_experiment(path, ["train.lr=5e-4", "model.wiring=2f", "data.features=[x.h5, y.h5]", "name=7"])
+    assert experiment.train.lr == 5e-4  # YAML reads 5e-4 as a string
+    assert experiment.train.epochs == 2
+    assert experiment.model.wiring == "2f"
+    assert experiment.data.features == ("x.h5", "y.h5")
+    assert experiment.name == "7"
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("train.lrr=1", r"unknown key 'lrr'; did you mean lr\?"),
+        ("trian.lr=1", r"unknown key 'trian'; did you mean train\?"),
+        ("model.cell=lsmt", "model.cell: 'lsmt' is not one of lstm, gru, rnn"),
+        ("model.dropout=2", "model.dropout: 2.0 is outside 0 to 0.95"),
+        ("train.epochs=many", "epochs: expected int, got 'many'"),
+        ("train.epochs=true", "epochs: expected int, got True"),
+        ("train.lr=fast", "lr: expected a number, got 'fast'"),
+        ("model=4f", "model: expected a section with keys, got '4f'"),
+        ("name.first=x", "name is a value, not a section"),
+        ("epochs", "expected key=value"),
+    ],
+)
+def test_mistakes_are_named(tmp_path: Path, setting: str, message: str) -> None:
+    """Would catch a typo that silently trains with the default."""
+    path = tmp_path / "run.yaml"
+    path.write_text("name: base\n")
+    with pytest.raises(ConfigError, match=message):
+        load_experiment(path, [setting])
+
+
+@pytest.mark.parametrize(("content", "message"), [("[1, 2]", "is a mapping, not list"), ("a: [", "not YAML")])
+def test_files_that_are_no_configuration(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(content)
+    with pytest.raises(ConfigError, match=message):
+        load_experiment(path)
+
+
+def test_a_missing_file_lists_what_ships() -> None:
+    with pytest.raises(ConfigError, match="no such configuration file; shipped ones: "):
+        load_experiment("nowhere.yaml")
