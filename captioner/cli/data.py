@@ -1,0 +1,110 @@
+"""captioner data: what public files there are, whether copies on disk are right, and fetching them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from captioner.manifest import Entry
+
+app = typer.Typer(no_args_is_help=True, help="List, verify and fetch public data sets and weights.")
+
+Folder = Annotated[
+    Path | None,
+    typer.Option(help="Folder of the files; otherwise the cache ($CAPTIONER_CACHE), or torch's for weights."),
+]
+
+
+@app.command("list")
+def list_entries(
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Show all that is known of these.")] = None,
+) -> None:
+    """List the data sets and weight files of data_manifest.yaml."""
+    from captioner.manifest import find, read_manifest
+
+    manifest = read_manifest()
+    if names:
+        print("\n\n".join(_record(find(manifest, name)) for name in names))
+        return
+    width = max(map(len, manifest))
+    for entry in manifest.values():
+        print(f"{entry.name:<{width}}  {entry.kind:<7}  {_size(entry.bytes):>8}  {_way(entry):<7}  {entry.about}")
+
+
+@app.command()
+def verify(
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Default: all that are there.")] = None,
+    folder: Folder = None,
+) -> None:
+    """Check size and digest of files on disk.
+
+    Exit status 1 if one is wrong or a named one is missing.
+    """
+    from captioner.errors import DataError
+    from captioner.manifest import find, problem, read_manifest
+
+    manifest = read_manifest()
+    chosen = [find(manifest, name) for name in names or manifest]
+    places = [(entry, _place(entry, folder)) for entry in chosen if entry.file]
+    if not names:
+        places = [(entry, path) for entry, path in places if path.exists()]
+    if not places:
+        raise DataError(f"{', '.join(names) if names else 'nothing of the manifest'}: no file to verify")
+    bad = 0
+    for entry, path in places:
+        wrong = problem(entry, path)
+        bad += wrong is not None
+        print(f"{entry.name}\t{wrong or ('ok' if entry.has_digest else 'ok, as far as is known')}\t{path}")
+    if bad:
+        raise typer.Exit(1)
+
+
+@app.command()
+def get(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="One that `captioner data list` shows.")],
+    folder: Folder = None,
+) -> None:
+    """Download a file, verify it and print its path.
+
+    An interrupted download goes on where it stopped.
+    """
+    from captioner.manifest import download, find, read_manifest
+
+    entry = find(read_manifest(), name)
+    if not entry.manual:
+        print(f"{entry.name}: {_size(entry.bytes)}; licence: {entry.licence}", file=sys.stderr)
+    print(download(entry, _place(entry, folder), _progress if sys.stderr.isatty() else None))
+
+
+def _place(entry: Entry, folder: Path | None) -> Path:
+    return folder / entry.file if folder else entry.path
+
+
+def _progress(have: int, total: int | None) -> None:
+    end = "\n" if have == total else ""
+    print(f"\r{_size(have)}{f' of {_size(total)}' if total else ''}  ", end=end, file=sys.stderr, flush=True)
+
+
+def _way(entry: Entry) -> str:
+    return "by hand" if entry.manual else "hub" if entry.hub else "get"
+
+
+def _size(count: int | None) -> str:
+    """Bytes for people: decimal units, as download pages use."""
+    if count is None:
+        return "size ?"
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000 or unit == "GB":
+            break
+        value /= 1000
+    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+
+
+def _record(entry: Entry) -> str:
+    facts = {key: value for key, value in vars(entry).items() if value and key != "name"}
+    return "\n".join([entry.name, *(f"  {key + ':':<14} {value}" for key, value in facts.items())])

@@ -1,0 +1,183 @@
+"""data_manifest.yaml: the public files that the project knows, whether a copy on disk is right, and fetching it."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import http.client
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from captioner.errors import DataError
+from captioner.files import cache_folder, sha256
+from captioner.optional import require
+
+# In a checkout this is a link to the file at its top, in a wheel a copy of it.
+MANIFEST = Path(__file__).parent / "data_manifest.yaml"
+FORMAT, VERSION = "captioner-data-manifest", 1
+Progress = Callable[[int, int | None], None]
+"""Called with the bytes present and the bytes expected (None: unknown)."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One data set or weight file."""
+
+    name: str
+    kind: str
+    """dataset or weights."""
+    about: str
+    licence: str
+    citation: str
+    homepage: str
+    file: str = ""
+    """Name on disk."""
+    url: str = ""
+    """Where ``download`` finds it."""
+    hub: str = ""
+    """A Hugging Face model repository, which keeps and checks its own files."""
+    manual: str = ""
+    """What a person must do where a form or several links stand before the file."""
+    bytes: int | None = None
+    sha256: str = ""
+    sha256_prefix: str = ""
+    """First digits of the SHA-256, where no more is published."""
+    md5: str = ""
+
+    @property
+    def path(self) -> Path:
+        """Where ``captioner data get`` puts it; weights go where torchvision looks for them."""
+        folder = torch_checkpoints() if self.kind == "weights" else cache_folder() / "data"
+        return folder / self.file
+
+    @property
+    def has_digest(self) -> bool:
+        return bool(self.sha256 or self.sha256_prefix or self.md5)
+
+
+def torch_checkpoints() -> Path:
+    """torch.hub's folder of weight files, found as torch does but without importing it."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(os.environ.get("TORCH_HOME") or cache / "torch").expanduser() / "hub" / "checkpoints"
+
+
+def read_manifest(path: Path = MANIFEST) -> dict[str, Entry]:
+    """All entries by name. Raises ``DataError`` for another format, unknown fields and missing ones."""
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from error
+    if not isinstance(document, dict) or (document.get("format"), document.get("version")) != (FORMAT, VERSION):
+        raise DataError(f"{path}: not a {FORMAT} of version {VERSION}")
+    return {name: _entry(name, fields, path) for name, fields in document["entries"].items()}
+
+
+def find(manifest: dict[str, Entry], name: str) -> Entry:
+    """The entry called ``name``, or ``DataError`` with the nearest names."""
+    if name in manifest:
+        return manifest[name]
+    near = difflib.get_close_matches(name, manifest, 3, 0.4)
+    hint = f"did you mean {' or '.join(near)}?" if near else "see: captioner data list"
+    raise DataError(f"{name}: not in the manifest; {hint}")
+
+
+def problem(entry: Entry, path: Path) -> str | None:
+    """What is wrong with the copy of ``entry`` at ``path``, or None when everything that is known of it agrees."""
+    if not path.is_file():
+        return "missing"
+    size = path.stat().st_size
+    if entry.bytes is not None and size != entry.bytes:
+        return f"{size} bytes instead of {entry.bytes}"
+    if entry.sha256 or entry.sha256_prefix:
+        expected, found = entry.sha256 or entry.sha256_prefix, sha256(path)
+        if not found.startswith(expected):
+            return f"SHA-256 {found[: len(expected)]} instead of {expected}"
+    if entry.md5:
+        with path.open("rb") as stream:
+            found = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        if found != entry.md5:
+            return f"MD5 {found} instead of {entry.md5}"
+    return None
+
+
+def download(entry: Entry, path: Path, progress: Progress | None = None) -> Path:
+    """Fetch ``entry`` to ``path`` unless a good copy is there; returns the path (for a hub repository, its folder).
+
+    The file arrives under ``<name>.part``, is continued there after an interruption, and takes its name only when size
+    and digest agree. Raises ``DataError`` where a person must act, the network fails or the file is not the right one.
+    """
+    if entry.manual:
+        raise DataError(f"{entry.name} cannot be fetched by a program: {entry.manual} ({path})")
+    if entry.hub:
+        return _download_hub(entry)
+    if path.exists() and problem(entry, path) is None:
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    if not entry.has_digest:
+        part.unlink(missing_ok=True)  # nothing could tell a wrongly continued file from a right one
+    try:
+        _transfer(entry.url, part, progress)
+    except (OSError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", None) or error
+        raise DataError(
+            f"{entry.name}: cannot download {entry.url}: {reason}; run this again with a network, "
+            f"or put the file at {path}"
+        ) from error
+    wrong = problem(entry, part)
+    if wrong:
+        part.unlink()
+        raise DataError(f"{entry.name}: {entry.url} gave a wrong file ({wrong}); it was removed, run this again")
+    os.replace(part, path)
+    return path
+
+
+def _transfer(url: str, part: Path, progress: Progress | None) -> None:
+    """Write ``url`` to ``part``, continuing what is there if the server can."""
+    have = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"User-Agent": "captioner"})
+    if have:
+        request.add_header("Range", f"bytes={have}-")
+    try:
+        answer = urllib.request.urlopen(request, timeout=60)
+    except urllib.error.HTTPError as error:
+        if have and error.code == 416:  # nothing after what we have: it is complete, or the digest will say otherwise
+            return
+        raise
+    with answer, part.open("ab" if answer.status == 206 else "wb") as stream:
+        length = answer.headers.get("Content-Length")
+        total = stream.tell() + int(length) if length else None
+        while block := answer.read(1 << 20):
+            stream.write(block)
+            if progress:
+                progress(stream.tell(), total)
+        if total is not None and stream.tell() < total:
+            raise ConnectionError(f"the connection ended after {stream.tell()} of {total} bytes")
+
+
+def _download_hub(entry: Entry) -> Path:
+    hub = require("huggingface_hub", extra="transformers")
+    try:
+        return Path(hub.snapshot_download(entry.hub, allow_patterns=["*.json", "*.safetensors", "*.txt"]))
+    except Exception as error:  # the hub raises errors of several HTTP libraries
+        reason = str(error).strip().split("\n")[0]
+        raise DataError(f"{entry.name}: cannot download {entry.hub} from the Hugging Face hub: {reason}") from error
+
+
+def _entry(name: str, fields: dict[str, Any], path: Path) -> Entry:
+    known = {field.name for field in dataclasses.fields(Entry)}
+    unknown = sorted(set(fields) - known)
+    if unknown:
+        raise DataError(f"{path}: {name}: unknown field {unknown[0]!r}; known fields: {', '.join(sorted(known))}")
+    try:
+        return Entry(name=name, **fields)
+    except TypeError as error:
+        raise DataError(f"{path}: {name}: {error}") from error
