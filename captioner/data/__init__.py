@@ -1,0 +1,40 @@
+"""Data sets as records. To add one, write a function ``Path -> list[Record]`` and add one line to ``READERS``."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+from captioner.data.records import SPLITS, Record, read_lines
+from captioner.errors import DataError
+
+__all__ = ["READERS", "SPLITS", "Record", "read_dataset", "read_sentences"]
+
+READERS: dict[str, str] = {
+    "flickr8k": "captioner.data.flickr:read_flickr8k",
+    "flickr30k": "captioner.data.flickr:read_flickr30k",
+    "karpathy": "captioner.data.karpathy:read_karpathy",
+    "coco": "captioner.data.coco:read_coco",
+    "own": "captioner.data.own:read_own",
+}
+
+
+def read_dataset(format: str, root: str | Path) -> list[Record]:
+    """All pictures of the data set at ``root`` (a folder; for some formats also a file) that are in a split.
+
+    Raises ``DataError`` for an unknown format and for everything that is wrong with the files.
+    """
+    if format not in READERS:
+        raise DataError(f"no data set format {format!r}; there are: {', '.join(READERS)}")
+    module, _, function = READERS[format].partition(":")
+    records: list[Record] = getattr(importlib.import_module(module), function)(Path(root))
+    return records
+
+
+def read_sentences(path: str | Path) -> list[str]:
+    """The sentences of a text file with one a line; blank lines are left out. For text-only training."""
+    sentences = [line.strip() for line in read_lines(Path(path))]
+    sentences = [sentence for sentence in sentences if sentence]
+    if not sentences:
+        raise DataError(f"{path}: holds no sentences; put one on each line")
+    return sentences

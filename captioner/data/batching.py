@@ -1,0 +1,99 @@
+"""Captions of like length in batches, in an order that depends on the seed and the epoch alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from captioner.errors import DataError
+from captioner.text.vocab import END, PAD, START
+
+
+@dataclass(frozen=True)
+class Batch:
+    """``rows`` (B,) number the pictures' features; ``inputs`` and ``targets`` (B, T) are int64 word numbers.
+
+    Inputs start with ``START``, targets end with ``END``; both hold ``PAD`` behind that. ``targets[:, t]`` is the
+    word that follows ``inputs[:, t]``.
+    """
+
+    rows: Tensor
+    inputs: Tensor
+    targets: Tensor
+
+    @property
+    def tokens(self) -> int:
+        """Targets that are not padding."""
+        return int((self.targets != PAD).sum())
+
+
+class CaptionBatches:
+    """The training captions, batch by batch.
+
+    Captions are shuffled, sorted by length within windows of ``window`` batches (so that a batch holds near-equal
+    lengths yet differs in every epoch), cut into batches of equal size give or take one, and the batches are shuffled.
+    Several processes share a batch by taking rows ``rank::world`` of it.
+    """
+
+    def __init__(
+        self,
+        ids: Sequence[Sequence[int]],
+        image_rows: Sequence[int],
+        batch_size: int,
+        seed: int,
+        *,
+        max_length: int | None = None,
+        window: int = 64,
+    ) -> None:
+        """``ids``: word numbers of each caption, neither start nor end; ``image_rows``: its picture's row.
+
+        ``max_length`` counts tokens with the end token; longer captions are cut and then do not end in ``END``
+        (the model must not learn to stop in mid-sentence).
+        """
+        if len(ids) != len(image_rows):
+            raise DataError(f"{len(ids)} captions but {len(image_rows)} image rows: expected one row a caption")
+        if not ids:
+            raise DataError("there are no captions to make batches of")
+        self._count = -(-len(ids) // batch_size)
+        self._seed, self._window = seed, window
+        limit = max_length if max_length is not None else max(map(len, ids)) + 1
+        self._lengths = np.array([min(len(caption) + 1, limit) for caption in ids])  # targets, END included
+        width = int(self._lengths.max())
+        table = np.full((len(ids), width + 1), PAD, dtype=np.int64)
+        for line, caption in zip(table, ids, strict=True):
+            sequence = [START, *caption, END][: width + 1]
+            line[: len(sequence)] = sequence
+        self._table = torch.from_numpy(table)  # (captions, 1 + longest): START, words, END, PAD
+        self._rows = torch.as_tensor(np.asarray(image_rows, dtype=np.int64))
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        return self._count
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """The batches of an epoch; a pure function of the seed and ``number``."""
+        for chosen in self.order(number):
+            length = int(self._lengths[chosen].max())
+            part = torch.from_numpy(chosen)
+            lines = self._table[part, : length + 1]  # (B, T + 1)
+            targets = lines[:, 1:].clone()
+            inputs = lines[:, :-1].clone()
+            inputs[inputs == END] = PAD
+            yield Batch(self._rows[part], inputs, targets)
+
+    def order(self, number: int) -> list[NDArray[np.int64]]:
+        """Caption numbers of each global batch in epoch ``number``; every caption once."""
+        generator = np.random.default_rng([self._seed, number])
+        captions = generator.permutation(len(self._lengths))
+        batches = np.array_split(captions, self._count)  # sizes differ by one at most
+        for start in range(0, self._count, self._window):
+            near = np.concatenate(batches[start : start + self._window])
+            near = near[np.argsort(self._lengths[near], kind="stable")]
+            ends = np.cumsum([len(batch) for batch in batches[start : start + self._window]])[:-1]
+            batches[start : start + self._window] = np.split(near, ends)
+        return [batches[i] for i in generator.permutation(self._count)]
