@@ -1,0 +1,26 @@
+"""What each layer of a stack sees: one line a wiring, one tuple a layer, from the word up to the softmax.
+
+A layer sees any of "word" (the embedded word), "image" (the image input, the same at every step) and "below" (the
+output of the layer under it). u is unfactored, f is factored: the layers under the image model language alone.
+1u, 2u and 2f are figure 3 of Donahue et al., "Long-term Recurrent Convolutional Networks" (arXiv 1411.4389v4); 4f is
+the four-layer stack in the text of its CVPR 2015 version.
+"""
+
+from __future__ import annotations
+
+from captioner.config import choose
+
+Wiring = tuple[tuple[str, ...], ...]
+
+WIRINGS: dict[str, Wiring] = {
+    "1u": (("word", "image"),),
+    "2u": (("word", "image"), ("below",)),
+    "2f": (("word",), ("below", "image")),
+    "4f": (("word",), ("below", "image"), ("below",), ("below",)),
+}
+
+
+def find_wiring(name: str) -> Wiring:
+    """The wiring called ``name``; ``ConfigError`` with the names there are otherwise."""
+    choose("model.wiring", name, WIRINGS)
+    return WIRINGS[name]
