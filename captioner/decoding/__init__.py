@@ -1,0 +1,1 @@
+"""Finding sentences: greedy, beam search and sampling over any ``Decoder``."""
