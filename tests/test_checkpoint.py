@@ -1,0 +1,193 @@
+"""Checkpoints: what goes in comes out, and what is broken or does not fit is named."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from captioner.backbones.spec import BackboneSpec
+from captioner.checkpoint import FORMAT, load_checkpoint, save_checkpoint
+from captioner.config import DecodeConfig, ModelConfig
+from captioner.errors import CheckpointError
+from captioner.models.captioner import ImageCaptioner
+from captioner.text.vocab import SPECIALS, Vocabulary
+
+VOCABULARY = Vocabulary((*SPECIALS, "a", "dog", "naïve", "café"))
+BACKBONES = [BackboneSpec("one", 32, dimension=4), BackboneSpec("two", 64, dimension=2, mean=(0.1, 0.2, 0.3))]
+STATES = [{"conv.weight": torch.randn(3, 2), "norm.running_var": torch.rand(3), "seen": torch.tensor(7)}, None]
+
+
+def build(**options: Any) -> ImageCaptioner:
+    """A model none of whose numbers is what it would be after construction."""
+    torch.manual_seed(0)
+    model = ImageCaptioner(ModelConfig(embedding=6, hidden=5, image=3, **options), len(VOCABULARY), 6)
+    with torch.no_grad():
+        for tensor in model.state_dict().values():
+            tensor.copy_(torch.randn_like(tensor))
+    return model
+
+
+def save(path: Path, model: ImageCaptioner | None = None, **options: Any) -> Path:
+    save_checkpoint(path, model or build(), VOCABULARY, BACKBONES, DecodeConfig(beam=4), **options)
+    return path
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "model.safetensors"
+
+
+@pytest.mark.parametrize("options", [{}, {"tied": True, "cell": "gru", "wiring": "2u"}, {"image_dropout": 0.5}])
+def test_everything_comes_back(path: Path, options: dict[str, Any]) -> None:
+    """Would catch: a tensor or a setting that is left at its initial value."""
+    model = build(**options)
+    loaded = load_checkpoint(save(path, model, extra={"cider": 0.5}, backbone_states=STATES))
+    assert loaded.model.config == model.config
+    assert not loaded.model.training
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(loaded.model.state_dict()[name], tensor), name
+    if model.config.tied:
+        assert loaded.model.softmax.weight is loaded.model.embedding.weight
+    assert (loaded.vocabulary, list(loaded.backbones)) == (VOCABULARY, BACKBONES)
+    assert (loaded.decode, loaded.extra) == (DecodeConfig(beam=4), {"cider": 0.5})
+    assert "torch" in loaded.provenance
+    first, second = loaded.backbone_states
+    assert second is None and first is not None
+    assert first.keys() == STATES[0].keys()
+    assert all(torch.equal(first[name], tensor) for name, tensor in STATES[0].items())
+
+
+def test_shipping_in_half_precision(path: Path) -> None:
+    """Matrices lose their last digits, vectors none; all of it is float32 again in memory."""
+    model = build()
+    loaded = load_checkpoint(save(path, model, dtype=torch.float16, backbone_states=STATES))
+    for name, tensor in model.state_dict().items():
+        expected = tensor.half().float() if tensor.ndim > 1 else tensor
+        assert torch.equal(loaded.model.state_dict()[name], expected), name
+    state = loaded.backbone_states[0]
+    assert state is not None
+    assert torch.equal(state["conv.weight"], STATES[0]["conv.weight"].half().float())
+    assert torch.equal(state["norm.running_var"], STATES[0]["norm.running_var"])
+    assert state["seen"].dtype == torch.int64
+
+
+def test_equal_checkpoints_are_equal_files(path: Path) -> None:
+    digests = {load_checkpoint(save(path)).digest for _ in range(5)}
+    assert len(digests) == 1
+
+
+def test_a_checkpoint_is_replaced_whole_or_not_at_all(path: Path) -> None:
+    before = save(path).read_bytes()
+    huge = build()
+    with torch.no_grad():
+        huge.softmax.weight[0, 0] = 1e6
+    with pytest.raises(CheckpointError, match=r"softmax.weight has values too large for torch.float16"):
+        save(path, huge, dtype=torch.float16)
+    with pytest.raises(TypeError):
+        save(path, extra={"no": object()})
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
+
+
+def rewrite(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change the entry in the header of a checkpoint and leave its tensors alone."""
+    data = path.read_bytes()
+    (size,) = struct.unpack("<Q", data[:8])
+    header = json.loads(data[8 : 8 + size])
+    contents = json.loads(header["__metadata__"][FORMAT])
+    change(contents)
+    header["__metadata__"][FORMAT] = json.dumps(contents)
+    new = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(new)) + new + data[8 + size :])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c.update(version=2), "version 2; this captioner reads version 1"),
+        (lambda c: c["vocabulary"].append("cat"), "the vocabulary has 9 words, the decoder 8"),
+        (lambda c: c["backbones"].pop(), r"the backbones give 4 numbers \(one 4\), the decoder takes 6"),
+        (lambda c: c["config"].update(wiring="2f"), r"tensor decoder.stack.layers.2.\w+ \(and 7 more\) has no place"),
+        (lambda c: c["config"].update(tied=True), r"decoder.bridge.bias \(and 1 more\) is missing"),
+        (lambda c: c["config"].update(cell="gru"), r"is \(20,\) in the file, its configuration wants \(15,\)"),
+        (lambda c: c["config"].update(depth=3), "unknown key 'depth'"),
+        (lambda c: c["config"].update(wiring="9x"), "'9x' is not one of"),
+        (lambda c: c.pop("decode"), "header is not as it should be: KeyError"),
+        (lambda c: c.update(feature_size="many"), "header is not as it should be: ValueError"),
+    ],
+)
+def test_parts_that_do_not_fit_are_named(path: Path, change: Callable[[dict[str, Any]], None], message: str) -> None:
+    save(path)
+    rewrite(path, change)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        load_checkpoint(path)
+    assert str(caught.value).startswith(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_misfits_are_refused_before_they_are_written(path: Path) -> None:
+    model = build()
+    with pytest.raises(CheckpointError, match="the vocabulary has 5 words, the decoder 8"):
+        save_checkpoint(path, model, Vocabulary((*SPECIALS, "a")), BACKBONES, DecodeConfig())
+    with pytest.raises(CheckpointError, match=r"the backbones give 4 numbers \(one 4\), the decoder takes 6"):
+        save_checkpoint(path, model, VOCABULARY, BACKBONES[:1], DecodeConfig())
+    assert not path.exists()
+
+
+class Bomb:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (Path("exploded"),)
+
+
+def other_safetensors() -> bytes:
+    from safetensors.torch import save as to_bytes
+
+    return to_bytes({"weight": torch.ones(2)}, {"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "damaged, cut off or not a safetensors file"),
+        (b"not a checkpoint at all", "damaged, cut off or not a safetensors file"),
+        (pickle.dumps(Bomb()), "damaged, cut off or not a safetensors file"),
+        (other_safetensors(), "not a checkpoint of captioner"),
+    ],
+    ids=["empty", "text", "pickle", "another"],
+)
+def test_other_files_are_refused_and_never_executed(
+    path: Path, content: bytes, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(path.parent)
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=message):
+        load_checkpoint(path)
+    assert not Path("exploded").exists()
+
+
+@pytest.mark.parametrize("kept", [0.1, 0.5, 0.999])
+def test_cut_off_files_are_refused(path: Path, kept: float) -> None:
+    data = save(path).read_bytes()
+    path.write_bytes(data[: int(len(data) * kept)])
+    with pytest.raises(CheckpointError, match="damaged, cut off"):
+        load_checkpoint(path)
+
+
+def test_missing_files_are_named(path: Path) -> None:
+    with pytest.raises(CheckpointError, match="model.safetensors: no such checkpoint file"):
+        load_checkpoint(path)
+
+
+def test_empty_models_draw_nothing() -> None:
+    """Would catch a torch whose layers draw by another function: loading would slow down, and seeds would shift."""
+    before: Tensor = torch.get_rng_state()
+    ImageCaptioner.empty(ModelConfig(), 100, 10)
+    assert torch.equal(torch.get_rng_state(), before)
