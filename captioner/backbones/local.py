@@ -1,0 +1,77 @@
+"""A network of one's own: a YAML record beside a weight file, with the architecture as Python or by torchvision's name.
+
+    architecture: model.py:build          # a file beside the record and a function in it, or torchvision:resnet50
+    weights: model.safetensors            # beside the record; safetensors or a PyTorch state dict
+    size: 224                             # pixels; further fields are those of BackboneSpec
+    output: features()[0]                 # optional: a layer, or a method of the network
+
+The Python file is run, so use records of people you trust.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import yaml
+from torch import nn
+
+from captioner.backbones import Backbone
+from captioner.backbones.layers import reader
+from captioner.backbones.spec import BackboneSpec
+from captioner.backbones.weights import State, fit_weights, read_weights
+from captioner.errors import BackboneError
+from captioner.files import sha256
+
+
+def build(name: str, weights: Path | None, state: State | None) -> Backbone:
+    """The backbone of the record at path ``name``."""
+    record = Path(name)
+    values = _read_record(record)
+    architecture = str(values.pop("architecture"))
+    file = weights or record.parent / str(values.pop("weights"))
+    values.pop("weights", None)
+    where = f"local:{name}"
+    digest = sha256(file) if state is None and file.is_file() else ""
+    spec = BackboneSpec.from_dict({"filter": "bicubic", **values, "key": where, "weights": str(file), "sha256": digest})
+    state = read_weights(file) if state is None else state
+    if architecture.startswith("torchvision:"):
+        from captioner.backbones.torchvision import classifier, truncate
+
+        return truncate(classifier(architecture.partition(":")[2]), spec, state)
+    network = _call(record.parent, architecture, where)
+    fit_weights(network, state, where)
+    return Backbone(spec, network.eval(), reader(network, spec.output, where))
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise BackboneError(f"{path}: not a readable backbone record: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise BackboneError(f"{path}: a backbone record is a mapping of fields to values")
+    for field in ("architecture", "weights", "size"):
+        if field not in values:
+            raise BackboneError(f"{path}: the record lacks {field!r}")
+    return values
+
+
+def _call(folder: Path, architecture: str, where: str) -> nn.Module:
+    """The network that a function (or class) of a Python file returns."""
+    file, colon, function = architecture.rpartition(":")
+    path = folder / file
+    if not colon or not path.is_file():
+        raise BackboneError(f"{where}: architecture {architecture!r} should be FILE.py:FUNCTION beside the record")
+    spec = importlib.util.spec_from_file_location(f"captioner_local_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        network = getattr(module, function)()
+    except Exception as error:  # the user's code may raise anything
+        raise BackboneError(f"{where}: {path}:{function} failed: {type(error).__name__}: {error}") from error
+    if not isinstance(network, nn.Module):
+        raise BackboneError(f"{where}: {function} returned a {type(network).__name__}, not a network")
+    return network

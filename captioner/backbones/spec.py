@@ -1,0 +1,158 @@
+"""What a backbone is and how a picture is made ready for it. Captioning and extraction both prepare pictures here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from captioner.errors import BackboneError
+
+FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+RESIZES = ("squash", "crop")
+CLASSIC_MARGIN = 256 / 224
+"""Ten crops are cut from a picture so much larger than the network's input (Krizhevsky et al. 2012, section 4.1)."""
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """One backbone as a record: what goes in, what comes out, and under which terms."""
+
+    key: str
+    """Name that ``load_backbone`` understands."""
+    size: int
+    """Side of the square input in pixels."""
+    resize: str = "crop"
+    """crop: scale the shorter side to ``shorter``, cut the middle; squash: scale both sides to ``size``."""
+    shorter: int = 0
+    """Shorter side before a crop in pixels; 0 is ``size``."""
+    filter: str = "bilinear"
+    """Interpolation, always with antialiasing: bilinear or bicubic."""
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    """Subtracted from each channel, of values in 0..1."""
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    """Then divides each channel."""
+    output: str = ""
+    """Layer whose values are the feature."""
+    dimension: int = 0
+    """Length of the feature vector."""
+    weights: str = ""
+    """Where the weights come from: url, path, or model name."""
+    sha256: str = ""
+    """SHA-256 of the weight file or, as in torchvision's file names, its first digits; empty where unknown."""
+    licence: str = ""
+    """Terms of code and weights, as far as known."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mean", _three("mean", self.mean))
+        object.__setattr__(self, "std", _three("std", self.std))
+        if self.resize not in RESIZES:
+            raise BackboneError(f"{self.key}: resize: {self.resize!r} is not one of {', '.join(RESIZES)}")
+        if self.filter not in FILTERS:
+            raise BackboneError(f"{self.key}: filter: {self.filter!r} is not one of {', '.join(FILTERS)}")
+        if self.size < 1 or (self.shorter and self.shorter < self.size):
+            raise BackboneError(f"{self.key}: size {self.size} must be at least 1 and at most shorter ({self.shorter})")
+        if min(self.std) <= 0:
+            raise BackboneError(f"{self.key}: std {self.std} must be above 0")
+
+    @property
+    def digest(self) -> str:
+        """16 hexadecimal digits that change when a picture would be prepared otherwise or another layer is read."""
+        facts = [self.size, self.resize, self.shorter or self.size, self.filter, self.mean, self.std, self.output]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+    def to_dict(self) -> dict[str, Any]:
+        """A plain dictionary, ready for JSON."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> BackboneSpec:
+        """The inverse of ``to_dict``; raises ``BackboneError`` for unknown or missing fields."""
+        known = {item.name for item in fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise BackboneError(f"unknown field {unknown[0]!r} in a backbone record; known: {', '.join(sorted(known))}")
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise BackboneError(f"not a backbone record: {error}") from None
+
+    def with_dimension(self, dimension: int) -> BackboneSpec:
+        return replace(self, dimension=dimension)
+
+
+def pixels(image: Image.Image, spec: BackboneSpec) -> np.ndarray:
+    """An RGB picture scaled and cut for the backbone, (S, S, 3) uint8."""
+    if spec.resize == "squash":
+        return _resample(image, (0.0, 0.0, float(image.width), float(image.height)), spec)
+    return _resample(image, _window(image.size, spec.size, spec.shorter or spec.size, 0.5, 0.5), spec)
+
+
+def ten_crops(image: Image.Image, spec: BackboneSpec) -> np.ndarray:
+    """Four corners and the centre, and their mirror images: (10, S, S, 3) uint8 (Krizhevsky et al. 2012, section 4.1).
+
+    They are cut from the whole picture, its shorter side scaled to 256/224 of the input (or to the backbone's own
+    ``shorter``, if that is more); for a squashing backbone both sides are.
+    """
+    margin = max(spec.shorter, round(spec.size * CLASSIC_MARGIN))
+    crops = []
+    for across, down in ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0), (0.5, 0.5)):
+        if spec.resize == "squash":
+            box = _cut(image.size, (margin, margin), spec.size, across, down)
+        else:
+            box = _window(image.size, spec.size, margin, across, down)
+        crops.append(_resample(image, box, spec))
+    plain = np.stack(crops)
+    return np.concatenate([plain, plain[:, :, ::-1]])
+
+
+def normalise(batch: np.ndarray | Tensor, spec: BackboneSpec) -> Tensor:
+    """Pixels (N, S, S, 3) uint8 to (N, 3, S, S) float32 in the backbone's units, channels last in memory."""
+    values = torch.as_tensor(batch).permute(0, 3, 1, 2).float()  # (N, 3, S, S)
+    mean = torch.tensor(spec.mean, device=values.device).mul_(255)[:, None, None]
+    scale = torch.tensor(spec.std, device=values.device).mul_(255).reciprocal_()[:, None, None]
+    return values.sub_(mean).mul_(scale)
+
+
+def prepare(image: Image.Image, spec: BackboneSpec) -> Tensor:
+    """An RGB picture as the backbone wants it, (3, S, S) float32."""
+    return normalise(pixels(image, spec)[None], spec)[0]
+
+
+def _window(size: tuple[int, int], side: int, shorter: int, across: float, down: float) -> Box:
+    """Part of a picture that is a crop of ``side`` pixels once its shorter side is scaled to ``shorter``."""
+    least = min(size)
+    scaled = (int(shorter * size[0] / least), int(shorter * size[1] / least))  # rounded as by torchvision's Resize
+    return _cut(size, scaled, side, across, down)
+
+
+def _cut(size: tuple[int, int], scaled: tuple[int, int], side: int, across: float, down: float) -> Box:
+    """The square of ``side`` pixels at 0..1 of the way across and down a ``scaled`` picture, in its own pixels.
+
+    Resampling only this part equals resizing the whole and cutting, and a panorama never becomes a gigantic picture.
+    """
+    left, top = round((scaled[0] - side) * across), round((scaled[1] - side) * down)
+    wide, high = size[0] / scaled[0], size[1] / scaled[1]
+    right, bottom = min((left + side) * wide, size[0]), min((top + side) * high, size[1])
+    return left * wide, top * high, right, bottom
+
+
+def _resample(image: Image.Image, box: Box, spec: BackboneSpec) -> np.ndarray:
+    return np.array(image.resize((spec.size, spec.size), FILTERS[spec.filter], box))
+
+
+def _three(name: str, values: Any) -> tuple[float, float, float]:
+    if isinstance(values, int | float):
+        values = [values] * 3
+    try:
+        red, green, blue = (float(value) for value in values)
+    except (TypeError, ValueError):
+        raise BackboneError(f"{name}: expected one number or three, got {values!r}") from None
+    return red, green, blue

@@ -1,0 +1,68 @@
+"""Weight files: read without executing anything, fitted strictly, and told apart by digest."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from captioner.errors import BackboneError, MissingWeights
+
+State = Mapping[str, Tensor]
+COUNTERS = "num_batches_tracked"  # batch norms count training steps; inference never reads it
+
+
+def read_weights(path: Path) -> State:
+    """Tensors of a safetensors or PyTorch file, by name; pickled code is never run.
+
+    Raises ``MissingWeights`` where there is no file and ``BackboneError`` for one that holds something else.
+    """
+    if not path.is_file():
+        raise MissingWeights(f"no weight file at {path}; put it there or name another one")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # zip, pickle and safetensors each raise their own
+        raise BackboneError(f"{path}: not a readable weight file: {str(error).splitlines()[0]}") from error
+    for wrapper in ("state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise BackboneError(f"{path}: expected a dictionary of tensors (a state dict)")
+    return state
+
+
+def fit_weights(network: nn.Module, state: State, where: str, spare: Collection[str] = ()) -> None:
+    """Copy ``state`` into ``network``, every name exactly once.
+
+    Only names in ``spare`` may be left over, and only counters of batch norms may be missing. Raises
+    ``BackboneError`` that names the first tensor that does not fit.
+    """
+    wanted = network.state_dict()
+    for name, tensor in wanted.items():
+        if name not in state and not name.endswith(COUNTERS):
+            raise BackboneError(f"{where}: the weights lack {name}; is this the right architecture?")
+        if name in state and state[name].shape != tensor.shape:
+            sizes = f"{tuple(state[name].shape)}, the architecture wants {tuple(tensor.shape)}"
+            raise BackboneError(f"{where}: {name} is {sizes}")
+    extra = [name for name in state if name not in wanted and name not in spare]
+    if extra:
+        raise BackboneError(f"{where}: the architecture has no place for {extra[0]} ({len(extra)} such tensors)")
+    network.load_state_dict({name: state[name] for name in wanted if name in state}, strict=False)
+
+
+def digest_weights(network: nn.Module) -> str:
+    """SHA-256 over names, shapes and values of all weights and statistics, wherever they were read from."""
+    total = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        if name.endswith(COUNTERS):
+            continue
+        total.update(f"{name}{tuple(tensor.shape)}".encode())
+        total.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return total.hexdigest()

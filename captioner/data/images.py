@@ -1,0 +1,209 @@
+"""Pictures as people have them: found on disk, opened upright in RGB, or refused with one line that says why."""
+
+from __future__ import annotations
+
+import glob
+import os
+import stat
+import threading
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from captioner.errors import ImageError
+
+MAX_PIXELS = 128_000_000
+"""Larger pictures are refused: at 4 bytes a pixel this is half a gigabyte while one is decoded."""
+ENOUGH = 1024
+"""Huge pictures are shrunk while they are read; the shorter side keeps so many pixels, more than networks look at."""
+SUFFIXES = frozenset(".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .tif .tiff .ppm .pgm".split())
+"""Files that count as pictures when a folder is searched; any file may be named itself."""
+ORIENTATION = 0x0112  # EXIF tag; values as in the EXIF 2.3 standard, section 4.6.4
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_opening = threading.Lock()  # warning filters belong to the whole process
+
+
+@dataclass(frozen=True)
+class Found:
+    """A picture file and its name in a feature store: its path below the folder that was given, else its file name."""
+
+    path: Path
+    id: str
+
+
+def open_image(source: str | os.PathLike[str] | Image.Image) -> Image.Image:
+    """The picture as people see it: upright, RGB, transparency on white, the first frame of an animation.
+
+    Raises ``ImageError`` with a short reason for anything that cannot be read as a picture.
+    """
+    path = Path(getattr(source, "filename", "") or "image") if isinstance(source, Image.Image) else Path(source)
+    try:
+        if isinstance(source, Image.Image):
+            return _to_rgb(_shrink(_turn(source)))
+        _check_file(path)
+        with _open(path) as image:
+            _check_size(path, image.size)
+            if image.format == "JPEG":
+                image.draft(None, (ENOUGH, ENOUGH))  # decodes at 1/2, 1/4 or 1/8, never below this size
+            image.load()
+            return _to_rgb(_shrink(_turn(image)))
+    except ImageError:
+        raise
+    except Exception as error:  # decoders raise anything from SyntaxError to struct.error on damaged files
+        raise ImageError(path, _reason(error)) from error
+
+
+def find_images(arguments: Iterable[str], stdin: Iterable[str] = ()) -> Iterator[Path | ImageError]:
+    """Paths of the pictures that ``arguments`` name, in order; what names none comes as an ``ImageError``.
+
+    An argument is a file, a folder (searched with its subfolders, sorted, without hidden files), a glob pattern, or
+    ``-`` for one path a line from ``stdin``. A picture named by two arguments comes twice.
+    """
+    for found in find_named(arguments, stdin):
+        yield found if isinstance(found, ImageError) else found.path
+
+
+def find_named(arguments: Iterable[str], stdin: Iterable[str] = ()) -> Iterator[Found | ImageError]:
+    """As ``find_images``, with the id that each picture has in a feature store."""
+    for argument in arguments:
+        if argument == "-":
+            for line in stdin:
+                if line.strip():
+                    yield from _expand(line.rstrip("\r\n"))
+        else:
+            yield from _expand(argument)
+
+
+def _expand(argument: str) -> Iterator[Found | ImageError]:
+    if os.path.lexists(argument) or not glob.has_magic(argument):
+        yield from _folder(Path(argument)) if os.path.isdir(argument) else [_file(Path(argument))]
+        return
+    matches = sorted(set(glob.glob(argument, recursive=True)))
+    if not matches:
+        yield ImageError(argument, "no file matches this pattern")
+    seen: set[Path] = set()  # ** names a folder and the files in it
+    for match in matches:
+        inside = _folder(Path(match)) if os.path.isdir(match) else [_file(Path(match))]
+        for found in inside:
+            if isinstance(found, Found) and found.path not in seen:
+                seen.add(found.path)
+                yield found
+            elif isinstance(found, ImageError) and not os.path.isdir(match):
+                yield found
+
+
+def _file(path: Path) -> Found:
+    return Found(path, path.name)
+
+
+def _folder(folder: Path) -> Iterator[Found | ImageError]:
+    """Pictures below ``folder``, sorted by their path in it."""
+    problems: list[ImageError] = []
+
+    def note(error: OSError) -> None:
+        problems.append(ImageError(error.filename or folder, f"the folder cannot be read: {error.strerror}"))
+
+    names = []
+    for root, folders, files in os.walk(folder, onerror=note):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES:
+                names.append(Path(root, name).relative_to(folder).as_posix())
+    yield from problems
+    if not names and not problems:
+        yield ImageError(folder, "no pictures in this folder")
+    for name in sorted(names):
+        yield Found(folder / name, name)
+
+
+def _check_file(path: Path) -> None:
+    status = path.stat()
+    if stat.S_ISDIR(status.st_mode):
+        raise ImageError(path, "is a folder, not a picture")
+    if not stat.S_ISREG(status.st_mode):
+        raise ImageError(path, "is not a regular file")
+    if status.st_size == 0:
+        raise ImageError(path, "the file is empty")
+
+
+def _open(path: Path) -> Image.Image:
+    """Read the header. Pillow warns of sizes that we allow, and of damaged EXIF data that we do without."""
+    with _opening, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return Image.open(path)
+
+
+def _check_size(path: Path, size: tuple[int, int]) -> None:
+    width, height = size
+    if width * height > MAX_PIXELS:
+        raise ImageError(path, f"{width} x {height} pixels are more than the {MAX_PIXELS:,} that are opened")
+
+
+def _turn(image: Image.Image) -> Image.Image:
+    """Upright, as the EXIF orientation says; damaged EXIF data says nothing."""
+    try:
+        with _opening, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            method = UPRIGHT.get(image.getexif().get(ORIENTATION, 1))
+    except Exception:
+        method = None
+    return image if method is None else image.transpose(method)
+
+
+def _shrink(image: Image.Image) -> Image.Image:
+    """A huge picture reduced by a whole factor before it is copied from one colour mode to another."""
+    factor = min(image.size) // ENOUGH
+    return image.reduce(factor) if factor > 1 and image.mode in ("L", "LA", "RGB", "RGBA", "CMYK") else image
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I") or image.mode == "F":
+        image = Image.fromarray(_to_bytes(np.asarray(image)))
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        if image.mode in ("La", "RGBa"):
+            image = image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode])
+        layer = image.convert("RGBA")
+        paper = Image.new("RGB", image.size, "white")
+        paper.paste(layer, mask=layer.getchannel("A"))
+        return paper
+    return image.convert("RGB") if image.mode != "RGB" else image.copy()
+
+
+def _to_bytes(values: np.ndarray) -> np.ndarray:
+    """Grey values of 16 or 32 bits or floats, (H, W), scaled to 0..255; Pillow's own conversion would clip them."""
+    if values.dtype.kind == "f":
+        values = np.nan_to_num(values)
+        top = 1.0 if values.max(initial=0) <= 1 else 255.0
+    else:
+        top = 65535.0
+    low, high = float(values.min(initial=0)), float(values.max(initial=0))
+    if low < 0 or high > top:  # no usual range: take its own
+        values, top = values - low, high - low
+    return np.rint(values * (255.0 / top)).astype(np.uint8)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    if isinstance(error, PermissionError):
+        return "no permission to read it"
+    if isinstance(error, UnidentifiedImageError):
+        return "not a picture in a known format, or badly damaged"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"more than the {MAX_PIXELS:,} pixels that are opened"
+    if isinstance(error, MemoryError):
+        return "not enough memory to open it"
+    text = " ".join(str(error).split()) or type(error).__name__
+    return f"the file is truncated: {text}" if "truncated" in text.lower() else f"the file is damaged: {text}"
