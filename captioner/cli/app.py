@@ -1,0 +1,64 @@
+"""The ``captioner`` command: its subcommands, and how an error becomes one line and an exit status.
+
+The modules beside this one import typer and nothing heavy; what a command works with is imported inside it, so that
+``captioner --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from captioner import __version__
+from captioner.cli import caption, data, extract, features, score, train
+from captioner.errors import CaptionerError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # plain help: quick, and the same in docs/commands.md
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+app.command()(caption.caption)
+app.command()(extract.extract)
+app.add_typer(features.app, name="features")
+app.command()(train.train)
+app.command()(score.score)
+app.add_typer(data.app, name="data")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def captioner(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Captions for photos, and the way there: features, training, decoding, scoring.
+
+    Results go to stdout, progress and errors to stderr. Exit status: 0 done, 1 failed, 2 wrong usage.
+    """
+
+
+def main() -> int:
+    """Run the command line; returns the exit status. Errors meant for the user are one line without a traceback."""
+    try:
+        app(prog_name="captioner")
+    except CaptionerError as error:
+        return _fail(str(error), error.exit_status)
+    except OSError as error:  # a full disk, a folder that may not be written, ...
+        return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), 1)
+    return 0
+
+
+def _fail(message: str, status: int) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return status

@@ -1,0 +1,89 @@
+"""``captioner extract``: pictures to a feature store."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def extract(
+    images: Annotated[list[str], typer.Argument(help="Files, folders, quoted patterns, or - for paths on stdin.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Store to write (HDF5); with --part a folder.")],
+    backbone: Annotated[
+        str,
+        typer.Option(
+            "--backbone",
+            "-b",
+            help="compact, torchvision:vgg16@fc7, transformers:openai/clip-vit-base-patch32, local:record.yaml ...",
+        ),
+    ] = "compact",
+    weights: Annotated[Path | None, typer.Option(help="Weight file instead of the backbone's usual one.")] = None,
+    crops: Annotated[int, typer.Option(help="1: the picture; 10: corners, centre and mirror images, averaged.")] = 1,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that read pictures.")] = 2,
+    batch_size: Annotated[int, typer.Option(min=1, help="Pictures in one pass through the network.")] = 32,
+    part: Annotated[str, typer.Option(help="i/n: every n-th picture from the i-th, into the folder -o.")] = "1/1",
+    dtype: Annotated[str, typer.Option(help="Stored as float16 or float32.")] = "float16",
+    precision: Annotated[str, typer.Option(help="Computed in float32 or bfloat16.")] = "float32",
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps ...")] = "cpu",
+) -> None:
+    """Compute the features of pictures once and keep them in a store.
+
+    Started again, it goes on where it was stopped. Pictures that cannot be read are named on stderr and left out; the
+    exit status is then 1.
+    """
+    from captioner.backbones import load_backbone
+    from captioner.data.images import find_named
+    from captioner.features import extract as extraction
+    from captioner.pipeline import find_device
+
+    choice = extraction.parse_part(part)
+    place = find_device(device)
+    network = load_backbone(backbone, weights)
+    with _Bar() as bar:
+        report = extraction.extract(
+            find_named(images, sys.stdin),
+            network,
+            output,
+            crops=crops,
+            workers=workers,
+            batch_size=batch_size,
+            part=choice,
+            dtype=dtype,
+            precision=precision,
+            device=place,
+            progress=bar.update,
+        )
+    for error in report.failed:
+        print(f"error: {error}", file=sys.stderr)
+    counts = f"{report.done} added, {report.skipped} there already, {len(report.failed)} failed"
+    print(f"{output}: {counts}", file=sys.stderr)
+    if report.failed:
+        raise typer.Exit(1)
+
+
+class _Bar:
+    """A progress bar with the time left, on stderr, only where somebody watches."""
+
+    update: Callable[[int, int], None] | None = None
+
+    def __enter__(self) -> _Bar:
+        if not sys.stderr.isatty():
+            return self
+        from rich.console import Console
+        from rich.progress import Progress
+
+        self.progress = Progress(console=Console(stderr=True))
+        self.progress.start()
+        task = self.progress.add_task("pictures", total=None)
+        self.update = lambda done, total: self.progress.update(task, completed=done, total=total)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.update is not None:
+            self.progress.stop()

@@ -1,0 +1,178 @@
+"""From picture files to a feature store: workers read and prepare pictures, the network runs, the store keeps rows."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.context import BaseContext
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from captioner.backbones import Backbone, BackboneSpec
+from captioner.backbones.spec import normalise, pixels, ten_crops
+from captioner.data.images import Found, open_image
+from captioner.errors import ImageError, UsageError
+from captioner.features.store import FeatureWriter
+
+PRECISIONS = ("float32", "bfloat16")
+Batch = tuple[list[str], np.ndarray, list[ImageError]]
+
+
+@dataclass
+class ExtractReport:
+    """What an extraction did."""
+
+    done: int = 0
+    """Pictures whose features were added."""
+    skipped: int = 0
+    """Pictures whose features were there already."""
+    failed: list[ImageError] = field(default_factory=list)
+    """Pictures that could not be found or read."""
+
+
+class _Pictures(Dataset[tuple[str, np.ndarray | ImageError]]):
+    """Opened and scaled pictures: (id, crops (C, S, S, 3) uint8), or (id, error)."""
+
+    def __init__(self, found: Sequence[Found], spec: BackboneSpec, crops: int) -> None:
+        self.found, self.spec, self.crops = found, spec, crops
+
+    def __len__(self) -> int:
+        return len(self.found)
+
+    def __getitem__(self, index: int) -> tuple[str, np.ndarray | ImageError]:
+        return self.found[index].id, prepare_crops(self.found[index].path, self.spec, self.crops)
+
+
+def prepare_crops(path: Path, spec: BackboneSpec, crops: int) -> np.ndarray | ImageError:
+    """The picture as (crops, S, S, 3) uint8, or why it cannot be had."""
+    try:
+        image = open_image(path)
+    except ImageError as error:
+        return error
+    return ten_crops(image, spec) if crops == 10 else pixels(image, spec)[None]
+
+
+def extract(
+    sources: Iterable[Found | ImageError],
+    backbone: Backbone,
+    output: str | Path,
+    *,
+    crops: int = 1,
+    workers: int = 2,
+    batch_size: int = 32,
+    part: tuple[int, int] = (1, 1),
+    dtype: str = "float16",
+    precision: str = "float32",
+    device: str | torch.device = "cpu",
+    context: BaseContext | str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> ExtractReport:
+    """Add the features of ``sources`` (from ``find_named``) to the store ``output``, but for those it has.
+
+    ``crops`` is 1 (the whole prepared picture) or 10 (corners, centre and their mirror images, averaged). ``part``
+    (i, n) takes every n-th picture from the i-th on; then ``output`` is a folder, and n processes fill it.
+    ``precision`` bfloat16 runs the network under autocast. ``progress`` is called with pictures done and to do.
+    Pictures that cannot be read are reported, not raised. ``FeatureStoreError``: see ``FeatureWriter``.
+    """
+    if crops not in (1, 10):
+        raise UsageError(f"crops must be 1 or 10, not {crops}")
+    if precision not in PRECISIONS:
+        raise UsageError(f"precision: {precision!r} is not one of {', '.join(PRECISIONS)}")
+    if workers < 0 or batch_size < 1:
+        raise UsageError(f"workers ({workers}) must be 0 or more and batch size ({batch_size}) 1 or more")
+    report = ExtractReport()
+    found = _split(sources, part, report)
+    if not found:
+        return report
+    path = _part_file(Path(output), part)
+    writer = FeatureWriter(
+        path, backbone.spec, backbone.weights_digest, dtype, crops=crops, precision=precision, part=part
+    )
+    with writer:
+        todo = set(writer.plan(picture.id for picture in found))
+        report.skipped = len(found) - len(todo)
+        left = [picture for picture in found if picture.id in todo]
+        batches = _batches(left, backbone.spec, crops, workers, batch_size, context)
+        backbone = backbone.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for ids, pictures, errors in batches:
+            report.failed += errors
+            if ids:
+                for name, vector in zip(ids, _features(backbone, pictures, precision, device), strict=True):
+                    writer.add(name, vector)
+            report.done += len(ids)
+            if progress is not None:
+                progress(report.done + len(errors), len(left))
+    return report
+
+
+def parse_part(text: str) -> tuple[int, int]:
+    """``2/4`` as (2, 4); raises ``UsageError``."""
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
+        raise UsageError(f"part {text!r} should be like 2/4: the second of four")
+    return int(match[1]), int(match[2])
+
+
+def _split(sources: Iterable[Found | ImageError], part: tuple[int, int], report: ExtractReport) -> list[Found]:
+    """The pictures of this part, each id once; errors go to the report of the first part."""
+    paths: dict[str, Path] = {}
+    for source in sources:
+        if isinstance(source, ImageError):
+            report.failed += [source] if part[0] == 1 else []
+            continue
+        known = paths.setdefault(source.id, source.path)
+        if known != source.path and os.path.realpath(known) != os.path.realpath(source.path):
+            raise UsageError(f"{known} and {source.path} would share the id {source.id}; give the folder above both")
+    found = [Found(path, name) for name, path in paths.items()]
+    return found[part[0] - 1 :: part[1]]
+
+
+def _part_file(output: Path, part: tuple[int, int]) -> Path:
+    if part[1] == 1:
+        return output
+    if output.is_file():
+        raise UsageError(f"{output} is a file; parts are written into a folder")
+    return output / f"part-{part[0]:03d}-of-{part[1]:03d}.h5"
+
+
+def _batches(
+    found: Sequence[Found],
+    spec: BackboneSpec,
+    crops: int,
+    workers: int,
+    batch_size: int,
+    context: BaseContext | str | None,
+) -> Iterator[Batch]:
+    if not found:  # all there already
+        return iter(())
+    loader = DataLoader(
+        _Pictures(found, spec, crops),
+        batch_size=max(1, batch_size // crops),
+        num_workers=min(workers, len(found)),
+        collate_fn=_collate,
+        multiprocessing_context=context if workers else None,
+    )
+    return iter(loader)
+
+
+def _collate(items: Sequence[tuple[str, np.ndarray | ImageError]]) -> Batch:
+    """Arrays, not tensors: they travel through a pipe and need no shared memory, which containers are short of."""
+    good = [(name, value) for name, value in items if isinstance(value, np.ndarray)]
+    errors = [value for _, value in items if isinstance(value, ImageError)]
+    return [name for name, _ in good], np.stack([value for _, value in good]) if good else np.empty(0), errors
+
+
+@torch.no_grad()
+def _features(backbone: Backbone, batch: np.ndarray, precision: str, device: str | torch.device) -> np.ndarray:
+    """Pictures (N, C, S, S, 3) uint8 to features (N, D) float32, averaged over the C crops."""
+    count, crops = batch.shape[:2]
+    flat = torch.from_numpy(batch).flatten(0, 1).to(device)  # (N * C, S, S, 3)
+    with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bfloat16"):
+        features = backbone(normalise(flat, backbone.spec))
+    vectors: np.ndarray = features.float().view(count, crops, -1).mean(1).cpu().numpy()  # (N, D)
+    return vectors
