@@ -139,7 +139,7 @@ class TrainConfig:
     log_every: int = 50
     """Optimiser steps between two lines of the log."""
     save_minutes: float = 10.0
-    """Longest time between two saved states; one is saved after every epoch anyway."""
+    """Longest time between two saved states (to the next line of the log); one is saved after every epoch anyway."""
     seed: int = 0
     """Seed of initialisation, order and dropout."""
     init_from: str = ""
@@ -176,6 +176,7 @@ class TrainConfig:
         within("train.evaluate_every", self.evaluate_every, 1)
         within("train.dev_beam", self.dev_beam, 0)
         within("train.log_every", self.log_every, 1)
+        within("train.save_minutes", self.save_minutes, 0)
         within("train.workers", self.workers, 0)
         within("train.label_smoothing", self.label_smoothing, 0, 0.9)
         within("train.ema", self.ema, 0, 0.99999)

@@ -1,0 +1,1 @@
+"""Training: material, network, objective, schedule, loop and record. ``captioner.train.loop.train`` is the way in."""

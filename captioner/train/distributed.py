@@ -1,0 +1,101 @@
+"""Several processes training one model: the only module that knows ``torch.distributed``.
+
+Started by ``torchrun --nproc-per-node N -m captioner train ...``. Every process walks the same global batches, takes
+the rows ``rank::size`` of each and divides its loss by the *global* number of tokens; the sum of the gradients over the
+processes is then the gradient that one process would have computed on the whole batch.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as engine
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class World:
+    """Which process this is (``rank`` from 0) of how many (``size``), and its index on this machine."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes files, evaluates and talks."""
+        return self.rank == 0
+
+    def rows(self, count: int) -> slice:
+        """This process's rows of a batch of ``count``."""
+        return slice(self.rank, count, self.size)
+
+    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Replace every gradient by its sum over the processes: one message for each element type."""
+        if self.size == 1:
+            return
+        grads: dict[torch.dtype, list[Tensor]] = {}
+        for parameter in parameters:
+            if not parameter.requires_grad:
+                continue
+            if parameter.grad is None:  # this process had no rows, or the parameter no part in the loss
+                parameter.grad = torch.zeros_like(parameter)
+            grads.setdefault(parameter.grad.dtype, []).append(parameter.grad)
+        for tensors in grads.values():
+            flat = torch.cat([t.reshape(-1) for t in tensors])
+            engine.all_reduce(flat)
+            pieces = torch.split(flat, [t.numel() for t in tensors])
+            torch._foreach_copy_(tensors, [p.view_as(t) for p, t in zip(pieces, tensors, strict=True)])
+
+    def sum(self, value: Tensor) -> Tensor:
+        """The sum of ``value`` over the processes, for reporting."""
+        if self.size > 1:
+            value = value.clone()
+            engine.all_reduce(value)
+        return value
+
+    def share(self, tensors: Iterable[Tensor]) -> None:
+        """Overwrite ``tensors`` with the first process's."""
+        if self.size > 1:
+            for tensor in tensors:
+                engine.broadcast(tensor.detach(), 0)
+
+    def tell(self, values: Sequence[float], device: torch.device) -> list[float]:
+        """The first process's ``values``, known to all; also a meeting point."""
+        if self.size == 1:
+            return list(values)
+        message = torch.tensor(values, dtype=torch.float64, device=device)
+        engine.broadcast(message, 0)
+        told: list[float] = message.tolist()
+        return told
+
+    def agree(self, flag: bool, device: torch.device) -> bool:
+        """The first process's ``flag``, known to all."""
+        return bool(self.tell([float(flag)], device)[0])
+
+
+@contextmanager
+def world() -> Iterator[World]:
+    """The processes that ``torchrun`` started, joined for the length of the block; else this one alone."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1 or "MASTER_ADDR" not in os.environ:
+        yield World()
+        return
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    cuda = torch.cuda.is_available()
+    if cuda:
+        torch.cuda.set_device(local)
+    engine.init_process_group("nccl" if cuda else "gloo")
+    try:
+        yield World(engine.get_rank(), engine.get_world_size(), local)
+    finally:
+        engine.destroy_process_group()
+
+
+def is_first() -> bool:
+    """Whether this process is the one that talks, before and after the block of ``world`` too."""
+    return os.environ.get("RANK", "0") == "0"

@@ -1,0 +1,84 @@
+"""Dev loss, and captions of the dev pictures with their scores."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from captioner.config import DecodeConfig
+from captioner.decoding.beam import beam_search
+from captioner.decoding.greedy import greedy
+from captioner.decoding.protocol import Hypothesis
+from captioner.metrics import score_captions
+from captioner.models.captioner import ImageCaptioner
+from captioner.text.vocab import END, START
+from captioner.train.material import Material
+from captioner.train.network import Network
+
+AT_ONCE = 100  # pictures encoded and decoded together
+
+
+@torch.inference_mode()
+def evaluate(
+    network: Network, material: Material, decode: DecodeConfig, precision: str = "float32"
+) -> dict[str, float]:
+    """``dev_loss`` (nats a token, unsmoothed) and, where there are pictures, ``bleu4`` (percent) and ``cider``.
+
+    Captions are found as ``decode`` says, in float32 as they will be later, and scored over plain tokens. The loss is
+    computed in the training's ``precision``.
+    """
+    network.eval()
+    features = encode(network, material, material.dev_rows) if material.references else None
+    scores = {"dev_loss": _dev_loss(network.decoder, material, features, precision)}
+    if features is not None:
+        captions = describe(network.decoder, features, material, decode)
+        bleu, cider = score_captions(captions, material.references, ("bleu", "cider"))
+        scores |= {"bleu4": bleu.value, "cider": cider.value}
+    return scores
+
+
+def describe(decoder: ImageCaptioner, features: Tensor, material: Material, decode: DecodeConfig) -> dict[str, str]:
+    """A caption of each dev picture by its id, from features (N, D)."""
+    found: list[Hypothesis] = []
+    for part in torch.split(features, AT_ONCE):
+        state, count = decoder.start(part), len(part)
+        if decode.beam == 1:
+            found += greedy(decoder, state, count, start=START, end=END, max_length=decode.max_length)
+            continue
+        ranked = beam_search(
+            decoder,
+            state,
+            count,
+            start=START,
+            end=END,
+            width=decode.beam,
+            max_length=decode.max_length,
+            length_penalty=decode.length_penalty,
+        )
+        found += [hypotheses[0] for hypotheses in ranked]
+    texts = [material.vocabulary.decode(hypothesis.ids) for hypothesis in found]
+    return dict(zip(material.references, texts, strict=True))
+
+
+@torch.no_grad()
+def encode(network: Network, material: Material, rows: Tensor) -> Tensor:
+    """Features (len(rows), D) of unmirrored pictures as the decoder sees them, on its device."""
+    device = network.decoder.device
+    parts = []
+    for pictures in material.pictures.stream(torch.split(rows, AT_ONCE)):
+        features = network.features(None if pictures is None else pictures.to(device))
+        assert features is not None  # text has no rows to encode
+        parts.append(features.float())
+    return torch.cat(parts)
+
+
+def _dev_loss(decoder: ImageCaptioner, material: Material, features: Tensor | None, precision: str) -> float:
+    network = Network(decoder).eval()
+    total, tokens = 0.0, 0
+    for batch in material.dev_batches.epoch(0):
+        seen = None if features is None else features[batch.rows.to(features.device)]
+        words = (batch.inputs.to(decoder.device), batch.targets.to(decoder.device))
+        with torch.autocast(decoder.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            total += float(network(seen, *words, 0.0))
+        tokens += batch.tokens
+    return total / tokens

@@ -1,0 +1,52 @@
+"""Pictures from files, for training the CNN together with the decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from captioner.backbones.spec import BackboneSpec, prepare
+from captioner.data.images import open_image
+
+Key = tuple[int, bool]  # row of a picture, and whether it is mirrored
+
+
+class PictureFiles:
+    """Prepared pictures by row, opened by ``workers`` processes ahead of the training; 0 opens them here.
+
+    Without ``mirror`` flips are ignored.
+    """
+
+    def __init__(self, paths: Sequence[Path], workers: int, mirror: bool) -> None:
+        self.paths = paths
+        self.workers = workers
+        self.mirror = mirror
+        self.spec: BackboneSpec | None = None  # set once the backbone is there
+
+    def stream(self, rows: Sequence[Tensor], flips: Sequence[Tensor] | None = None) -> Iterator[Tensor]:
+        if flips is None or not self.mirror:
+            flips = [torch.zeros(len(r), dtype=torch.bool) for r in rows]
+        keys = [list(zip(r.tolist(), f.tolist(), strict=True)) for r, f in zip(rows, flips, strict=True)]
+        full = [batch for batch in keys if batch]  # a process may have no row of a last, small batch
+        opened = iter(DataLoader(self._files(), batch_sampler=full, num_workers=self.workers))
+        for batch in keys:
+            yield next(opened) if batch else torch.empty(0)
+
+    def _files(self) -> _Files:
+        assert self.spec is not None
+        return _Files(self.paths, self.spec)
+
+
+class _Files(Dataset[Tensor]):
+    def __init__(self, paths: Sequence[Path], spec: BackboneSpec) -> None:
+        self.paths = paths
+        self.spec = spec  # not the network: it would travel to every worker
+
+    def __getitem__(self, key: Key) -> Tensor:
+        row, mirrored = key
+        prepared = prepare(open_image(self.paths[row]), self.spec)  # (3, S, S)
+        return prepared.flip(-1) if mirrored else prepared

@@ -1,0 +1,54 @@
+"""Where a run's weights start: other checkpoints, and the statistics of the training features."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from captioner.checkpoint import Checkpoint
+from captioner.models.captioner import ImageCaptioner
+from captioner.text.vocab import Vocabulary
+
+STATISTICS = ("feature_mean", "feature_std")
+WORD_ROWS = ("embedding.weight", "softmax.weight", "softmax.bias")  # one row a word
+
+
+@torch.no_grad()
+def take_weights(model: ImageCaptioner, vocabulary: Vocabulary, source: Checkpoint, *, statistics: bool) -> str:
+    """Copy what fits of ``source`` into ``model``, and say in one line what was taken and what was not.
+
+    Tensors with a row for each word are matched word by word, so the vocabularies may differ; all others by name and
+    shape. The features' mean and deviation come along only with ``statistics``.
+    """
+    given, own = source.model.state_dict(), model.state_dict()
+    pairs = _common_words(source.vocabulary, vocabulary)
+    taken, left = [], []
+    for name, target in own.items():
+        if name in STATISTICS and not statistics:
+            continue
+        value = given.get(name)
+        if value is not None and name in WORD_ROWS and value.shape[1:] == target.shape[1:]:
+            target[pairs[1]] = value[pairs[0]].to(target)
+            taken.append(name)
+        elif value is not None and value.shape == target.shape:
+            target.copy_(value)
+            taken.append(name)
+        else:
+            shape = "absent" if value is None else f"{tuple(value.shape)} there"
+            left.append(f"{name} ({tuple(target.shape)} here, {shape})")
+    words = f"{len(pairs[0])} of {len(vocabulary)} words"
+    rest = f"; not taken: {', '.join(left)}" if left else ""
+    return f"took {len(taken)} of {len(taken) + len(left)} tensors, {words}{rest}"
+
+
+def standardise(model: ImageCaptioner, features: Tensor) -> None:
+    """Set the model's mean and deviation of each dimension to those of the training features (N, D)."""
+    model.set_statistics(features.mean(0), features.std(0, correction=0))
+
+
+def _common_words(old: Vocabulary, new: Vocabulary) -> tuple[Tensor, Tensor]:
+    """Numbers of the words that both hold: (W,) in the old vocabulary and (W,) in the new one."""
+    numbers = {word: i for i, word in enumerate(old.to_list())}
+    pairs = [(numbers[word], i) for i, word in enumerate(new.to_list()) if word in numbers]
+    both = torch.tensor(pairs).reshape(-1, 2)
+    return both[:, 0], both[:, 1]

@@ -1,0 +1,221 @@
+"""What a run learns from: vocabulary, caption batches, and the pictures behind them (features, files or none)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from captioner.backbones.spec import BackboneSpec
+from captioner.checkpoint import load_checkpoint
+from captioner.config import DataConfig, Experiment
+from captioner.data import Record, read_dataset, read_sentences
+from captioner.data.batching import CaptionBatches
+from captioner.errors import ConfigError, DataError
+from captioner.features.store import FeatureStore
+from captioner.text.tokenize import tokenize
+from captioner.text.vocab import Vocabulary
+
+READ_AT_ONCE = 4096  # rows taken from a feature store in one go
+DEV_SHARE = 0.02  # of the sentences of a text-only run, kept for the dev loss
+DEV_MOST = 2000
+DEV_BATCH = 128
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimiser step's data for this process: its rows of the global batch, and the whole batch's token count."""
+
+    pictures: Tensor | None
+    """Features (B, D), prepared pictures (B, 3, S, S), or None for text."""
+    inputs: Tensor
+    """Words from START on, (B, T)."""
+    targets: Tensor
+    """Words up to END, (B, T), PAD behind."""
+    tokens: int
+    """Real targets of the global batch."""
+
+
+class Pictures(Protocol):
+    """What the model sees of pictures, numbered by row."""
+
+    def stream(self, rows: Sequence[Tensor], flips: Sequence[Tensor] | None = None) -> Iterator[Tensor | None]:
+        """One tensor for each batch of rows (B,); ``flips`` (B,) of bool say which pictures are mirrored, None none."""
+        ...
+
+
+class Nothing:
+    """Text alone."""
+
+    def stream(self, rows: Sequence[Tensor], flips: Sequence[Tensor] | None = None) -> Iterator[None]:
+        return iter([None] * len(rows))
+
+
+class Features:
+    """Cached features (N, D), and perhaps those of the mirrored pictures, held in memory in the store's own type."""
+
+    def __init__(self, features: Tensor, mirrored: Tensor | None = None) -> None:
+        self.features = features
+        self.mirrored = mirrored
+
+    def stream(self, rows: Sequence[Tensor], flips: Sequence[Tensor] | None = None) -> Iterator[Tensor]:
+        for i, wanted in enumerate(rows):
+            taken = self.features[wanted]
+            if self.mirrored is not None and flips is not None:
+                taken = torch.where(flips[i][:, None], self.mirrored[wanted], taken)
+            yield taken.float()
+
+
+@dataclass
+class Material:
+    """Everything that a run reads; the same in every process."""
+
+    vocabulary: Vocabulary
+    batches: CaptionBatches
+    dev_batches: CaptionBatches
+    pictures: Pictures
+    seed: int
+    train_rows: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    """Rows of the training pictures, for the features' statistics."""
+    dev_rows: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    """Rows of the dev pictures; ``dev_batches`` count within these."""
+    references: dict[str, list[str]] = field(default_factory=dict)
+    """Captions of each dev picture, in the order of ``dev_rows``; empty for text."""
+    backbones: list[BackboneSpec] = field(default_factory=list)
+    feature_size: int = 1
+
+    def steps(self, epoch: int, skip: int, rank: int = 0, size: int = 1) -> Iterator[Step]:
+        """The steps of an epoch after the first ``skip``; process ``rank`` of ``size`` gets rows ``rank::size``.
+
+        What is mirrored depends on the seed, the epoch and the batch's number alone, so that a resumed run and one on
+        several processes see the same.
+        """
+        batches = list(islice(self.batches.epoch(epoch), skip, None))
+        mine = slice(rank, None, size)
+        flips = [self._flips(epoch, skip + i, len(batch.rows))[mine] for i, batch in enumerate(batches)]
+        pictures = self.pictures.stream([batch.rows[mine] for batch in batches], flips)
+        for batch, seen in zip(batches, pictures, strict=True):
+            yield Step(seen, batch.inputs[mine], batch.targets[mine], batch.tokens)
+
+    def _flips(self, epoch: int, number: int, count: int) -> Tensor:
+        """Which of ``count`` pictures are mirrored, (count,) of bool."""
+        return torch.from_numpy(np.random.default_rng([self.seed, epoch, number, 1]).random(count) < 0.5)
+
+
+def read_material(experiment: Experiment) -> Material:
+    """Read the data that the configuration names; ``DataError`` or ``FeatureStoreError`` says what is missing."""
+    return _read_text(experiment) if experiment.data.text else _read_captions(experiment)
+
+
+def _read_text(experiment: Experiment) -> Material:
+    data, train = experiment.data, experiment.train
+    sentences = [tokenize(sentence) for sentence in read_sentences(data.text)]
+    if len(sentences) < 2:
+        raise DataError(f"{data.text}: one sentence is not enough; some are kept to measure the dev loss")
+    order = np.random.default_rng(0).permutation(len(sentences))  # the same dev sentences whatever the seed
+    held = min(DEV_MOST, max(1, round(DEV_SHARE * len(sentences))))
+    dev = [sentences[i] for i in order[:held]]
+    rest = [sentences[i] for i in order[held:]]
+    vocabulary = _vocabulary(data, rest)
+    stores = [FeatureStore(path) for path in data.features]  # only their size, for model.image = 0
+    return Material(
+        vocabulary,
+        _batches(rest, [0] * len(rest), vocabulary, data, train.batch_size, train.seed),
+        _batches(dev, [0] * len(dev), vocabulary, data, DEV_BATCH, 0),
+        Nothing(),
+        train.seed,
+        feature_size=sum(store.dimension for store in stores) or 1,
+    )
+
+
+def _read_captions(experiment: Experiment) -> Material:
+    data, train = experiment.data, experiment.train
+    records = read_dataset(data.format, data.root)
+    unread = {name for path in data.features for name in FeatureStore(path).unfinished}  # damaged pictures
+    chosen = [r for r in records if r.split in ("train", "val") and r.captions and r.image_id not in unread]
+    rows = {split: [i for i, r in enumerate(chosen) if r.split == split] for split in ("train", "val")}
+    for split, found in rows.items():
+        if not found:
+            raise DataError(f"{data.root}: no captioned picture is in split {split}; training needs train and val")
+    words = {i: [tokenize(caption) for caption in record.captions] for i, record in enumerate(chosen)}
+    pairs = {split: [(caption, i) for i in found for caption in words[i]] for split, found in rows.items()}
+    captions = [caption for caption, _ in pairs["train"]]
+    vocabulary = _vocabulary(data, captions)
+    place = {row: n for n, row in enumerate(rows["val"])}
+    dev_captions, dev_owners = [c for c, _ in pairs["val"]], [place[i] for _, i in pairs["val"]]
+    pictures, backbones, size = _pictures(experiment, chosen)
+    return Material(
+        vocabulary,
+        _batches(captions, [i for _, i in pairs["train"]], vocabulary, data, train.batch_size, train.seed),
+        _batches(dev_captions, dev_owners, vocabulary, data, DEV_BATCH, 0),
+        pictures,
+        train.seed,
+        train_rows=torch.tensor(rows["train"]),
+        dev_rows=torch.tensor(rows["val"]),
+        references={chosen[i].image_id: list(chosen[i].captions) for i in rows["val"]},
+        backbones=backbones,
+        feature_size=size,
+    )
+
+
+def _pictures(experiment: Experiment, records: list[Record]) -> tuple[Pictures, list[BackboneSpec], int]:
+    """The pictures of ``records`` by row, the backbones that made their features, and the feature's size.
+
+    When fine-tuning the backbone and the size are not known yet: none and 0.
+    """
+    if experiment.train.finetune:
+        from captioner.train.finetune import PictureFiles
+
+        train = experiment.train
+        return PictureFiles([_file(record) for record in records], train.workers, train.mirror), [], 0
+    data = experiment.data
+    if not data.features:
+        raise ConfigError("data.features is empty: name the feature stores, made with `captioner extract`")
+    ids = [record.image_id for record in records]
+    stores = [FeatureStore(path) for path in data.features]
+    features = _read_features(stores, ids)
+    mirrored = None
+    if data.features_mirrored:
+        mirrored = _read_features([FeatureStore(path) for path in data.features_mirrored], ids)
+        if mirrored.shape != features.shape:
+            raise ConfigError(f"features_mirrored give {mirrored.shape[1]} numbers, features {features.shape[1]}")
+    return Features(features, mirrored), [store.spec for store in stores], features.shape[1]
+
+
+def _file(record: Record) -> Path:
+    if record.path is None:
+        raise DataError(f"{record.image_id}: the picture is not on this disk; fine-tuning needs the files")
+    return record.path
+
+
+def _read_features(stores: list[FeatureStore], ids: list[str]) -> Tensor:
+    """Features (len(ids), D) of all stores side by side; float16 if every store is, which halves the memory."""
+    half = all(str(store.attributes["dtype"]) == "float16" for store in stores)
+    width = sum(store.dimension for store in stores)
+    table = torch.empty(len(ids), width, dtype=torch.float16 if half else torch.float32)
+    column = 0
+    for store in stores:
+        for first in range(0, len(ids), READ_AT_ONCE):
+            part = torch.from_numpy(store.get(ids[first : first + READ_AT_ONCE]))
+            table[first : first + len(part), column : column + store.dimension] = part
+        column += store.dimension
+    return table
+
+
+def _vocabulary(data: DataConfig, captions: list[list[str]]) -> Vocabulary:
+    if data.vocabulary_from:
+        return load_checkpoint(data.vocabulary_from).vocabulary
+    return Vocabulary.build(captions, data.min_count)
+
+
+def _batches(
+    captions: list[list[str]], rows: list[int], vocabulary: Vocabulary, data: DataConfig, size: int, seed: int
+) -> CaptionBatches:
+    ids = [vocabulary.encode(caption) for caption in captions]
+    return CaptionBatches(ids, rows, size, seed, max_length=data.max_length)

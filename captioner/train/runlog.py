@@ -1,0 +1,113 @@
+"""The record of a run: a JSON-lines log, the training curve, and what the person in front of it sees."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from captioner.files import atomic_path, write_text
+from captioner.optional import require
+
+
+class RunLog:
+    """``log.jsonl``: one object a line. Kinds: ``start``, ``steps`` (every so many steps), ``epoch``, ``end``."""
+
+    def __init__(self, path: Path, resume_at: int | None) -> None:
+        """Append to ``path`` after dropping what came later than step ``resume_at``; None starts it anew."""
+        self.path = path
+        before = read_log(path) if resume_at is not None and path.exists() else []
+        kept = [r for r in before if r["step"] <= (resume_at or 0) and r["kind"] != "end"]
+        write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
+
+    def write(self, kind: str, step: int, **facts: Any) -> None:
+        """Append one object; every one carries its ``kind`` and the number of optimiser ``step``s done."""
+        with self.path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps({"kind": kind, "step": step, **facts}) + "\n")
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The objects of a log; a last line cut short by a kill is left out."""
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return records
+
+
+def draw_curve(log: Path, picture: Path, title: str) -> None:
+    """Draw the losses and dev scores of ``log`` over epochs as a PNG; needs matplotlib."""
+    figures = require("matplotlib.figure", extra="plots")
+    epochs = [r for r in read_log(log) if r["kind"] == "epoch"]
+    if not epochs:
+        return
+    figure = figures.Figure(figsize=(7.0, 4.2), dpi=120, layout="constrained")
+    left = figure.add_subplot()
+    for key, label, style in (("train_loss", "training", "-"), ("dev_loss", "dev", "--")):
+        points = [(r["epoch"], r[key]) for r in epochs if key in r]
+        left.plot(*zip(*points, strict=True), style, color="tab:blue", label=f"{label} loss")
+    left.set(xlabel="epoch", ylabel="loss (nats a token)", title=title)
+    right = left.twinx()
+    for key, label, colour in (("bleu4", "BLEU-4 / 100", "tab:orange"), ("cider", "CIDEr-D", "tab:green")):
+        points = [(r["epoch"], r[key]) for r in epochs if key in r]
+        if points:
+            right.plot(*zip(*points, strict=True), "o-", markersize=3, color=colour, label=f"dev {label}")
+    right.set_ylabel("dev score")
+    figure.legend(loc="outside lower center", ncols=4, fontsize="small")
+    with atomic_path(picture) as temporary:
+        figure.savefig(temporary, format="png")
+
+
+class Display(Protocol):
+    """What the loop tells the person in front of it."""
+
+    def advance(self, batches: int, note: str) -> None: ...
+    def say(self, line: str) -> None: ...
+
+
+class Lines:
+    """No terminal: plain lines on stderr, nothing in between."""
+
+    def __init__(self, silent: bool = False) -> None:
+        self.silent = silent
+
+    def advance(self, batches: int, note: str) -> None:
+        pass
+
+    def say(self, line: str) -> None:
+        if not self.silent:
+            print(line, file=sys.stderr, flush=True)
+
+
+class Bar:
+    """A terminal: one bar over all steps of the run with the time left, lines above it."""
+
+    def __init__(self, progress: Any, task: Any) -> None:
+        self.progress = progress
+        self.task = task
+
+    def advance(self, batches: int, note: str) -> None:
+        self.progress.update(self.task, advance=batches, note=note)
+
+    def say(self, line: str) -> None:
+        self.progress.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def display(wanted: bool, done: int, total: int) -> Iterator[Display]:
+    """A bar on stderr if it is a terminal, plain lines if not, silence unless ``wanted``; in batches."""
+    if not wanted or not sys.stderr.isatty():
+        yield Lines(silent=not wanted)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    note = TextColumn("{task.fields[note]}")
+    columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), note)
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        yield Bar(progress, progress.add_task("training", total=total, completed=done, note=""))

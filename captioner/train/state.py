@@ -1,0 +1,91 @@
+"""The state of an unfinished run in one safetensors file: tensors, and plain JSON in the header. Never pickle."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from captioner.errors import CheckpointError
+from captioner.files import atomic_path
+
+FORMAT = "captioner-training-state"
+VERSION = "1"
+
+
+def save_state(
+    path: Path,
+    network: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    average: list[Tensor],
+    facts: dict[str, Any],
+) -> None:
+    """Write weights, optimiser moments, moving average and ``facts`` (anything JSON can hold), atomically.
+
+    Everything is in one file, so a kill can never leave the parts of two different steps side by side.
+    """
+    tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
+    tensors |= {f"average.{i}": value for i, value in enumerate(average)}
+    scalars: dict[str, Any] = {}
+    for index, slots in optimiser.state_dict()["state"].items():
+        for name, value in slots.items():
+            key = f"optimiser.{index}.{name}"
+            if isinstance(value, Tensor):
+                tensors[key] = value
+            else:
+                scalars[key] = value
+    header = {"format": FORMAT, "version": VERSION, "facts": json.dumps(facts), "scalars": json.dumps(scalars)}
+    # clone(): tied or flattened weights share memory, which the format refuses
+    plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    with atomic_path(path) as temporary:
+        save_file(plain, temporary, metadata=header)
+
+
+def load_state(
+    path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, average: list[Tensor]
+) -> dict[str, Any]:
+    """Put a saved state back into its owners and return its ``facts``; ``CheckpointError`` if it does not fit."""
+    facts, tensors, scalars = _read(path)
+    try:
+        network.load_state_dict(_under(tensors, "network."))
+    except RuntimeError as error:
+        raise CheckpointError(f"{path}: {' '.join(str(error).split())}; start afresh with --no-resume") from None
+    slots: dict[int, dict[str, Any]] = {}
+    for key, value in {**_under(tensors, "optimiser."), **_under(scalars, "optimiser.")}.items():
+        index, name = key.split(".", 1)
+        slots.setdefault(int(index), {})[name] = value
+    optimiser.load_state_dict({"state": slots, "param_groups": optimiser.state_dict()["param_groups"]})
+    with torch.no_grad():
+        for i, value in enumerate(average):
+            value.copy_(tensors[f"average.{i}"])
+    return facts
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """The ``facts`` alone, from the header."""
+    try:
+        with safe_open(path, "pt") as file:
+            header = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: not a training state ({error}); start afresh with --no-resume") from None
+    if header.get("format") != FORMAT or header.get("version") != VERSION:
+        raise CheckpointError(f"{path}: not a training state of version {VERSION}; start afresh with --no-resume")
+    facts: dict[str, Any] = json.loads(header["facts"])
+    return facts
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any]]:
+    facts = read_facts(path)
+    with safe_open(path, "pt") as file:
+        scalars = json.loads((file.metadata() or {})["scalars"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
+    return facts, tensors, scalars
+
+
+def _under(values: dict[str, Any], prefix: str) -> dict[str, Any]:
+    return {name[len(prefix) :]: value for name, value in values.items() if name.startswith(prefix)}

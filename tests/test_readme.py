@@ -1,0 +1,219 @@
+"""The README is true: its commands run or parse, its Python runs, its tree is the project, its links lead somewhere."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import itertools
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from captioner import pipeline
+from captioner.backbones import compact
+from captioner.cli.app import app
+from captioner.config import load_experiment
+from tests.conftest import CHECKOUT
+from tests.test_layers import FLOORS
+from tests.tiny import picture, save_pictures, save_tiny
+
+PAGES = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in (CHECKOUT / "docs").glob("*.md"))]
+FOLDERS = ("captioner", "preprocess", "eval", "scripts", "benchmarks", "docs", "examples", "tests")
+SOURCES = (".py", ".md", ".yaml", ".toml", ".typed", ".safetensors", ".jpg", ".png", ".sh", "")
+HOUSEKEEPING = ("__pycache__", ".egg-info", ".DS_Store")
+
+
+def text(page: str) -> str:
+    return (CHECKOUT / page).read_text(encoding="utf-8")
+
+
+def blocks(page: str, *languages: str) -> list[str]:
+    """The fenced blocks of a page in one of the languages, as written."""
+    found = re.findall(r"^```(\w*)\n(.*?)^```", text(page), re.MULTILINE | re.DOTALL)
+    return [body for language, body in found if language in languages]
+
+
+def commands(page: str, program: str) -> list[list[str]]:
+    """The arguments of every call of ``program`` in the shell blocks of a page, also behind a pipe or in ``$(...)``."""
+    calls = []
+    for block in blocks(page, "sh", "console", ""):
+        for line in block.replace("\\\n", " ").splitlines():
+            for match in re.finditer(rf"(?:^|\| |\$\()(?:\$ )?{program} ([^|)]*)", line):
+                calls.append(shlex.split(match[1], comments=True))
+    return calls
+
+
+def parsed(arguments: list[str]) -> tuple[Any, dict[str, Any]]:
+    """The (sub)command that ``captioner ARGUMENTS`` runs, and its parameters; wrong usage raises."""
+    command = typer.main.get_command(app)
+    rest = list(arguments)
+    while hasattr(command, "commands"):
+        command = command.commands[rest.pop(0)]
+    context = command.make_context(command.name, rest)
+    return command, context.params
+
+
+def section(title: str) -> str:
+    """The README's text below the heading ``title``."""
+    return re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", text("README.md"), re.MULTILINE | re.DOTALL)[1]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("model") / "tiny.safetensors")
+
+
+@pytest.fixture
+def here(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A current folder with the files that pages talk about, and a random checkpoint in the default model's place."""
+    monkeypatch.setitem(pipeline.MODELS, "default", tiny)
+    monkeypatch.setattr(compact, "DEFAULT", tiny)
+    folder = tmp_path / "here"
+    save_pictures(folder / "holiday", 2)
+    save_pictures(folder / "scans", 2)
+    for name in ("photo.jpg", "a.jpg", "b.jpg"):
+        picture(ord(name[0])).save(folder / name)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page != "docs/commands.md"])
+def test_every_command_parses(page: str) -> None:
+    """Would catch an option, a sub-command, a configuration or a setting that is gone or misspelt."""
+    for arguments in commands(page, "captioner"):
+        command, values = parsed(arguments)
+        if command.name == "train" and values["config"] != "CONFIG" and not values["config"].endswith(".yaml"):
+            load_experiment(values["config"], values["settings"] or [])
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_make_word_and_module_exists(page: str) -> None:
+    words = set(re.findall(r"^([a-z]+):", text("Makefile"), re.MULTILINE))
+    assert {arguments[0] for arguments in commands(page, "make")} <= words
+    for arguments in commands(page, "python") + commands(page, "torchrun --nproc-per-node 2"):
+        if "-m" in arguments:
+            module = arguments[arguments.index("-m") + 1]
+            assert importlib.util.find_spec(module), module
+        elif arguments[0].endswith(".py"):
+            assert (CHECKOUT / arguments[0]).is_file(), arguments[0]
+
+
+def test_captioning_as_the_readme_says(here: Path) -> None:
+    """Every `captioner caption` of the section runs, with a random model in the default one's place."""
+    shown = section("What else the command does")
+    calls = [call for call in commands("README.md", "captioner") if f"captioner {call[0]} " in shown]
+    calls = [call for call in calls if call[0] == "caption" and "--model" not in call]
+    assert len(calls) >= 7
+    for call in calls:
+        result = CliRunner().invoke(app, call, input="photo.jpg\nholiday/00.png\n")
+        assert result.exit_code == 0, (call, result.output)
+
+
+def test_python_as_the_readme_says(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = blocks("README.md", "python")
+    assert shown
+    for block in shown:
+        exec(compile(block, "README.md", "exec"), {})
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 4 and printed[-1].startswith("missing.jpg missing.jpg: no such file")
+
+
+def test_own_pictures_as_the_readme_says(here: Path) -> None:
+    """The five commands from pictures to a score run one after the other (one pass instead of twenty)."""
+    block = next(iter(re.findall(r"```sh\n(.*?)```", section("Your own pictures"), re.DOTALL)))
+    files = save_pictures(here / "my-data" / "images", 30)
+    lines = [f"{path.name}\ta {'red' if number % 2 else 'blue'} picture" for number, path in enumerate(files)]
+    (here / "my-data" / "captions.tsv").write_text("\n".join(lines) + "\n")
+    quick = {"extract": ["--workers", "0"], "train": ["--set", "train.epochs=1", "--set", "model.hidden=8"]}
+    for line in block.splitlines():
+        arguments = shlex.split(line)[1:]
+        result = CliRunner().invoke(app, [*arguments, *quick.get(arguments[0], [])])
+        assert result.exit_code == 0, (line, result.output, result.exception)
+    assert "BLEU-4" in result.stdout and "CIDEr-D|" in result.stdout
+
+
+def named(pattern: str) -> list[str]:
+    """``a-{b,c}.yaml`` to ``a-b.yaml`` and ``a-c.yaml``."""
+    parts = re.split(r"\{([^}]*)\}", pattern)
+    choices = [part.split(",") if index % 2 else [part] for index, part in enumerate(parts)]
+    return ["".join(chosen) for chosen in itertools.product(*choices)]
+
+
+def tree() -> Iterator[str]:
+    """Every path and pattern of the README's tree, folders with a slash at the end."""
+    above: list[tuple[int, str]] = []
+    for line in next(block for block in blocks("README.md", "text") if "pyproject.toml" in block).splitlines():
+        indent = len(line) - len(line.lstrip())
+        entry, _, purpose = line.strip().partition(" ")
+        assert purpose.strip(), f"{entry} has no line of its own"
+        while above and above[-1][0] >= indent:
+            above.pop()
+        whole = (above[-1][1] if above else "") + entry
+        if entry.endswith("/"):
+            above.append((indent, whole))
+        yield from named(whole)
+
+
+def project() -> set[str]:
+    """The files of the project that a reader should find in the tree; a package's __init__.py stands for its folder."""
+    found = {path.name for path in CHECKOUT.iterdir() if path.is_file() and path.suffix in (".md", ".toml", ".yaml")}
+    for folder in FOLDERS:
+        for path in (CHECKOUT / folder).rglob("*"):
+            inside = path.relative_to(CHECKOUT).as_posix()
+            if path.is_file() and path.suffix in SOURCES and not any(part in inside for part in HOUSEKEEPING):
+                found.add(inside.removesuffix("__init__.py"))
+    return found
+
+
+def test_the_tree_is_the_project() -> None:
+    """Would catch a file that was added, moved or removed without its line in the README."""
+    patterns = list(tree())
+    missing = [pattern for pattern in patterns if not any(CHECKOUT.glob(pattern.rstrip("/")))]
+    assert not missing, f"in the README's tree, but not there: {missing}"
+    listed = {
+        path.relative_to(CHECKOUT).as_posix() for pattern in patterns for path in CHECKOUT.glob(pattern.rstrip("/"))
+    }
+    unlisted = sorted(path for path in project() if path.rstrip("/") not in listed)
+    assert not unlisted, f"there, but not in the README's tree: {unlisted}"
+
+
+@pytest.mark.parametrize("page", [*PAGES, "CHANGELOG.md", "examples/CREDITS.md"])
+def test_links_lead_somewhere(page: str) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text(page)):
+        if not target.startswith("http"):
+            assert ((CHECKOUT / page).parent / target).exists(), target
+
+
+def test_the_architecture_page_is_true() -> None:
+    """Would catch a registry that moved, or a layer that the page does not know."""
+    page = text("docs/architecture.md")
+    for row in re.findall(r"^\|.*\|$", page[page.index("## Where a new part goes") :], re.MULTILINE)[2:]:
+        registry, line = [cell.strip() for cell in re.split(r"(?<!\\)\|", row)[3:5]]
+        files = [name for name in re.findall(r"`([^`]+)`", registry) if "/" in name or name.endswith(".yaml")]
+        assert bool(files) == bool(line), row
+        for name in files:
+            assert line.strip("`") in text(name), row
+    for name in FLOORS:
+        assert f"`{name.removeprefix('captioner.')}`" in page or name == "captioner", (
+            f"{name} is in no layer of docs/architecture.md"
+        )
+
+
+def test_python_in_the_docs_compiles_and_yaml_loads() -> None:
+    """Names that a page imports must exist."""
+    import yaml
+
+    for page in PAGES:
+        for block in blocks(page, "yaml"):
+            assert yaml.safe_load(block)
+        for block in blocks(page, "python"):
+            for node in ast.walk(ast.parse(block)):
+                if isinstance(node, ast.ImportFrom):
+                    module = importlib.import_module(node.module)
+                    assert all(hasattr(module, alias.name) for alias in node.names)

@@ -1,0 +1,67 @@
+"""A data set of a few coloured shapes, whose captions a tiny decoder learns in seconds; for the tests of training."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from PIL import Image
+
+from captioner.backbones.spec import BackboneSpec
+from captioner.config import Experiment, load_experiment
+from captioner.features.store import FeatureWriter
+
+COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220), "white": (240, 240, 240)}
+PLACES = ("on the left", "on the right", "at the very top of it")
+DIMENSION = 9
+SPEC = BackboneSpec("compact", 192, resize="squash", dimension=DIMENSION)
+
+
+def make_data(folder: Path) -> Path:
+    """Write 36 pictures with two captions each below ``folder``, and their features in ``folder/features.h5``."""
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(0)
+    lines = []
+    with (
+        FeatureWriter(folder / "features.h5", SPEC, "toy") as plain,
+        FeatureWriter(folder / "mirrored.h5", SPEC, "toy") as mirrored,
+    ):
+        for number, (colour, place, split) in enumerate(
+            itertools.product(COLOURS, range(len(PLACES)), ("train", "train", "val"))
+        ):
+            name = f"{number:02}.png"
+            Image.new("RGB", (24, 24), COLOURS[colour]).save(folder / "images" / name)
+            captions = [f"A {colour} square {PLACES[place]}.", f"there is a {colour} square"]
+            lines.append(json.dumps({"image": name, "captions": captions, "split": split}))
+            vector = np.concatenate([np.eye(4)[list(COLOURS).index(colour)], np.eye(3)[place], noise.random(2)])
+            plain.add(name, 5 + vector.astype(np.float32))
+            mirrored.add(name, -5 - vector.astype(np.float32))
+    (folder / "captions.jsonl").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def write_config(data: Path, output: Path, **settings: Any) -> Path:
+    """A YAML file for a tiny run on ``make_data``'s folder; ``settings`` are ``section__key=value``."""
+    values: dict[str, Any] = {
+        "name": "toy",
+        "output": str(output),
+        "model": {"wiring": "2f", "embedding": 16, "hidden": 24, "image": 8},
+        "data": {"format": "own", "root": str(data), "features": [str(data / "features.h5")], "min_count": 1},
+        "train": {"epochs": 2, "batch_size": 8, "lr": 0.01, "log_every": 2, "device": "cpu"},
+        "decode": {"beam": 1, "max_length": 10},
+    }
+    for key, value in settings.items():
+        section, _, name = key.partition("__")
+        values[section][name] = value
+    path = output.with_suffix(".yaml")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def experiment(data: Path, output: Path, **settings: Any) -> Experiment:
+    return load_experiment(write_config(data, output, **settings))
