@@ -1,0 +1,64 @@
+"""Put a trained decoder and its CNN into one float16 checkpoint, as shipped with the package.
+
+    python -m scripts.pack_model runs/default/best.safetensors --weights runs/cnn/cnn.safetensors \
+        -o captioner/assets/default.safetensors
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from captioner.backbones import load_backbone
+from captioner.checkpoint import load_checkpoint, save_checkpoint
+from captioner.errors import CaptionerError, CheckpointError
+
+
+def pack(source: Path, weights: Path | None, output: Path, beam: int | None, length_penalty: float | None) -> None:
+    """Write ``source`` with its backbone's weights inside; the search's settings may be set on the way."""
+    checkpoint = load_checkpoint(source)
+    if len(checkpoint.backbones) != 1:
+        raise CheckpointError(f"{source} takes {len(checkpoint.backbones)} backbones; packing is for one")
+    spec = checkpoint.backbones[0]
+    states = [state for state in checkpoint.backbone_states if state is not None]
+    state = states[0] if states else load_backbone(spec.key, weights).network.state_dict()
+    decode = checkpoint.decode
+    if beam is not None:
+        decode = replace(decode, beam=beam)
+    if length_penalty is not None:
+        decode = replace(decode, length_penalty=length_penalty)
+    save_checkpoint(
+        output,
+        checkpoint.model,
+        checkpoint.vocabulary,
+        [replace(spec, weights="", sha256="")],
+        decode,
+        extra=checkpoint.extra,
+        backbone_states=[state],
+        dtype=torch.float16,
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--weights", type=Path, help="the CNN's weights, if the checkpoint does not hold them")
+    parser.add_argument("--beam", type=int)
+    parser.add_argument("--length-penalty", type=float)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    options = parser.parse_args()
+    try:
+        pack(options.checkpoint, options.weights, options.output, options.beam, options.length_penalty)
+    except CaptionerError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_status
+    print(f"{options.output}: {options.output.stat().st_size / 1e6:.1f} MB", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
