@@ -1,0 +1,71 @@
+"""A captioner with random weights and a handful of pictures, for the tests of everything around them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from captioner.backbones import load_backbone
+from captioner.backbones.compact import CompactCNN
+from captioner.checkpoint import save_checkpoint
+from captioner.config import DecodeConfig, ModelConfig
+from captioner.models.captioner import ImageCaptioner
+from captioner.text.vocab import SPECIALS, Vocabulary
+
+WORDS = "a man woman dog runs sits on the red blue grass beach with ball café".split()
+DECODE = DecodeConfig(beam=3, max_length=7)
+
+
+def network(seed: int) -> dict[str, torch.Tensor]:
+    """Weights of a random ``CompactCNN`` whose features depend on the picture."""
+    torch.manual_seed(seed)
+    return CompactCNN().state_dict()
+
+
+def save_tiny(
+    path: Path,
+    backbone_seeds: Sequence[int] = (0,),
+    dtype: torch.dtype | None = None,
+    extra: dict[str, Any] | None = None,
+) -> Path:
+    """Write a checkpoint of a random decoder over one compact CNN for each seed."""
+    states = [network(seed) for seed in backbone_seeds]
+    backbones = [load_backbone("compact", state=state) for state in states]
+    torch.manual_seed(1)
+    vocabulary = Vocabulary(SPECIALS + tuple(WORDS))
+    config = ModelConfig(wiring="2f", embedding=12, hidden=16, image=8)
+    size = sum(backbone.spec.dimension for backbone in backbones)
+    model = ImageCaptioner(config, len(vocabulary), size)
+    statistics = torch.cat([_features(backbone) for backbone in backbones], 1)  # (N, D)
+    model.set_statistics(statistics.mean(0), statistics.std(0))
+    with torch.no_grad():  # large weights, so that captions differ from picture to picture and from seed to seed
+        for parameter in model.parameters():
+            parameter.mul_(2.5)
+    specs = [backbone.spec for backbone in backbones]
+    save_checkpoint(path, model, vocabulary, specs, DECODE, backbone_states=states, dtype=dtype, extra=extra)
+    return path
+
+
+def picture(seed: int, size: tuple[int, int] = (40, 30)) -> Image.Image:
+    """Smooth random colours, RGB."""
+    colours = np.random.default_rng(seed).integers(0, 256, (3, 3, 3), dtype=np.uint8)
+    return Image.fromarray(colours).resize(size, Image.Resampling.BICUBIC)
+
+
+def save_pictures(folder: Path, count: int) -> list[Path]:
+    """``count`` different pictures named 00.png, 01.png, ..."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{index:02}.png" for index in range(count)]
+    for index, path in enumerate(paths):
+        picture(index).save(path)
+    return paths
+
+
+@torch.inference_mode()
+def _features(backbone: torch.nn.Module) -> torch.Tensor:
+    return backbone(torch.stack([backbone.preprocess(picture(seed)) for seed in range(8)]))
