@@ -1,0 +1,108 @@
+"""Beam search against greedy search and against beams that run the sentence so far again at each step.
+
+All decode features drawn at random around the mean of those that the default model learned from, without the CNN, so
+that captions are about as long as usual.
+
+* greedy: ``captioner.decoding.greedy`` at the same batch size.
+* naive: ``tests/oracles/naive_beam.py``, plain loops for one image after the other.
+* re-running: our own batched search over a decoder that carries words instead of states, so that nothing differs but
+  what is run again. It has no target: it tells how much of the naive beam's slowness that is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.measure import Measurement, compare, rate
+from captioner.checkpoint import Checkpoint, load_checkpoint
+from captioner.decoding.beam import beam_search
+from captioner.decoding.greedy import greedy
+from captioner.decoding.protocol import Decoder
+from captioner.models.captioner import NEVER, ImageCaptioner
+from captioner.pipeline import find_model
+from captioner.text.vocab import END, START
+from tests.oracles.naive_beam import naive_beam_search, run_again
+
+WIDTH = 5
+OVER_GREEDY, OVER_NAIVE = 0.25, 5.0  # targets
+BATCH = 16  # as the command takes them
+
+
+class Rerunning:
+    """A model as a ``Decoder`` whose state is the features (N, D) and the words so far (N, T)."""
+
+    def __init__(self, model: ImageCaptioner) -> None:
+        self.model = model
+
+    def start(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        return features, torch.empty(len(features), 0, dtype=torch.int64)
+
+    def step(self, tokens: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        words = torch.cat([state[1], tokens[:, None]], 1)  # (N, T)
+        last = self.model.hidden(state[0], words)[:, -1]  # (N, T, H) -> (N, H)
+        log_probs = self.model.project(last).log_softmax(-1)
+        log_probs[:, NEVER] = -torch.inf
+        return log_probs, (state[0], words)
+
+    def select(self, state: tuple[Tensor, Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
+        return state[0][rows], state[1][rows]
+
+
+def measure(
+    model: str = "default", batch_size: int = BATCH, count: int = 128, few: int = 16, rounds: int = 5
+) -> list[Measurement]:
+    """Captions a second of beam search over those of the others, for ``count`` images; slow ones get ``few``."""
+    checkpoint = load_checkpoint(find_model(model))
+    network = checkpoint.model
+    features = random_features(network, count)
+
+    def beam(decoder: Any, images: Tensor) -> Callable[[], float]:
+        return _captions(
+            images, batch_size, lambda batch: search(decoder, decoder.start(batch), len(batch), checkpoint)
+        )
+
+    limits = {"start": START, "end": END, "max_length": checkpoint.decode.max_length}
+
+    def one_word_after_the_other(batch: Tensor) -> None:
+        greedy(network, network.start(batch), len(batch), **limits)
+
+    def naive(image: Tensor) -> None:
+        naive_beam_search(run_again(network, image[0]), width=WIDTH, **limits)
+
+    ours, rest = beam(network, features), features[:few]
+    name = f"beam {WIDTH} over "
+    quick = _captions(features, batch_size, one_word_after_the_other)
+    slow, again = _captions(rest, 1, naive), beam(Rerunning(network), rest)
+    unit = "captions/s"
+    return [
+        compare(f"{name}greedy, batches of {batch_size}", unit, ours, quick, rounds=rounds, target=OVER_GREEDY),
+        compare(f"{name}naive beam", unit, beam(network, rest), slow, rounds=min(rounds, 3), target=OVER_NAIVE),
+        compare(f"{name}re-running beam", unit, beam(network, rest), again, rounds=min(rounds, 3)),
+    ]
+
+
+def search(decoder: Decoder, state: Any, count: int, checkpoint: Checkpoint) -> list[Any]:
+    """Our beam search with the checkpoint's limits, by plain log probability."""
+    length = checkpoint.decode.max_length
+    return beam_search(decoder, state, count, start=START, end=END, width=WIDTH, max_length=length)
+
+
+def random_features(model: ImageCaptioner, count: int) -> Tensor:
+    """Features (count, D) with the mean and deviation of those that the model learned from."""
+    noise = torch.randn(count, model.feature_size, generator=torch.Generator().manual_seed(0))
+    return model.feature_mean + model.feature_std * noise
+
+
+def _captions(features: Tensor, batch_size: int, decode: Callable[[Tensor], object]) -> Callable[[], float]:
+    """A function that decodes all ``features`` batch by batch and returns captions a second."""
+
+    @torch.inference_mode()
+    def work() -> None:
+        for batch in torch.split(features, batch_size):
+            decode(batch)
+
+    return rate(len(features), work)

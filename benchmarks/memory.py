@@ -1,0 +1,52 @@
+"""Peak memory of ``captioner caption`` on many pictures against a tenth of them: it should not grow with their
+number. Both are whole processes with the command's own batch size.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.measure import AT_MOST, Measurement, compare, run_command
+from benchmarks.pictures import PHOTO, make_pictures
+from benchmarks.startup import captioner_command
+
+TARGET = 1.1
+UNIT = 2**20 if sys.platform == "darwin" else 2**10  # of ru_maxrss, in MiB: bytes there, KiB elsewhere
+# A process begins with the peak of the one that started it, so that a small one must stand between this and that.
+LAUNCHER = """
+import resource, subprocess, sys
+status = subprocess.call(sys.argv[1:], stdout=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(status)
+"""
+
+
+def measure(count: int = 1000, photo: Path = PHOTO, model: str = "default") -> list[Measurement]:
+    """Peak memory of captioning ``count`` pictures over that of a tenth of them."""
+    with tempfile.TemporaryDirectory() as folder:
+        few, many = Path(folder, "few"), Path(folder, "many")
+        pictures = make_pictures(few, max(1, count // 10), photo)
+        many.mkdir()
+        for number in range(count):
+            os.link(pictures[number % len(pictures)], many / f"{number:06}.jpg")
+        return [
+            compare(
+                f"memory of {count} captions over {len(pictures)}",
+                "MiB",
+                lambda: peak_memory(many, model),
+                lambda: peak_memory(few, model),
+                rounds=1,
+                warm_up=False,
+                target=TARGET,
+                direction=AT_MOST,
+            )
+        ]
+
+
+def peak_memory(pictures: Path, model: str) -> float:
+    """The most memory, in MiB, that captioning a folder takes at any moment."""
+    command = [*captioner_command(), "caption", str(pictures), "--model", model]
+    return int(run_command([sys.executable, "-c", LAUNCHER, *command])) / UNIT

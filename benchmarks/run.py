@@ -1,0 +1,119 @@
+"""Measure speed ratios, print them as a table and add them to a CSV file.
+
+    python -m benchmarks.run [NAME ...] [--output FILE]
+
+Each ratio is taken in one run, ours and its baseline in turns; the docstring of each benchmark's file says what is on
+either side. Exit status 1 means that a benchmark could not run; a missed target is a result and no failure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import datetime
+import importlib
+import io
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from benchmarks.measure import Measurement
+from captioner.errors import CaptionerError
+from captioner.files import write_text
+from captioner.provenance import provenance
+
+BENCHMARKS = {
+    "startup": "benchmarks.startup:measure",
+    "extraction": "benchmarks.extraction:measure",
+    "training": "benchmarks.training:measure",
+    "decoding": "benchmarks.decoding:measure",
+    "memory": "benchmarks.memory:measure",
+}
+"""Name to the function that returns a list of ``Measurement``."""
+RESULTS = Path(__file__).parent / "results.csv"
+COLUMNS = (
+    "date benchmark ratio target direction verdict low high rounds ours baseline unit "
+    "hardware cores threads python torch commit"
+).split()
+HEAD = ("benchmark", "ratio", "rounds from-to", "target", "", "ours", "baseline", "unit")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmarks named, all by default; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(BENCHMARKS)}; all by default")
+    parser.add_argument("--output", type=Path, default=RESULTS, metavar="FILE", help="CSV that gets the rows")
+    chosen = parser.parse_args(arguments)
+    unknown = [name for name in chosen.names if name not in BENCHMARKS]
+    if unknown:
+        parser.error(f"no benchmark {unknown[0]!r}; there are: {', '.join(BENCHMARKS)}")
+    results, failed = measure_all(chosen.names or list(BENCHMARKS))
+    if results:
+        print(table(results))
+        append(chosen.output, results)
+    return int(failed)
+
+
+def measure_all(names: Sequence[str]) -> tuple[list[Measurement], bool]:
+    """All rows, and whether a benchmark could not run; one that cannot does not stop the others."""
+    results: list[Measurement] = []
+    failed = False
+    for name in names:
+        module, _, function = BENCHMARKS[name].partition(":")
+        began = time.monotonic()
+        print(f"measuring {name} ...", end="", file=sys.stderr, flush=True)
+        try:
+            results += getattr(importlib.import_module(module), function)()
+            print(f" {time.monotonic() - began:.0f} s", file=sys.stderr)
+        except CaptionerError as error:
+            failed = True
+            print(f"\nerror: {name}: {error}", file=sys.stderr)
+    return results, failed
+
+
+def table(results: Sequence[Measurement]) -> str:
+    """The rows for people to read."""
+    lines = [HEAD]
+    for one in results:
+        target = "" if one.target is None else f"{one.direction} {one.target:g}"
+        spread = f"{one.low:.2f}-{one.high:.2f}"
+        numbers = (
+            (f"{one.ours:.4g}", f"{one.baseline:.4g}")
+            if max(one.ours, one.baseline) < 1000
+            else (
+                f"{one.ours:,.0f}",
+                f"{one.baseline:,.0f}",
+            )
+        )
+        lines.append((one.benchmark, f"{one.ratio:.2f}", spread, target, one.verdict, *numbers, one.unit))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines)
+
+
+def append(path: Path, results: Sequence[Measurement]) -> None:
+    """Add rows with date, hardware and versions to the CSV file, which is made when it is not there."""
+    facts = provenance()
+    common = {
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%MZ"),
+        "hardware": facts["machine"],
+        "cores": facts["cores"],
+        "threads": torch.get_num_threads(),
+        "python": facts["python"],
+        "torch": facts.get("torch", torch.__version__),
+        "commit": facts.get("commit", ""),
+    }
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    if not path.exists():
+        writer.writeheader()
+    for one in results:
+        row = {name: getattr(one, name) for name in COLUMNS if hasattr(one, name)} | common
+        writer.writerow({name: f"{value:.5g}" if isinstance(value, float) else value for name, value in row.items()})
+    write_text(path, (path.read_text(encoding="utf-8") if path.exists() else "") + text.getvalue())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

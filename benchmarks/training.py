@@ -1,0 +1,148 @@
+"""Training against a bare stack of the same recurrent layers.
+
+Ours: ``captioner.train.loop.Run`` on the shipped configuration flickr8k-4f, over an epoch of captions as long as
+Flickr8k's with 2,600 words: captions sorted into batches, features looked up, standardised and projected, words
+embedded, dropout, residual paths, the loss, gradients clipped, AdamW, the moving average of the weights.
+Baseline: the same ``nn.LSTM`` layers, the output layer, the same loss, backward and AdamW over these weights, on random
+inputs that lie ready: word vectors, projected images, which rows are real, and their targets. None of the rest.
+Both: the same batches, precision (bfloat16 autocast) and softmax over real words only; real words are counted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from benchmarks.measure import Measurement, compare, rate
+from captioner.backbones.spec import BackboneSpec
+from captioner.config import Experiment, load_experiment
+from captioner.features.store import FeatureWriter
+from captioner.text.vocab import PAD, SPECIALS
+from captioner.train.distributed import World
+from captioner.train.loop import Run
+from captioner.train.material import Step
+from captioner.train.schedule import make_optimiser
+
+TARGET = 0.85
+CAPTIONS_EACH = 5  # of a picture
+MEAN, DEVIATION = 10.8, 3.7  # words in a caption of Flickr8k
+
+
+class Ready(NamedTuple):
+    """What the bare stack gets for one batch."""
+
+    words: Tensor
+    """(T, B, E)."""
+    image: Tensor
+    """(T, B, I)."""
+    real: Tensor
+    """Rows of the flattened output (T * B, H) that have a target, (N,)."""
+    targets: Tensor
+    """(N,)."""
+
+
+class Bare(nn.Module):
+    """The recurrent layers of a run and its output layer, nothing else."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__()
+        stack, self.precision = run.network.decoder.stack, run.config.precision
+        self.wiring, self.smoothing = stack.wiring, run.config.label_smoothing
+        self.layers = nn.ModuleList(type(layer)(layer.input_size, layer.hidden_size) for layer in stack.layers)
+        self.softmax = nn.Linear(stack.hidden, len(run.material.vocabulary))
+        self.optimiser = make_optimiser(run.config, self)
+
+    def forward(self, batch: Ready) -> Tensor:
+        """The mean loss of a batch, a scalar."""
+        parts = {"word": batch.words, "image": batch.image}
+        for layer, inputs in zip(self.layers, self.wiring, strict=True):
+            seen = [parts[name] for name in inputs]
+            parts["below"], _ = layer(seen[0] if len(seen) == 1 else torch.cat(seen, -1))
+        hidden = parts["below"].flatten(0, 1)  # (T, B, H) -> (T * B, H)
+        logits = self.softmax(hidden.index_select(0, batch.real))
+        return functional.cross_entropy(logits.float(), batch.targets, label_smoothing=self.smoothing)
+
+    def epoch(self, batches: Sequence[Ready]) -> None:
+        """One optimiser step for each batch."""
+        for batch in batches:
+            self.optimiser.zero_grad(set_to_none=True)
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bfloat16"):
+                loss = self(batch)
+            loss.backward()
+            self.optimiser.step()
+
+
+def measure(
+    steps: int = 12, rounds: int = 5, words: int = 2600, feature_size: int = 2048, settings: Sequence[str] = ()
+) -> list[Measurement]:
+    """Tokens a second of training over those of the bare stack; ``settings`` change the configuration."""
+    with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]):
+        experiment = make_experiment(Path(folder), steps, rounds + 1, words, feature_size, settings)
+        run = Run(experiment, World(), torch.device("cpu"), resume=False, progress=False)
+        run.network.train()
+        bare, model = Bare(run), experiment.model
+        epoch = list(run.material.steps(0, 0))
+        ready = [_ready(step, model.embedding, model.image or feature_size) for step in epoch]
+        tokens = sum(step.tokens for step in epoch)
+
+        def ours() -> None:
+            for step in run.material.steps(0, 0):
+                run.optimise(step)
+                run.position.step += 1
+
+        name = f"training over bare {model.wiring} of {model.hidden}, {experiment.train.precision}"
+        theirs = rate(tokens, lambda: bare.epoch(ready))
+        return [compare(name, "tokens/s", rate(tokens, ours), theirs, rounds=rounds, target=TARGET)]
+
+
+def make_experiment(
+    folder: Path, steps: int, epochs: int, words: int, feature_size: int, settings: Sequence[str]
+) -> Experiment:
+    """The shipped configuration on made-up data in ``folder`` that fills ``steps`` batches an epoch."""
+    experiment = load_experiment("flickr8k-4f", settings)
+    captions = steps * experiment.train.batch_size
+    generator = np.random.default_rng(0)
+    sentences = make_sentences(captions, words - len(SPECIALS), generator)
+    images = []
+    for number in range(-(-captions // CAPTIONS_EACH)):
+        own = sentences[number * CAPTIONS_EACH : (number + 1) * CAPTIONS_EACH]
+        images.append({"filename": f"{number}.jpg", "split": "train", "sentences": [{"raw": one} for one in own]})
+    images.append({"filename": "dev.jpg", "split": "val", "sentences": [{"raw": sentences[0]}]})
+    (folder / "dataset.json").write_text(json.dumps({"images": images}))
+    spec = BackboneSpec("compact", 192, dimension=feature_size)
+    with FeatureWriter(folder / "features.h5", spec, "random") as writer:
+        for image in images:
+            writer.add(str(image["filename"]), generator.random(feature_size, np.float32))
+    features = (str(folder / "features.h5"),)
+    data = dataclasses.replace(
+        experiment.data, format="karpathy", root=str(folder / "dataset.json"), features=features, min_count=1
+    )
+    train = dataclasses.replace(experiment.train, epochs=epochs, device="cpu")
+    return dataclasses.replace(experiment, output=str(folder / "run"), data=data, train=train)
+
+
+def make_sentences(count: int, words: int, generator: np.random.Generator) -> list[str]:
+    """``count`` sentences as long as Flickr8k's; words follow Zipf's law, and each of ``words`` comes at least once."""
+    lengths = np.clip(np.rint(generator.normal(MEAN, DEVIATION, count)), 3, 21).astype(int)
+    odds = 1 / np.arange(1, words + 1)
+    drawn = generator.choice(words, max(lengths.sum() - words, 0), p=odds / odds.sum())
+    every = generator.permutation(np.concatenate([np.arange(words), drawn]))
+    pieces = np.split(every, lengths.cumsum()[:-1])
+    return [" ".join(f"w{number}" for number in piece) for piece in pieces]
+
+
+def _ready(step: Step, embedding: int, image: int) -> Ready:
+    count, length = step.targets.shape
+    targets = step.targets.t().flatten()  # (B, T) -> (T * B,)
+    real = (targets != PAD).nonzero().flatten()  # (N, 1) -> (N,)
+    shown = torch.randn(count, image).expand(length, -1, -1).contiguous()  # (B, I) -> (T, B, I)
+    return Ready(torch.randn(length, count, embedding), shown, real, targets[real])
