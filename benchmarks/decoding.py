@@ -19,9 +19,9 @@ from torch import Tensor
 
 from benchmarks.measure import Measurement, compare, rate
 from captioner.checkpoint import Checkpoint, load_checkpoint
+from captioner.decoding import Decoder, How
 from captioner.decoding.beam import beam_search
 from captioner.decoding.greedy import greedy
-from captioner.decoding.protocol import Decoder
 from captioner.models.captioner import NEVER, ImageCaptioner
 from captioner.pipeline import find_model
 from captioner.text.vocab import END, START
@@ -68,7 +68,7 @@ def measure(
     limits = {"start": START, "end": END, "max_length": checkpoint.decode.max_length}
 
     def one_word_after_the_other(batch: Tensor) -> None:
-        greedy(network, network.start(batch), len(batch), **limits)
+        greedy(network, network.start(batch), len(batch), How(**limits))
 
     def naive(image: Tensor) -> None:
         naive_beam_search(run_again(network, image[0]), width=WIDTH, **limits)
@@ -87,8 +87,8 @@ def measure(
 
 def search(decoder: Decoder, state: Any, count: int, checkpoint: Checkpoint) -> list[Any]:
     """Our beam search with the checkpoint's limits, by plain log probability."""
-    length = checkpoint.decode.max_length
-    return beam_search(decoder, state, count, start=START, end=END, width=WIDTH, max_length=length)
+    how = How(START, END, width=WIDTH, max_length=checkpoint.decode.max_length)
+    return beam_search(decoder, state, count, how)
 
 
 def random_features(model: ImageCaptioner, count: int) -> Tensor:

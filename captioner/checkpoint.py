@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,13 @@ class Checkpoint:
     provenance: dict[str, str] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
     """Whatever else was saved with it, such as scores."""
-    digest: str = ""
-    """SHA-256 of the file."""
+    path: Path | None = None
+    """The file, if it came from one."""
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the file, read when it is asked for; empty without a file."""
+        return sha256(self.path) if self.path else ""
 
 
 def save_checkpoint(
@@ -109,7 +115,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     _check_sizes(str(path), vocabulary, backbones, rows, feature_size)
     _fill(path, model, {name[len("decoder.") :]: t for name, t in tensors.items() if name.startswith("decoder.")})
     states = tuple(_backbone_state(tensors, index) for index in range(len(backbones)))
-    return Checkpoint(model.eval(), vocabulary, backbones, decode, states, facts, extra, sha256(path))
+    return Checkpoint(model.eval(), vocabulary, backbones, decode, states, facts, extra, Path(path))
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], str]:

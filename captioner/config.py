@@ -42,7 +42,7 @@ class ModelConfig:
     wiring: str = "4f"
     """1u, 2u, 2f or 4f: a line of captioner.models.wirings, where building the model looks it up."""
     cell: str = "lstm"
-    """Recurrent cell of every layer: lstm, gru or rnn."""
+    """Recurrent cell of every layer: lstm, gru or rnn, from captioner.models.stack, in the same way."""
     embedding: int = 512
     """Size of a word vector."""
     hidden: int = 512
@@ -63,7 +63,6 @@ class ModelConfig:
     """orthogonal (recurrent weights, forget bias 1) or uniform (-0.08 to 0.08, biases 0: the paper)."""
 
     def __post_init__(self) -> None:
-        choose("model.cell", self.cell, ("lstm", "gru", "rnn"))
         choose("model.init", self.init, ("orthogonal", "uniform"))
         within("model.embedding", self.embedding, 1)
         within("model.hidden", self.hidden, 1)
@@ -83,7 +82,7 @@ class DataConfig:
     features: tuple[str, ...] = ()
     """Feature stores; several are concatenated in this order. A folder is a store in parts."""
     features_mirrored: tuple[str, ...] = ()
-    """The same stores made from mirrored pictures; training draws one or the other for each caption."""
+    """The same stores made with captioner extract --mirror; training draws one or the other for each caption."""
     text: str = ""
     """For text-only pre-training: a file with one sentence a line; then no features are needed."""
     vocabulary_from: str = ""
@@ -102,12 +101,16 @@ class DataConfig:
 class TrainConfig:
     """The optimisation."""
 
+    objective: str = "cross_entropy"
+    """cross_entropy, or self_critical: the CIDEr-D of captions drawn from the model, which init_from has trained."""
+    samples: int = 5
+    """Captions drawn for each picture; self_critical only."""
     epochs: int = 15
-    """Passes over all training captions."""
+    """Passes over all training captions; with self_critical over all training pictures."""
     device: str = "auto"
     """auto (a GPU if there is one), cpu, cuda, cuda:1, as torch names them."""
     batch_size: int = 128
-    """Captions in a step, over all processes together."""
+    """Captions in a step, over all processes together; with self_critical those of batch_size / samples pictures."""
     optimiser: str = "adamw"
     """adamw or sgd (momentum 0.9: the paper)."""
     lr: float = 1e-3
@@ -123,7 +126,7 @@ class TrainConfig:
     loss_scale: float = 1.0
     """Factor on the loss (the paper's loss weight is 20)."""
     label_smoothing: float = 0.0
-    """Probability mass spread over the vocabulary."""
+    """Probability mass spread over the vocabulary; unused by self_critical."""
     ema: float = 0.0
     """Decay of a moving average of the weights, which is what is evaluated and kept; 0 is none."""
     precision: str = "float32"
@@ -160,12 +163,14 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.finetune and not self.backbone:
             raise ConfigError("train.finetune needs train.backbone, for example torchvision:vgg16@fc7")
+        choose("train.objective", self.objective, ("cross_entropy", "self_critical"))
         choose("train.optimiser", self.optimiser, ("adamw", "sgd"))
         choose("train.schedule", self.schedule, ("cosine", "constant", "halve"))
         choose("train.precision", self.precision, ("float32", "bfloat16"))
         choose("train.metric", self.metric, ("bleu4", "cider"))
         within("train.epochs", self.epochs, 1)
         within("train.batch_size", self.batch_size, 1)
+        within("train.samples", self.samples, 2)
         within("train.lr", self.lr, 0)
         within("train.finetune_lr", self.finetune_lr, 0)
         within("train.weight_decay", self.weight_decay, 0)
@@ -180,6 +185,16 @@ class TrainConfig:
         within("train.workers", self.workers, 0)
         within("train.label_smoothing", self.label_smoothing, 0, 0.9)
         within("train.ema", self.ema, 0, 0.99999)
+        if self.objective == "self_critical":
+            self._check_self_critical()
+
+    def _check_self_critical(self) -> None:
+        if not self.init_from:
+            raise ConfigError("train.objective self_critical starts from a trained model: name it in train.init_from")
+        if self.finetune:
+            raise ConfigError("train.objective self_critical reads cached features: train.finetune must be false")
+        if self.batch_size % self.samples:
+            raise ConfigError(f"train.batch_size: {self.batch_size} is no multiple of train.samples, {self.samples}")
 
 
 @dataclass(frozen=True)
@@ -211,6 +226,14 @@ class Experiment:
     data: DataConfig = field(default_factory=DataConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     decode: DecodeConfig = field(default_factory=DecodeConfig)
+
+    def __post_init__(self) -> None:
+        if self.train.objective != "self_critical":
+            return
+        if self.data.text:
+            raise ConfigError("train.objective self_critical describes pictures: data.text must be empty")
+        if self.data.vocabulary_from not in ("", self.train.init_from):
+            raise ConfigError("train.objective self_critical keeps train.init_from's words: empty data.vocabulary_from")
 
 
 def load_experiment(source: str | Path, settings: Sequence[str] = ()) -> Experiment:

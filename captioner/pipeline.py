@@ -27,12 +27,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from captioner import decoding
 from captioner.checkpoint import Checkpoint, load_checkpoint
-from captioner.config import DataConfig, from_mapping
-from captioner.decoding.beam import beam_search
-from captioner.decoding.greedy import greedy
-from captioner.decoding.protocol import Hypothesis
-from captioner.decoding.sample import sample
+from captioner.config import DataConfig, DecodeConfig, from_mapping
 from captioner.errors import BackboneError, CaptionerError, CheckpointError, FeatureStoreError, ImageError, UsageError
 from captioner.text.vocab import END, START
 
@@ -42,6 +39,8 @@ if TYPE_CHECKING:  # h5py and the network are loaded when they are needed
 
 MODELS = {"default": Path(__file__).parent / "assets" / "default.safetensors"}
 """Models that come with the package, by name."""
+NAMED = ("beam", "greedy", "sample")
+"""Searches with an option of their own name."""
 READERS = 2
 """Threads that open pictures while the network works on the batch before."""
 
@@ -81,6 +80,7 @@ class SearchOptions(TypedDict, total=False):
     num_captions: int
     max_length: int | None
     seed: int
+    search: str | None
 
 
 @dataclass(frozen=True)
@@ -88,11 +88,11 @@ class Search:
     """How captions are looked for; contradictions raise ``UsageError``."""
 
     beam: int | None = None
-    """Width of the beam; None is the checkpoint's own, or ``num_captions`` where that is more."""
+    """Width of the beam; None is the checkpoint's own, or ``num_captions`` where that is more. Chooses beam search."""
     greedy: bool = False
     """Take the likeliest word at each step."""
     sample: int = 0
-    """Draw so many captions and keep the most probable; the paper draws 100. 0 does not sample."""
+    """Draw so many captions and keep the most probable; the paper draws 100. 0 does not choose sampling."""
     temperature: float | None = None
     """Divides the scores before sampling; None is 1. The paper's T is its inverse: T = 1.5 is temperature 0.667."""
     num_captions: int = 1
@@ -101,24 +101,49 @@ class Search:
     """Most words in a caption; None is the checkpoint's own."""
     seed: int = 0
     """Of sampling; every picture starts from it, so its captions do not depend on the pictures beside it."""
+    search: str | None = None
+    """Any search of ``captioner.decoding.SEARCHES`` by name; None is the one that is chosen above, or beam search."""
+
+    @property
+    def name(self) -> str:
+        """The search that is meant."""
+        return self.search or next((name for name in NAMED if getattr(self, name)), "beam")
 
     def __post_init__(self) -> None:
-        chosen = [name for name in ("beam", "greedy", "sample") if getattr(self, name)]
+        decoding.find_search(self.name)
+        chosen = [name for name in NAMED if getattr(self, name)]
+        if self.search and self.search not in chosen and (self.search in NAMED or self.greedy):
+            chosen.append(self.search)
         if len(chosen) > 1:
             raise UsageError(f"{' and '.join(chosen)} exclude each other; choose one")
         for name, least in (("beam", 1), ("sample", 0), ("num_captions", 1), ("max_length", 1)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UsageError(f"{name} must be at least {least}, not {value}")
-        if self.temperature is not None and not self.sample:
+        if self.temperature is not None and self.name in ("beam", "greedy"):
             raise UsageError("temperature is for sampling; say how many captions to draw with sample")
         if self.temperature is not None and not 0.001 <= self.temperature <= 1000:  # float32 overflows far outside
             raise UsageError(f"temperature must be between 0.001 and 1000, not {self.temperature}")
         if not 0 <= self.seed < 2**63:
             raise UsageError(f"seed must be between 0 and 2 ** 63, not {self.seed}")
-        width = 1 if self.greedy else self.sample or self.beam
-        if width is not None and self.num_captions > width:
-            raise UsageError(f"num_captions {self.num_captions} is more than the {width} that {chosen[0]} gives")
+        most = {"beam": self.beam, "greedy": 1, "sample": self.sample}.get(self.name)
+        if most and self.num_captions > most:
+            raise UsageError(f"num_captions {self.num_captions} is more than the {most} that {self.name} gives")
+
+    def how(self, decode: DecodeConfig) -> decoding.How:
+        """The same as searches want it, with what is left open as the checkpoint's ``decode`` says."""
+        return decoding.How(
+            START,
+            END,
+            self.name,
+            self.max_length or decode.max_length,
+            best=self.num_captions,
+            width=self.beam or max(decode.beam, self.num_captions),
+            length_penalty=decode.length_penalty,
+            number=self.sample or max(decoding.How.number, self.num_captions),
+            temperature=self.temperature or 1.0,
+            seed=self.seed,
+        )
 
 
 class Captioner:
@@ -175,6 +200,7 @@ class Captioner:
         num_captions: int = 1,
         max_length: int | None = None,
         seed: int = 0,
+        search: str | None = None,
         batch_size: int = 16,
     ) -> Any:
         """The caption of one picture (a path or PIL image), or a list with one for each of several.
@@ -182,10 +208,10 @@ class Captioner:
         With ``num_captions`` above 1 a list of captions, best first, stands in place of each.
         Raises ``ImageError`` for the first picture that cannot be opened; ``results`` goes on after it.
         """
-        search = Search(beam, greedy, sample, temperature, num_captions, max_length, seed)
+        how = Search(beam, greedy, sample, temperature, num_captions, max_length, seed, search)
         alone = isinstance(images, str | os.PathLike | Image.Image)
         captions: list[Any] = []
-        for result in self._results([images] if alone else images, search, batch_size):  # type: ignore[list-item,arg-type]
+        for result in self._results([images] if alone else images, how, batch_size):  # type: ignore[list-item,arg-type]
             if result.error is not None:
                 raise result.error
             texts = [caption.text for caption in result.captions]
@@ -286,36 +312,8 @@ class Captioner:
     @torch.inference_mode()
     def _decode(self, features: Tensor, search: Search) -> list[tuple[Caption, ...]]:
         """Features (N, D) to the captions of each row, best first."""
-        decode = self.checkpoint.decode
-        limits = {"start": START, "end": END, "max_length": search.max_length or decode.max_length}
-        found: list[list[Hypothesis]] = []
-        if search.sample:
-            for row in features[
-                :, None
-            ]:  # (1, D): each picture by itself and from the seed, so that neighbours change nothing
-                generator = torch.Generator(self.device).manual_seed(search.seed)
-                found += sample(
-                    self.model,
-                    self.model.start(row),
-                    1,
-                    number=search.sample,
-                    temperature=search.temperature or 1.0,
-                    generator=generator,
-                    best=search.num_captions,
-                    **limits,
-                )
-        elif search.greedy:
-            found = [[one] for one in greedy(self.model, self.model.start(features), len(features), **limits)]
-        else:
-            found = beam_search(
-                self.model,
-                self.model.start(features),
-                len(features),
-                width=search.beam or max(decode.beam, search.num_captions),
-                length_penalty=decode.length_penalty,
-                best=search.num_captions,
-                **limits,
-            )
+        how = search.how(self.checkpoint.decode)
+        found = decoding.search(self.model, self.model.start(features), len(features), how)
         words = self.checkpoint.vocabulary
         return [tuple(Caption(words.decode(h.ids), h.log_prob) for h in ranked) for ranked in found]
 

@@ -41,7 +41,10 @@ def _commit() -> str | None:
         return None
     try:
         run = subprocess.run(
-            ["git", "-C", str(here), "describe", "--always", "--dirty=+changes"], capture_output=True, text=True, timeout=10
+            ["git", "-C", str(here), "describe", "--always", "--dirty=+changes"],
+            capture_output=True,
+            text=True,
+            timeout=10,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

@@ -1,31 +1,49 @@
 #!/usr/bin/env bash
-# The README's Flickr8k table: features, language pre-training, every run, one Markdown table at the end.
-#   scripts/flickr8k_table.sh FLICKR8K_FOLDER FLICKR30K_FOLDER BACKBONE_KEY...
-# The backbones' features are concatenated. Everything is kept under runs/flickr8k and resumes when run again.
+# Every run of the Flickr8k table, and the table at the end:
+#   scripts/flickr8k_table.sh FLICKR8K FLICKR30K BACKBONE...
+# FLICKR8K and FLICKR30K are data folders (the photographs in FLICKR8K/images), BACKBONE keys as captioner extract takes
+# them; their features are concatenated. Everything goes to runs/flickr8k; given again, it goes on where it was.
 set -euo pipefail
-[ $# -ge 3 ] || { sed -n 's/^#  *//p' "$0" | head -3 >&2; exit 2; }
+[ $# -ge 3 ] || { sed -n '2,5s/^# *//p' "$0" >&2; exit 2; }
 flickr8k=$1 flickr30k=$2; shift 2
 out=runs/flickr8k
 mkdir -p "$out"
 
-stores=() n=0
+stores=()
 for key in "$@"; do
-    n=$((n + 1))
-    stores+=("$out/features-$n.h5")
-    captioner extract "$flickr8k/images" --backbone "$key" --precision bfloat16 -o "$out/features-$n.h5"
+    stores+=("$out/features-$((${#stores[@]} + 1)).h5")
+    captioner extract "$flickr8k/images" --backbone "$key" --precision bfloat16 -o "${stores[-1]}"
 done
 features="[$(IFS=,; echo "${stores[*]}")]"
+
+run() {  # FOLDER NAME CONFIG SEED [SETTING...]
+    local folder=$out/$1-seed$4 name=$2 config=$3 seed=$4; shift 4
+    local settings=()
+    for setting in "$@"; do settings+=(--set "$setting"); done
+    captioner train "$config" --set data.root="$flickr8k" --set data.features="$features" --set name="$name" \
+        --set output="$folder" --set train.seed="$seed" --set train.dev_beam=1 "${settings[@]}"
+}
+
+run 4f-scratch "4f, no pre-training" flickr8k-4f 0
 
 # No caption of a Flickr8k dev or test photograph is learnt through Flickr30k, which has them all.
 python -m preprocess.sentences --format flickr30k --root "$flickr30k" -o "$out/sentences.txt" \
     --exclude "$flickr8k/Flickr_8k.devImages.txt" "$flickr8k/Flickr_8k.testImages.txt"
-captioner train pretrain-text --set data.text="$out/sentences.txt" --set output="$out/pretrain-text"
+captioner train pretrain-text --set data.text="$out/sentences.txt" --set output="$out/pretrain-text" \
+    --set data.vocabulary_from="$out/4f-scratch-seed0/best.safetensors"
+pretrained=train.init_from=$out/pretrain-text/best.safetensors
 
-run() {  # NAME CONFIG SEED [SETTING...]
-    local name=$1 config=$2 seed=$3; shift 3
-    local settings=()
-    for setting in "$@"; do settings+=(--set "$setting"); done
-    captioner train "$config" --set data.root="$flickr8k" --set data.features="$features" --set name="$name" \
-        --set output="$out/${name// /-}-seed$seed" --set train.seed="$seed" "${settings[@]}"
-}
-pretrained="train.init_from=$out/pretrain-text/best.safetensors"
+for wiring in 1u 2u 2f 4f; do
+    seeds=0
+    case $wiring in 2f | 4f) seeds="0 1 2" ;; esac
+    for seed in $seeds; do
+        run $wiring $wiring flickr8k-$wiring "$seed" "$pretrained"
+    done
+done
+for wiring in 2f 4f; do
+    for seed in 0 1 2; do
+        run $wiring-cider "$wiring, then CIDEr-D" flickr8k-$wiring-cider "$seed" \
+            train.init_from="$out/$wiring-seed$seed/best.safetensors"
+    done
+done
+python -m eval.compare "$out"/*-seed* --published flickr8k

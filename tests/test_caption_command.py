@@ -171,6 +171,7 @@ def test_nothing_captioned_leaves_an_older_file_alone(run: Run, folder: Path) ->
         [],
         ["a.jpg", "--beam", "3", "--greedy"],
         ["a.jpg", "--sample", "5", "--beam", "3"],
+        ["a.jpg", "--search", "widest"],
         ["a.jpg", "--temperature", "0.5"],
         ["a.jpg", "--beam", "2", "--num-captions", "3"],
         ["a.jpg", "--features", "store.h5"],

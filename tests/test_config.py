@@ -49,7 +49,7 @@ def test_settings_win_over_the_file(tmp_path: Path) -> None:
     [
         ("train.lrr=1", r"unknown key 'lrr'; did you mean lr\?"),
         ("trian.lr=1", r"unknown key 'trian'; did you mean train\?"),
-        ("model.cell=lsmt", "model.cell: 'lsmt' is not one of lstm, gru, rnn"),
+        ("model.init=ones", "model.init: 'ones' is not one of orthogonal, uniform"),
         ("model.dropout=2", "model.dropout: 2.0 is outside 0 to 0.95"),
         ("train.epochs=many", "epochs: expected int, got 'many'"),
         ("train.epochs=true", "epochs: expected int, got True"),

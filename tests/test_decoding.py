@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from captioner.config import ModelConfig
+from captioner.decoding import SEARCHES, How, Hypothesis, search
 from captioner.decoding.beam import beam_search
 from captioner.decoding.greedy import greedy
-from captioner.decoding.protocol import Hypothesis
-from captioner.decoding.sample import sample
+from captioner.decoding.sample import draw, sample
 from captioner.errors import UsageError
 from captioner.models.captioner import ImageCaptioner
 from tests.oracles.exhaustive import exhaustive_search
@@ -69,7 +69,7 @@ def test_a_wide_enough_beam_is_exhaustive_search(penalty: float) -> None:
     """Would catch: lost continuations, early stopping too early, wrong ranking, a cut sentence scored as finished."""
     decoder = markov(images=4, vocabulary=4)
     limits = {"start": START, "end": END, "max_length": 5, "length_penalty": penalty, "best": 6}
-    found = beam_search(decoder, decoder.begin(), 4, width=100, **limits)
+    found = beam_search(decoder, decoder.begin(), 4, How(**limits, width=100))
     for image in range(4):
         same(found[image], exhaustive_search(lambda prefix, image=image: decoder.after(image, prefix), **limits))
 
@@ -80,7 +80,7 @@ def test_beam_equals_plain_loops(width: int, best: int, penalty: float) -> None:
     """Would catch: states or scores that reach a neighbour's hypothesis; width 9 is more than there are words."""
     decoder = markov(images=12, vocabulary=6, seed=width)
     limits = {"start": START, "end": END, "max_length": 7, "width": width, "length_penalty": penalty, "best": best}
-    found = beam_search(decoder, decoder.begin(), 12, **limits)
+    found = beam_search(decoder, decoder.begin(), 12, How(**limits))
     for image in range(12):
 
         def following(prefixes: list[tuple[int, ...]], image: int = image) -> list[list[float]]:
@@ -92,19 +92,31 @@ def test_beam_equals_plain_loops(width: int, best: int, penalty: float) -> None:
 @pytest.mark.parametrize("penalty", [0.0, 1.0])
 def test_beam_of_one_is_greedy(penalty: float) -> None:
     decoder = markov(images=20, vocabulary=7)
-    limits = {"start": START, "end": END, "max_length": 8}
-    wide = beam_search(decoder, decoder.begin(), 20, width=1, length_penalty=penalty, **limits)
-    same([one for (one,) in wide], greedy(decoder, decoder.begin(), 20, **limits))
+    how = How(START, END, max_length=8, width=1, length_penalty=penalty)
+    wide, narrow = (find(decoder, decoder.begin(), 20, how) for find in (beam_search, greedy))
+    same([one for (one,) in wide], [one for (one,) in narrow])
 
 
-def test_a_batch_of_images_is_each_alone() -> None:
+@pytest.mark.parametrize("name", SEARCHES)
+def test_every_search_keeps_the_contract(name: str) -> None:
+    """Images do not touch each other, sentences are as long as allowed and report what the decoder gives them."""
     decoder = markov(images=9, vocabulary=6)
-    limits = {"start": START, "end": END, "max_length": 8}
-    wide = beam_search(decoder, decoder.begin(), 9, width=3, best=2, **limits)
-    narrow = greedy(decoder, decoder.begin(), 9, **limits)
-    for image in range(9):
-        assert beam_search(decoder, decoder.begin([image]), 1, width=3, best=2, **limits) == [wide[image]]
-        assert greedy(decoder, decoder.begin([image]), 1, **limits) == [narrow[image]]
+    how = How(START, END, name, max_length=8, width=4, number=5)
+    found = search(decoder, decoder.begin(), 9, how)
+    assert [len(ranked) for ranked in found] == [1] * 9
+    for image, (one,) in enumerate(found):
+        assert search(decoder, decoder.begin([image]), 1, how) == [[one]]
+        tokens = (START, *one.ids, END)[: 1 + how.max_length]
+        assert START not in one.ids and END not in one.ids and len(one.ids) <= how.max_length
+        steps = [decoder.after(image, tokens[: place + 1])[tokens[place + 1]] for place in range(len(tokens) - 1)]
+        assert one.log_prob == pytest.approx(sum(steps), abs=1e-5)
+    assert search(decoder, decoder.begin([]), 0, how) == []
+
+
+def test_a_search_that_is_not_there() -> None:
+    decoder = markov(images=1, vocabulary=4)
+    with pytest.raises(UsageError, match="no search 'widest'; there are: beam, greedy, sample"):
+        search(decoder, decoder.begin(), 1, How(START, END, "widest"))
 
 
 def test_finished_hypotheses_are_not_stepped_on() -> None:
@@ -114,14 +126,14 @@ def test_finished_hypotheses_are_not_stepped_on() -> None:
     table[..., END] = 0.9
     table[:, START, START] = torch.tensor([0.0, 0.0, 0.6, 0.4])  # the first word: 2 or 3
     decoder = Markov(table.log())
-    found = beam_search(decoder, decoder.begin(), 2, start=START, end=END, width=2, max_length=20)
+    found = beam_search(decoder, decoder.begin(), 2, How(START, END, width=2))
     assert [one.ids for (one,) in found] == [(2,), (2,)]
     assert found[0][0].log_prob == pytest.approx(math.log(0.6 * 0.9), abs=1e-5)
     assert decoder.stepped == [2, 4]
 
     decoder.table[1, START, START] = torch.tensor([0.0, 1.0, 0.0, 0.0]).log()  # image 1 ends at once
     decoder.stepped.clear()
-    assert [one.ids for one in greedy(decoder, decoder.begin(), 2, start=START, end=END, max_length=20)] == [(2,), ()]
+    assert [one.ids for (one,) in greedy(decoder, decoder.begin(), 2, How(START, END))] == [(2,), ()]
     assert decoder.stepped == [2, 1]
 
 
@@ -130,18 +142,15 @@ def test_longest_length_cuts_without_an_end() -> None:
     table = torch.zeros(1, 3, 3, 3)
     table[..., END], table[..., 2] = 0.2, 0.8
     decoder = Markov(table.log())
-    limits = {"start": START, "end": END, "max_length": 3}
+    how = How(START, END, max_length=3, width=4)
     expected = Hypothesis((2, 2, 2), pytest.approx(3 * math.log(0.8), abs=1e-5))
-    assert greedy(decoder, decoder.begin(), 1, **limits) == [expected]
-    assert beam_search(decoder, decoder.begin(), 1, width=4, **limits)[0][0] == expected
+    for find in (greedy, beam_search):
+        assert find(decoder, decoder.begin(), 1, how) == [[expected]]
 
 
-def test_nothing_allowed_and_no_images() -> None:
+def test_nothing_allowed() -> None:
     nothing = Markov(torch.full((1, 3, 3, 3), -math.inf))
-    limits = {"start": START, "end": END, "max_length": 3}
-    assert beam_search(nothing, nothing.begin(), 1, width=2, **limits) == [[Hypothesis((), -math.inf)]]
-    assert beam_search(nothing, nothing.begin([]), 0, width=2, **limits) == []
-    assert greedy(nothing, nothing.begin([]), 0, **limits) == []
+    assert beam_search(nothing, nothing.begin(), 1, How(START, END, width=2)) == [[Hypothesis((), -math.inf)]]
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
@@ -150,14 +159,14 @@ def test_samples_follow_the_odds(temperature: float) -> None:
     odds = torch.tensor([0.0, 0.2, 0.5, 0.3])
     table = odds.expand(1, 4, 4, 4).clone()
     decoder, draws = Markov(table.log()), 4000
-    limits = {"start": START, "end": END, "max_length": 2, "generator": torch.Generator().manual_seed(3)}
-    found = sample(decoder, decoder.begin([0] * draws), draws, number=1, temperature=temperature, **limits)
-    seen = Counter(one.ids for (one,) in found)
+    how = How(START, END, max_length=2, number=draws, temperature=temperature, seed=3)
+    [found] = draw(decoder, decoder.begin(), 1, how)
+    seen = Counter(one.ids for one in found)
     powered = odds ** (1 / temperature)
     chances = (powered / powered.sum()).tolist()
     for ids, chance in [((), chances[1]), ((2, 3), chances[2] * chances[3]), ((3,), chances[3] * chances[1])]:
         assert seen[ids] / draws == pytest.approx(chance, abs=4 * math.sqrt(chance * (1 - chance) / draws))
-    for (one,) in found:
+    for one in found:
         tokens = (*one.ids, END)[:2]
         assert one.log_prob == pytest.approx(sum(math.log(odds[t]) for t in tokens), abs=1e-5)
 
@@ -166,30 +175,32 @@ def test_best_of_many_samples_is_the_best_sentence() -> None:
     """Would catch: ranking by the tempered score, repeated sentences among the best, images mixed up."""
     decoder = markov(images=3, vocabulary=4, spread=2.0)
     limits = {"start": START, "end": END, "max_length": 4, "best": 3}
-    generator = torch.Generator().manual_seed(0)
-    found = sample(decoder, decoder.begin(), 3, number=3000, temperature=2.0, generator=generator, **limits)
+    found = sample(decoder, decoder.begin(), 3, How(**limits, number=3000, temperature=2.0))
     for image in range(3):
         same(found[image], exhaustive_search(lambda prefix, image=image: decoder.after(image, prefix), **limits))
 
 
-def test_equal_generators_draw_equal_sentences() -> None:
+def test_equal_seeds_draw_equal_sentences() -> None:
     decoder = markov(images=3, vocabulary=9)
-    limits = {"start": START, "end": END, "max_length": 9, "number": 2}
-    first, second = (
-        sample(decoder, decoder.begin(), 3, generator=torch.Generator().manual_seed(5), **limits) for _ in range(2)
+    first, second, other = (
+        draw(decoder, decoder.begin(), 3, How(START, END, max_length=9, seed=seed)) for seed in (5, 5, 6)
     )
-    assert first == second
+    assert first == second != other
 
 
-def test_impossible_wishes_are_refused() -> None:
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        (How(START, END, "beam", width=2, best=3), "beam of at least 3, not 2"),
+        (How(START, END, "greedy", best=2), "1 caption, not 2"),
+        (How(START, END, "sample", number=2, best=3), "best 3 of 2"),
+        (How(START, END, "sample", number=2, temperature=0), "above 0, not 0"),
+    ],
+)
+def test_impossible_wishes_are_refused(how: How, reason: str) -> None:
     decoder = markov(images=1, vocabulary=4)
-    limits = {"start": START, "end": END, "max_length": 3}
-    with pytest.raises(UsageError, match="beam of at least 3, not 2"):
-        beam_search(decoder, decoder.begin(), 1, width=2, best=3, **limits)
-    with pytest.raises(UsageError, match="best 3 of 2"):
-        sample(decoder, decoder.begin(), 1, number=2, best=3, **limits)
-    with pytest.raises(UsageError, match="above 0, not 0"):
-        sample(decoder, decoder.begin(), 1, number=2, temperature=0, **limits)
+    with pytest.raises(UsageError, match=reason):
+        search(decoder, decoder.begin(), 1, how)
 
 
 @torch.inference_mode()
@@ -201,7 +212,7 @@ def test_carried_state_finds_what_running_the_prefix_again_finds() -> None:
         parameter.mul_(2.5)  # so that images differ in their captions
     features = torch.randn(5, 10)
     limits = {"start": 1, "end": 2, "width": 3, "max_length": 8, "best": 2}
-    found = beam_search(model, model.start(features), 5, **limits)
+    found = beam_search(model, model.start(features), 5, How(**limits))
     for feature, hypotheses in zip(features, found, strict=True):
         same(hypotheses, naive_beam_search(run_again(model, feature), **limits))
     assert len({one.ids for one, _ in found}) > 1

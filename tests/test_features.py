@@ -158,6 +158,7 @@ def test_one_writer_at_a_time(tmp_path: Path) -> None:
         ({"digest": "v"}, "has weights digest w, this run has v"),
         ({"dtype": "float32"}, "has dtype float16, this run has float32"),
         ({"crops": 10}, "has crops 1, this run has 10"),
+        ({"mirrored": True}, "has mirrored False, this run has True"),
         ({"precision": "bfloat16"}, "precision"),
     ],
 )
@@ -306,6 +307,33 @@ def test_ten_crops_are_averaged(album: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(FeatureStore(tmp_path / "a.h5").get(["2.png"])[0], own, rtol=1e-5, atol=1e-6)
 
 
+def test_mirrored_pictures_have_stores_of_their_own(album: Path, tmp_path: Path) -> None:
+    """Would catch mirrored features where captions or training want those of the pictures as they are, or the reverse.
+
+    A store of before there were mirrored ones has no such attribute, and is of pictures as they are.
+    """
+    backbone, path, plain = tiny_backbone(), tmp_path / "a.h5", tmp_path / "b.h5"
+    extract(find_named([str(album)]), backbone, path, mirror=True, workers=0, dtype="float32")
+    store = FeatureStore(path, mirrored=True)
+    own = backbone(backbone.preprocess(open_image(album / "2.png")).flip(-1)[None])
+    np.testing.assert_allclose(store.get(["2.png"]), own, rtol=1e-5, atol=1e-6)
+    assert pickle.loads(pickle.dumps(store)).summary()["mirrored"] is True
+    with pytest.raises(FeatureStoreError, match="a.h5: made of mirrored pictures .*, wanted: pictures as they are$"):
+        FeatureStore(path).get(["2.png"])
+    with pytest.raises(FeatureStoreError, match="has mirrored True, this run has False; use another file"):
+        extract(find_named([str(album)]), backbone, path, workers=0, dtype="float32")
+    fill(plain, range(3))
+    with h5py.File(plain, "r+") as file:
+        del file.attrs["mirrored"]
+    assert len(FeatureStore(plain)) == 3
+    with pytest.raises(
+        FeatureStoreError, match="b.h5: made of pictures as they are, wanted: mirrored pictures .*--mir"
+    ):
+        FeatureStore(plain, mirrored=True).get(["1.jpg"])
+    with pytest.raises(UsageError, match="mirror is for one crop"):
+        extract([], backbone, path, mirror=True, crops=10)
+
+
 def test_parts_read_as_one(album: Path, tmp_path: Path) -> None:
     """Two processes write into one folder; a lacking part is named."""
     folder = tmp_path / "features"
@@ -368,8 +396,11 @@ def test_commands(
     assert "has dtype float16, this run has float32" in capsys.readouterr().err
     assert command(monkeypatch, "extract", album, *options, "--device", "abacus") == 2
     assert capsys.readouterr().err.startswith("error: device abacus")
-    assert command(monkeypatch, "features", "info", output) == 0
-    assert "local:" in capsys.readouterr().out
+    assert command(monkeypatch, "extract", album, *options, "--mirror", "-o", tmp_path / "b.h5") == 0
+    for file, mirrored in ((output, False), (tmp_path / "b.h5", True)):
+        assert command(monkeypatch, "features", "info", file) == 0
+        shown = capsys.readouterr().out
+        assert "local:" in shown and f"mirrored       {mirrored}\n" in shown
 
 
 @pytest.mark.shared_data

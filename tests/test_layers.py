@@ -14,6 +14,7 @@ FLOORS = {
     "captioner.files": 0.5,
     "captioner.optional": 0.5,
     "captioner.provenance": 0.5,
+    "captioner.undrawn": 0.5,
     "captioner.config": 1,
     "captioner.manifest": 1,
     "captioner.text": 1,

@@ -227,3 +227,5 @@ def test_wrong_shapes_and_names_are_explained() -> None:
         model(features, tokens[:2])
     with pytest.raises(ConfigError, match="model.wiring: '3g' is not one of 1u, 2u, 2f, 4f"):
         ImageCaptioner(ModelConfig(wiring="3g"), VOCABULARY, FEATURE)
+    with pytest.raises(ConfigError, match="model.cell: 'lsmt' is not one of lstm, gru, rnn"):
+        ImageCaptioner(ModelConfig(cell="lsmt"), VOCABULARY, FEATURE)

@@ -12,6 +12,7 @@ from PIL import Image
 
 from captioner import load
 from captioner.data.images import find_named
+from captioner.decoding import SEARCHES, How, Hypothesis
 from captioner.errors import CheckpointError, FeatureStoreError, ImageError, UsageError
 from captioner.features.extract import extract
 from captioner.features.store import FeatureStore
@@ -77,6 +78,23 @@ def test_several_captions_come_as_lists(captioner: Captioner, pictures: list[Pat
 def test_sampling_follows_its_seed(captioner: Captioner, store: FeatureStore) -> None:
     drawn = [texts(captioner.caption_features(store, sample=1, seed=seed)) for seed in (0, 0, 1)]
     assert drawn[0] == drawn[1] != drawn[2]
+
+
+def silent(decoder: object, state: object, count: int, how: How) -> list[list[Hypothesis]]:
+    """A search that says how wide it is, and nothing else."""
+    return [[Hypothesis((), -float(how.width))] for _ in range(count)]
+
+
+def test_any_search_can_be_named(captioner: Captioner, store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new search needs no line here; the names of the others mean what their own options mean."""
+    monkeypatch.setitem(SEARCHES, "silent", f"{__name__}:silent")
+    for options, width in (({}, 3), ({"beam": 6}, 6), ({"num_captions": 4}, 4)):
+        [first, *_] = captioner.caption_features(store, search="silent", **options)
+        assert (first.captions[0].text, first.captions[0].log_prob) == ("", -width)
+    for name, options in (("greedy", {"greedy": True}), ("sample", {"sample": 100}), ("beam", {})):
+        assert texts(captioner.caption_features(store, search=name)) == texts(
+            captioner.caption_features(store, **options)
+        )
 
 
 def test_max_length_is_kept(captioner: Captioner, store: FeatureStore) -> None:
@@ -181,6 +199,10 @@ def test_half_precision_file_computes_in_single_precision(
         ({"beam": 3, "greedy": True}, "beam and greedy"),
         ({"beam": 3, "sample": 5}, "beam and sample"),
         ({"greedy": True, "sample": 5}, "greedy and sample"),
+        ({"beam": 3, "search": "greedy"}, "beam and greedy"),
+        ({"sample": 3, "search": "beam"}, "sample and beam"),
+        ({"search": "widest"}, "no search 'widest'; there are: beam, greedy, sample"),
+        ({"search": "greedy", "num_captions": 2}, "num_captions 2 is more than the 1 that greedy gives"),
         ({"temperature": 0.5}, "sample"),
         ({"sample": 5, "temperature": 0.0}, "between 0.001 and 1000"),
         ({"sample": 5, "temperature": float("nan")}, "between 0.001 and 1000"),

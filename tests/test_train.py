@@ -21,9 +21,10 @@ from captioner.backbones.compact import CompactCNN
 from captioner.checkpoint import load_checkpoint
 from captioner.cli import train as command
 from captioner.config import ModelConfig, TrainConfig
+from captioner.decoding import How
 from captioner.decoding.greedy import greedy
 from captioner.errors import CaptionerError, ConfigError, DataError
-from captioner.features.store import FeatureStore
+from captioner.features.store import FeatureStore, FeatureWriter
 from captioner.models.captioner import ImageCaptioner
 from captioner.text.vocab import END, PAD, START
 from captioner.train.distributed import World
@@ -127,8 +128,8 @@ def test_a_run_learns_and_leaves_its_files(data: Path, tmp_path: Path, capsys: p
     store = FeatureStore(data / "features.h5")
     dev = [name for i, name in enumerate(sorted(store.ids)) if i % 3 == 2]
     model = checkpoint.model
-    found = greedy(model, model.start(torch.from_numpy(store.get(dev))), len(dev), start=START, end=END, max_length=10)
-    captions = [checkpoint.vocabulary.decode(hypothesis.ids) for hypothesis in found]
+    found = greedy(model, model.start(torch.from_numpy(store.get(dev))), len(dev), How(START, END, max_length=10))
+    captions = [checkpoint.vocabulary.decode(hypothesis.ids) for (hypothesis,) in found]
     assert sum("red" in caption for caption in captions) == 3
     train_rows = [name for name in store.ids if name not in dev]
     mean = torch.from_numpy(store.get(train_rows)).mean(0)
@@ -314,12 +315,18 @@ def test_state_file_round_trip(tmp_path: Path) -> None:
     ("settings", "message"),
     [
         ({"data__features": []}, r"data\.features is empty"),
+        ({"data__features": ["mirrored.h5"]}, "made of mirrored pictures"),
+        ({"data__features_mirrored": ["features.h5"]}, "made of pictures as they are"),
         ({"train__finetune": True}, r"train\.finetune needs train\.backbone"),
         ({"train__device": "abacus"}, r"train\.device abacus"),
         ({"train__lr": 1e30, "train__clip": 0}, "loss is (nan|inf)"),
     ],
 )
 def test_errors_say_what_to_do(data: Path, tmp_path: Path, settings: dict[str, object], message: str) -> None:
+    settings = {
+        name: [str(data / store) for store in value] if isinstance(value, list) else value
+        for name, value in settings.items()
+    }
     with pytest.raises(CaptionerError, match=message):
         train(experiment(data, tmp_path / "run", **settings), progress=False)
 
@@ -333,7 +340,12 @@ def test_a_data_set_without_dev_pictures_is_refused(data: Path, tmp_path: Path) 
 
 def test_store_width_reaches_the_decoder(data: Path, tmp_path: Path) -> None:
     """Two stores are laid side by side in the order of the configuration."""
-    stores = [str(data / "features.h5"), str(data / "mirrored.h5")]
+    other = tmp_path / "other.h5"
+    store = FeatureStore(data / "features.h5")
+    with FeatureWriter(other, store.spec, "toy") as writer:
+        for name, vector in zip(store.ids, store.get(store.ids), strict=True):
+            writer.add(name, -vector)
+    stores = [str(data / "features.h5"), str(other)]
     material = read_material(experiment(data, tmp_path / "run", data__features=stores))
     assert material.feature_size == 2 * DIMENSION
     (row,) = next(iter(material.pictures.stream([torch.tensor([0])])))  # type: ignore[misc]

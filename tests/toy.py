@@ -28,7 +28,7 @@ def make_data(folder: Path) -> Path:
     lines = []
     with (
         FeatureWriter(folder / "features.h5", SPEC, "toy") as plain,
-        FeatureWriter(folder / "mirrored.h5", SPEC, "toy") as mirrored,
+        FeatureWriter(folder / "mirrored.h5", SPEC, "toy", mirrored=True) as mirrored,
     ):
         for number, (colour, place, split) in enumerate(
             itertools.product(COLOURS, range(len(PLACES)), ("train", "train", "val"))

@@ -47,6 +47,14 @@ def caption(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(metavar="S", help="For --sample: the same seed draws the same captions.")] = 0,
+    search: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Any search by its name in captioner.decoding.SEARCHES; --beam, --greedy and --sample choose "
+            "theirs.  [default: beam]",
+        ),
+    ] = None,
     num_captions: Annotated[int, typer.Option(metavar="K", help="Captions for each picture, best first.")] = 1,
     max_length: Annotated[
         int | None, typer.Option(metavar="N", help="Most words in a caption.  [default: the model's own]")
@@ -104,6 +112,7 @@ def caption(
         "num_captions": num_captions,
         "max_length": max_length,
         "seed": seed,
+        "search": search,
     }
     Search(**options)  # contradictions are found before a model is loaded
     captioner = load(model, device)

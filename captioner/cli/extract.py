@@ -25,6 +25,9 @@ def extract(
     ] = "compact",
     weights: Annotated[Path | None, typer.Option(help="Weight file instead of the backbone's usual one.")] = None,
     crops: Annotated[int, typer.Option(help="1: the picture; 10: corners, centre and mirror images, averaged.")] = 1,
+    mirror: Annotated[
+        bool, typer.Option("--mirror", help="Mirror the pictures: a store for data.features_mirrored in training.")
+    ] = False,
     workers: Annotated[int, typer.Option(min=0, help="Processes that read pictures.")] = 2,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures in one pass through the network.")] = 32,
     part: Annotated[str, typer.Option(help="i/n: every n-th picture from the i-th, into the folder -o.")] = "1/1",
@@ -51,6 +54,7 @@ def extract(
             network,
             output,
             crops=crops,
+            mirror=mirror,
             workers=workers,
             batch_size=batch_size,
             part=choice,

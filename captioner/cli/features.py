@@ -26,7 +26,7 @@ def info(
     """Say what FILE holds and what made it."""
     from captioner.features.store import FeatureStore
 
-    store = FeatureStore(file)
+    store = FeatureStore(file, mirrored=None)
     facts = store.summary()
     problems = store.verify() if verify else []
     if as_json:

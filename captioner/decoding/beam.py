@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from captioner.decoding.protocol import Decoder, Hypothesis
+from captioner.decoding.protocol import Decoder, How, Hypothesis
 from captioner.errors import UsageError
 
 
@@ -38,51 +38,39 @@ class Candidates(NamedTuple):
     """Of the whole hypothesis, that token included."""
 
 
-def beam_search(
-    decoder: Decoder,
-    state: Any,
-    count: int,
-    *,
-    start: int,
-    end: int,
-    width: int,
-    max_length: int,
-    length_penalty: float = 0.0,
-    best: int = 1,
-) -> list[list[Hypothesis]]:
-    """The ``best`` hypotheses found for each of the ``count`` images of ``state``, best first.
+def beam_search(decoder: Decoder, state: Any, count: int, how: How) -> list[list[Hypothesis]]:
+    """The ``how.best`` hypotheses found for each of the ``count`` images of ``state``, best first.
 
-    Hypotheses are ranked by log probability / tokens ** ``length_penalty`` (end token counted; 0, the paper's, ranks
-    by log probability). One that ends among the ``width`` best continuations of its image is finished and leaves the
-    beam; the ``width`` best others go on. An image is done when ``width`` hypotheses are finished or no other can
-    still be among the best, so that width 1 is greedy search. At ``max_length`` tokens a hypothesis is cut, without
-    an end token, and competes with the finished ones. Fewer than ``best`` come back where there are no more.
-    Raises ``UsageError`` when ``best`` is more than ``width``.
+    One that ends among the ``how.width`` best continuations of its image is finished and leaves the beam; the
+    ``width`` best others go on. An image is done when ``width`` hypotheses are finished or no other can still be among
+    the best, so that width 1 is greedy search. At ``max_length`` tokens a hypothesis is cut, without an end token, and
+    competes with the finished ones. Raises ``UsageError`` when ``best`` is more than ``width``.
     """
-    if not 1 <= best <= width:
-        raise UsageError(f"beam search: the {best} best captions need a beam of at least {best}, not {width}")
-    log_probs, state = decoder.step(torch.full((count,), start), state)  # (R, V)
+    width, longest = how.width, how.max_length
+    if not 1 <= how.best <= width:
+        raise UsageError(f"beam search: the {how.best} best captions need a beam of at least {how.best}, not {width}")
+    log_probs, state = decoder.step(torch.full((count,), how.start), state)  # (R, V)
     image = torch.arange(count, device=log_probs.device)
     beam = Beam(image, image.new_empty(count, 0), log_probs.new_zeros(count))
     finished: list[tuple[Beam, float]] = []  # with what divides their log probability
     scores = log_probs.new_full((count, width), -math.inf)  # of the best finished ones of each image, descending
-    for step in range(1, max_length + 1):
-        divisor = step**length_penalty
-        ending, going_on = prune(beam.image, expand(beam, log_probs, width), count, width, end)
+    for step in range(1, longest + 1):
+        divisor = step**how.length_penalty
+        ending, going_on = prune(beam.image, expand(beam, log_probs, width), count, width, how.end)
         ended = extend(beam, ending, keep_token=False)
         beam = extend(beam, going_on, keep_token=True)
         finished.append((ended, divisor))
-        if step == max_length:
+        if step == longest:
             finished.append((beam, divisor))
             break
         scores = finish(scores, ended, divisor)
-        rows = can_win(beam, scores, best, max_length**length_penalty)
+        rows = can_win(beam, scores, how.best, longest**how.length_penalty)
         if not len(rows):
             break
         state = decoder.select(state, going_on.row[rows])
         beam = Beam(*(part[rows] for part in beam))
         log_probs, state = decoder.step(beam.ids[:, -1], state)
-    return _rank(finished, count, best)
+    return _rank(finished, count, how.best)
 
 
 def expand(beam: Beam, log_probs: Tensor, width: int) -> Candidates:

@@ -8,33 +8,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captioner.decoding.protocol import Decoder, Hypothesis
+from captioner.decoding.protocol import Decoder, How, Hypothesis
+from captioner.errors import UsageError
 
 
-def greedy(decoder: Decoder, state: Any, count: int, *, start: int, end: int, max_length: int) -> list[Hypothesis]:
-    """The likeliest token at each step, for each of the ``count`` sequences of ``state``: a beam of width 1.
+def greedy(decoder: Decoder, state: Any, count: int, how: How) -> list[list[Hypothesis]]:
+    """The likeliest token at each step, for each of the ``count`` images of ``state``: a beam of width 1.
 
-    A sequence of ``max_length`` tokens is cut there, without an end token.
+    Raises ``UsageError`` when more than one sentence is wanted.
     """
-
-    def likeliest(log_probs: Tensor) -> Tensor:
-        return log_probs.argmax(-1)
-
-    return follow(decoder, state, count, likeliest, start=start, end=end, max_length=max_length)
+    if how.best != 1:
+        raise UsageError(f"greedy search finds 1 caption, not {how.best}")
+    return [[one] for one in follow(decoder, state, count, lambda log_probs: log_probs.argmax(-1), how)]
 
 
-def follow(
-    decoder: Decoder,
-    state: Any,
-    count: int,
-    choose: Callable[[Tensor], Tensor],
-    *,
-    start: int,
-    end: int,
-    max_length: int,
-) -> list[Hypothesis]:
+def follow(decoder: Decoder, state: Any, count: int, choose: Callable[[Tensor], Tensor], how: How) -> list[Hypothesis]:
     """Sequences whose next tokens (N,) ``choose`` picks from log probabilities (N, V); finished ones are left alone."""
-    log_probs, state = decoder.step(torch.full((count,), start), state)
+    end, max_length = how.end, how.max_length
+    log_probs, state = decoder.step(torch.full((count,), how.start), state)
     device = log_probs.device
     live = torch.arange(count, device=device)  # rows of the result that are still growing
     ids = torch.full((count, max_length), end, device=device)

@@ -1,7 +1,9 @@
-"""What searching needs of a decoder, and what it finds. Searching knows numbers only: no model, no words."""
+"""What a search needs of a decoder, how it is asked, and what it finds. It knows numbers only: no model, no words."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
@@ -32,3 +34,36 @@ class Hypothesis(NamedTuple):
     """Its tokens, without the start and end tokens."""
     log_prob: float
     """Sum of the log probabilities of its tokens, in nats; that of the end token included unless it was cut off."""
+
+
+@dataclass(frozen=True)
+class How:
+    """How to search. Every search reads the fields that mean something to it."""
+
+    start: int
+    """Token before the first."""
+    end: int
+    """Token behind the last."""
+    search: str = "beam"
+    """Name in ``captioner.decoding.SEARCHES``."""
+    max_length: int = 20
+    """Most tokens; a longer sentence is cut there, without an end token."""
+    best: int = 1
+    """Sentences wanted for each image; fewer come back where there are no more."""
+    width: int = 3
+    """Hypotheses of an image that go on beside each other."""
+    length_penalty: float = 0.0
+    """Hypotheses are ranked by log probability / tokens ** this, the end token counted; 0 is the paper's."""
+    number: int = 100
+    """Sentences drawn for each image; the paper draws 100."""
+    temperature: float = 1.0
+    """Divides log probabilities before a draw."""
+    seed: int = 0
+    """Where the draws for each image start, so that they do not depend on the images beside it."""
+
+
+Search = Callable[[Decoder, Any, int, How], list[list[Hypothesis]]]
+"""A decoder, a state of ``count`` images, that count and how to search to the ``how.best`` sentences for each image.
+
+They come best first, at least one for each image. Raises ``UsageError`` for a ``how`` that it cannot follow.
+"""

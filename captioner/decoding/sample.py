@@ -2,49 +2,61 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from captioner.decoding.greedy import follow
-from captioner.decoding.protocol import Decoder, Hypothesis
+from captioner.decoding.protocol import Decoder, How, Hypothesis
 from captioner.errors import UsageError
 
 
-def sample(
-    decoder: Decoder,
-    state: Any,
-    count: int,
-    *,
-    start: int,
-    end: int,
-    number: int,
-    temperature: float = 1.0,
-    max_length: int,
-    generator: torch.Generator | None = None,
-    best: int = 1,
-) -> list[list[Hypothesis]]:
-    """Draw ``number`` sentences for each of ``count`` sequences; the ``best`` most probable different ones, in order.
+def sample(decoder: Decoder, state: Any, count: int, how: How) -> list[list[Hypothesis]]:
+    """``draw`` for each of ``count`` images, from the seed each time; the ``best`` most probable different sentences.
+
+    They are ranked by the log probability under the untempered model. Raises ``UsageError`` for a number out of range.
+    """
+    if not 1 <= how.best <= how.number:
+        raise UsageError(f"sampling: cannot keep the best {how.best} of {how.number} samples")
+    each = (draw(decoder, decoder.select(state, torch.tensor([image])), 1, how) for image in range(count))
+    return [_best(drawn, how.best) for (drawn,) in each]
+
+
+def draw(decoder: Decoder, state: Any, count: int, how: How) -> list[list[Hypothesis]]:
+    """``how.number`` sentences for each of ``count`` images, in the order in which they are drawn from ``seed`` on.
 
     Log probabilities are divided by ``temperature`` before each draw, so that below 1 likely words become likelier.
     The paper (arXiv 1411.4389v4, Table 6) *multiplies* by its T: its T = 1.5 is temperature 0.667 here, and its best
-    of N is ``number=100``. Hypotheses are ranked by, and report, the log probability under the untempered model. A
-    sentence of ``max_length`` tokens is cut there, without an end token. ``generator`` (torch's global one if None)
-    lives on the device of the log probabilities. Raises ``UsageError`` for a number out of range.
+    of N is ``number=100``. Hypotheses report the log probability under the untempered model. Raises ``UsageError`` for
+    a temperature out of range.
     """
-    if not 1 <= best <= number:
-        raise UsageError(f"sampling: cannot keep the best {best} of {number} samples")
-    if not 0 < temperature < float("inf"):
-        raise UsageError(f"sampling: temperature must be above 0, not {temperature}")
+    if not 0 < how.temperature < float("inf"):
+        raise UsageError(f"sampling: temperature must be above 0, not {how.temperature}")
 
-    def draw(log_probs: Tensor) -> Tensor:
-        odds = (log_probs / temperature).softmax(-1)  # the missing mass of forbidden tokens is shared out here
-        return torch.multinomial(odds, 1, generator=generator).squeeze(1)  # (N, 1) -> (N,)
+    @cache
+    def generator(device: torch.device) -> torch.Generator:  # torch wants it where the log probabilities are
+        return torch.Generator(device).manual_seed(how.seed)
 
-    state = decoder.select(state, torch.arange(count).repeat_interleave(number))
-    drawn = follow(decoder, state, count * number, draw, start=start, end=end, max_length=max_length)
-    return [_best(drawn[first : first + number], best) for first in range(0, len(drawn), number)]
+    def choose(log_probs: Tensor) -> Tensor:
+        odds = (log_probs / how.temperature).softmax(-1)  # the missing mass of forbidden tokens is shared out here
+        return _pick(odds, generator(odds.device))
+
+    state = decoder.select(state, torch.arange(count).repeat_interleave(how.number))
+    drawn = follow(decoder, state, count * how.number, choose, how)
+    return [drawn[first : first + how.number] for first in range(0, len(drawn), how.number)]
+
+
+def _pick(odds: Tensor, generator: torch.Generator) -> Tensor:
+    """A column for each row of ``odds`` (N, V), drawn in proportion to them; one that has none is never drawn.
+
+    By one random number a row, from the left of its cumulative sum: ``torch.multinomial`` draws one for each of the N
+    x V, which takes longer than a small model needs to compute the odds.
+    """
+    sums = odds.cumsum(-1)
+    levels = sums[:, -1:] * (1 - torch.rand(len(odds), 1, generator=generator, device=odds.device))  # above 0
+    return torch.searchsorted(sums, levels).squeeze(1)  # (N, 1) -> (N,)
 
 
 def _best(drawn: list[Hypothesis], best: int) -> list[Hypothesis]:

@@ -38,23 +38,24 @@ class ExtractReport:
 class _Pictures(Dataset[tuple[str, np.ndarray | ImageError]]):
     """Opened and scaled pictures: (id, crops (C, S, S, 3) uint8), or (id, error)."""
 
-    def __init__(self, found: Sequence[Found], spec: BackboneSpec, crops: int) -> None:
-        self.found, self.spec, self.crops = found, spec, crops
+    def __init__(self, found: Sequence[Found], spec: BackboneSpec, crops: int, mirror: bool) -> None:
+        self.found, self.spec, self.crops, self.mirror = found, spec, crops, mirror
 
     def __len__(self) -> int:
         return len(self.found)
 
     def __getitem__(self, index: int) -> tuple[str, np.ndarray | ImageError]:
-        return self.found[index].id, prepare_crops(self.found[index].path, self.spec, self.crops)
+        return self.found[index].id, prepare_crops(self.found[index].path, self.spec, self.crops, self.mirror)
 
 
-def prepare_crops(path: Path, spec: BackboneSpec, crops: int) -> np.ndarray | ImageError:
-    """The picture as (crops, S, S, 3) uint8, or why it cannot be had."""
+def prepare_crops(path: Path, spec: BackboneSpec, crops: int, mirror: bool) -> np.ndarray | ImageError:
+    """The picture, or its mirror image, as (crops, S, S, 3) uint8, or why it cannot be had."""
     try:
         image = open_image(path)
     except ImageError as error:
         return error
-    return ten_crops(image, spec) if crops == 10 else pixels(image, spec)[None]
+    prepared = ten_crops(image, spec) if crops == 10 else pixels(image, spec)[None]
+    return prepared[:, :, ::-1] if mirror else prepared
 
 
 def extract(
@@ -63,6 +64,7 @@ def extract(
     output: str | Path,
     *,
     crops: int = 1,
+    mirror: bool = False,
     workers: int = 2,
     batch_size: int = 32,
     part: tuple[int, int] = (1, 1),
@@ -74,13 +76,16 @@ def extract(
 ) -> ExtractReport:
     """Add the features of ``sources`` (from ``find_named``) to the store ``output``, but for those it has.
 
-    ``crops`` is 1 (the whole prepared picture) or 10 (corners, centre and their mirror images, averaged). ``part``
-    (i, n) takes every n-th picture from the i-th on; then ``output`` is a folder, and n processes fill it.
-    ``precision`` bfloat16 runs the network under autocast. ``progress`` is called with pictures done and to do.
-    Pictures that cannot be read are reported, not raised. ``FeatureStoreError``: see ``FeatureWriter``.
+    ``crops`` is 1 (the whole prepared picture) or 10 (corners, centre and their mirror images, averaged); ``mirror``
+    turns the one into its mirror image. ``part`` (i, n) takes every n-th picture from the i-th on; then ``output`` is a
+    folder, and n processes fill it. ``precision`` bfloat16 runs the network under autocast. ``progress`` is called with
+    pictures done and to do. Pictures that cannot be read are reported, not raised. ``FeatureStoreError``: see
+    ``FeatureWriter``.
     """
     if crops not in (1, 10):
         raise UsageError(f"crops must be 1 or 10, not {crops}")
+    if mirror and crops == 10:
+        raise UsageError("ten crops hold their mirror images already; mirror is for one crop")
     if precision not in PRECISIONS:
         raise UsageError(f"precision: {precision!r} is not one of {', '.join(PRECISIONS)}")
     if workers < 0 or batch_size < 1:
@@ -90,14 +95,14 @@ def extract(
     if not found:
         return report
     path = _part_file(Path(output), part)
-    writer = FeatureWriter(
-        path, backbone.spec, backbone.weights_digest, dtype, crops=crops, precision=precision, part=part
-    )
-    with writer:
+    spec, digest = backbone.spec, backbone.weights_digest
+    with FeatureWriter(
+        path, spec, digest, dtype, crops=crops, mirrored=mirror, precision=precision, part=part
+    ) as writer:
         todo = set(writer.plan(picture.id for picture in found))
         report.skipped = len(found) - len(todo)
         left = [picture for picture in found if picture.id in todo]
-        batches = _batches(left, backbone.spec, crops, workers, batch_size, context)
+        batches = _batches(_Pictures(left, spec, crops, mirror), workers, max(1, batch_size // crops), context)
         backbone = backbone.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         for ids, pictures, errors in batches:
             report.failed += errors
@@ -140,20 +145,13 @@ def _part_file(output: Path, part: tuple[int, int]) -> Path:
     return output / f"part-{part[0]:03d}-of-{part[1]:03d}.h5"
 
 
-def _batches(
-    found: Sequence[Found],
-    spec: BackboneSpec,
-    crops: int,
-    workers: int,
-    batch_size: int,
-    context: BaseContext | str | None,
-) -> Iterator[Batch]:
-    if not found:  # all there already
+def _batches(pictures: _Pictures, workers: int, batch_size: int, context: BaseContext | str | None) -> Iterator[Batch]:
+    if not len(pictures):  # all there already
         return iter(())
     loader = DataLoader(
-        _Pictures(found, spec, crops),
-        batch_size=max(1, batch_size // crops),
-        num_workers=min(workers, len(found)),
+        pictures,
+        batch_size=batch_size,
+        num_workers=min(workers, len(pictures)),
         collate_fn=_collate,
         multiprocessing_context=context if workers else None,
     )

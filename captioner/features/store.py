@@ -1,7 +1,7 @@
 """The feature store: one HDF5 file a backbone with ids, features, a mask of finished rows and what made them.
 
     /            attributes: format, version, backbone (key), spec (JSON), preprocessing (digest), weights_digest,
-                 dtype, crops, precision, part, provenance (JSON)
+                 dtype, crops, mirrored, precision, part, provenance (JSON)
     /ids         (N,) UTF-8 text
     /features    (N, D) float16 or float32, contiguous
     /finished    (N,) bool; False where a picture could not be read
@@ -42,7 +42,7 @@ except ImportError:  # Windows: two writers of one file are not noticed there
 FORMAT = "captioner-features"
 VERSION = 1
 DTYPES = ("float16", "float32")
-IDENTITY = ("backbone", "preprocessing", "weights_digest", "dtype", "crops", "precision")
+IDENTITY = ("backbone", "preprocessing", "weights_digest", "dtype", "crops", "mirrored", "precision")
 """Attributes in which all files of a store, and all runs that write it, must agree."""
 FLUSH_ROWS = 512
 FLUSH_SECONDS = 5.0
@@ -64,6 +64,7 @@ class FeatureWriter:
         dtype: str = "float16",
         *,
         crops: int = 1,
+        mirrored: bool = False,
         precision: str = "float32",
         part: tuple[int, int] = (1, 1),
     ) -> None:
@@ -80,6 +81,7 @@ class FeatureWriter:
             "weights_digest": weights_digest,
             "dtype": dtype,
             "crops": crops,
+            "mirrored": mirrored,
             "precision": precision,
             "part": f"{part[0]}/{part[1]}",
             "provenance": json.dumps(provenance()),
@@ -176,15 +178,17 @@ class FeatureWriter:
 class FeatureStore:
     """Reads a store: a file, or a folder of files written by parts. Files are opened when first needed.
 
+    ``mirrored`` says what is wanted: features of pictures as they are, of mirrored ones, or (None) either.
     An object may be handed to other processes, forked or spawned. Raises ``FeatureStoreError`` for what is not a
-    store of this version, and for files in a folder that different backbones made.
+    store of this version, for one of the other kind, and for files in a folder that different backbones made.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, mirrored: bool | None = False) -> None:
         self.path = Path(path)
+        self.mirrored = mirrored
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path}
+        return {"path": self.path, "mirrored": self.mirrored}
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -282,6 +286,7 @@ class FeatureStore:
             "weights": kept["weights_digest"],
             "preprocessing": f"{kept['preprocessing']} ({_describe(self.spec)})",
             "crops": kept["crops"],
+            "mirrored": kept["mirrored"],
             "precision": kept["precision"],
             "parts": ", ".join(sorted({file.attributes["part"] for file in self._files})),
             "complete": not (self.is_partial or self.unfinished or self.missing_parts),
@@ -305,6 +310,9 @@ class FeatureStore:
         files = [_File(path) for path in paths]
         for file in files[1:]:
             _require_same(file.attributes, files[0].attributes, str(file.path), str(files[0].path))
+        if self.mirrored is not None and self.mirrored != files[0].attributes["mirrored"]:
+            kinds = ("pictures as they are", "mirrored pictures (captioner extract --mirror)")
+            raise FeatureStoreError(f"{self.path}: made of {kinds[not self.mirrored]}, wanted: {kinds[self.mirrored]}")
         return files
 
     @cached_property
@@ -338,6 +346,7 @@ class _File:
                     f"{self.path}: format version {attributes.get('version')}, this program reads version {VERSION};"
                     " extract the features again"
                 )
+            attributes.setdefault("mirrored", False)  # stores of before there were others
             lacking = [name for name in (*IDENTITY, "spec", "part") if name not in attributes]
             lacking += [name for name in ("ids", "features", "finished") if name not in file]
             if lacking:

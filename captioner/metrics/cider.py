@@ -24,12 +24,46 @@ class CiderStatistics:
 
 
 @dataclass(frozen=True)
-class _Vector:
+class Vector:
     """TF-IDF ``weights`` and their ``norms`` for each n; ``length`` in bigrams, which coco-caption counts."""
 
     weights: dict[Ngram, float]
     norms: tuple[float, ...]
     length: int
+
+
+@dataclass(frozen=True)
+class Rarity:
+    """Log inverse document frequency, a document being all references of one picture."""
+
+    known: dict[Ngram, float]
+    """Of every n-gram in a reference."""
+    unknown: float
+    """Of all others: the log number of pictures."""
+
+    @classmethod
+    def of(cls, pictures: Iterable[Sequence[Counts]]) -> Rarity:
+        """Measured over ``pictures``, each given by the n-gram counts of its references."""
+        frequency: Counter[Ngram] = Counter()
+        number = 0
+        for references in pictures:
+            frequency.update(set().union(*references))
+            number += 1
+        top = math.log(max(number, 1))
+        return cls({ngram: top - math.log(count) for ngram, count in frequency.items()}, top)
+
+    def vector(self, counts: Counts) -> Vector:
+        """The n-grams of one caption, weighted."""
+        weights = {}
+        squares = [0.0] * ORDER
+        length = 0
+        for ngram, count in counts.items():
+            weight = count * self.known.get(ngram, self.unknown)
+            weights[ngram] = weight
+            squares[len(ngram) - 1] += weight * weight
+            if len(ngram) == 2:
+                length += count
+        return Vector(weights, tuple(map(math.sqrt, squares)), length)
 
 
 class CiderD:
@@ -45,7 +79,7 @@ class CiderD:
         self._tokenizer = tokenizer
 
     def statistics(self, hypothesis: Tokens, references: Sequence[Tokens]) -> CiderStatistics:
-        return CiderStatistics(_count(hypothesis), tuple(_count(reference) for reference in references))
+        return CiderStatistics(count_ngrams(hypothesis), tuple(map(count_ngrams, references)))
 
     def aggregate(self, stats: Sequence[CiderStatistics]) -> Score:
         sign = signature(
@@ -61,19 +95,18 @@ class CiderD:
 
     def segments(self, stats: Sequence[CiderStatistics]) -> list[float]:
         """The score of each picture; their mean is the score."""
-        frequency = Counter(ngram for s in stats for ngram in set().union(*s.references))
-        top = math.log(max(len(stats), 1))
-        inverse = {ngram: top - math.log(count) for ngram, count in frequency.items()}
-        scores = []
-        for s in stats:
-            hypothesis = _vector(s.hypothesis, inverse, top)
-            similarity = sum(_similarity(hypothesis, _vector(counts, inverse, top)) for counts in s.references)
-            scores.append(10.0 * similarity / max(len(s.references), 1))
-        return scores
+        rarity = Rarity.of(s.references for s in stats)
+        return [score(rarity.vector(s.hypothesis), [rarity.vector(r) for r in s.references]) for s in stats]
 
 
-def _count(tokens: Tokens) -> Counts:
+def count_ngrams(tokens: Tokens) -> Counts:
+    """How often each n-gram of ``tokens`` occurs, n = 1 to 4."""
     return Counter(_ngrams(tokens))
+
+
+def score(hypothesis: Vector, references: Sequence[Vector]) -> float:
+    """CIDEr-D of one caption."""
+    return 10.0 * sum(_similarity(hypothesis, reference) for reference in references) / max(len(references), 1)
 
 
 def _ngrams(tokens: Tokens) -> Iterable[Ngram]:
@@ -81,21 +114,7 @@ def _ngrams(tokens: Tokens) -> Iterable[Ngram]:
         yield from zip(*(tokens[i:] for i in range(n)), strict=False)
 
 
-def _vector(counts: Counts, inverse: dict[Ngram, float], top: float) -> _Vector:
-    """``inverse`` is the log inverse document frequency of every n-gram in a reference; ``top`` that of others."""
-    weights = {}
-    squares = [0.0] * ORDER
-    length = 0
-    for ngram, count in counts.items():
-        weight = count * inverse.get(ngram, top)
-        weights[ngram] = weight
-        squares[len(ngram) - 1] += weight * weight
-        if len(ngram) == 2:
-            length += count
-    return _Vector(weights, tuple(map(math.sqrt, squares)), length)
-
-
-def _similarity(hypothesis: _Vector, reference: _Vector) -> float:
+def _similarity(hypothesis: Vector, reference: Vector) -> float:
     """Mean over n of the clipped cosine (equation 4 of the paper), times the Gaussian length penalty."""
     dots = [0.0] * ORDER
     for ngram, weight in hypothesis.weights.items():

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from captioner.config import ModelConfig
 from captioner.models.stack import RecurrentStack, drop
 from captioner.models.wirings import find_wiring
 from captioner.text.vocab import PAD, START, UNK
+from captioner.undrawn import Undrawn
 
 NEVER = [PAD, START, UNK]
 """Numbers that decoding never chooses."""
@@ -35,7 +35,7 @@ class ImageCaptioner(nn.Module):
     the image input is zero *after* the projection, so that the language layers can be trained on text alone.
     The sizes of the softmax and the feature are ``vocabulary_size`` words and ``feature_size`` numbers; a model that
     only ever sees text may take any size, 1 for example.
-    Raises ``ConfigError`` where the wiring is not in the table.
+    Raises ``ConfigError`` where the wiring or the cell is not in its table.
     """
 
     feature_mean: Tensor
@@ -73,7 +73,7 @@ class ImageCaptioner(nn.Module):
     @classmethod
     def empty(cls, config: ModelConfig, vocabulary_size: int, feature_size: int) -> ImageCaptioner:
         """A model whose weights are yet to be filled in, made in milliseconds."""
-        with _Undrawn():
+        with Undrawn():
             return cls(config, vocabulary_size, feature_size, initialise=False)
 
     @property
@@ -185,18 +185,3 @@ def _initialise_layer(layer: nn.Module, gates: int) -> None:
 
 
 _WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-
-
-class _Undrawn(TorchFunctionMode):
-    """Leaves out the random numbers that torch's layers draw when they are made.
-
-    Drawing them takes as long as all else of loading a checkpoint; torch's own way, the meta device, takes a second.
-    """
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in _DRAWS:
-            return args[0] if args else kwargs["tensor"]
-        return func(*args, **(kwargs or {}))
-
-
-_DRAWS = (Tensor.uniform_, Tensor.normal_, nn.init.uniform_, nn.init.normal_, nn.init.kaiming_uniform_)

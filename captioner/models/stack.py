@@ -4,24 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from captioner.config import choose
 from captioner.models.wirings import Wiring
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A kind of recurrent cell: its fused module, gates in a weight matrix, and tensors of state in a layer."""
+    """A kind of recurrent cell: the same mathematics over a sequence and over one step."""
 
     module: Callable[[int, int], nn.RNNBase]
-    gates: int
-    states: int
+    """Fused layer, from input size and units."""
+    step: Callable[..., Any]
+    """Input, state and the layer's four weights to the next state; several tensors of state come and go as a tuple."""
+    gates: int = 1
+    """Blocks of rows in a weight matrix."""
+    states: int = 1
+    """Tensors of state in a layer; the first is its output."""
 
 
-CELLS = {"lstm": Cell(nn.LSTM, 4, 2), "gru": Cell(nn.GRU, 3, 1), "rnn": Cell(nn.RNN, 1, 1)}
+CELLS = {
+    "lstm": Cell(nn.LSTM, torch.lstm_cell, gates=4, states=2),
+    "gru": Cell(nn.GRU, torch.gru_cell, gates=3),
+    "rnn": Cell(nn.RNN, torch.rnn_tanh_cell),
+}
 
 State = tuple[Tensor, ...]
 """Hidden state, (N, H) each: one tensor a layer, or h and c of each layer for LSTMs; rows are sequences."""
@@ -31,7 +42,7 @@ class RecurrentStack(nn.Module):
     """Layers of ``hidden`` units over words of size ``word`` and images of size ``image``.
 
     ``dropout`` is the probability of dropping a unit between layers. With ``residual``, a layer that sees only the
-    one below adds its input to its output.
+    one below adds its input to its output. Raises ``ConfigError`` where ``cell`` is not in the table.
     """
 
     def __init__(
@@ -45,9 +56,9 @@ class RecurrentStack(nn.Module):
         residual: bool = False,
     ) -> None:
         super().__init__()
+        choose("model.cell", cell, CELLS)
         sizes = {"word": word, "image": image, "below": hidden}
         self.wiring = wiring
-        self.cell = cell
         self.hidden = hidden
         self.kind = CELLS[cell]
         self.dropout = dropout
@@ -87,10 +98,9 @@ class RecurrentStack(nn.Module):
         """Input (N, ...) and state of one layer to its next state; the first tensor of it is the output."""
         layer = self.layers[index]
         weights: tuple[Tensor, ...] = (layer.weight_ih_l0, layer.weight_hh_l0, layer.bias_ih_l0, layer.bias_hh_l0)  # type: ignore[assignment]
-        if self.cell == "lstm":
-            return tuple(torch.lstm_cell(x, before, *weights))
-        one_step = torch.gru_cell if self.cell == "gru" else torch.rnn_tanh_cell
-        return (one_step(x, before[0], *weights),)
+        if self.kind.states == 1:
+            return (self.kind.step(x, before[0], *weights),)
+        return tuple(self.kind.step(x, before, *weights))
 
 
 def drop(x: Tensor, probability: float, training: bool) -> Tensor:

@@ -6,9 +6,7 @@ import torch
 from torch import Tensor
 
 from captioner.config import DecodeConfig
-from captioner.decoding.beam import beam_search
-from captioner.decoding.greedy import greedy
-from captioner.decoding.protocol import Hypothesis
+from captioner.decoding import How, search
 from captioner.metrics import score_captions
 from captioner.models.captioner import ImageCaptioner
 from captioner.text.vocab import END, START
@@ -39,24 +37,11 @@ def evaluate(
 
 def describe(decoder: ImageCaptioner, features: Tensor, material: Material, decode: DecodeConfig) -> dict[str, str]:
     """A caption of each dev picture by its id, from features (N, D)."""
-    found: list[Hypothesis] = []
-    for part in torch.split(features, AT_ONCE):
-        state, count = decoder.start(part), len(part)
-        if decode.beam == 1:
-            found += greedy(decoder, state, count, start=START, end=END, max_length=decode.max_length)
-            continue
-        ranked = beam_search(
-            decoder,
-            state,
-            count,
-            start=START,
-            end=END,
-            width=decode.beam,
-            max_length=decode.max_length,
-            length_penalty=decode.length_penalty,
-        )
-        found += [hypotheses[0] for hypotheses in ranked]
-    texts = [material.vocabulary.decode(hypothesis.ids) for hypothesis in found]
+    name = "greedy" if decode.beam == 1 else "beam"
+    how = How(START, END, name, decode.max_length, width=decode.beam, length_penalty=decode.length_penalty)
+    parts = torch.split(features, AT_ONCE)
+    found = [ranked for part in parts for ranked in search(decoder, decoder.start(part), len(part), how)]
+    texts = [material.vocabulary.decode(best.ids) for best, *_ in found]
     return dict(zip(material.references, texts, strict=True))
 
 

@@ -6,10 +6,13 @@ import torch
 from torch import Tensor
 
 from captioner.checkpoint import Checkpoint
+from captioner.config import ModelConfig, to_mapping
+from captioner.errors import ConfigError
 from captioner.models.captioner import ImageCaptioner
 from captioner.text.vocab import Vocabulary
 
 STATISTICS = ("feature_mean", "feature_std")
+ONLY_TRAINING = ("dropout", "image_dropout", "init")  # settings that leave no trace in a trained model
 WORD_ROWS = ("embedding.weight", "softmax.weight", "softmax.bias")  # one row a word
 
 
@@ -39,6 +42,16 @@ def take_weights(model: ImageCaptioner, vocabulary: Vocabulary, source: Checkpoi
     words = f"{len(pairs[0])} of {len(vocabulary)} words"
     rest = f"; not taken: {', '.join(left)}" if left else ""
     return f"took {len(taken)} of {len(taken) + len(left)} tensors, {words}{rest}"
+
+
+def check_same_model(source: Checkpoint, name: str, config: ModelConfig, feature_size: int) -> None:
+    """``ConfigError`` unless the checkpoint ``name`` holds the model of ``config``; dropout may differ."""
+    theirs, ours = to_mapping(source.model.config), to_mapping(config)
+    sides = [(f"model.{key}", theirs[key], value) for key, value in ours.items() if key not in ONLY_TRAINING]
+    sides.append(("numbers in a feature", source.model.feature_size, feature_size))
+    differing = [f"{key} is {theirs} there, {ours} here" for key, theirs, ours in sides if theirs != ours]
+    if differing:
+        raise ConfigError(f"train.init_from {name} holds another model: {'; '.join(differing)}")
 
 
 def standardise(model: ImageCaptioner, features: Tensor) -> None:

@@ -22,11 +22,12 @@ from captioner.provenance import provenance
 from captioner.train.distributed import World, world
 from captioner.train.evaluate import encode, evaluate
 from captioner.train.finetune import PictureFiles
-from captioner.train.initialise import standardise, take_weights
+from captioner.train.initialise import check_same_model, standardise, take_weights
 from captioner.train.material import Step, read_material
 from captioner.train.network import Average, Network
 from captioner.train.runlog import Display, RunLog, display, draw_curve
 from captioner.train.schedule import make_optimiser, rate_factor, set_rate
+from captioner.train.self_critical import SelfCritical
 from captioner.train.state import load_state, read_facts, save_state
 
 DRAW_SECONDS = 20.0  # between two pictures of the curve
@@ -64,6 +65,10 @@ class Position:
     """Summed training loss of this epoch, in nats."""
     tokens: int = 0
     """Real targets behind that sum."""
+    reward: float = 0.0
+    """Summed reward of the captions drawn in this epoch."""
+    captions: int = 0
+    """Captions behind that sum."""
     best: float | None = None
     """Best dev score; larger is better, so a dev loss counts negatively."""
     best_epoch: int = 0
@@ -109,6 +114,9 @@ class Run:
         self.optimiser = make_optimiser(self.config, self.network.decoder, self.network.backbone)
         self.average = Average(self.network, self.config.ema)
         self.parameters = [p for p in self.network.parameters() if p.requires_grad]
+        self.critic = None
+        if self.config.objective == "self_critical":
+            self.critic = SelfCritical(experiment, self.material, self.network, processes)
         self.position = Position()
         if self.resuming:
             facts = load_state(self.state_path, self.network, self.optimiser, self.average.values)
@@ -155,7 +163,11 @@ class Run:
         network = Network(decoder, backbone).to(self.device)
         if self.resuming:
             return network
-        keep = config.finetune and source is not None and source.model.feature_size == material.feature_size
+        critical = config.objective == "self_critical"
+        if source is not None and critical:
+            check_same_model(source, config.init_from, self.experiment.model, material.feature_size)
+        keep = source is not None and source.model.feature_size == material.feature_size
+        keep = keep and (config.finetune or critical)
         if self.experiment.model.standardise and material.references and not keep:
             network.eval()
             rows = material.train_rows
@@ -188,7 +200,9 @@ class Run:
         self.network.train()
         steps = self.material.steps(position.epoch - 1, position.batch, processes.rank, processes.size)
         for step in steps:
-            meter.add(self.optimise(step), step.tokens)
+            if self.critic is not None:
+                step = self.critic.draw(step, _mix(self.config.seed, position.step, processes.rank, 1))
+            meter.add(self.optimise(step), step)
             position.batch += 1
             position.step += 1
             if position.step % self.config.log_every == 0:
@@ -210,7 +224,8 @@ class Run:
         if len(step.inputs):
             pictures = None if step.pictures is None else step.pictures.to(device)
             with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-                loss = self.network(pictures, step.inputs.to(device), step.targets.to(device), config.label_smoothing)
+                words = (step.inputs.to(device), step.targets.to(device))
+                loss = self.network(pictures, *words, config.label_smoothing, step.advantages)
             (loss * (config.loss_scale / step.tokens)).backward()
         self.processes.sum_gradients(self.parameters)
         if config.clip:
@@ -224,15 +239,18 @@ class Run:
         if not meter.steps:
             return
         position = self.position
-        steps, loss, tokens, seconds = meter.take(self.processes)
-        if not math.isfinite(loss):
-            raise CaptionerError(f"the loss is {loss} at step {position.step}; lower train.lr or train.clip")
-        position.loss += loss
-        position.tokens += tokens
-        show.advance(steps, f"loss {loss / tokens:.3f}")
+        done, seconds = meter.take(self.processes)
+        if not math.isfinite(done.loss):
+            raise CaptionerError(f"the loss is {done.loss} at step {position.step}; lower train.lr or train.clip")
+        position.loss += done.loss
+        position.tokens += done.tokens
+        position.reward += done.reward
+        position.captions += done.captions
+        name, value = _aim(done)
+        show.advance(done.steps, f"{name} {value:.3f}")
         if self.processes.first:
             rate = self.optimiser.param_groups[0]["lr"]
-            facts = {"loss": loss / tokens, "lr": rate, "tokens_per_second": tokens / seconds}
+            facts = {name: value, "lr": rate, "tokens_per_second": done.tokens / seconds}
             elapsed = position.seconds + time.monotonic() - began
             self.log.write("steps", position.step, epoch=position.epoch, seconds=round(elapsed, 2), **facts)
 
@@ -256,7 +274,8 @@ class Run:
         """Evaluate, keep the best, write the log and the state; every process learns whether to stop."""
         position, config = self.position, self.config
         began = time.monotonic()
-        facts: dict[str, Any] = {"train_loss": position.loss / position.tokens, "tokens_per_second": round(speed, 1)}
+        name, value = _aim(position)
+        facts: dict[str, Any] = {f"train_{name}": value, "tokens_per_second": round(speed, 1)}
         stop = False
         if self.processes.first:
             if position.epoch % config.evaluate_every == 0 or position.epoch == config.epochs:
@@ -272,8 +291,8 @@ class Run:
         position.finished, position.best_epoch = bool(news[0]), int(news[2])
         position.best = None if math.isnan(news[1]) else news[1]
         position.epoch += 1
-        position.batch = position.tokens = 0
-        position.loss = 0.0
+        position.batch = position.tokens = position.captions = 0
+        position.loss = position.reward = 0.0
         self._save_state()
         if self.processes.first:
             self._draw(show)
@@ -309,7 +328,8 @@ class Run:
 
     def _line(self, facts: dict[str, Any]) -> str:
         """One epoch in a line."""
-        units = {"train_loss": ".3f", "dev_loss": ".3f", "bleu4": ".2f", "cider": ".3f", "tokens_per_second": ".0f"}
+        units = {"train_loss": ".3f", "train_reward": ".3f", "dev_loss": ".3f", "bleu4": ".2f", "cider": ".3f"}
+        units["tokens_per_second"] = ".0f"
         numbers = "  ".join(f"{key} {facts[key]:{form}}" for key, form in units.items() if key in facts)
         best = "  *" if self.position.best_epoch == self.position.epoch else ""
         return f"epoch {self.position.epoch}/{self.config.epochs}  {numbers}  {self.position.seconds:.0f} s{best}"
@@ -327,8 +347,19 @@ class Run:
                 show.say(f"no training curve: {error}")
 
 
+@dataclass
+class _Sums:
+    """What some steps came to, over all processes: the fields of ``Position`` that are summed."""
+
+    steps: int = 0
+    loss: float = 0.0
+    tokens: int = 0
+    reward: float = 0.0
+    captions: int = 0
+
+
 class _Meter:
-    """Loss, tokens and time since the last report; asks the device for the loss only when it is read."""
+    """Sums and time since the last report; asks the device for the loss only when it is read."""
 
     def __init__(self, device: torch.device) -> None:
         self.loss = torch.zeros((), device=device)
@@ -336,20 +367,31 @@ class _Meter:
 
     def clear(self) -> None:
         self.loss = torch.zeros_like(self.loss)
-        self.steps = self.tokens = 0
+        self.sums = _Sums()
         self.since = time.monotonic()
 
-    def add(self, loss: Tensor, tokens: int) -> None:
+    def add(self, loss: Tensor, step: Step) -> None:
         self.loss += loss
-        self.steps += 1
-        self.tokens += tokens
+        self.sums.steps += 1
+        self.sums.tokens += step.tokens
+        self.sums.reward += step.reward
+        self.sums.captions += step.captions
 
-    def take(self, processes: World) -> tuple[int, float, int, float]:
-        """Steps, summed loss over all processes, tokens and seconds since the last time."""
-        loss = float(processes.sum(self.loss))
-        taken = (self.steps, loss, self.tokens, max(time.monotonic() - self.since, 1e-9))
+    @property
+    def steps(self) -> int:
+        return self.sums.steps
+
+    def take(self, processes: World) -> tuple[_Sums, float]:
+        """The sums and the seconds since the last time."""
+        self.sums.loss = float(processes.sum(self.loss))
+        taken = (self.sums, max(time.monotonic() - self.since, 1e-9))
         self.clear()
         return taken
+
+
+def _aim(sums: Position | _Sums) -> tuple[str, float]:
+    """What is optimised, by name: the mean reward of drawn captions (their loss says nothing), or nats a token."""
+    return ("reward", sums.reward / sums.captions) if sums.captions else ("loss", sums.loss / sums.tokens)
 
 
 def _device(wanted: str, processes: World) -> torch.device:
@@ -381,11 +423,12 @@ def _trained_state(source: Checkpoint | None, config: TrainConfig) -> dict[str, 
 
 def _check_same(before: dict[str, Any], experiment: Experiment) -> None:
     """``ConfigError`` if an interrupted run had other settings than the one that would resume it."""
-    was, now = _flat(before), _flat(to_mapping(experiment))
+    was = _flat(to_mapping(Experiment())) | _flat(before)  # a setting that did not exist then was as by default
+    now = _flat(to_mapping(experiment))
     changed = [
-        f"{key} was {was.get(key)}, now {value}"
+        f"{key} was {was[key]}, now {value}"
         for key, value in now.items()
-        if was.get(key) != value and key.rsplit(".", 1)[-1] not in MAY_CHANGE
+        if was[key] != value and key.rsplit(".", 1)[-1] not in MAY_CHANGE
     ]
     if changed:
         advice = "start afresh with --no-resume or choose another output"

@@ -32,6 +32,8 @@ DEV_BATCH = 128
 class Step:
     """One optimiser step's data for this process: its rows of the global batch, and the whole batch's token count."""
 
+    rows: Tensor
+    """The pictures' numbers, (B,)."""
     pictures: Tensor | None
     """Features (B, D), prepared pictures (B, 3, S, S), or None for text."""
     inputs: Tensor
@@ -40,6 +42,12 @@ class Step:
     """Words up to END, (B, T), PAD behind."""
     tokens: int
     """Real targets of the global batch."""
+    advantages: Tensor | None = None
+    """Of captions that were drawn from the model, (B,): what each earned more than the others of its picture."""
+    reward: float = 0.0
+    """Sum of the rewards of all captions drawn for the global batch."""
+    captions: int = 0
+    """Captions drawn for the global batch."""
 
 
 class Pictures(Protocol):
@@ -87,6 +95,8 @@ class Material:
     """Rows of the dev pictures; ``dev_batches`` count within these."""
     references: dict[str, list[str]] = field(default_factory=dict)
     """Captions of each dev picture, in the order of ``dev_rows``; empty for text."""
+    train_references: dict[int, list[list[str]]] = field(default_factory=dict)
+    """Tokens of each training picture's captions by row; only where drawn captions are compared with them."""
     backbones: list[BackboneSpec] = field(default_factory=list)
     feature_size: int = 1
 
@@ -101,7 +111,7 @@ class Material:
         flips = [self._flips(epoch, skip + i, len(batch.rows))[mine] for i, batch in enumerate(batches)]
         pictures = self.pictures.stream([batch.rows[mine] for batch in batches], flips)
         for batch, seen in zip(batches, pictures, strict=True):
-            yield Step(seen, batch.inputs[mine], batch.targets[mine], batch.tokens)
+            yield Step(batch.rows[mine], seen, batch.inputs[mine], batch.targets[mine], batch.tokens)
 
     def _flips(self, epoch: int, number: int, count: int) -> Tensor:
         """Which of ``count`` pictures are mirrored, (count,) of bool."""
@@ -122,7 +132,7 @@ def _read_text(experiment: Experiment) -> Material:
     held = min(DEV_MOST, max(1, round(DEV_SHARE * len(sentences))))
     dev = [sentences[i] for i in order[:held]]
     rest = [sentences[i] for i in order[held:]]
-    vocabulary = _vocabulary(data, rest)
+    vocabulary = _vocabulary(data, data.vocabulary_from, rest)
     stores = [FeatureStore(path) for path in data.features]  # only their size, for model.image = 0
     return Material(
         vocabulary,
@@ -145,20 +155,24 @@ def _read_captions(experiment: Experiment) -> Material:
             raise DataError(f"{data.root}: no captioned picture is in split {split}; training needs train and val")
     words = {i: [tokenize(caption) for caption in record.captions] for i, record in enumerate(chosen)}
     pairs = {split: [(caption, i) for i in found for caption in words[i]] for split, found in rows.items()}
-    captions = [caption for caption, _ in pairs["train"]]
-    vocabulary = _vocabulary(data, captions)
+    captions, owners = [c for c, _ in pairs["train"]], [i for _, i in pairs["train"]]
+    critical, batch_size = train.objective == "self_critical", train.batch_size
+    vocabulary = _vocabulary(data, train.init_from if critical else data.vocabulary_from, captions)
+    if critical:  # captions will be drawn: batches are of pictures, each once, with a caption that has no words yet
+        captions, owners, batch_size = [[] for _ in rows["train"]], rows["train"], batch_size // train.samples
     place = {row: n for n, row in enumerate(rows["val"])}
     dev_captions, dev_owners = [c for c, _ in pairs["val"]], [place[i] for _, i in pairs["val"]]
     pictures, backbones, size = _pictures(experiment, chosen)
     return Material(
         vocabulary,
-        _batches(captions, [i for _, i in pairs["train"]], vocabulary, data, train.batch_size, train.seed),
+        _batches(captions, owners, vocabulary, data, batch_size, train.seed),
         _batches(dev_captions, dev_owners, vocabulary, data, DEV_BATCH, 0),
         pictures,
         train.seed,
         train_rows=torch.tensor(rows["train"]),
         dev_rows=torch.tensor(rows["val"]),
         references={chosen[i].image_id: list(chosen[i].captions) for i in rows["val"]},
+        train_references={i: words[i] for i in rows["train"]} if critical else {},
         backbones=backbones,
         feature_size=size,
     )
@@ -182,7 +196,7 @@ def _pictures(experiment: Experiment, records: list[Record]) -> tuple[Pictures, 
     features = _read_features(stores, ids)
     mirrored = None
     if data.features_mirrored:
-        mirrored = _read_features([FeatureStore(path) for path in data.features_mirrored], ids)
+        mirrored = _read_features([FeatureStore(path, mirrored=True) for path in data.features_mirrored], ids)
         if mirrored.shape != features.shape:
             raise ConfigError(f"features_mirrored give {mirrored.shape[1]} numbers, features {features.shape[1]}")
     return Features(features, mirrored), [store.spec for store in stores], features.shape[1]
@@ -208,10 +222,9 @@ def _read_features(stores: list[FeatureStore], ids: list[str]) -> Tensor:
     return table
 
 
-def _vocabulary(data: DataConfig, captions: list[list[str]]) -> Vocabulary:
-    if data.vocabulary_from:
-        return load_checkpoint(data.vocabulary_from).vocabulary
-    return Vocabulary.build(captions, data.min_count)
+def _vocabulary(data: DataConfig, source: str, captions: list[list[str]]) -> Vocabulary:
+    """That of the checkpoint ``source`` if there is one, else the words of ``captions``."""
+    return load_checkpoint(source).vocabulary if source else Vocabulary.build(captions, data.min_count)
 
 
 def _batches(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from captioner.backbones import Backbone
 from captioner.models.captioner import ImageCaptioner
 from captioner.text.vocab import PAD
-from captioner.train.objective import token_loss
+from captioner.train.objective import policy_loss, token_loss
 
 
 class Network(nn.Module):
@@ -36,11 +36,26 @@ class Network(nn.Module):
         features: Tensor = self.backbone(pictures)
         return features
 
-    def forward(self, pictures: Tensor | None, inputs: Tensor, targets: Tensor, smoothing: float) -> Tensor:
-        """The summed loss in nats over the real ``targets`` (B, T); ``inputs`` (B, T) are the words before them."""
-        hidden = self.decoder.hidden(self.features(pictures), inputs)  # (B, T, H)
-        real = targets != PAD
-        return token_loss(self.decoder.project(hidden[real]), targets[real], smoothing)  # (B, T, H) -> (tokens, H)
+    def forward(
+        self,
+        pictures: Tensor | None,
+        inputs: Tensor,
+        targets: Tensor,
+        smoothing: float,
+        advantages: Tensor | None = None,
+    ) -> Tensor:
+        """The summed loss in nats over the real ``targets`` (B, T); ``inputs`` (B, T) are the words before them.
+
+        With ``advantages`` (B,) the targets are drawn captions and the loss is ``policy_loss``, without smoothing.
+        """
+        hidden = self.decoder.hidden(self.features(pictures), inputs)  # (B, T, H), in memory (T, B, H)
+        row, step = (targets != PAD).nonzero(as_tuple=True)  # (tokens,) each
+        # hidden[row, step] with a gradient that is not scattered entry by entry: (T * B, H) -> (tokens, H)
+        real = hidden.transpose(0, 1).flatten(0, 1).index_select(0, step * len(targets) + row)
+        logits, words = self.decoder.project(real), targets[row, step]  # (tokens, V), (tokens,)
+        if advantages is None:
+            return token_loss(logits, words, smoothing)
+        return policy_loss(logits, words, advantages[row])
 
 
 class Average:

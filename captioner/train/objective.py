@@ -1,9 +1,12 @@
-"""The loss: masked cross-entropy under teacher forcing, as a sum over tokens that the caller divides."""
+"""The losses under teacher forcing, as sums over tokens that the caller divides: both leave out padding."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional
+
+from captioner.models.captioner import NEVER
 
 
 def token_loss(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
@@ -14,3 +17,15 @@ def token_loss(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tenso
     It is a sum, not a mean, so that processes that hold different numbers of tokens can divide by the global count.
     """
     return functional.cross_entropy(logits.float(), targets, reduction="sum", label_smoothing=smoothing)
+
+
+def policy_loss(logits: Tensor, targets: Tensor, advantages: Tensor) -> Tensor:
+    """Minus the sum over tokens of advantage times log probability (REINFORCE, Williams 1992), a scalar in float32.
+
+    ``logits`` (N, V) and ``targets`` (N,) as for ``token_loss``; ``advantages`` (N,) are those of the drawn captions
+    that the targets are in. Probabilities are shared out among the words that can be drawn, as drawing does: with
+    those of the others in the sum its expectation would not be the gradient of the expected reward.
+    """
+    forbidden = torch.tensor(NEVER, device=logits.device)
+    losses = functional.cross_entropy(logits.float().index_fill(1, forbidden, -torch.inf), targets, reduction="none")
+    return torch.dot(losses, advantages)

@@ -12,6 +12,13 @@ from typing import Any, Protocol
 from captioner.files import atomic_path, write_text
 from captioner.optional import require
 
+SCORES = (
+    ("bleu4", "dev BLEU-4 / 100", "tab:orange"),
+    ("cider", "dev CIDEr-D", "tab:green"),
+    ("train_reward", "training reward", "tab:red"),
+)
+"""What the curve shows against its right axis: key in the log, label, colour."""
+
 
 class RunLog:
     """``log.jsonl``: one object a line. Kinds: ``start``, ``steps`` (every so many steps), ``epoch``, ``end``."""
@@ -41,7 +48,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def draw_curve(log: Path, picture: Path, title: str) -> None:
-    """Draw the losses and dev scores of ``log`` over epochs as a PNG; needs matplotlib."""
+    """Draw the losses, rewards and dev scores of ``log`` over epochs as a PNG; needs matplotlib."""
     figures = require("matplotlib.figure", extra="plots")
     epochs = [r for r in read_log(log) if r["kind"] == "epoch"]
     if not epochs:
@@ -50,14 +57,15 @@ def draw_curve(log: Path, picture: Path, title: str) -> None:
     left = figure.add_subplot()
     for key, label, style in (("train_loss", "training", "-"), ("dev_loss", "dev", "--")):
         points = [(r["epoch"], r[key]) for r in epochs if key in r]
-        left.plot(*zip(*points, strict=True), style, color="tab:blue", label=f"{label} loss")
+        if points:
+            left.plot(*zip(*points, strict=True), style, color="tab:blue", label=f"{label} loss")
     left.set(xlabel="epoch", ylabel="loss (nats a token)", title=title)
     right = left.twinx()
-    for key, label, colour in (("bleu4", "BLEU-4 / 100", "tab:orange"), ("cider", "CIDEr-D", "tab:green")):
+    for key, label, colour in SCORES:
         points = [(r["epoch"], r[key]) for r in epochs if key in r]
         if points:
-            right.plot(*zip(*points, strict=True), "o-", markersize=3, color=colour, label=f"dev {label}")
-    right.set_ylabel("dev score")
+            right.plot(*zip(*points, strict=True), "o-", markersize=3, color=colour, label=label)
+    right.set_ylabel("score")
     figure.legend(loc="outside lower center", ncols=4, fontsize="small")
     with atomic_path(picture) as temporary:
         figure.savefig(temporary, format="png")

@@ -1,0 +1,122 @@
+"""Self-critical training: the model draws captions and learns from their CIDEr-D instead of from given words.
+
+Rennie et al. 2017 ("Self-critical sequence training for image captioning", CVPR): the gradient of the expected reward
+is estimated from drawn captions, each weighed by what it earns more than a baseline. The baseline here is the mean
+reward of the other captions drawn for the same picture (Luo 2020, "A better variant of self-critical sequence
+training"): it needs no further decoding and, independent of the caption that it is held against, leaves the gradient
+unbiased.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from captioner.config import Experiment
+from captioner.decoding import How
+from captioner.decoding.sample import draw
+from captioner.metrics.base import Tokens
+from captioner.metrics.cider import Rarity, count_ngrams, score
+from captioner.text.vocab import END, PAD, SPECIALS, START
+from captioner.train.distributed import World
+from captioner.train.material import Material, Step
+from captioner.train.network import Network
+
+END_WORD = SPECIALS[END]  # no tokeniser makes it
+
+
+class CaptionReward:
+    """CIDEr-D against the references of training pictures, among which n-grams are counted.
+
+    The end counts as a word, in references and captions alike: without it "a man in a" earns nearly as much as
+    "a man in a hat", and models learn to stop in mid-phrase.
+    """
+
+    def __init__(self, references: Mapping[int, Sequence[Tokens]]) -> None:
+        """``references``: tokens of each picture's captions by the picture's number."""
+        self._references = references
+        self._rarity = Rarity.of([count_ngrams(line) for line in self._ended(row)] for row in references)
+
+    def __call__(self, row: int, captions: Sequence[Tokens]) -> list[float]:
+        """The reward of each of ``captions`` for picture ``row``; they end in ``END_WORD`` if they are complete."""
+        # Weighing five references takes as long as one caption: keeping the vectors of all pictures saves nothing.
+        references = [self._rarity.vector(count_ngrams(line)) for line in self._ended(row)]
+        return [score(self._rarity.vector(count_ngrams(caption)), references) for caption in captions]
+
+    def _ended(self, row: int) -> list[list[str]]:
+        return [[*line, END_WORD] for line in self._references[row]]
+
+
+class SelfCritical:
+    """Turns a step's pictures into captions drawn from ``network``, with what each is worth."""
+
+    def __init__(self, experiment: Experiment, material: Material, network: Network, processes: World) -> None:
+        self.samples = experiment.train.samples
+        self.precision = experiment.train.precision
+        self.max_length = experiment.decode.max_length
+        self.words = material.vocabulary.words
+        self.reward = CaptionReward(material.train_references)
+        self.network, self.processes = network, processes
+
+    def draw(self, step: Step, seed: int) -> Step:
+        """The step with ``samples`` captions for each of its pictures, side by side, as targets.
+
+        A pure function of the weights, the pictures and the ``seed``. Every process must call it: tokens, rewards and
+        captions are those of all.
+        """
+        device = self.network.decoder.device
+        drawn = self._draw(step.pictures, seed) if step.pictures is not None and len(step.rows) else []
+        rewards = [
+            self.reward(row, [[self.words[i] for i in caption] for caption in captions])
+            for row, captions in zip(step.rows.tolist(), drawn, strict=True)
+        ]
+        table = torch.tensor(rewards).reshape(-1, self.samples)  # (B, S)
+        inputs, targets = teach([caption for captions in drawn for caption in captions])
+        sums = torch.tensor([(targets != PAD).sum(), table.sum(), table.numel()], dtype=torch.float64, device=device)
+        tokens, reward, captions = self.processes.sum(sums).tolist()
+        return dataclasses.replace(
+            step,
+            rows=step.rows.repeat_interleave(self.samples),
+            pictures=None if step.pictures is None else step.pictures.repeat_interleave(self.samples, 0),
+            inputs=inputs,
+            targets=targets,
+            tokens=int(tokens),
+            advantages=advantages(table).flatten().to(device),  # (B, S) -> (B * S,)
+            reward=reward,
+            captions=int(captions),
+        )
+
+    @torch.no_grad()
+    def _draw(self, features: Tensor, seed: int) -> list[list[list[int]]]:
+        """For each of the features (B, D) the ids of ``samples`` captions, with ``END`` where they are complete.
+
+        Without dropout: the captions are those of the model that is to describe pictures later.
+        """
+        decoder = self.network.decoder
+        how = How(START, END, max_length=self.max_length, number=self.samples, seed=seed)
+        self.network.eval()
+        state = decoder.start(features)  # before autocast, so that states are carried in float32
+        with torch.autocast(decoder.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            found = draw(decoder, state, len(features), how)
+        self.network.train()
+        # What has max_length words was cut and has no end.
+        return [[[*h.ids, END][: self.max_length] for h in hypotheses] for hypotheses in found]
+
+
+def advantages(rewards: Tensor) -> Tensor:
+    """Rewards (B, S) minus the mean of the others in the same row, (B, S); they add up to 0 in every row."""
+    others = (rewards.sum(1, keepdim=True) - rewards) / (rewards.shape[1] - 1)
+    return rewards - others
+
+
+def teach(captions: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Inputs and targets (B, T) for ids of captions, with ``END`` where they have one; ``PAD`` behind."""
+    if not captions:
+        return torch.empty(0, 1, dtype=torch.int64), torch.empty(0, 1, dtype=torch.int64)
+    targets = pad_sequence([torch.tensor(caption) for caption in captions], batch_first=True, padding_value=PAD)
+    inputs = torch.cat([torch.full((len(targets), 1), START), targets[:, :-1]], 1)
+    return inputs.masked_fill(inputs == END, PAD), targets
