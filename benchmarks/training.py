@@ -1,7 +1,7 @@
 """Training against a bare stack of the same recurrent layers.
 
 Ours: ``captioner.train.loop.Run`` on the shipped configuration flickr8k-4f, over an epoch of captions as long as
-Flickr8k's with 2,600 words: captions sorted into batches, features looked up, standardised and projected, words
+Flickr8k's with 2,600 words: captions sorted into batches, features looked up, normalised and projected, words
 embedded, dropout, residual paths, the loss, gradients clipped, AdamW, the moving average of the weights.
 Baseline: the same ``nn.LSTM`` layers, the output layer, the same loss, backward and AdamW over these weights, on random
 inputs that lie ready: word vectors, projected images, which rows are real, and their targets. None of the rest.

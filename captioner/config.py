@@ -57,13 +57,16 @@ class ModelConfig:
     """Add a layer's input to its output wherever it sees only the layer below (layers 3 and 4 of 4f, 2 of 2u)."""
     tied: bool = False
     """Share the word vectors with the softmax, through a projection of the top layer; paper: no."""
-    standardise: bool = True
-    """Scale each feature dimension by the training set's mean and deviation, kept in the checkpoint; paper: no."""
+    normalise: str = "dimension"
+    """What is done to features first, by statistics of the training set that the checkpoint keeps. none: nothing (the
+    paper); dimension: each dimension to mean 0 and deviation 1; backbone: each dimension to mean 0 and all of one
+    backbone to a common deviation of 1; root: the signed square root of each number, then as backbone."""
     init: str = "orthogonal"
     """orthogonal (recurrent weights, forget bias 1) or uniform (-0.08 to 0.08, biases 0: the paper)."""
 
     def __post_init__(self) -> None:
         choose("model.init", self.init, ("orthogonal", "uniform"))
+        choose("model.normalise", self.normalise, ("none", "dimension", "backbone", "root"))
         within("model.embedding", self.embedding, 1)
         within("model.hidden", self.hidden, 1)
         within("model.image", self.image, 0)

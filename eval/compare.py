@@ -4,7 +4,8 @@
 
 Runs that differ in their seed and folder alone are one row: mean and, from two seeds on, standard deviation. Each run's
 checkpoint says which data set and feature stores it was trained on; `--root` and `--features` override them. Captions
-are found with the search kept in the checkpoint, or with `--beam` and `--length-penalty`, which are to be chosen with `--split val`.
+are found with the search kept in the checkpoint, or with `--beam` and `--length-penalty`, which are to be chosen with
+`--split val`.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ class Row:
     scores: tuple[float, ...]
 
 
-def score_run(captioner: Captioner, records: Sequence[Record], stores: Sequence[FeatureStore], **search: Any) -> list[Score]:
+def score_run(
+    captioner: Captioner, records: Sequence[Record], stores: Sequence[FeatureStore], **search: Any
+) -> list[Score]:
     """BLEU and CIDEr-D of the captions of ``records`` from their cached features."""
     found = captioner.caption_features(stores, [record.image_id for record in records], **search)
     captions = {result.image: result.captions[0].text for result in found if result.error is None}

@@ -19,7 +19,7 @@ import argparse
 import copy
 import json
 import math
-import os
+import sys
 import time
 from pathlib import Path
 
@@ -27,15 +27,19 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from captioner.backbones import load_backbone
 from captioner.backbones.compact import CompactCNN
 from captioner.data.images import open_image
-from captioner.errors import BackboneError
+from captioner.errors import BackboneError, CaptionerError
+from captioner.files import atomic_path
+from captioner.train.state import load_state, save_state
 
 STORED = 192  # side in pixels at which the photographs wait in memory
+LOG_EVERY = 50  # steps
+SAVE_EVERY = 200
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 MEAN = torch.tensor([0.485, 0.456, 0.406])[:, None, None] * 255
 STD = torch.tensor([0.229, 0.224, 0.225])[:, None, None] * 255
@@ -141,15 +145,67 @@ def rate(step: int, steps: int, peak: float) -> float:
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
-def save(path: Path, net: nn.Module, optimiser: torch.optim.Optimizer, step: int) -> None:
-    """Weights to ``path`` and what a restart needs beside it, each under a temporary name first."""
-    save_file({k: v.contiguous() for k, v in net.state_dict().items()}, f"{path}.tmp")
-    torch.save({"optimiser": optimiser.state_dict(), "step": step}, f"{path}.state.tmp")
-    os.replace(f"{path}.tmp", path)
-    os.replace(f"{path}.state.tmp", f"{path}.state")
+def make_optimiser(student: nn.Module) -> torch.optim.Optimizer:
+    """AdamW that decays kernels and leaves biases and normalisation alone; the rate is set at each step."""
+    decayed = [p for p in student.parameters() if p.ndim > 1]
+    others = [p for p in student.parameters() if p.ndim <= 1]
+    return torch.optim.AdamW([{"params": decayed, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}])
 
 
-def main() -> None:
+class RunLog:
+    """Mean losses, every ``LOG_EVERY`` steps, on stdout and as JSON lines."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.started = path, time.monotonic()
+        self.losses: list[float] = []
+
+    def add(self, step: int, loss: float) -> None:
+        self.losses.append(loss)
+        if step % LOG_EVERY == 0:
+            seconds = round(time.monotonic() - self.started, 1)
+            record = {"step": step, "loss": sum(self.losses) / len(self.losses), "seconds": seconds}
+            with self.path.open("a") as stream:
+                stream.write(json.dumps(record) + "\n")
+            print(record, flush=True)
+            self.losses.clear()
+
+
+def distil(options: argparse.Namespace) -> None:
+    """The whole run; ``options`` are those of the command line."""
+    folder = options.output.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(options.seed)
+    student = CompactCNN().to(memory_format=torch.channels_last)
+    optimiser = make_optimiser(student)
+    state = folder / "state.safetensors"
+    first = load_state(state, student, optimiser, [])["step"] if state.exists() else 0
+    pixels = load_pictures(picture_paths(options.images), folder / "pictures.npy")
+    teacher = load_teacher(options.teacher)
+    classifier = copy.deepcopy(teacher.classifier).float()
+    crops = Crops(pixels, teacher, options.batch_size)
+    print(f"{len(pixels)} pictures, {sum(p.numel() for p in student.parameters())} weights, from step {first}")
+    log = RunLog(folder / "distil.jsonl")
+    for step in range(first, options.steps):
+        rng = np.random.default_rng([options.seed, step])
+        small = step < options.large_after * options.steps
+        images, teacher_map = crops.batch((128, 160) if small else (160, 192), rng)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            student_map = student.feature_map(images)
+        loss = distillation_loss(student_map.float(), teacher_map, classifier, options.temperature)
+        for group in optimiser.param_groups:
+            group["lr"] = rate(step, options.steps, options.lr)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(student.parameters(), 5.0)
+        optimiser.step()
+        log.add(step + 1, loss.item())
+        if (step + 1) % SAVE_EVERY == 0 or step + 1 == options.steps:
+            save_state(state, student, optimiser, [], {"step": step + 1})
+    with atomic_path(options.output) as temporary:
+        save_file({name: value.contiguous() for name, value in student.state_dict().items()}, temporary)
+
+
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--teacher", type=Path, required=True)
     parser.add_argument("--images", type=Path, nargs="+", required=True)
@@ -160,51 +216,13 @@ def main() -> None:
     parser.add_argument("--temperature", type=float, default=2.0)
     parser.add_argument("--large-after", type=float, default=0.75, help="fraction of the steps at the smaller size")
     parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(args.seed)
-    pixels = load_pictures(picture_paths(args.images), args.output.parent / "pictures.npy")
-    teacher = load_teacher(args.teacher)
-    classifier = copy.deepcopy(teacher.classifier).float()
-    crops = Crops(pixels, teacher, args.batch_size)
-    student = CompactCNN().to(memory_format=torch.channels_last)
-    decayed = [p for p in student.parameters() if p.ndim > 1]
-    others = [p for p in student.parameters() if p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}]
-    optimiser = torch.optim.AdamW(groups, lr=args.lr)
-    first = 0
-    if Path(f"{args.output}.state").exists():
-        state = torch.load(f"{args.output}.state", weights_only=True)
-        optimiser.load_state_dict(state["optimiser"])
-        student.load_state_dict(load_file(args.output))
-        first = state["step"]
-    started = time.monotonic()
-    print(f"{len(pixels)} pictures, {sum(p.numel() for p in student.parameters())} weights, from step {first}", flush=True)
-    log = (args.output.parent / "distil.jsonl").open("a")
-    total = 0.0
-    for step in range(first, args.steps):
-        rng = np.random.default_rng([args.seed, step])
-        images, teacher_map = crops.batch((128, 160) if step < args.large_after * args.steps else (160, 192), rng)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            student_map = student.feature_map(images)
-        loss = distillation_loss(student_map.float(), teacher_map, classifier, args.temperature)
-        for group in optimiser.param_groups:
-            group["lr"] = rate(step, args.steps, args.lr)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(student.parameters(), 5.0)
-        optimiser.step()
-        total += loss.item()
-        if (step + 1) % 50 == 0:
-            record = {"step": step + 1, "loss": total / 50, "seconds": round(time.monotonic() - started, 1)}
-            log.write(json.dumps(record) + "\n")
-            log.flush()
-            print(record, flush=True)
-            total = 0.0
-        if (step + 1) % 200 == 0 or step + 1 == args.steps:
-            save(args.output, student, optimiser, step + 1)
+    try:
+        distil(parser.parse_args(arguments))
+    except CaptionerError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_status
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

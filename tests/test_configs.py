@@ -31,11 +31,8 @@ def test_the_papers_solver() -> None:
         experiment = load_experiment(f"paper-{wiring}")
         model, train = experiment.model, experiment.train
         assert (model.wiring, model.embedding, model.hidden, model.image) == (wiring, 1000, 1000, 0)
-        assert (model.init, model.dropout, model.standardise, model.residual, model.tied) == (
-            "uniform",
-            0,
-            *[False] * 3,
-        )
+        assert (model.init, model.dropout, model.normalise) == ("uniform", 0, "none")
+        assert not model.residual and not model.tied
         assert (train.optimiser, train.lr, train.schedule, train.halve_every) == ("sgd", 0.01, "halve", 20000)
         assert (train.clip, train.loss_scale, train.batch_size) == (10, 20, 100)
 

@@ -91,7 +91,7 @@ def test_image_reaches_the_layers_that_the_table_names(wiring: str, cell: str) -
     assert model.stack.layers[first].input_size == sum(sizes[name] for name in WIRINGS[wiring][first])
 
 
-@pytest.mark.parametrize("options", [{}, {"tied": True, "residual": True}, {"image": 0, "standardise": False}])
+@pytest.mark.parametrize("options", [{}, {"tied": True, "residual": True}, {"image": 0, "normalise": "none"}])
 @pytest.mark.parametrize("wiring", WIRINGS)
 def test_gradient_flows_to_every_parameter(wiring: str, options: dict[str, object]) -> None:
     model = build(wiring=wiring, **options).train()
@@ -151,7 +151,7 @@ def test_standardising_undoes_a_change_of_units() -> None:
 
 def test_papers_two_layer_factored_model_has_37_6_million_parameters() -> None:
     """8,800 words and the end, fc8 features: 37,618,801 in Caffe, whose LSTMs have one bias vector, not two."""
-    paper = ModelConfig(wiring="2f", embedding=1000, hidden=1000, image=0, standardise=False, init="uniform")
+    paper = ModelConfig(wiring="2f", embedding=1000, hidden=1000, image=0, normalise="none", init="uniform")
     model = ImageCaptioner.empty(paper, 8801, 1000)
     second_bias = 2 * 4 * 1000
     assert sum(parameter.numel() for parameter in model.parameters()) - second_bias == 37_618_801
@@ -229,3 +229,13 @@ def test_wrong_shapes_and_names_are_explained() -> None:
         ImageCaptioner(ModelConfig(wiring="3g"), VOCABULARY, FEATURE)
     with pytest.raises(ConfigError, match="model.cell: 'lsmt' is not one of lstm, gru, rnn"):
         ImageCaptioner(ModelConfig(cell="lsmt"), VOCABULARY, FEATURE)
+
+
+def test_a_model_that_takes_roots_shrinks_large_features() -> None:
+    """Would catch roots of negative numbers, and roots taken once in training and twice in captioning."""
+    plain = ImageCaptioner(ModelConfig(embedding=4, hidden=4, image=4, normalise="backbone"), 9, 3)
+    rooted = ImageCaptioner(ModelConfig(embedding=4, hidden=4, image=4, normalise="root"), 9, 3)
+    rooted.load_state_dict(plain.state_dict())
+    tokens = torch.tensor([[START, 5, 6]])
+    features = torch.tensor([[4.0, -9.0, 0.0]])
+    torch.testing.assert_close(rooted.eval()(features, tokens), plain.eval()(torch.tensor([[2.0, -3.0, 0.0]]), tokens))

@@ -81,7 +81,7 @@ def log_likelihood(model: ImageCaptioner, features: Tensor, caption: tuple[int, 
 def test_the_expected_step_is_the_gradient_of_the_expected_reward() -> None:
     """Over all pairs of captions that two draws can give; would catch wrong signs, masks, baselines and padding."""
     torch.manual_seed(0)
-    config = ModelConfig(wiring="2f", embedding=3, hidden=4, image=2, standardise=False)
+    config = ModelConfig(wiring="2f", embedding=3, hidden=4, image=2, normalise="none")
     network = Network(ImageCaptioner(config, 6, 3))
     with torch.no_grad():
         for parameter in network.parameters():

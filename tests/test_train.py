@@ -29,6 +29,7 @@ from captioner.models.captioner import ImageCaptioner
 from captioner.text.vocab import END, PAD, START
 from captioner.train.distributed import World
 from captioner.train.evaluate import encode
+from captioner.train.initialise import set_statistics
 from captioner.train.loop import Run, train
 from captioner.train.material import read_material
 from captioner.train.network import Average, Network
@@ -201,7 +202,7 @@ def test_early_stopping(data: Path, tmp_path: Path) -> None:
 
 
 def test_bfloat16_and_the_papers_solver_run(data: Path, tmp_path: Path) -> None:
-    paper = {"model__init": "uniform", "model__image": 0, "model__standardise": False, "train__optimiser": "sgd"}
+    paper = {"model__init": "uniform", "model__image": 0, "model__normalise": "none", "train__optimiser": "sgd"}
     rates = {"train__loss_scale": 20, "train__clip": 10, "train__schedule": "halve", "train__halve_every": 6}
     result = train(
         experiment(data, tmp_path / "run", **paper, **rates, train__precision="bfloat16", train__metric="bleu4"),
@@ -350,3 +351,16 @@ def test_store_width_reaches_the_decoder(data: Path, tmp_path: Path) -> None:
     assert material.feature_size == 2 * DIMENSION
     (row,) = next(iter(material.pictures.stream([torch.tensor([0])])))  # type: ignore[misc]
     assert torch.equal(row[:DIMENSION], -row[DIMENSION:])
+
+
+def test_statistics_scale_each_backbone_as_a_whole() -> None:
+    """Would catch a backbone of small numbers that is drowned by one of large numbers, or weak dimensions blown up."""
+    model = ImageCaptioner(ModelConfig(embedding=4, hidden=4, image=4, normalise="backbone"), 9, 4)
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(500, 4, generator=generator) * torch.tensor([100.0, 1.0, 0.01, 0.01]) + 3
+    set_statistics(model, features, [2, 2])
+    scaled = (features - model.feature_mean) / model.feature_std
+    deviations = scaled.var(0)
+    torch.testing.assert_close(deviations[:2].mean(), deviations[2:].mean(), rtol=1e-3, atol=0)
+    assert deviations[0] > 1000 * deviations[1]
+    torch.testing.assert_close(scaled.mean(0), torch.zeros(4), atol=1e-3, rtol=0)

@@ -30,7 +30,7 @@ class State(NamedTuple):
 class ImageCaptioner(nn.Module):
     """p(caption | image) by recurrent layers, word by word; the options are those of ``ModelConfig``.
 
-    A feature (D,) is standardised where the configuration says so, projected to size ``image`` (0 feeds it as it is)
+    A feature (D,) is normalised as the configuration says, projected to size ``image`` (0 feeds it as it is)
     and goes into the layers that the wiring names, the same at every step. Features of ``None`` stand for "no image":
     the image input is zero *after* the projection, so that the language layers can be trained on text alone.
     The sizes of the softmax and the feature are ``vocabulary_size`` words and ``feature_size`` numbers; a model that
@@ -84,6 +84,13 @@ class ImageCaptioner(nn.Module):
         """Set the training features' mean and deviation, (D,) each; dimensions that never vary are only centred."""
         self.feature_mean.copy_(mean)
         self.feature_std.copy_(torch.where(std > 1e-6, std, 1.0))
+
+    def rooted(self, features: Tensor) -> Tensor:
+        """Features (N, D) on the scale of ``feature_mean``: their signed square roots where the model takes roots.
+
+        Roots keep a few large activations from drowning the others (Perronnin et al. 2010, section 3).
+        """
+        return features.sign() * features.abs().sqrt() if self.config.normalise == "root" else features
 
     def forward(self, features: Tensor | None, tokens: Tensor) -> Tensor:
         """Features (B, D) and the tokens so far (B, T), from ``START`` on, to logits of the next ones (B, T, V).
@@ -153,8 +160,8 @@ class ImageCaptioner(nn.Module):
         if features is None:
             return self.feature_mean.new_zeros(count, self.config.image or self.feature_size)
         features = features.to(self.device, torch.float32)
-        if self.config.standardise:
-            features = (features - self.feature_mean) / self.feature_std
+        if self.config.normalise != "none":
+            features = (self.rooted(features) - self.feature_mean) / self.feature_std
         image: Tensor = self.image(drop(features, self.config.image_dropout, self.training))
         return image
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -54,9 +56,18 @@ def check_same_model(source: Checkpoint, name: str, config: ModelConfig, feature
         raise ConfigError(f"train.init_from {name} holds another model: {'; '.join(differing)}")
 
 
-def standardise(model: ImageCaptioner, features: Tensor) -> None:
-    """Set the model's mean and deviation of each dimension to those of the training features (N, D)."""
-    model.set_statistics(features.mean(0), features.std(0, correction=0))
+@torch.no_grad()
+def set_statistics(model: ImageCaptioner, features: Tensor, sizes: Sequence[int]) -> None:
+    """Set the model's mean and deviation to those of the training features (N, D).
+
+    ``sizes`` are the dimensions of each backbone, D in sum, for models that scale a backbone's numbers alike.
+    """
+    features = model.rooted(features)
+    deviation = features.std(0, correction=0)  # (D,)
+    if model.config.normalise != "dimension":
+        parts = torch.split(deviation, list(sizes))
+        deviation = torch.cat([part.square().mean().sqrt().expand_as(part) for part in parts])
+    model.set_statistics(features.mean(0), deviation)
 
 
 def _common_words(old: Vocabulary, new: Vocabulary) -> tuple[Tensor, Tensor]:

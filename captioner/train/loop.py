@@ -22,7 +22,7 @@ from captioner.provenance import provenance
 from captioner.train.distributed import World, world
 from captioner.train.evaluate import encode, evaluate
 from captioner.train.finetune import PictureFiles
-from captioner.train.initialise import check_same_model, standardise, take_weights
+from captioner.train.initialise import check_same_model, set_statistics, take_weights
 from captioner.train.material import Step, read_material
 from captioner.train.network import Average, Network
 from captioner.train.runlog import Display, RunLog, display, draw_curve
@@ -168,10 +168,11 @@ class Run:
             check_same_model(source, config.init_from, self.experiment.model, material.feature_size)
         keep = source is not None and source.model.feature_size == material.feature_size
         keep = keep and (config.finetune or critical)
-        if self.experiment.model.standardise and material.references and not keep:
+        if self.experiment.model.normalise != "none" and material.references and not keep:
             network.eval()
             rows = material.train_rows
-            standardise(decoder, encode(network, material, rows[:STATISTICS_FROM] if config.finetune else rows))
+            seen = encode(network, material, rows[:STATISTICS_FROM] if config.finetune else rows)
+            set_statistics(decoder, seen, [spec.dimension for spec in material.backbones])
         if source is not None:
             report = take_weights(decoder, material.vocabulary, source, statistics=keep)
             self.notes.append(f"{config.init_from}: {report}")
