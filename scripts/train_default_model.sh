@@ -14,15 +14,10 @@ tr -d '\r' < "$flickr8k/Flickr_8k.trainImages.txt" | sed "s#^#$flickr8k/images/#
 python -m scripts.distil_cnn --teacher "$teacher" --images "$out/photographs.txt" "$photos" -o "$out/cnn/cnn.safetensors"
 captioner extract "$flickr8k/images" --backbone compact --weights "$out/cnn/cnn.safetensors" -o "$out/features.h5"
 
-train() {  # CONFIG FOLDER SETTING...
-    local config=$1 folder=$out/$2; shift 2
-    captioner train "$config" --set data.root="$flickr8k" --set data.features="$out/features.h5" \
-        --set output="$folder" --set train.dev_beam=1 "$@"
-}
 python -m preprocess.sentences --format flickr30k --root "$flickr30k" -o "$out/sentences.txt" \
     --exclude "$flickr8k/Flickr_8k.devImages.txt" "$flickr8k/Flickr_8k.testImages.txt"
 captioner train pretrain-text --set data.text="$out/sentences.txt" --set output="$out/pretrain-text"
-train flickr8k-2f 2f --set train.init_from="$out/pretrain-text/best.safetensors"
-train flickr8k-2f-cider 2f-cider --set train.init_from="$out/2f/best.safetensors"
-python -m scripts.pack_model "$out/2f-cider/best.safetensors" --weights "$out/cnn/cnn.safetensors" \
+captioner train flickr8k-2f --set data.root="$flickr8k" --set data.features="$out/features.h5" \
+    --set train.init_from="$out/pretrain-text/best.safetensors" --set train.dev_beam=1 --set output="$out/2f"
+python -m scripts.pack_model "$out/2f/best.safetensors" --weights "$out/cnn/cnn.safetensors" \
     -o captioner/assets/default.safetensors
