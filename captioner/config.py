@@ -208,6 +208,8 @@ class DecodeConfig:
     """Beam width; 1 is greedy."""
     length_penalty: float = 0.0
     """Hypotheses are ranked by log probability / length ** this; 0 is the paper's plain log probability."""
+    no_repeat: int = 0
+    """Length in tokens of phrases that may not come twice in a caption; 0 allows all, as the paper does."""
     max_length: int = 20
     """Most tokens, without the end token."""
 
@@ -215,6 +217,7 @@ class DecodeConfig:
         within("decode.beam", self.beam, 1)
         within("decode.max_length", self.max_length, 1)
         within("decode.length_penalty", self.length_penalty, 0, 2)
+        within("decode.no_repeat", self.no_repeat, 0)
 
 
 @dataclass(frozen=True)

@@ -140,6 +140,7 @@ class Search:
             best=self.num_captions,
             width=self.beam or max(decode.beam, self.num_captions),
             length_penalty=decode.length_penalty,
+            no_repeat=decode.no_repeat,
             number=self.sample or max(decoding.How.number, self.num_captions),
             temperature=self.temperature or 1.0,
             seed=self.seed,

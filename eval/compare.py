@@ -99,9 +99,9 @@ def compare(options: argparse.Namespace) -> None:
             raise CheckpointError(f"{path} does not say what it was trained on; it was not written by captioner train")
         records = [r for r in read_dataset(data.format, Path(options.root or data.root)) if r.split == options.split]
         stores = [FeatureStore(store) for store in (options.features or data.features)]
-        if options.length_penalty is not None:
-            decode = replace(captioner.checkpoint.decode, length_penalty=options.length_penalty)
-            captioner.checkpoint = replace(captioner.checkpoint, decode=decode)
+        named = {"length_penalty": options.length_penalty, "no_repeat": options.no_repeat}
+        chosen: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
+        captioner.checkpoint = replace(captioner.checkpoint, decode=replace(captioner.checkpoint.decode, **chosen))
         scores = score_run(captioner, records, stores, **search)
         rows.append(row(path, captioner, scores))
         signatures |= {score.signature for score in scores}
@@ -119,6 +119,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--features", nargs="+", help="feature stores, if not where they were in training")
     parser.add_argument("--beam", type=int, help="beam width instead of each checkpoint's own")
     parser.add_argument("--length-penalty", type=float, help="instead of each checkpoint's own")
+    parser.add_argument("--no-repeat", type=int, help="instead of each checkpoint's own")
     parser.add_argument("--published", choices=sorted(TABLES), help="papers' figures to add")
     parser.add_argument("--device", default="cpu")
     try:

@@ -10,6 +10,7 @@ import argparse
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,25 +19,21 @@ from captioner.checkpoint import load_checkpoint, save_checkpoint
 from captioner.errors import CaptionerError, CheckpointError
 
 
-def pack(source: Path, weights: Path | None, output: Path, beam: int | None, length_penalty: float | None) -> None:
-    """Write ``source`` with its backbone's weights inside; the search's settings may be set on the way."""
+def pack(source: Path, weights: Path | None, output: Path, **search: float | None) -> None:
+    """Write ``source`` with its backbone's weights inside; fields of its ``DecodeConfig`` may be set on the way."""
     checkpoint = load_checkpoint(source)
     if len(checkpoint.backbones) != 1:
         raise CheckpointError(f"{source} takes {len(checkpoint.backbones)} backbones; packing is for one")
     spec = checkpoint.backbones[0]
     states = [state for state in checkpoint.backbone_states if state is not None]
     state = states[0] if states else load_backbone(spec.key, weights).network.state_dict()
-    decode = checkpoint.decode
-    if beam is not None:
-        decode = replace(decode, beam=beam)
-    if length_penalty is not None:
-        decode = replace(decode, length_penalty=length_penalty)
+    chosen: dict[str, Any] = {name: value for name, value in search.items() if value is not None}
     save_checkpoint(
         output,
         checkpoint.model,
         checkpoint.vocabulary,
         [replace(spec, weights="", sha256="")],
-        decode,
+        replace(checkpoint.decode, **chosen),
         extra=checkpoint.extra,
         backbone_states=[state],
         dtype=torch.float16,
@@ -49,10 +46,18 @@ def main() -> int:
     parser.add_argument("--weights", type=Path, help="the CNN's weights, if the checkpoint does not hold them")
     parser.add_argument("--beam", type=int)
     parser.add_argument("--length-penalty", type=float)
+    parser.add_argument("--no-repeat", type=int)
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args()
     try:
-        pack(options.checkpoint, options.weights, options.output, options.beam, options.length_penalty)
+        pack(
+            options.checkpoint,
+            options.weights,
+            options.output,
+            beam=options.beam,
+            length_penalty=options.length_penalty,
+            no_repeat=options.no_repeat,
+        )
     except CaptionerError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_status

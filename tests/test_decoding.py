@@ -15,6 +15,7 @@ from captioner.config import ModelConfig
 from captioner.decoding import SEARCHES, How, Hypothesis, search
 from captioner.decoding.beam import beam_search
 from captioner.decoding.greedy import greedy
+from captioner.decoding.repeats import forbid_repeats
 from captioner.decoding.sample import draw, sample
 from captioner.errors import UsageError
 from captioner.models.captioner import ImageCaptioner
@@ -216,3 +217,37 @@ def test_carried_state_finds_what_running_the_prefix_again_finds() -> None:
     for feature, hypotheses in zip(features, found, strict=True):
         same(hypotheses, naive_beam_search(run_again(model, feature), **limits))
     assert len({one.ids for one, _ in found}) > 1
+
+
+def test_no_phrase_comes_twice() -> None:
+    """Would catch a loop, a ban on phrases that came once only, and a reported probability that the ban has changed."""
+    ids = torch.tensor([[4, 5, 6, 4, 5], [4, 5, 6, 7, 5]])
+    allowed = forbid_repeats(torch.zeros(2, 9), ids, 3)
+    assert allowed[0, 6] == -math.inf and allowed[0].isfinite().sum() == 8
+    assert allowed[1].isfinite().all()
+    assert forbid_repeats(torch.zeros(2, 9), ids, 0).isfinite().all()
+    assert forbid_repeats(torch.zeros(2, 9), ids, 1)[1].isfinite().tolist() == [True] * 4 + [False] * 4 + [True]
+
+
+@pytest.mark.parametrize("name", ["beam", "greedy"])
+def test_searches_leave_a_loop(name: str) -> None:
+    class Loop:
+        """Token 2 follows 3 and 3 follows 2, nearly always; what else follows is token 4, and then the end."""
+
+        def step(self, tokens: Tensor, state: None) -> tuple[Tensor, None]:
+            odds = torch.full((len(tokens), 5), 1e-9)
+            odds[:, 2], odds[:, 4] = 1e-3, 1e-2
+            odds[tokens == 2, 3] = 1.0
+            odds[tokens == 3, 2] = 1.0
+            odds[tokens == 4, END] = 2.0
+            odds[tokens == START, 2] = 1.0
+            return (odds / odds.sum(-1, keepdim=True)).log(), state
+
+        def select(self, state: None, rows: Tensor) -> None:
+            return state
+
+    (loop,), (left,) = (
+        search(Loop(), None, 1, How(START, END, name, max_length=9, width=1, no_repeat=length))[0] for length in (0, 2)
+    )
+    assert len(loop.ids) == 9
+    assert left.ids == (2, 3, 2, 4)

@@ -6,8 +6,12 @@ published weights have no pooling layer, its first (class) token.
 
 from __future__ import annotations
 
+import os
+import socket
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from torch import Tensor, nn
 
@@ -79,7 +83,9 @@ def _load(kind: str, source: str, name: str, **options: Any) -> Any:
     """
     loader = getattr(require("transformers", "transformers"), kind)
     failure: Exception | None = None
-    for local in (True,) if Path(source).is_dir() else (True, False):
+    for local in (True, False):
+        if not local and (Path(source).is_dir() or not _hub_is_there()):
+            break
         try:
             result = loader.from_pretrained(source, local_files_only=local, **options)
             return result if options else (result, {})
@@ -89,6 +95,15 @@ def _load(kind: str, source: str, name: str, **options: Any) -> Any:
     reason = str(failure).strip().splitlines()[0]
     advice = f"put {FILES} of huggingface.co/{name} into {folder}"
     raise MissingWeights(f"cannot load transformers:{name} ({reason}); {advice}")
+
+
+def _hub_is_there() -> bool:
+    """Whether there is a network to speak of: without one the hub's client would try again for minutes."""
+    address = urlsplit(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
+    try:
+        return bool(getproxies() or socket.getaddrinfo(address.hostname, address.port or 443))
+    except OSError:
+        return False
 
 
 def _encoder_name(config: Any) -> str | None:

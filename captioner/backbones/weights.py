@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -28,7 +29,9 @@ def read_weights(path: Path) -> State:
 
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # zip, pickle and safetensors each raise their own
+    except pickle.UnpicklingError as error:  # torch's own words advise to run what is in the file
+        raise BackboneError(f"{path}: not a readable weight file: neither safetensors nor plain tensors") from error
+    except Exception as error:  # zip and safetensors each raise their own
         raise BackboneError(f"{path}: not a readable weight file: {str(error).splitlines()[0]}") from error
     for wrapper in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):

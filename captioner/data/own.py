@@ -99,7 +99,10 @@ def _jsonl_rows(path: Path) -> Iterator[_Row]:
         try:
             item = json.loads(line)
         except json.JSONDecodeError as error:
-            raise DataError(f"{where}: not valid JSON: {error.msg} at character {error.colno}") from error
+            reason = f"{error.msg} at character {error.colno}; each line is one whole object"
+            raise DataError(f"{where}: not valid JSON: {reason}") from error
+        except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets without end
+            raise DataError(f"{where}: not valid JSON: {error}") from error
         image, captions, split = _fields(where, item)
         for caption in captions:
             yield _row(where, image, caption, split)
@@ -154,7 +157,8 @@ def _find_pictures(path: Path, folder: Path, images: dict[str, None]) -> dict[st
 
 def _explain_missing(folder: Path, missing: list[str]) -> str:
     there = [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()]
-    near = difflib.get_close_matches(missing[0].replace("\\", "/"), there[:10000], 1, 0.7)
+    wanted = missing[0].replace("\\", "/").removeprefix(f"{folder.name}/")
+    near = [wanted] if wanted in there else difflib.get_close_matches(wanted, there[:10000], 1, 0.7)
     hint = f"; did you mean {near[0]}?" if near else ""
     more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
     return f"the picture {missing[0]}{more} is not in {folder}{hint}"

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from captioner.decoding.protocol import Decoder, How, Hypothesis
+from captioner.decoding.repeats import forbid_repeats
 from captioner.errors import UsageError
 
 
@@ -56,6 +57,7 @@ def beam_search(decoder: Decoder, state: Any, count: int, how: How) -> list[list
     scores = log_probs.new_full((count, width), -math.inf)  # of the best finished ones of each image, descending
     for step in range(1, longest + 1):
         divisor = step**how.length_penalty
+        log_probs = forbid_repeats(log_probs, beam.ids, how.no_repeat)
         ending, going_on = prune(beam.image, expand(beam, log_probs, width), count, width, how.end)
         ended = extend(beam, ending, keep_token=False)
         beam = extend(beam, going_on, keep_token=True)

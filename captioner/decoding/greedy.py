@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from captioner.decoding.protocol import Decoder, How, Hypothesis
+from captioner.decoding.repeats import forbid_repeats
 from captioner.errors import UsageError
 
 
@@ -31,7 +32,7 @@ def follow(decoder: Decoder, state: Any, count: int, choose: Callable[[Tensor], 
     ids = torch.full((count, max_length), end, device=device)
     total = log_probs.new_zeros(count)
     for step in range(max_length):
-        tokens = choose(log_probs)
+        tokens = choose(forbid_repeats(log_probs, ids[live, :step], how.no_repeat))
         total[live] += log_probs.gather(1, tokens[:, None]).squeeze(1)  # (N, 1) -> (N,)
         ids[live, step] = tokens
         growing = tokens != end

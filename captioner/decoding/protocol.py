@@ -54,6 +54,8 @@ class How:
     """Hypotheses of an image that go on beside each other."""
     length_penalty: float = 0.0
     """Hypotheses are ranked by log probability / tokens ** this, the end token counted; 0 is the paper's."""
+    no_repeat: int = 0
+    """Length of phrases that may not come twice in a sentence; 0 allows all."""
     number: int = 100
     """Sentences drawn for each image; the paper draws 100."""
     temperature: float = 1.0

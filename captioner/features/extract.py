@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.context import BaseContext
@@ -17,7 +19,7 @@ from captioner.backbones import Backbone, BackboneSpec
 from captioner.backbones.spec import normalise, pixels, ten_crops
 from captioner.data.images import Found, open_image
 from captioner.errors import ImageError, UsageError
-from captioner.features.store import FeatureWriter
+from captioner.features.store import DTYPES, FeatureWriter
 
 PRECISIONS = ("float32", "bfloat16")
 Batch = tuple[list[str], np.ndarray, list[ImageError]]
@@ -88,6 +90,8 @@ def extract(
         raise UsageError("ten crops hold their mirror images already; mirror is for one crop")
     if precision not in PRECISIONS:
         raise UsageError(f"precision: {precision!r} is not one of {', '.join(PRECISIONS)}")
+    if dtype not in DTYPES:
+        raise UsageError(f"dtype: {dtype!r} is not one of {', '.join(DTYPES)}")
     if workers < 0 or batch_size < 1:
         raise UsageError(f"workers ({workers}) must be 0 or more and batch size ({batch_size}) 1 or more")
     report = ExtractReport()
@@ -124,9 +128,14 @@ def parse_part(text: str) -> tuple[int, int]:
 
 
 def _split(sources: Iterable[Found | ImageError], part: tuple[int, int], report: ExtractReport) -> list[Found]:
-    """The pictures of this part, each id once; errors go to the report of the first part."""
+    """The pictures of this part, each id once; errors go to the report of the first part.
+
+    A path where nothing is, is an error and not a picture that could not be read: it gets no row in the store.
+    """
     paths: dict[str, Path] = {}
     for source in sources:
+        if not isinstance(source, ImageError) and not source.path.exists():
+            source = ImageError(source.path, "no such file")
         if isinstance(source, ImageError):
             report.failed += [source] if part[0] == 1 else []
             continue
@@ -142,6 +151,9 @@ def _part_file(output: Path, part: tuple[int, int]) -> Path:
         return output
     if output.is_file():
         raise UsageError(f"{output} is a file; parts are written into a folder")
+    for other in sorted(output.glob("part-*-of-*.h5*")):
+        if f"-of-{part[1]:03d}.h5" not in other.name:
+            raise UsageError(f"{output} holds {other.name}, of other parts than n/{part[1]}; use another folder")
     return output / f"part-{part[0]:03d}-of-{part[1]:03d}.h5"
 
 
@@ -154,8 +166,21 @@ def _batches(pictures: _Pictures, workers: int, batch_size: int, context: BaseCo
         num_workers=min(workers, len(pictures)),
         collate_fn=_collate,
         multiprocessing_context=context if workers else None,
+        worker_init_fn=_end_with_parent,
     )
     return iter(loader)
+
+
+def _end_with_parent(_: int) -> None:
+    """Let this worker end soon after its parent is killed; else it would wait for ever to hand over its last batch."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _collate(items: Sequence[tuple[str, np.ndarray | ImageError]]) -> Batch:

@@ -1,7 +1,7 @@
 """The feature store: one HDF5 file a backbone with ids, features, a mask of finished rows and what made them.
 
     /            attributes: format, version, backbone (key), spec (JSON), preprocessing (digest), weights_digest,
-                 dtype, crops, mirrored, precision, part, provenance (JSON)
+                 dtype, crops, mirrored, precision, part, provenance (JSON), crc32 (of the finished features' bytes)
     /ids         (N,) UTF-8 text
     /features    (N, D) float16 or float32, contiguous
     /finished    (N,) bool; False where a picture could not be read
@@ -18,6 +18,7 @@ import os
 import re
 import shutil
 import time
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
+from weakref import WeakSet
 
 import h5py
 import numpy as np
@@ -46,6 +48,7 @@ IDENTITY = ("backbone", "preprocessing", "weights_digest", "dtype", "crops", "mi
 """Attributes in which all files of a store, and all runs that write it, must agree."""
 FLUSH_ROWS = 512
 FLUSH_SECONDS = 5.0
+_locks: WeakSet[IO[str]] = WeakSet()
 
 
 class FeatureWriter:
@@ -263,7 +266,9 @@ class FeatureStore:
                     problems.append(f"{name} is in {named[name]} and in {file.path}")
                 if done:
                     named[name] = file.path
-            bad = _not_finite(file)
+            bad, crc = _read_through(file)
+            if file.attributes.get("crc32", crc) != crc:  # stores of before there was one lack it
+                problems.append(f"{file.path}: the features are not those that were written; delete it, extract again")
             if bad:
                 problems.append(f"{file.path}: {len(bad)} rows hold values that are not finite, first {bad[0]}")
         if self.unfinished:
@@ -389,8 +394,11 @@ class _File:
             raise FeatureStoreError(f"{self.path}: no such file; make features with captioner extract") from None
         except OSError as error:
             raise FeatureStoreError(f"{self.path}: not a readable HDF5 file ({error}); extract again") from None
-        with file:
-            yield file
+        try:
+            with file:
+                yield file
+        except (OSError, RuntimeError, KeyError, ValueError, AttributeError) as error:  # as h5py feels about damage
+            raise FeatureStoreError(f"{self.path}: damaged ({error}); delete it and extract again") from None
 
 
 def _write(
@@ -403,10 +411,12 @@ def _write(
         file.create_dataset("ids", data=list(ids), shape=(len(ids),), dtype=h5py.string_dtype())
         file.create_dataset("finished", data=np.arange(len(ids)) < done)
         features = file.create_dataset("features", (len(ids), dimension), attributes["dtype"])
-        row = 0
+        row = crc = 0
         for block in blocks:
             features[row : row + len(block)] = block
+            crc = zlib.crc32(np.ascontiguousarray(block), crc)
             row += len(block)
+        file.attrs["crc32"] = crc
         assert row == done, f"{row} rows for {done} ids"
 
 
@@ -423,13 +433,15 @@ def _describe(spec: BackboneSpec) -> str:
     return f"{size} pixels, {spec.filter}, output {spec.output or 'of the network'}"
 
 
-def _not_finite(file: _File) -> list[str]:
-    """Ids of finished rows with infinite values or none, read in pieces."""
-    features, bad = file.features, []
+def _read_through(file: _File) -> tuple[list[str], int]:
+    """Ids of finished rows with infinite values or none, and the checksum of all finished rows; read in pieces."""
+    features, bad, crc = file.features, [], 0
     for start in range(0, len(features), 4096):
-        wrong = ~np.isfinite(features[start : start + 4096]).all(1) & file.finished[start : start + 4096]
-        bad += [file.ids[start + int(row)] for row in np.flatnonzero(wrong)]
-    return bad
+        done = file.finished[start : start + 4096]
+        rows = features[start : start + 4096]
+        bad += [file.ids[start + int(row)] for row in np.flatnonzero(~np.isfinite(rows).all(1) & done)]
+        crc = zlib.crc32(np.ascontiguousarray(rows[done]), crc)
+    return bad, crc
 
 
 def _chunks(folder: Path) -> list[Path]:
@@ -444,6 +456,7 @@ def _locked(folder: Path) -> IO[str]:
             handle = (folder / "lock").open("w")
             if fcntl is None:
                 return handle
+            _locks.add(handle)
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.path.samestat(os.fstat(handle.fileno()), os.stat(folder / "lock")):
                 return handle
@@ -453,6 +466,16 @@ def _locked(folder: Path) -> IO[str]:
             handle.close()
             raise FeatureStoreError(f"{folder.with_suffix('')}: another process is writing it; use --part") from None
         handle.close()
+
+
+def _let_go() -> None:
+    """In a forked process: give up locks that only its parent should hold, or they would outlive a killed parent."""
+    for handle in list(_locks):
+        handle.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
 
 
 def _plain(value: Any) -> Any:
