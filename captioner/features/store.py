@@ -414,7 +414,7 @@ def _write(
         row = crc = 0
         for block in blocks:
             features[row : row + len(block)] = block
-            crc = zlib.crc32(np.ascontiguousarray(block), crc)
+            crc = zlib.crc32(np.ascontiguousarray(block).data, crc)
             row += len(block)
         file.attrs["crc32"] = crc
         assert row == done, f"{row} rows for {done} ids"
@@ -440,7 +440,7 @@ def _read_through(file: _File) -> tuple[list[str], int]:
         done = file.finished[start : start + 4096]
         rows = features[start : start + 4096]
         bad += [file.ids[start + int(row)] for row in np.flatnonzero(~np.isfinite(rows).all(1) & done)]
-        crc = zlib.crc32(np.ascontiguousarray(rows[done]), crc)
+        crc = zlib.crc32(np.ascontiguousarray(rows[done]).data, crc)
     return bad, crc
 
 
