@@ -242,7 +242,12 @@ def start(*arguments: object, folder: Path) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
     command = [sys.executable, *map(str, arguments)]
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, cwd=folder, env=environment)
+    # A shell starts jobs in the background deaf to Ctrl-C, and so would be their children, tests among them.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, cwd=folder, env=environment)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_one_photo_loads_no_more_than_it_needs(model: Path, folder: Path) -> None:

@@ -21,7 +21,7 @@ from captioner.backbones import Backbone, BackboneSpec
 from captioner.backbones.layers import reader
 from captioner.backbones.spec import normalise, ten_crops
 from captioner.cli.app import main
-from captioner.data.images import find_named, open_image
+from captioner.data.images import Found, find_named, open_image
 from captioner.errors import FeatureStoreError, UsageError
 from captioner.features.extract import extract, parse_part
 from captioner.features.store import FeatureStore, FeatureWriter
@@ -223,7 +223,7 @@ def test_damage_is_found(tmp_path: Path) -> None:
         file.create_dataset("features", data=rows, chunks=(1, 12), compression="gzip")
         file["ids"][1] = "0.jpg"
     problems = FeatureStore(tmp_path / "a.h5").verify()
-    assert len(problems) == 2 and "0.jpg is in" in problems[0] and "not finite, first 2.jpg" in problems[1]
+    assert "0.jpg is in" in problems[0] and "not finite, first 2.jpg" in problems[-1]
     np.testing.assert_allclose(FeatureStore(tmp_path / "a.h5").get(["3.jpg"]), [vector(3)], atol=1e-3, rtol=1e-3)
 
 
@@ -419,3 +419,25 @@ def test_real_networks_give_their_published_features(shared_data: Path, tmp_path
     with torch.no_grad():
         published = backbone.network(backbone.network.preprocess(raw))[0]  # type: ignore[operator]
         torch.testing.assert_close(backbone(backbone.preprocess(image)[None]), published, rtol=1e-4, atol=1e-4)
+
+
+def test_verify_finds_a_changed_number(tmp_path: Path) -> None:
+    with FeatureWriter(tmp_path / "a.h5", SPEC, "w") as writer:
+        for name in ("a", "b"):
+            writer.add(name, np.ones(SPEC.dimension, np.float32))
+    assert FeatureStore(tmp_path / "a.h5").verify() == []
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        file["features"][1, 0] = 2
+    assert "not those that were written" in FeatureStore(tmp_path / "a.h5").verify()[0]
+
+
+def test_parts_of_another_count_and_missing_files(tmp_path: Path) -> None:
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "part-001-of-002.h5").touch()
+    found = [Found(tmp_path / "gone.png", "gone.png")]
+    report = extract(found, tiny_backbone(), tmp_path / "a.h5", workers=0)
+    assert [error.reason for error in report.failed] == ["no such file"]
+    assert not (tmp_path / "a.h5").exists()
+    Image.new("RGB", (8, 8)).save(tmp_path / "here.png")
+    with pytest.raises(UsageError, match="other parts"):
+        extract([Found(tmp_path / "here.png", "here.png")], tiny_backbone(), tmp_path / "parts", part=(1, 3), workers=0)

@@ -31,6 +31,8 @@ def build(name: str, weights: Path | None, state: State | None) -> Backbone:
     """The vision encoder of the model ``name``."""
     key = f"transformers:{name}"
     source = _source(name)
+    if not _hub_is_there():  # read when transformers is imported
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
     spec = _spec(key, _load("AutoImageProcessor", source, name)[0].to_dict())
     config = _load("AutoConfig", source, name)[0]
     if weights is not None:
@@ -83,9 +85,7 @@ def _load(kind: str, source: str, name: str, **options: Any) -> Any:
     """
     loader = getattr(require("transformers", "transformers"), kind)
     failure: Exception | None = None
-    for local in (True, False):
-        if not local and (Path(source).is_dir() or not _hub_is_there()):
-            break
+    for local in (True,) if Path(source).is_dir() else (True, False):
         try:
             result = loader.from_pretrained(source, local_files_only=local, **options)
             return result if options else (result, {})

@@ -397,7 +397,7 @@ class _File:
         try:
             with file:
                 yield file
-        except (OSError, RuntimeError, KeyError, ValueError, AttributeError) as error:  # as h5py feels about damage
+        except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:  # of h5py
             raise FeatureStoreError(f"{self.path}: damaged ({error}); delete it and extract again") from None
 
 

@@ -135,6 +135,8 @@ class Run:
             self._announce(show)
             while not position.finished and position.epoch <= self.config.epochs:
                 self._epoch(show)
+            if self.processes.first and not (self.output / "curve.png").exists():  # killed just before it was drawn
+                self._draw(show)
         if position.best is None:
             raise CaptionerError(f"{self.output}: no epoch was evaluated")
         score = position.best if self.metric != "dev_loss" else -position.best

@@ -62,7 +62,8 @@ def draw_curve(log: Path, picture: Path, title: str) -> None:
     left.set(xlabel="epoch", ylabel="loss (nats a token)", title=title)
     right = left.twinx()
     for key, label, colour in SCORES:
-        points = [(r["epoch"], r[key]) for r in epochs if key in r]
+        scale = 0.01 if key == "bleu4" else 1.0  # percent, which would squash the others
+        points = [(r["epoch"], r[key] * scale) for r in epochs if key in r]
         if points:
             right.plot(*zip(*points, strict=True), "o-", markersize=3, color=colour, label=label)
     right.set_ylabel("score")
