@@ -29,10 +29,10 @@ TARGET = 0.9  # for networks of the usual size; the compact one leaves little ti
 
 
 def measure(
-    count: int = 256,
+    count: int = 128,
     batch_size: int = 32,
     workers: int = 2,
-    rounds: int = 3,
+    rounds: int = 2,
     networks: tuple[str, ...] = ("resnet50", "compact"),
     photo: Path = PHOTO,
 ) -> list[Measurement]:
