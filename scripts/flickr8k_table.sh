@@ -37,7 +37,7 @@ pretrained=train.init_from=$out/pretrain-text/best.safetensors
 run 4f-scaled "4f, pre-trained, each dimension scaled" flickr8k-4f 0 "$pretrained" $scaled train.epochs=8
 run 4f-cider "the same, then trained for CIDEr-D" flickr8k-4f-cider 0 $scaled \
     train.init_from="$out/4f-scaled-seed0/best.safetensors"
-for run in "1u 0" "2u 0" "2f 0" "2f 1" "2f 2" "4f 0" "4f 1" "4f 2"; do
+for run in "1u 0" "2f 0" "2u 0" "2u 1" "2u 2" "4f 0" "4f 1" "4f 2"; do
     read -r wiring seed <<< "$run"
     run "$wiring" "$wiring" "flickr8k-$wiring" "$seed" "$pretrained"
 done
