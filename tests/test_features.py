@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -223,7 +224,8 @@ def test_damage_is_found(tmp_path: Path) -> None:
         file.create_dataset("features", data=rows, chunks=(1, 12), compression="gzip")
         file["ids"][1] = "0.jpg"
     problems = FeatureStore(tmp_path / "a.h5").verify()
-    assert "0.jpg is in" in problems[0] and "not finite, first 2.jpg" in problems[-1]
+    assert len(problems) == 3 and "0.jpg is in" in problems[0] and "not finite, first 2.jpg" in problems[-1]
+    assert "not those that were written" in problems[1]
     np.testing.assert_allclose(FeatureStore(tmp_path / "a.h5").get(["3.jpg"]), [vector(3)], atol=1e-3, rtol=1e-3)
 
 
@@ -429,6 +431,34 @@ def test_verify_finds_a_changed_number(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.h5", "r+") as file:
         file["features"][1, 0] = 2
     assert "not those that were written" in FeatureStore(tmp_path / "a.h5").verify()[0]
+
+
+@pytest.mark.parametrize("name", ["ids", "features", "finished"])
+def test_damage_inside_a_file_is_one_error_of_ours(tmp_path: Path, name: str) -> None:
+    fill(tmp_path / "a.h5", range(2))
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        del file[name]
+        file.create_group(name)
+    with pytest.raises(FeatureStoreError, match="damaged"):
+        FeatureStore(tmp_path / "a.h5").verify()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_lock_is_not_held_by_forked_children(tmp_path: Path) -> None:
+    """Workers outlive a killed parent for a moment; the next run must not wait for them."""
+    writer = FeatureWriter(tmp_path / "a.h5", SPEC, "w")
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(writing)
+        os.read(reading, 1)  # until the parent closes its end
+        os._exit(0)
+    try:
+        writer.close(merge=False)
+        FeatureWriter(tmp_path / "a.h5", SPEC, "w").close(merge=False)
+    finally:
+        os.close(writing)
+        os.waitpid(child, 0)
 
 
 def test_parts_of_another_count_and_missing_files(tmp_path: Path) -> None:
