@@ -130,6 +130,10 @@ class TrainConfig:
     """Factor on the loss (the paper's loss weight is 20)."""
     label_smoothing: float = 0.0
     """Probability mass spread over the vocabulary; unused by self_critical."""
+    teachers: tuple[str, ...] = ()
+    """Checkpoints whose mean expectation of the next word is learnt too: an ensemble distilled into one model."""
+    teacher_weight: float = 0.5
+    """Share of the teachers' expectations in the loss; people's words have the rest. Unused without teachers."""
     ema: float = 0.0
     """Decay of a moving average of the weights, which is what is evaluated and kept; 0 is none."""
     precision: str = "float32"
@@ -188,6 +192,9 @@ class TrainConfig:
         within("train.workers", self.workers, 0)
         within("train.label_smoothing", self.label_smoothing, 0, 0.9)
         within("train.ema", self.ema, 0, 0.99999)
+        within("train.teacher_weight", self.teacher_weight, 0, 1)
+        if self.teachers and (self.finetune or self.objective == "self_critical"):
+            raise ConfigError("train.teachers teach with cross_entropy and cached features: no finetune, self_critical")
         if self.objective == "self_critical":
             self._check_self_critical()
 
@@ -234,6 +241,8 @@ class Experiment:
     decode: DecodeConfig = field(default_factory=DecodeConfig)
 
     def __post_init__(self) -> None:
+        if self.train.teachers and self.data.text:
+            raise ConfigError("train.teachers describe pictures: data.text must be empty")
         if self.train.objective != "self_critical":
             return
         if self.data.text:

@@ -16,6 +16,8 @@ Messages are one line and say what is wrong and what to do.
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -65,3 +67,19 @@ class CheckpointError(CaptionerError):
 
 class MissingDependency(CaptionerError):
     pass
+
+
+def exit_status(program: Callable[[], object]) -> int:
+    """Run ``program`` and return its exit status; an error meant for the user becomes one line on stderr."""
+    try:
+        program()
+    except CaptionerError as error:
+        return _fail(str(error), error.exit_status)
+    except OSError as error:  # a full disk, a folder that may not be written, ...
+        return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), 1)
+    return 0
+
+
+def _fail(message: str, status: int) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return status

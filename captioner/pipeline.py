@@ -41,6 +41,8 @@ MODELS = {"default": Path(__file__).parent / "assets" / "default.safetensors"}
 """Models that come with the package, by name."""
 NAMED = ("beam", "greedy", "sample")
 """Searches with an option of their own name."""
+OPEN = ("max_length", "length_penalty", "no_repeat")
+"""Fields of ``Search`` that the checkpoint decides where they are None."""
 READERS = 2
 """Threads that open pictures while the network works on the batch before."""
 
@@ -79,6 +81,8 @@ class SearchOptions(TypedDict, total=False):
     temperature: float | None
     num_captions: int
     max_length: int | None
+    length_penalty: float | None
+    no_repeat: int | None
     seed: int
     search: str | None
 
@@ -99,6 +103,10 @@ class Search:
     """Captions for each picture, best first."""
     max_length: int | None = None
     """Most words in a caption; None is the checkpoint's own."""
+    length_penalty: float | None = None
+    """A beam ranks by log probability / words ** this, 0 being the paper's way; None is the checkpoint's own."""
+    no_repeat: int | None = None
+    """Length of phrases that may not come twice in a caption, 0 allowing all; None is the checkpoint's own."""
     seed: int = 0
     """Of sampling; every picture starts from it, so its captions do not depend on the pictures beside it."""
     search: str | None = None
@@ -116,7 +124,7 @@ class Search:
             chosen.append(self.search)
         if len(chosen) > 1:
             raise UsageError(f"{' and '.join(chosen)} exclude each other; choose one")
-        for name, least in (("beam", 1), ("sample", 0), ("num_captions", 1), ("max_length", 1)):
+        for name, least in (("beam", 1), ("sample", 0), ("num_captions", 1), ("max_length", 1), ("no_repeat", 0)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UsageError(f"{name} must be at least {least}, not {value}")
@@ -124,6 +132,8 @@ class Search:
             raise UsageError("temperature is for sampling; say how many captions to draw with sample")
         if self.temperature is not None and not 0.001 <= self.temperature <= 1000:  # float32 overflows far outside
             raise UsageError(f"temperature must be between 0.001 and 1000, not {self.temperature}")
+        if self.length_penalty is not None and not 0 <= self.length_penalty <= 2:
+            raise UsageError(f"length_penalty must be between 0 and 2, not {self.length_penalty}")
         if not 0 <= self.seed < 2**63:
             raise UsageError(f"seed must be between 0 and 2 ** 63, not {self.seed}")
         most = {"beam": self.beam, "greedy": 1, "sample": self.sample}.get(self.name)
@@ -132,18 +142,18 @@ class Search:
 
     def how(self, decode: DecodeConfig) -> decoding.How:
         """The same as searches want it, with what is left open as the checkpoint's ``decode`` says."""
-        return decoding.How(
+        given = {name: value for name in OPEN if (value := getattr(self, name)) is not None}
+        return decoding.How.of(
+            decode,
             START,
             END,
             self.name,
-            self.max_length or decode.max_length,
             best=self.num_captions,
             width=self.beam or max(decode.beam, self.num_captions),
-            length_penalty=decode.length_penalty,
-            no_repeat=decode.no_repeat,
             number=self.sample or max(decoding.How.number, self.num_captions),
             temperature=self.temperature or 1.0,
             seed=self.seed,
+            **given,
         )
 
 
@@ -191,32 +201,21 @@ class Captioner:
         return self.checkpoint.backbone_states or [None] * len(self.checkpoint.backbones)
 
     def caption(
-        self,
-        images: Picture | Iterable[Picture],
-        *,
-        beam: int | None = None,
-        greedy: bool = False,
-        sample: int = 0,
-        temperature: float | None = None,
-        num_captions: int = 1,
-        max_length: int | None = None,
-        seed: int = 0,
-        search: str | None = None,
-        batch_size: int = 16,
+        self, images: Picture | Iterable[Picture], *, batch_size: int = 16, **options: Unpack[SearchOptions]
     ) -> Any:
         """The caption of one picture (a path or PIL image), or a list with one for each of several.
 
         With ``num_captions`` above 1 a list of captions, best first, stands in place of each.
         Raises ``ImageError`` for the first picture that cannot be opened; ``results`` goes on after it.
         """
-        how = Search(beam, greedy, sample, temperature, num_captions, max_length, seed, search)
+        how = Search(**options)
         alone = isinstance(images, str | os.PathLike | Image.Image)
         captions: list[Any] = []
         for result in self._results([images] if alone else images, how, batch_size):  # type: ignore[list-item,arg-type]
             if result.error is not None:
                 raise result.error
             texts = [caption.text for caption in result.captions]
-            captions.append(texts if num_captions > 1 else texts[0])
+            captions.append(texts if how.num_captions > 1 else texts[0])
         return captions[0] if alone else captions
 
     def results(

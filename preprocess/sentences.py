@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from captioner.data import read_dataset
 from captioner.data.records import Record
-from captioner.errors import CaptionerError
+from captioner.errors import exit_status
 from captioner.files import write_text
 
 
@@ -36,6 +36,14 @@ def sentences(records: Iterable[Record], split: str, excluded: set[str]) -> list
     ]
 
 
+def write_sentences(options: argparse.Namespace) -> None:
+    """The file of sentences that ``options`` ask for."""
+    excluded = {photo_number(name) for path in options.exclude for name in path.read_text().split()}
+    lines = sentences(read_dataset(options.format, options.root), options.split, excluded)
+    write_text(options.output, "".join(f"{line}\n" for line in lines))
+    print(f"{len(lines)} sentences in {options.output}; {len(excluded)} photographs excluded", file=sys.stderr)
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--format", default="flickr30k", help="reader, as in a configuration's data.format")
@@ -44,15 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--exclude", type=Path, nargs="*", default=[], help="lists of picture names, one a line")
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args(arguments)
-    try:
-        excluded = {photo_number(name) for path in options.exclude for name in path.read_text().split()}
-        lines = sentences(read_dataset(options.format, options.root), options.split, excluded)
-        write_text(options.output, "".join(f"{line}\n" for line in lines))
-    except (CaptionerError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(f"{len(lines)} sentences in {options.output}; {len(excluded)} photographs excluded", file=sys.stderr)
-    return 0
+    return exit_status(lambda: write_sentences(options))
 
 
 if __name__ == "__main__":

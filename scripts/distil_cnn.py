@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from captioner.backbones import load_backbone
 from captioner.backbones.compact import CompactCNN
 from captioner.data.images import open_image
-from captioner.errors import BackboneError, CaptionerError
+from captioner.errors import BackboneError, exit_status
 from captioner.files import atomic_path
 from captioner.train.state import load_state, save_state
 
@@ -216,12 +216,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--temperature", type=float, default=2.0)
     parser.add_argument("--large-after", type=float, default=0.75, help="fraction of the steps at the smaller size")
     parser.add_argument("--seed", type=int, default=0)
-    try:
-        distil(parser.parse_args(arguments))
-    except CaptionerError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_status
-    return 0
+    options = parser.parse_args(arguments)
+    return exit_status(lambda: distil(options))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import torch
 
 from captioner.backbones import load_backbone
 from captioner.checkpoint import load_checkpoint, save_checkpoint
-from captioner.errors import CaptionerError, CheckpointError
+from captioner.errors import CheckpointError, exit_status
 
 
 def pack(source: Path, weights: Path | None, output: Path, **search: float | None) -> None:
@@ -38,6 +38,7 @@ def pack(source: Path, weights: Path | None, output: Path, **search: float | Non
         backbone_states=[state],
         dtype=torch.float16,
     )
+    print(f"{output}: {output.stat().st_size / 1e6:.1f} MB", file=sys.stderr)
 
 
 def main() -> int:
@@ -49,20 +50,8 @@ def main() -> int:
     parser.add_argument("--no-repeat", type=int)
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args()
-    try:
-        pack(
-            options.checkpoint,
-            options.weights,
-            options.output,
-            beam=options.beam,
-            length_penalty=options.length_penalty,
-            no_repeat=options.no_repeat,
-        )
-    except CaptionerError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_status
-    print(f"{options.output}: {options.output.stat().st_size / 1e6:.1f} MB", file=sys.stderr)
-    return 0
+    search = {"beam": options.beam, "length_penalty": options.length_penalty, "no_repeat": options.no_repeat}
+    return exit_status(lambda: pack(options.checkpoint, options.weights, options.output, **search))
 
 
 if __name__ == "__main__":

@@ -11,12 +11,13 @@ import torch
 from PIL import Image
 
 from captioner import load
+from captioner.config import DecodeConfig
 from captioner.data.images import find_named
 from captioner.decoding import SEARCHES, How, Hypothesis
 from captioner.errors import CheckpointError, FeatureStoreError, ImageError, UsageError
 from captioner.features.extract import extract
 from captioner.features.store import FeatureStore
-from captioner.pipeline import Captioner, Result
+from captioner.pipeline import Captioner, Result, Search
 
 
 @pytest.fixture(scope="module")
@@ -211,6 +212,8 @@ def test_half_precision_file_computes_in_single_precision(
         ({"beam": 0}, "at least 1"),
         ({"num_captions": 0}, "at least 1"),
         ({"max_length": 0}, "at least 1"),
+        ({"no_repeat": -1}, "at least 0"),
+        ({"length_penalty": 3.0}, "between 0 and 2"),
         ({"batch_size": 0}, "at least 1"),
         ({"beam": 2, "num_captions": 3}, "num_captions 3"),
         ({"greedy": True, "num_captions": 2}, "num_captions 2"),
@@ -220,6 +223,15 @@ def test_contradictions_are_refused_at_once(captioner: Captioner, options: dict,
     """Before the first picture, not when a generator is first advanced."""
     with pytest.raises(UsageError, match=reason):
         captioner.results([], **options)
+
+
+def test_settings_left_open_are_the_checkpoints() -> None:
+    """Would catch an option of 0, which is the paper's setting, taken for one that was not given."""
+    own = DecodeConfig(beam=4, length_penalty=1.0, no_repeat=2, max_length=9)
+    how = Search().how(own)
+    assert (how.width, how.length_penalty, how.no_repeat, how.max_length) == (4, 1.0, 2, 9)
+    paper = Search(length_penalty=0.0, no_repeat=0).how(own)
+    assert (paper.width, paper.length_penalty, paper.no_repeat, paper.max_length) == (4, 0.0, 0, 9)
 
 
 def test_what_cannot_be_loaded_is_explained(tmp_path: Path) -> None:

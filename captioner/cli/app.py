@@ -6,14 +6,13 @@ The modules beside this one import typer and nothing heavy; what a command works
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
 from captioner import __version__
 from captioner.cli import caption, data, extract, features, score, train
-from captioner.errors import CaptionerError
+from captioner.errors import exit_status
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -50,15 +49,4 @@ def captioner(
 
 def main() -> int:
     """Run the command line; returns the exit status. Errors meant for the user are one line without a traceback."""
-    try:
-        app(prog_name="captioner")
-    except CaptionerError as error:
-        return _fail(str(error), error.exit_status)
-    except OSError as error:  # a full disk, a folder that may not be written, ...
-        return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), 1)
-    return 0
-
-
-def _fail(message: str, status: int) -> int:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    return status
+    return exit_status(lambda: app(prog_name="captioner"))

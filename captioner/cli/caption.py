@@ -59,6 +59,19 @@ def caption(
     max_length: Annotated[
         int | None, typer.Option(metavar="N", help="Most words in a caption.  [default: the model's own]")
     ] = None,
+    length_penalty: Annotated[
+        float | None,
+        typer.Option(
+            metavar="A",
+            help="A beam ranks by log probability / words ** A; the LRCN paper's is 0.  [default: the model's own]",
+        ),
+    ] = None,
+    no_repeat: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="No phrase of N words twice in a caption; 0 allows all.  [default: the model's own]"
+        ),
+    ] = None,
     batch_size: Annotated[int, typer.Option(metavar="N", help="Pictures that go through the model together.")] = 16,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps: as torch names them.")] = "cpu",
     as_json: Annotated[
@@ -111,6 +124,8 @@ def caption(
         "temperature": temperature,
         "num_captions": num_captions,
         "max_length": max_length,
+        "length_penalty": length_penalty,
+        "no_repeat": no_repeat,
         "seed": seed,
         "search": search,
     }

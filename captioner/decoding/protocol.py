@@ -8,6 +8,8 @@ from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
+from captioner.config import DecodeConfig
+
 
 class Decoder(Protocol):
     """Anything that says, given the tokens so far, how likely each next token is.
@@ -62,6 +64,18 @@ class How:
     """Divides log probabilities before a draw."""
     seed: int = 0
     """Where the draws for each image start, so that they do not depend on the images beside it."""
+
+    @classmethod
+    def of(cls, decode: DecodeConfig, start: int, end: int, search: str = "", **others: Any) -> How:
+        """As a configuration says, ``others`` apart; without a ``search`` by beam, or greedily where it is 1 wide."""
+        settings = {
+            "search": search or ("greedy" if decode.beam == 1 else "beam"),
+            "width": decode.beam,
+            "length_penalty": decode.length_penalty,
+            "no_repeat": decode.no_repeat,
+            "max_length": decode.max_length,
+        }
+        return cls(start, end, **{**settings, **others})
 
 
 Search = Callable[[Decoder, Any, int, How], list[list[Hypothesis]]]

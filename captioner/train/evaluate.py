@@ -37,16 +37,7 @@ def evaluate(
 
 def describe(decoder: ImageCaptioner, features: Tensor, material: Material, decode: DecodeConfig) -> dict[str, str]:
     """A caption of each dev picture by its id, from features (N, D)."""
-    name = "greedy" if decode.beam == 1 else "beam"
-    how = How(
-        START,
-        END,
-        name,
-        decode.max_length,
-        width=decode.beam,
-        length_penalty=decode.length_penalty,
-        no_repeat=decode.no_repeat,
-    )
+    how = How.of(decode, START, END)
     parts = torch.split(features, AT_ONCE)
     found = [ranked for part in parts for ranked in search(decoder, decoder.start(part), len(part), how)]
     texts = [material.vocabulary.decode(best.ids) for best, *_ in found]

@@ -29,6 +29,7 @@ from captioner.train.runlog import Display, RunLog, display, draw_curve
 from captioner.train.schedule import make_optimiser, rate_factor, set_rate
 from captioner.train.self_critical import SelfCritical
 from captioner.train.state import load_state, read_facts, save_state
+from captioner.train.teachers import read_teachers
 
 DRAW_SECONDS = 20.0  # between two pictures of the curve
 STATISTICS_FROM = 1024  # pictures whose features are measured when fine-tuning
@@ -162,7 +163,10 @@ class Run:
             material.pictures.spec = backbone.spec
             material.backbones, material.feature_size = [backbone.spec], backbone.spec.dimension
         decoder = ImageCaptioner(self.experiment.model, len(material.vocabulary), material.feature_size)
-        network = Network(decoder, backbone).to(self.device)
+        teachers = None
+        if config.teachers:
+            teachers = read_teachers(config.teachers, material.vocabulary, material.feature_size, self.device)
+        network = Network(decoder, backbone, teachers, config.teacher_weight).to(self.device)
         if self.resuming:
             return network
         critical = config.objective == "self_critical"

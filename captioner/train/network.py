@@ -11,16 +11,28 @@ from torch import Tensor, nn
 from captioner.backbones import Backbone
 from captioner.models.captioner import ImageCaptioner
 from captioner.text.vocab import PAD
-from captioner.train.objective import policy_loss, token_loss
+from captioner.train.objective import imitation_loss, policy_loss, token_loss
+from captioner.train.teachers import Teachers
 
 
 class Network(nn.Module):
-    """Pictures (features, or prepared pictures when there is a ``backbone``) and words to a loss."""
+    """Pictures (features, or prepared pictures when there is a ``backbone``) and words to a loss.
 
-    def __init__(self, decoder: ImageCaptioner, backbone: Backbone | None = None) -> None:
+    With ``teachers`` (no part of its parameters) their expectations make up the share ``weight`` of the loss.
+    """
+
+    def __init__(
+        self,
+        decoder: ImageCaptioner,
+        backbone: Backbone | None = None,
+        teachers: Teachers | None = None,
+        weight: float = 0.0,
+    ) -> None:
         super().__init__()
         self.decoder = decoder
         self.backbone = backbone
+        self.teachers = teachers
+        self.weight = weight
 
     def train(self, mode: bool = True) -> Network:
         """Training mode, save for the CNN: small batches that repeat pictures would spoil BatchNorm's statistics."""
@@ -48,14 +60,23 @@ class Network(nn.Module):
 
         With ``advantages`` (B,) the targets are drawn captions and the loss is ``policy_loss``, without smoothing.
         """
-        hidden = self.decoder.hidden(self.features(pictures), inputs)  # (B, T, H), in memory (T, B, H)
+        features = self.features(pictures)
         row, step = (targets != PAD).nonzero(as_tuple=True)  # (tokens,) each
-        # hidden[row, step] with a gradient that is not scattered entry by entry: (T * B, H) -> (tokens, H)
-        real = hidden.transpose(0, 1).flatten(0, 1).index_select(0, step * len(targets) + row)
-        logits, words = self.decoder.project(real), targets[row, step]  # (tokens, V), (tokens,)
-        if advantages is None:
-            return token_loss(logits, words, smoothing)
-        return policy_loss(logits, words, advantages[row])
+
+        def real(hidden: Tensor) -> Tensor:
+            # hidden[row, step] with a gradient that is not scattered entry by entry; hidden (B, T, H) is (T, B, H) in
+            # memory: (T * B, H) -> (tokens, H)
+            return hidden.transpose(0, 1).flatten(0, 1).index_select(0, step * len(targets) + row)
+
+        logits = self.decoder.project(real(self.decoder.hidden(features, inputs)))  # (tokens, V)
+        words = targets[row, step]  # (tokens,)
+        if advantages is not None:
+            return policy_loss(logits, words, advantages[row])
+        loss = token_loss(logits, words, smoothing)
+        if self.teachers is None:
+            return loss
+        expected = self.teachers.expect(features, inputs, real)
+        return (1 - self.weight) * loss + self.weight * imitation_loss(logits, expected)
 
 
 class Average:

@@ -1,4 +1,4 @@
-"""The losses under teacher forcing, as sums over tokens that the caller divides: both leave out padding."""
+"""The losses under teacher forcing, as sums over tokens that the caller divides: all leave out padding."""
 
 from __future__ import annotations
 
@@ -17,6 +17,11 @@ def token_loss(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tenso
     It is a sum, not a mean, so that processes that hold different numbers of tokens can divide by the global count.
     """
     return functional.cross_entropy(logits.float(), targets, reduction="sum", label_smoothing=smoothing)
+
+
+def imitation_loss(logits: Tensor, expected: Tensor) -> Tensor:
+    """Sum over tokens of the cross-entropy with ``expected`` probabilities (N, V), a scalar in float32."""
+    return functional.cross_entropy(logits.float(), expected, reduction="sum")
 
 
 def policy_loss(logits: Tensor, targets: Tensor, advantages: Tensor) -> Tensor:
