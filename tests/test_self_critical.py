@@ -14,7 +14,6 @@ from toy import experiment, make_data
 from captioner.checkpoint import load_checkpoint
 from captioner.config import Experiment, ModelConfig
 from captioner.errors import ConfigError
-from captioner.metrics.cider import CiderD
 from captioner.models.captioner import ImageCaptioner
 from captioner.text.vocab import END, PAD, START, UNK
 from captioner.train.distributed import World
@@ -22,6 +21,7 @@ from captioner.train.loop import Run, train
 from captioner.train.network import Network
 from captioner.train.runlog import read_log
 from captioner.train.self_critical import END_WORD, CaptionReward, advantages, teach
+from tests.oracles.cider import cider_d
 
 CPU = torch.device("cpu")
 CRITICAL = {"train__objective": "self_critical", "train__batch_size": 20, "train__lr": 0.01, "train__log_every": 1}
@@ -51,13 +51,13 @@ def test_the_reward_is_the_metric_with_the_end_as_a_word() -> None:
         5: ["two dogs play in a field of grass".split()],
     }
     captions = {7: [*"a man in a".split(), END_WORD], 2: "a dog runs on a grass".split(), 5: [END_WORD]}
-    metric = CiderD()
     ended = {row: [[*line, END_WORD] for line in lines] for row, lines in references.items()}
-    wanted = metric.segments([metric.statistics(captions[row], ended[row]) for row in references])
+    wanted = cider_d([(captions[row], ended[row]) for row in references])
     reward = CaptionReward(references)
-    assert [reward(row, [captions[row]])[0] for row in references] == pytest.approx(wanted, rel=1e-12)
+    assert reward(list(references), list(captions.values())) == pytest.approx(wanted, rel=1e-12)
+    assert [reward([row], [captions[row]])[0] for row in references] == pytest.approx(wanted, rel=1e-12)
     assert wanted[0] > 0.1
-    whole, open_ended = reward(7, [[*references[7][0], END_WORD], references[7][0]])
+    whole, open_ended = reward([7, 7], [[*references[7][0], END_WORD], references[7][0]])
     assert whole > open_ended
 
 
@@ -125,7 +125,7 @@ def test_drawn_steps(data: Path, tmp_path: Path, start: str) -> None:
         assert PAD not in targets[: len(caption)]
         assert END not in caption[:-1] and (caption[-1] == END or len(caption) == 10)
         assert inputs[1 : len(caption)] == caption[:-1] and set(inputs[len(caption) :]) <= {PAD}
-        rewards += run.critic.reward(row, [[run.material.vocabulary.words[word] for word in caption]])
+        rewards += run.critic.reward([row], [[run.material.vocabulary.words[word] for word in caption]])
     table = torch.tensor(rewards).reshape(4, 5)
     torch.testing.assert_close(step.advantages, advantages(table).flatten())
     assert step.reward == pytest.approx(float(table.sum()), rel=1e-5)

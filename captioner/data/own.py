@@ -14,7 +14,7 @@ from captioner.data.records import Record, find_folder, read_lines, split_name
 from captioner.errors import DataError
 
 NAMES = ("captions.tsv", "captions.jsonl")
-_HEADER = {"image", "images", "picture", "file", "filename", "file_name", "path"}
+HEADER = {"image", "images", "picture", "file", "filename", "file_name", "path"}
 _KEYS = ("image", "caption", "captions", "split")
 
 
@@ -80,7 +80,7 @@ def _tsv_rows(path: Path) -> Iterator[_Row]:
         if not line.strip():
             continue
         cells = [cell.strip() for cell in line.split("\t")]
-        if number == 1 and cells[0].lower() in _HEADER:
+        if number == 1 and cells[0].lower() in HEADER:
             continue
         if len(cells) not in (2, 3):
             hint = "; part picture and caption by one tab" if len(cells) == 1 else "; a caption must not hold a tab"

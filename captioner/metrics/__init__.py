@@ -1,5 +1,5 @@
 """Scores of captions against references. To add a metric: one class, one line in ``base.METRICS``."""
 
-from captioner.metrics.base import METRICS, Score, score_captions
+from captioner.metrics.base import METRICS, References, Score, Scored, score_captions
 
-__all__ = ["METRICS", "Score", "score_captions"]
+__all__ = ["METRICS", "References", "Score", "Scored", "score_captions"]

@@ -3,126 +3,108 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-from captioner.metrics.base import Score, Tokens, signature
+import numpy as np
 
-ORDER = 4
+from captioner.errors import DataError
+from captioner.metrics.base import Array
+from captioner.metrics.corpus import ORDER, Corpus, Integers, Ngrams, Tokens, find, sum_by
+
 SIGMA = 6.0
-Ngram = tuple[str, ...]
-Counts = Counter[Ngram]
 
 
-@dataclass(frozen=True)
-class CiderStatistics:
-    """N-gram counts (n = 1 to 4 together) of a picture's caption and of each of its references."""
-
-    hypothesis: Counts
-    references: tuple[Counts, ...]
-
-
-@dataclass(frozen=True)
-class Vector:
-    """TF-IDF ``weights`` and their ``norms`` for each n; ``length`` in bigrams, which coco-caption counts."""
-
-    weights: dict[Ngram, float]
-    norms: tuple[float, ...]
-    length: int
-
-
-@dataclass(frozen=True)
 class Rarity:
-    """Log inverse document frequency, a document being all references of one picture."""
+    """How rare n-grams are among ``documents``, a document being the tokens of all references of one picture."""
 
-    known: dict[Ngram, float]
-    """Of every n-gram in a reference."""
-    unknown: float
-    """Of all others: the log number of pictures."""
+    def __init__(self, documents: Sequence[Sequence[Tokens]], name: str = "corpus") -> None:
+        """``name`` says in signatures what the documents are."""
+        self.name = name
+        self._corpus = Corpus([()] * len(documents), documents).at_blanks
+        self._rarity = _rarity(self._corpus)
 
-    @classmethod
-    def of(cls, pictures: Iterable[Sequence[Counts]]) -> Rarity:
-        """Measured over ``pictures``, each given by the n-gram counts of its references."""
-        frequency: Counter[Ngram] = Counter()
-        number = 0
-        for references in pictures:
-            frequency.update(set().union(*references))
-            number += 1
-        top = math.log(max(number, 1))
-        return cls({ngram: top - math.log(count) for ngram, count in frequency.items()}, top)
+    def __call__(self, corpus: Corpus) -> list[Array]:
+        """The log inverse document frequencies (G,) of another corpus' n-grams, for n = 1 to 4.
 
-    def vector(self, counts: Counts) -> Vector:
-        """The n-grams of one caption, weighted."""
-        weights = {}
-        squares = [0.0] * ORDER
-        length = 0
-        for ngram, count in counts.items():
-            weight = count * self.known.get(ngram, self.unknown)
-            weights[ngram] = weight
-            squares[len(ngram) - 1] += weight * weight
-            if len(ngram) == 2:
-                length += count
-        return Vector(weights, tuple(map(math.sqrt, squares)), length)
+        An n-gram that no document holds is as rare as one that a single document holds.
+        """
+        ours = self._corpus
+        # The number here of each word there; -1 for those that no document holds, and likewise for n-grams.
+        words = np.fromiter((ours.words.get(word, -1) for word in corpus.words), np.int64, len(corpus.words))
+        shorter: Integers = np.zeros(1, np.int64)
+        found = []
+        for theirs, known, rarity in zip(corpus.ngrams, ours.ngrams, self._rarity, strict=True):
+            start, last = np.divmod(theirs.keys, max(len(words), 1))
+            there = (shorter[start] >= 0) & (words[last] >= 0)
+            places, same = find(known.keys, np.where(there, shorter[start] * len(ours.words) + words[last], -1))
+            shorter = np.where(same, places, -1)
+            rarest = math.log(max(len(ours.references), 1))
+            found.append(np.where(same, rarity[places], rarest) if len(rarity) else np.full(len(start), rarest))
+        return found
 
 
 class CiderD:
-    """Section 4 of the paper with its clipping and length penalty.
+    """Section 4 of the paper with its clipping and length penalty, in which "length" counts bigrams.
 
-    N-grams are weighed by how many pictures' references hold them, among the pictures that are scored: the score
-    depends on the set of pictures, and on one picture alone it is 0.
+    Without ``rarity``, n-grams are weighed by how many of the scored pictures' references hold them: the score depends
+    on the set of pictures, and of a single picture it would be 0, which is refused.
     """
 
-    version = "1"
+    names = ("CIDEr-D",)
 
-    def __init__(self, tokenizer: str = "plain") -> None:
-        self._tokenizer = tokenizer
+    def __init__(self, rarity: Rarity | None = None) -> None:
+        self.rarity = rarity
+        df = rarity.name if rarity else "corpus"
+        self.settings = f"n:{ORDER}|sigma:{SIGMA:g}|df:{df}|version:2"
 
-    def statistics(self, hypothesis: Tokens, references: Sequence[Tokens]) -> CiderStatistics:
-        return CiderStatistics(count_ngrams(hypothesis), tuple(map(count_ngrams, references)))
+    def statistics(self, corpus: Corpus) -> Array:
+        """(N, 2): the picture's score, 0 to 10 as coco-caption has it, and 1."""
+        if self.rarity is None and corpus.size < 2:
+            raise DataError(
+                "CIDEr-D weighs words by how few pictures they fit: of one picture alone it is 0 whatever the caption; "
+                "score at least 2, name a larger corpus for the document frequencies, or leave CIDEr-D out"
+            )
+        corpus = corpus.at_blanks
+        rarity = self.rarity(corpus) if self.rarity else _rarity(corpus)
+        pairs = list(zip(corpus.ngrams, rarity, strict=True))
+        similarity = np.add.reduce([_cosines(corpus, ngrams, weights) for ngrams, weights in pairs]) / ORDER
+        bigrams = np.maximum(corpus.lengths - 1, 0)
+        owners = corpus.owners[corpus.size :]
+        difference = bigrams[corpus.size :] - bigrams[owners]
+        similarity *= np.exp(-(difference**2) / (2 * SIGMA**2))
+        scores = 10 * sum_by(owners, corpus.size, similarity) / corpus.reference_counts
+        return np.stack([scores, np.ones(corpus.size)], 1)
 
-    def aggregate(self, stats: Sequence[CiderStatistics]) -> Score:
-        sign = signature(
-            self._tokenizer,
-            [len(s.references) for s in stats],
-            n=str(ORDER),
-            sigma=f"{SIGMA:g}",
-            df="corpus",
-            version=self.version,
-        )
-        each = self.segments(stats)
-        return Score("CIDEr-D", sum(each) / len(each) if each else 0.0, sign)
-
-    def segments(self, stats: Sequence[CiderStatistics]) -> list[float]:
-        """The score of each picture; their mean is the score."""
-        rarity = Rarity.of(s.references for s in stats)
-        return [score(rarity.vector(s.hypothesis), [rarity.vector(r) for r in s.references]) for s in stats]
-
-
-def count_ngrams(tokens: Tokens) -> Counts:
-    """How often each n-gram of ``tokens`` occurs, n = 1 to 4."""
-    return Counter(_ngrams(tokens))
+    def aggregate(self, sums: Array) -> dict[str, Array]:
+        return {"CIDEr-D": 100 * sums[..., 0] / sums[..., 1]}
 
 
-def score(hypothesis: Vector, references: Sequence[Vector]) -> float:
-    """CIDEr-D of one caption."""
-    return 10.0 * sum(_similarity(hypothesis, reference) for reference in references) / max(len(references), 1)
+def _rarity(corpus: Corpus) -> list[Array]:
+    """Log inverse document frequency of each n-gram among the references of a corpus, (G,), for n = 1 to 4."""
+    pictures = len(corpus.references)
+    found = []
+    for ngrams in corpus.ngrams:
+        border = np.searchsorted(ngrams.sentence, corpus.size)
+        owner, ngram = corpus.owners[ngrams.sentence[border:]], ngrams.ngram[border:]
+        distinct = max(len(ngrams.keys), 1)
+        places = np.sort(owner * distinct + ngram)
+        once = places[np.diff(places, prepend=-1) > 0]  # each n-gram once for each picture
+        frequency = np.bincount(once % distinct, minlength=len(ngrams.keys))
+        found.append(math.log(max(pictures, 1)) - np.log(np.maximum(frequency, 1)))
+    return found
 
 
-def _ngrams(tokens: Tokens) -> Iterable[Ngram]:
-    for n in range(1, ORDER + 1):
-        yield from zip(*(tokens[i:] for i in range(n)), strict=False)
-
-
-def _similarity(hypothesis: Vector, reference: Vector) -> float:
-    """Mean over n of the clipped cosine (equation 4 of the paper), times the Gaussian length penalty."""
-    dots = [0.0] * ORDER
-    for ngram, weight in hypothesis.weights.items():
-        other = reference.weights.get(ngram)
-        if other is not None:
-            dots[len(ngram) - 1] += min(weight, other) * other
-    cosines = (
-        dot / (a * b) if a and b else 0.0 for dot, a, b in zip(dots, hypothesis.norms, reference.norms, strict=True)
-    )
-    difference = hypothesis.length - reference.length
-    return sum(cosines) / ORDER * math.exp(-(difference**2) / (2 * SIGMA**2))
+def _cosines(corpus: Corpus, ngrams: Ngrams, rarity: Array) -> Array:
+    """Clipped cosine (equation 4 of the paper) of each reference with its picture's caption, (R,), for one order."""
+    weights = ngrams.count * rarity[ngrams.ngram]
+    norms = np.sqrt(sum_by(ngrams.sentence, len(corpus.lengths), weights**2))
+    border = np.searchsorted(ngrams.sentence, corpus.size)
+    distinct = max(len(ngrams.keys), 1)
+    place = corpus.owners[ngrams.sentence] * distinct + ngrams.ngram
+    at, same = find(place[:border], place[border:])  # a caption's sentence number is its picture's
+    references = weights[border:][same]
+    dots = np.minimum(weights[:border][at[same]], references) * references
+    products = sum_by(ngrams.sentence[border:][same] - corpus.size, len(corpus.lengths) - corpus.size, dots)
+    scale = norms[corpus.owners[corpus.size :]] * norms[corpus.size :]
+    cosines: Array = np.divide(products, scale, out=np.zeros_like(products), where=scale > 0)
+    return cosines

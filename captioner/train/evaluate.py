@@ -20,18 +20,19 @@ AT_ONCE = 100  # pictures encoded and decoded together
 def evaluate(
     network: Network, material: Material, decode: DecodeConfig, precision: str = "float32"
 ) -> dict[str, float]:
-    """``dev_loss`` (nats a token, unsmoothed) and, where there are pictures, ``bleu4`` (percent) and ``cider``.
+    """``dev_loss`` (nats a token, unsmoothed) and, where there are pictures, ``bleu4`` (percent) and ``cider`` (of 1).
 
-    Captions are found as ``decode`` says, in float32 as they will be later, and scored over plain tokens. The loss is
-    computed in the training's ``precision``.
+    Captions are found as ``decode`` says, in float32 as they will be later, and scored over the model's own tokens. The
+    loss is computed in the training's ``precision``. CIDEr-D of a single picture would be 0 whatever its caption is.
     """
     network.eval()
     features = encode(network, material, material.dev_rows) if material.references else None
     scores = {"dev_loss": _dev_loss(network.decoder, material, features, precision)}
     if features is not None:
         captions = describe(network.decoder, features, material, decode)
-        bleu, cider = score_captions(captions, material.references, ("bleu", "cider"))
-        scores |= {"bleu4": bleu.value, "cider": cider.value}
+        several = len(captions) > 1
+        found = score_captions(captions, material.references, ("bleu", "cider")[: 1 + several])
+        scores |= {"bleu4": found["BLEU-4"].value, "cider": found["CIDEr-D"].fraction if several else 0.0}
     return scores
 
 

@@ -19,8 +19,8 @@ from torch.nn.utils.rnn import pad_sequence
 from captioner.config import Experiment
 from captioner.decoding import How
 from captioner.decoding.sample import draw
-from captioner.metrics.base import Tokens
-from captioner.metrics.cider import Rarity, count_ngrams, score
+from captioner.metrics.cider import CiderD, Rarity
+from captioner.metrics.corpus import Corpus, Tokens
 from captioner.text.vocab import END, PAD, SPECIALS, START
 from captioner.train.distributed import World
 from captioner.train.material import Material, Step
@@ -38,17 +38,14 @@ class CaptionReward:
 
     def __init__(self, references: Mapping[int, Sequence[Tokens]]) -> None:
         """``references``: tokens of each picture's captions by the picture's number."""
-        self._references = references
-        self._rarity = Rarity.of([count_ngrams(line) for line in self._ended(row)] for row in references)
+        self._references = {row: [[*line, END_WORD] for line in lines] for row, lines in references.items()}
+        self._metric = CiderD(Rarity(list(self._references.values())))
 
-    def __call__(self, row: int, captions: Sequence[Tokens]) -> list[float]:
-        """The reward of each of ``captions`` for picture ``row``; they end in ``END_WORD`` if they are complete."""
-        # Weighing five references takes as long as one caption: keeping the vectors of all pictures saves nothing.
-        references = [self._rarity.vector(count_ngrams(line)) for line in self._ended(row)]
-        return [score(self._rarity.vector(count_ngrams(caption)), references) for caption in captions]
-
-    def _ended(self, row: int) -> list[list[str]]:
-        return [[*line, END_WORD] for line in self._references[row]]
+    def __call__(self, rows: Sequence[int], captions: Sequence[Tokens]) -> list[float]:
+        """The reward of each caption for the picture of its row; they end in ``END_WORD`` if they are complete."""
+        counted = self._metric.statistics(Corpus(captions, [self._references[row] for row in rows]))
+        rewards: list[float] = counted[:, 0].tolist()
+        return rewards
 
 
 class SelfCritical:
@@ -70,14 +67,12 @@ class SelfCritical:
         """
         device = self.network.decoder.device
         drawn = self._draw(step.pictures, seed) if step.pictures is not None and len(step.rows) else []
-        rewards = [
-            self.reward(row, [[self.words[i] for i in caption] for caption in captions])
-            for row, captions in zip(step.rows.tolist(), drawn, strict=True)
-        ]
-        table = torch.tensor(rewards).reshape(-1, self.samples)  # (B, S)
-        inputs, targets = teach([caption for captions in drawn for caption in captions])
+        rows = [row for row in step.rows.tolist() for _ in range(self.samples)]
+        captions = [[self.words[i] for i in caption] for some in drawn for caption in some]
+        table = torch.tensor(self.reward(rows, captions) if drawn else []).reshape(-1, self.samples)  # (B, S)
+        inputs, targets = teach([caption for some in drawn for caption in some])
         sums = torch.tensor([(targets != PAD).sum(), table.sum(), table.numel()], dtype=torch.float64, device=device)
-        tokens, reward, captions = self.processes.sum(sums).tolist()
+        tokens, reward, count = self.processes.sum(sums).tolist()
         return dataclasses.replace(
             step,
             rows=step.rows.repeat_interleave(self.samples),
@@ -87,7 +82,7 @@ class SelfCritical:
             tokens=int(tokens),
             advantages=advantages(table).flatten().to(device),  # (B, S) -> (B * S,)
             reward=reward,
-            captions=int(captions),
+            captions=int(count),
         )
 
     @torch.no_grad()

@@ -1,0 +1,105 @@
+"""Scoring against pycocoevalcap: tokens, BLEU, CIDEr-D and ROUGE-L of 5,000 captions with five references each.
+
+Both score the same captions in a fresh process and say how long it took from texts to scores, without imports and
+reading; nothing is warm, neither our tokeniser's memory of words nor Java. The captions are drawn from the words of the
+default model, frequent ones often. Needs Java and the extra ``java``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from pathlib import Path
+
+from benchmarks.measure import Measurement, compare, run_command
+from captioner.metrics import score_captions
+from captioner.metrics.java import find_jar
+
+TARGET = 3.0
+References = dict[str, list[str]]
+
+
+def measure(count: int = 5000, rounds: int = 3) -> list[Measurement]:
+    """Captions a second of ours over pycocoevalcap's."""
+    find_jar("pycocoevalcap", "tokenizer/stanford-corenlp-3.4.1.jar")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "captions.json"
+        path.write_text(json.dumps(draw(count)), encoding="utf-8")
+
+        def run(who: str) -> Callable[[], float]:
+            return lambda: count / float(run_command([sys.executable, "-m", "benchmarks.scoring", who, str(path)]))
+
+        name = f"scoring {count:,} captions over pycocoevalcap"
+        # The first round warms the disk's cache, from which both read their programs.
+        return [compare(name, "captions/s", run("ours"), run("theirs"), rounds=rounds, target=TARGET)]
+
+
+def draw(count: int, references: int = 5) -> tuple[dict[str, str], References]:
+    """Captions and references that share many of their words, capitalised and with a full stop."""
+    from captioner.checkpoint import load_checkpoint
+    from captioner.pipeline import find_model
+    from captioner.text.vocab import SPECIALS
+
+    known = load_checkpoint(find_model("default")).vocabulary.words[len(SPECIALS) :]
+    words = [word for word in known if word.isalpha()]
+    weights = list(accumulate(1 / rank for rank in range(1, len(words) + 1)))
+    rng = random.Random(0)
+
+    def vary(sentence: Sequence[str]) -> str:
+        kept = [word if rng.random() < 0.7 else rng.choices(words, cum_weights=weights)[0] for word in sentence]
+        return f"{' '.join(kept).capitalize()} outdoors."  # "a." may be an abbreviation, by what the next caption is
+
+    found: dict[str, list[str]] = {}
+    for number in range(count):
+        sentence = rng.choices(words, cum_weights=weights, k=rng.randint(7, 15))
+        found[str(number)] = [vary(sentence) for _ in range(references + 1)]
+    return {key: texts[0] for key, texts in found.items()}, {key: texts[1:] for key, texts in found.items()}
+
+
+def ours(hypotheses: dict[str, str], references: References) -> dict[str, float]:
+    return {name: score.fraction for name, score in score_captions(hypotheses, references).scores.items()}
+
+
+def theirs(hypotheses: dict[str, str], references: References) -> dict[str, float]:
+    """As ``pycocoevalcap.eval`` calls its parts."""
+    from pycocoevalcap.bleu.bleu import Bleu
+    from pycocoevalcap.cider.cider import Cider
+    from pycocoevalcap.rouge.rouge import Rouge
+    from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
+
+    tokenizer = PTBTokenizer()
+    gts = tokenizer.tokenize({key: [{"caption": text} for text in texts] for key, texts in references.items()})
+    res = tokenizer.tokenize({key: [{"caption": text}] for key, text in hypotheses.items()})
+    bleu, _ = Bleu(4).compute_score(gts, res, verbose=0)
+    found = {f"BLEU-{n}": float(value) for n, value in enumerate(bleu, start=1)}
+    return found | {
+        "CIDEr-D": float(Cider().compute_score(gts, res)[0]),
+        "ROUGE-L": float(Rouge().compute_score(gts, res)[0]),
+    }
+
+
+def main(who: str, path: str) -> None:
+    """Score the captions of a file; stdout gets the seconds, stderr the scores."""
+    hypotheses, references = json.loads(Path(path).read_text(encoding="utf-8"))
+    if who == "theirs":
+        import pycocoevalcap.bleu.bleu
+        import pycocoevalcap.cider.cider
+        import pycocoevalcap.rouge.rouge
+        import pycocoevalcap.tokenizer.ptbtokenizer  # noqa: F401
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):  # pycocoevalcap prints
+        began = time.perf_counter()
+        found = {"ours": ours, "theirs": theirs}[who](hypotheses, references)
+        seconds = time.perf_counter() - began
+    print(seconds)
+    print(json.dumps(found), file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,348 @@
+"""Captions of pictures and their references from files, and which belongs to which.
+
+Everything that is scored comes through this door: ``captioner score``, ``captioner compare`` and the reports. What does
+not match is an error or a choice that the signature of the scores names; nothing is left out in silence.
+
+Results are COCO results JSON, our own JSON lines (``captioner caption --json``), ``picture<TAB>caption`` lines (what
+``captioner caption`` prints), or plain text with one caption a line. References are a data set in any format of
+``READERS``, JSON lines or ``picture<TAB>caption`` lines without their pictures, or, for plain results, one or several
+text files with the references of line n in line n, several of them parted by tabs.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from captioner.data import READERS, read_dataset
+from captioner.data.karpathy import load_json
+from captioner.data.own import HEADER
+from captioner.data.records import SPLIT_NAMES, Record, read_lines
+from captioner.errors import DataError, UsageError
+
+MISSING = ("error", "skip", "empty")
+_MISREAD = re.compile("\ufffd|[ÃÂ][\u0080-\u00bf]|â€")
+"""What text looks like that was saved in one encoding and read in another."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """One system's captions by picture, None where the file has null."""
+
+    path: Path
+    captions: dict[str, str | None]
+    aligned: bool = False
+    """Plain lines without pictures' names: the keys are line numbers from 1."""
+
+
+@dataclass(frozen=True)
+class Matched:
+    """Captions and references of the same pictures, by the references' ids and in their order."""
+
+    hypotheses: dict[str, str]
+    references: dict[str, tuple[str, ...]]
+    notes: list[str] = field(default_factory=list)
+    """What a reader of the scores should know, a sentence each."""
+    facts: dict[str, str] = field(default_factory=dict)
+    """What the signature must say: how many pictures were left out or counted as empty."""
+
+
+@dataclass(frozen=True)
+class _Row:
+    where: str
+    image: str
+    caption: str | None
+    split: str = ""
+
+
+def read_results(path: Path) -> Results:
+    """The captions of a file in any of the forms above; ``DataError`` names the entry that is wrong."""
+    form = _form(path)
+    if form == "plain":
+        lines = read_lines(path)
+        return _not_empty(Results(path, {str(n): line.strip() for n, line in enumerate(lines, start=1)}, aligned=True))
+    captions: dict[str, str | None] = {}
+    for row in _rows(path, form):
+        if row.image in captions:
+            raise DataError(
+                f"{row.where}: a second caption for {row.image}; keep one a picture (or are these the references?)"
+            )
+        captions[row.image] = None if row.caption is None else row.caption.strip()
+    return _not_empty(Results(path, captions))
+
+
+def read_references(paths: Sequence[Path], data_format: str = "", aligned: bool = False) -> list[Record]:
+    """The pictures that have references, of all splits; ``aligned``: those of plain results, by line number."""
+    if not paths:
+        raise UsageError("no references; name them with --references")
+    if aligned and not data_format:
+        return _read_aligned(paths)
+    if len(paths) > 1:
+        raise UsageError(
+            f"several reference files ({', '.join(path.name for path in paths)}) go with plain results, "
+            "one caption a line; give one file or folder"
+        )
+    if aligned:
+        raise UsageError(
+            "results without pictures' names, one a line, go with references one a line, not with a data set; "
+            "write picture<TAB>caption lines instead"
+        )
+    [path] = paths
+    records = read_dataset(data_format, path) if data_format else _read_guessed(path)
+    found = [record for record in records if record.captions]
+    if not found:
+        raise DataError(f"{path}: no picture has a reference caption")
+    return found
+
+
+def match(results: Results, references: Sequence[Record], missing: str = "error") -> Matched:
+    """Put captions and references together; both must be of the same pictures.
+
+    A caption belongs to the picture with that id, number, file name, or file name without suffix. Where a picture has
+    no caption, or null, ``missing`` decides: ``"error"`` raises ``DataError``, ``"empty"`` counts an empty caption,
+    ``"skip"`` leaves the picture out. Captions of unknown pictures are an error too, unless ``"skip"``. A caption that
+    is an empty text is a caption; how many there are is told.
+    """
+    if missing not in MISSING:
+        raise UsageError(f"--missing {missing}: choose one of {', '.join(MISSING)}")
+    found, unknown = _assign(results, references)
+    absent = [record.image_id for record in references if found.get(record.image_id) is None]
+    _check(results, references, unknown, absent, missing)
+    notes, facts = [], {}
+    if unknown:
+        notes.append(f"{_some(unknown, len(results.captions), 'captions')} have no references and are left out")
+        facts["unknown"] = f"skip-{len(unknown)}"
+    if absent:
+        fate = "are left out" if missing == "skip" else "count as empty captions"
+        notes.append(f"{_some(absent, len(references), 'pictures')} have no caption and {fate}")
+        facts["missing"] = f"{missing}-{len(absent)}"
+    left_out = set(absent) if missing == "skip" else set()
+    kept = [record for record in references if record.image_id not in left_out]
+    hypotheses = {record.image_id: found.get(record.image_id) or "" for record in kept}
+    empty = [image for image, caption in found.items() if caption == ""]
+    if empty:
+        notes.append(f"{_some(empty, len(references), 'pictures')} have an empty caption")
+        facts["empty"] = str(len(empty))
+    notes += _doubts(results, hypotheses, kept)
+    return Matched(hypotheses, {record.image_id: record.captions for record in kept}, notes, facts)
+
+
+def _not_empty(results: Results) -> Results:
+    if not any(results.captions.values()):
+        raise DataError(f"{results.path}: holds no captions" + (" but empty ones" if results.captions else ""))
+    return results
+
+
+def _form(path: Path) -> str:
+    """json, jsonl, tsv or plain, from the suffix and what is in the file."""
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder; give the file with the captions")
+    if path.suffix in (".json", ".jsonl", ".tsv"):
+        return path.suffix[1:]
+    lines = [line for line in read_lines(path) if line.strip()]
+    if lines and path.suffix != ".txt" and lines[0].lstrip()[0] in "[{":
+        return "jsonl" if lines[0].lstrip()[0] == "{" else "json"
+    return "tsv" if lines and all("\t" in line for line in lines) else "plain"
+
+
+def _rows(path: Path, form: str) -> Iterator[_Row]:
+    readers: dict[str, Callable[[Path], Iterator[_Row]]] = {"json": _coco, "jsonl": _json_lines, "tsv": _tabbed}
+    return readers[form](path)
+
+
+def _coco(path: Path) -> Iterator[_Row]:
+    entries = load_json(path)
+    if isinstance(entries, dict) and ("annotations" in entries or "images" in entries):
+        raise DataError(f"{path}: holds references, not results; are results and references exchanged?")
+    if not isinstance(entries, list):
+        raise DataError(f'{path}: expected a list of {{"image_id": ..., "caption": ...}}')
+    for index, entry in enumerate(entries):
+        yield from _entry(f"{path}, entry {index}", entry)
+
+
+def _json_lines(path: Path) -> Iterator[_Row]:
+    for number, line in enumerate(read_lines(path), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        try:
+            entry = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{where}: not valid JSON: {error}; each line is one whole object") from error
+        yield from _entry(where, entry)
+
+
+def _entry(where: str, entry: Any) -> Iterator[_Row]:
+    """The captions of one object: ``image`` or ``image_id`` with ``caption``, or a list of ``captions``."""
+    entry = entry if isinstance(entry, dict) else {}
+    image = entry.get("image_id", entry.get("image"))
+    captions = entry["captions"] if isinstance(entry.get("captions"), list) else [entry.get("caption", 0)]
+    if (
+        not isinstance(image, int | str)
+        or isinstance(image, bool)
+        or image == ""
+        or not all(text is None or isinstance(text, str) for text in captions)
+    ):
+        raise DataError(f"{where}: needs image_id or image (a number or name) and caption (a text)")
+    for text in captions:
+        yield _Row(where, str(image), text, str(entry.get("split") or ""))
+
+
+def _tabbed(path: Path) -> Iterator[_Row]:
+    for number, line in enumerate(read_lines(path), start=1):
+        cells = [cell.strip() for cell in line.split("\t")]
+        if not line.strip() or (number == 1 and cells[0].lower() in HEADER):
+            continue
+        where = f"{path}, line {number}"
+        if len(cells) not in (2, 3) or not cells[0] or (len(cells) == 3 and cells[2].lower() not in SPLIT_NAMES):
+            raise DataError(f"{where}: expected picture<TAB>caption, perhaps with <TAB>train, val or test behind")
+        yield _Row(where, *cells)
+
+
+def _read_guessed(path: Path) -> list[Record]:
+    """References of a file without a named format, from its suffix and first keys."""
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder: say what it is with --format: {', '.join(READERS)}")
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder")
+    form = _form(path)
+    if form == "plain":
+        raise DataError(f"{path}: has no pictures' names, but the results have; give picture<TAB>caption lines")
+    if form != "json":
+        return _group(_rows(path, form))
+    content = load_json(path)
+    if isinstance(content, dict) and "annotations" in content:
+        return read_dataset("coco", path)
+    if isinstance(content, dict) and "images" in content:
+        return read_dataset("karpathy", path)
+    if isinstance(content, list) and content and isinstance(content[0], dict) and "image_id" in content[0]:
+        raise DataError(f"{path}: holds results, not references; are results and references exchanged?")
+    raise DataError(f"{path}: neither COCO annotations nor a Karpathy dataset_*.json; say what it is with --format")
+
+
+def _group(rows: Iterator[_Row]) -> list[Record]:
+    """Records of rows, in the order in which pictures first appear."""
+    captions: dict[str, list[str]] = {}
+    splits: dict[str, str] = {}
+    for row in rows:
+        held = captions.setdefault(row.image, [])
+        if row.caption and row.caption.strip():
+            held.append(row.caption.strip())
+        split = SPLIT_NAMES.get(row.split.lower(), row.split)
+        if splits.setdefault(row.image, split) != split:
+            raise DataError(f"{row.where}: {row.image} is in {split or 'no split'} here, in {splits[row.image]} above")
+    return [Record(image, None, tuple(texts), splits[image]) for image, texts in captions.items()]
+
+
+def _read_aligned(paths: Sequence[Path]) -> list[Record]:
+    """References of plain results: line n of each file, or its cells, are those of line n."""
+    tables = [_lines(path) for path in paths]
+    counts = {path.name: len(table) for path, table in zip(paths, tables, strict=True)}
+    if len(set(counts.values())) > 1:
+        listed = ", ".join(f"{name} {count}" for name, count in counts.items())
+        raise DataError(f"reference files of different numbers of lines: {listed}; line n of each must be of picture n")
+    rows = [[text for cells in line for text in cells if text] for line in zip(*tables, strict=True)]
+    return [Record(str(n), None, tuple(texts), "") for n, texts in enumerate(rows, start=1) if texts]
+
+
+def _lines(path: Path) -> list[list[str]]:
+    if path.is_dir() or path.suffix in (".json", ".jsonl"):
+        raise DataError(f"{path}: results without pictures' names, one a line, go with references one a line")
+    table = [[cell.strip() for cell in line.split("\t")] for line in read_lines(path)]
+    if table and all(len(cells) == 2 and re.fullmatch(r"\S+\.\w{3,4}(#\d)?|\d+", cells[0]) for cells in table):
+        raise DataError(f"{path}: has pictures' names, but the results have none; write picture<TAB>caption lines")
+    return table
+
+
+def _assign(results: Results, references: Sequence[Record]) -> tuple[dict[str, str | None], list[str]]:
+    """Captions by the ids of ``references``, and the keys that fit none of them."""
+    if results.aligned:
+        _check_lines(results, references)
+    known = _names(references)
+    found: dict[str, str | None] = {}
+    unknown = []
+    for key, caption in results.captions.items():
+        image = known.get(key) or known.get(PurePosixPath(key).name)
+        if image is None:
+            unknown.append(key)
+        elif image in found:
+            raise DataError(f"{results.path}: two captions are of the picture {image}; keep one")
+        else:
+            found[image] = caption
+    return found, unknown
+
+
+def _names(references: Sequence[Record]) -> dict[str, str]:
+    """Every name by which a picture may be called; names that two pictures share call neither."""
+    tiers: list[Callable[[Record], str]] = [
+        lambda record: record.image_id,
+        lambda record: "" if record.number is None else str(record.number),
+        lambda record: PurePosixPath(record.image_id).name,
+        lambda record: PurePosixPath(record.image_id).stem,
+    ]
+    known: dict[str, str] = {}
+    for tier in tiers:
+        names = Counter(tier(record) for record in references)
+        known |= {
+            name: record.image_id
+            for record in references
+            if (name := tier(record)) and names[name] == 1 and name not in known
+        }
+    return known
+
+
+def _check_lines(results: Results, references: Sequence[Record]) -> None:
+    lines, there = len(results.captions), max((int(record.image_id) for record in references), default=0)
+    if lines == there:
+        return
+    more, fewer = max(lines, there), min(lines, there)
+    hint = f", {more // fewer} times as many: one file a reference, not all of a picture in a row" if (
+        there > lines > 0 and more % fewer == 0
+    ) else ""  # fmt: skip
+    raise DataError(f"{results.path}: {lines} captions, but references for {there} lines{hint}")
+
+
+def _check(
+    results: Results, references: Sequence[Record], unknown: Sequence[str], absent: Sequence[str], missing: str
+) -> None:
+    """Raise what ``missing`` does not allow."""
+    if len(unknown) == len(results.captions):
+        raise DataError(
+            f"no result has references: results are of pictures such as {unknown[0]}, references of "
+            f"{references[0].image_id}; is it the right data set and split?"
+        )
+    if unknown and missing != "skip":
+        raise DataError(
+            f"{results.path}: {_some(unknown, len(results.captions), 'captions')} have no references; is it the "
+            "right --split? --missing skip leaves them out"
+        )
+    if absent and missing == "error":
+        null = sum(caption is None for caption in results.captions.values())
+        raise DataError(
+            f"{results.path}: {_some(absent, len(references), 'pictures')} have no caption"
+            + (f" ({null} are null)" if null else "")
+            + "; is it the right --split? --missing empty counts them as empty captions, --missing skip leaves them out"
+        )
+
+
+def _doubts(results: Results, hypotheses: dict[str, str], references: Sequence[Record]) -> list[str]:
+    """What is allowed but may well be a mistake."""
+    notes = []
+    if all(len(record.captions) == 1 for record in references):
+        notes.append("there is one reference a picture: scores are far below those with the usual five")
+    texts = [*hypotheses.values(), *(text for record in references for text in record.captions)]
+    wrong = next((text for text in texts if _MISREAD.search(text)), None)
+    if wrong is not None:
+        notes.append(f"text that was read in a wrong encoding, such as {wrong[:60]!r}; save the files as UTF-8")
+    if len(hypotheses) > 1 and len(set(hypotheses.values())) == 1:
+        notes.append(f"all captions of {results.path} are the same")
+    return notes
+
+
+def _some(names: Sequence[str], total: int, what: str) -> str:
+    return f"{len(names)} of {total} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"

@@ -1,0 +1,95 @@
+"""Captions and references as numbers: each different word and n-gram of a corpus gets one, found for all at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Tokens = Sequence[str]
+Integers = NDArray[np.int64]
+ORDER = 4
+"""Longest n-grams that are counted."""
+
+
+@dataclass(frozen=True)
+class Ngrams:
+    """The n-grams of one order: an entry for each different n-gram of each sentence, in the order of sentences."""
+
+    sentence: Integers
+    """Which sentence the entry is of, (E,), ascending."""
+    ngram: Integers
+    """Its number, (E,), from 0; ascending within a sentence."""
+    count: Integers
+    """How often it is in that sentence, (E,)."""
+    keys: Integers
+    """(G,), ascending: what each n-gram is made of, the number of its first n - 1 words times the number of different
+    words, plus that of its last word."""
+
+
+class Corpus:
+    """Captions of N pictures and their R references in all: sentences 0 to N - 1 and N to N + R - 1."""
+
+    def __init__(self, hypotheses: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> None:
+        """Tokens of a caption and of any number of references for each picture."""
+        self.hypotheses, self.references = hypotheses, references
+        sentences = [*hypotheses, *chain.from_iterable(references)]
+        self.size = len(hypotheses)
+        self.lengths: Integers = np.fromiter(map(len, sentences), np.int64, len(sentences))
+        """Tokens of each sentence, (N + R,)."""
+        self.reference_counts: Integers = np.fromiter(map(len, references), np.int64, len(references))
+        """References of each picture, (N,)."""
+        self.owners: Integers = np.concatenate(
+            [np.arange(self.size), np.repeat(np.arange(len(references)), self.reference_counts)]
+        )
+        """The picture of each sentence, (N + R,)."""
+        self.words: dict[str, int] = {}
+        numbers = self.words
+        total = int(self.lengths.sum())
+        self.tokens: Integers = np.fromiter(
+            (numbers.setdefault(word, len(numbers)) for word in chain.from_iterable(sentences)), np.int64, total
+        )
+        """The number of each word of all sentences, one after the other, (T,)."""
+        self._left: Integers = np.repeat(self.lengths.cumsum(), self.lengths) - np.arange(total)
+        """Words from each to the end of its sentence, (T,)."""
+
+    @cached_property
+    def at_blanks(self) -> Corpus:
+        """The same with tokens parted at blanks inside them: coco-caption's BLEU and CIDEr-D read tokens so, and its
+        ROUGE-L does not. The PTB tokeniser leaves a no-break space in ``22 3/4``."""
+        if not any(len(word.split()) > 1 for word in self.words):
+            return self
+        hypotheses = [" ".join(tokens).split() for tokens in self.hypotheses]
+        return Corpus(hypotheses, [[" ".join(tokens).split() for tokens in row] for row in self.references])
+
+    @cached_property
+    def ngrams(self) -> tuple[Ngrams, ...]:
+        """Those of order 1 to ``ORDER``."""
+        sentence = np.repeat(np.arange(len(self.lengths)), self.lengths)  # (T,)
+        number = np.zeros_like(self.tokens)  # (T,), of the n-gram that begins at each word: first the empty one
+        found = []
+        for order in range(1, ORDER + 1):
+            starts = np.flatnonzero(self._left >= order)
+            made_of = number[starts] * len(self.words) + self.tokens[starts + order - 1]
+            keys, numbers = np.unique(made_of, return_inverse=True)
+            number[starts] = numbers
+            distinct = max(len(keys), 1)
+            places, counts = np.unique(sentence[starts] * distinct + numbers, return_counts=True)
+            found.append(Ngrams(places // distinct, places % distinct, counts, keys))
+        return tuple(found)
+
+
+def sum_by(groups: Integers, size: int, values: NDArray[Any]) -> NDArray[np.float64]:
+    """Sums (size,) of the values (E,) of each group (E,)."""
+    return np.bincount(groups, values, size).astype(np.float64)  # integers where there is nothing to add
+
+
+def find(keys: Integers, wanted: Integers) -> tuple[Integers, NDArray[np.bool_]]:
+    """Where each of ``wanted`` (E,) is in ascending ``keys`` (G,), and whether it is there at all."""
+    places = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    return places, (keys[places] == wanted if len(keys) else np.zeros(len(wanted), bool))

@@ -1,0 +1,32 @@
+"""What captions are like as a set: how many differ, how many are new, how many words they use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import chain
+
+from captioner.metrics.corpus import Tokens
+
+
+def diversity(
+    hypotheses: Sequence[Tokens], references: Sequence[Sequence[Tokens]], training: Iterable[Tokens] = ()
+) -> dict[str, float]:
+    """``distinct``, ``novel``, ``vocabulary`` (percent), ``words`` (a number) and ``length`` (mean, in tokens).
+
+    ``distinct``: different captions among all. ``vocabulary``: how many of the references' different words occur in a
+    caption. ``words``: different words of the captions. ``novel``: captions that equal no training caption, token by
+    token; only where ``training`` captions are given. An empty caption is one like others.
+    """
+    captions = [tuple(tokens) for tokens in hypotheses]
+    known = {tuple(tokens) for tokens in training}
+    used = set(chain.from_iterable(captions))
+    wanted = set(chain.from_iterable(chain.from_iterable(references)))
+    number = max(len(captions), 1)
+    found = {"distinct": 100 * len(set(captions)) / number}
+    if known:
+        found["novel"] = 100 * sum(caption not in known for caption in captions) / number
+    return found | {
+        "vocabulary": 100 * len(used & wanted) / max(len(wanted), 1),
+        "words": len(used),
+        "length": sum(map(len, captions)) / number,
+    }

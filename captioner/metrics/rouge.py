@@ -1,0 +1,73 @@
+"""ROUGE-L (Lin 2004) as coco-caption computes it."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from captioner.metrics.base import Array
+from captioner.metrics.corpus import Corpus, Integers
+
+BETA = 1.2
+AT_ONCE = 1024  # pairs of sentences compared together
+
+
+class RougeL:
+    """F-measure of the longest common subsequence, recall weighing more (beta 1.2), averaged over pictures.
+
+    The best precision and the best recall over references are taken independently. An empty sentence counts as one
+    word, the empty one, as it does there.
+    """
+
+    names = ("ROUGE-L",)
+    settings = f"beta:{BETA:g}|version:1"
+
+    def statistics(self, corpus: Corpus) -> Array:
+        """(N, 2): the picture's score, 0 to 1, and 1."""
+        owners = corpus.owners[corpus.size :]
+        common = common_lengths(corpus, owners, np.arange(corpus.size, len(corpus.lengths)))
+        lengths = np.maximum(corpus.lengths, 1)
+        common[(corpus.lengths[owners] == 0) & (corpus.lengths[corpus.size :] == 0)] = 1
+        precision, recall = np.zeros(corpus.size), np.zeros(corpus.size)
+        np.maximum.at(precision, owners, common / lengths[owners])
+        np.maximum.at(recall, owners, common / lengths[corpus.size :])
+        below = recall + BETA**2 * precision
+        both = (1 + BETA**2) * precision * recall
+        return np.stack([np.divide(both, below, out=np.zeros_like(both), where=below > 0), np.ones(corpus.size)], 1)
+
+    def aggregate(self, sums: Array) -> dict[str, Array]:
+        return {"ROUGE-L": 100 * sums[..., 0] / sums[..., 1]}
+
+
+def common_lengths(corpus: Corpus, one: Integers, other: Integers) -> Integers:
+    """Length of the longest common subsequence of each pair of sentences, given by their numbers (P,), (P,).
+
+    The table of the dynamic programme is filled for many pairs at once, a row for each word of ``other``. Within a row
+    "the best so far" is a running maximum: neighbours of the table differ by at most 1.
+    """
+    found = np.zeros(len(one), np.int64)
+    order = np.lexsort((corpus.lengths[one], corpus.lengths[other]))  # like lengths together: little is padding
+    for first in range(0, len(order), AT_ONCE):
+        some = order[first : first + AT_ONCE]
+        found[some] = _common(_padded(corpus, one[some], -1), _padded(corpus, other[some], -2))
+    return found
+
+
+def _common(one: NDArray[np.int32], other: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Of sentences (L, P) and (M, P) with different padding: (P,)."""
+    best = np.zeros((len(one) + 1, one.shape[1]), np.int32)
+    for word in other:
+        np.maximum(best[1:], best[:-1] + (one == word), out=best[1:])
+        np.maximum.accumulate(best, axis=0, out=best)
+    last: NDArray[np.int32] = best[-1]
+    return last
+
+
+def _padded(corpus: Corpus, sentences: Integers, padding: int) -> NDArray[np.int32]:
+    """Words (L, P) of the sentences (P,), the longest of which has L."""
+    lengths = corpus.lengths[sentences]
+    ends = corpus.lengths.cumsum()[sentences]
+    steps = np.arange(lengths.max(initial=0))[:, None]  # (L, 1)
+    places = np.minimum(ends - lengths + steps, max(len(corpus.tokens) - 1, 0))
+    words = corpus.tokens[places] if len(corpus.tokens) else places
+    return np.where(steps < lengths, words, padding).astype(np.int32)

@@ -1,0 +1,168 @@
+"""Whether two systems differ by more than the choice of pictures: paired bootstrap and approximate randomisation.
+
+Both follow sacreBLEU (``sacrebleu --paired-bs`` and ``--paired-ar``, version 2.6), draws and formulas included, so that
+for BLEU they give its numbers: 1,000 bootstrap resamples (Koehn 2004), 10,000 trials (Riezler and Maxwell 2005), seed
+12345 or ``SACREBLEU_SEED``, and p = (c + 1) / (n + 1). What sacreBLEU does for BLEU happens here for every score.
+
+A system may be several runs, such as seeds: its score is then the mean over them, in every resample too. So its
+interval is about the choice of pictures; ``spread`` is the standard deviation over the runs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from captioner.errors import ConfigError, DataError
+from captioner.metrics.base import Array, Scored
+
+RESAMPLES = 1000
+TRIALS = 10_000
+SEED = 12345
+AT_ONCE = 500  # resamples turned into scores together
+
+Scores = dict[str, Array]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One score of one system, in percent; p-values are against the first system, and None of itself."""
+
+    score: float
+    """Over all pictures; the mean over the system's runs."""
+    mean: float
+    """Over the bootstrap resamples."""
+    interval: float
+    """Half the width of the 95 % confidence interval, as sacreBLEU prints it: ``mean`` +- ``interval``."""
+    low: float
+    high: float
+    """The ends of that interval: the 2.5 % lowest and highest resamples lie outside."""
+    p_bootstrap: float | None = None
+    p_randomised: float | None = None
+    """None also where the systems have different numbers of runs, which cannot be exchanged."""
+    spread: float | None = None
+    """Standard deviation over the runs; None of a single run."""
+    runs: int = 1
+
+
+def compare_systems(
+    systems: Mapping[str, Scored | Sequence[Scored]],
+    *,
+    resamples: int = RESAMPLES,
+    trials: int = TRIALS,
+    seed: int | None = -1,
+) -> dict[str, dict[str, Estimate]]:
+    """Each score of each system with its interval and p-values against the first system: ``found[system][score]``.
+
+    All must be scored on the same pictures and references by the same metrics, else ``DataError``. ``trials=0`` leaves
+    approximate randomisation out. ``seed``: -1 for sacreBLEU's, None for another one at each call.
+    """
+    groups = {name: [runs] if isinstance(runs, Scored) else list(runs) for name, runs in systems.items()}
+    _check(groups)
+    seed = default_seed() if seed == -1 else seed
+    base, *others = groups
+    size = len(groups[base][0].images)
+    drawn = _resample(groups, size, resamples, seed)
+    exchanged = {}
+    if trials:
+        flips = np.random.default_rng(seed).integers(2, size=(trials, size), dtype=bool)
+        exchanged = {name: _exchange(groups[base], groups[name], flips) for name in others}
+    found: dict[str, dict[str, Estimate]] = {}
+    for name, runs in groups.items():
+        found[name] = {}
+        for score in runs[0].scores:
+            values = [run[score].value for run in runs]
+            gap = abs(found[base][score].score - float(np.mean(values))) if name != base else 0.0
+            randomised = exchanged.get(name)
+            found[name][score] = Estimate(
+                float(np.mean(values)),
+                *estimate_interval(drawn[name][score]),
+                p_bootstrap=None if name == base else _bootstrap_p(drawn[base][score], drawn[name][score], gap),
+                p_randomised=None if randomised is None else p_value(randomised[score], gap),
+                spread=float(np.std(values, ddof=1)) if len(values) > 1 else None,
+                runs=len(values),
+            )
+    return found
+
+
+def estimate_interval(scores: Array) -> tuple[float, float, float, float]:
+    """Mean, half the width, and both ends of the 95 % interval of resampled scores (W,)."""
+    ordered = np.sort(scores)
+    outside = len(ordered) // 40
+    low, high = float(ordered[outside]), float(ordered[len(ordered) - outside - 1])
+    return float(ordered.mean()), (high - low) / 2, low, high
+
+
+def p_value(differences: Array, observed: float) -> float:
+    """How often chance alone gives a difference above the one observed: (c + 1) / (n + 1)."""
+    return float((np.sum(differences > observed) + 1) / (len(differences) + 1))
+
+
+def default_seed() -> int | None:
+    """``SACREBLEU_SEED``, 12345 by default; None, which is another one each time, where it is "none"."""
+    text = os.environ.get("SACREBLEU_SEED", str(SEED)).lower()
+    if text == "none":
+        return None
+    if not text.isdecimal():
+        raise ConfigError(f"SACREBLEU_SEED={text}: must be a number from 0 on, or none")
+    return int(text)
+
+
+def _check(groups: Mapping[str, Sequence[Scored]]) -> None:
+    if not groups or not all(groups.values()):
+        raise DataError("there is no system to compare; give captions of at least one for each")
+    (first, *_), *_ = groups.values()
+    for name, runs in groups.items():
+        for run in runs:
+            if run.images != first.images or run.facts != first.facts or [*run.scores] != [*first.scores]:
+                raise DataError(f"{name} was scored on other pictures, references or metrics than {next(iter(groups))}")
+
+
+def _resample(groups: Mapping[str, Sequence[Scored]], size: int, number: int, seed: int | None) -> dict[str, Scores]:
+    """The scores (number,) of each system in bootstrap resamples, the same pictures for all."""
+    rows = np.random.default_rng(seed).choice(size, size=(number, size), replace=True)
+    parts: dict[str, list[Scores]] = {name: [] for name in groups}
+    for some in _pieces(number):
+        weights = np.stack([np.bincount(row, minlength=size) for row in rows[some]]).astype(np.float64)
+        for name, runs in groups.items():
+            parts[name].append(_mean([run.weighed(weights) for run in runs]))
+    return {name: _join(pieces) for name, pieces in parts.items()}
+
+
+def _bootstrap_p(base: Array, other: Array, gap: float) -> float:
+    differences = np.abs(other - base)
+    return p_value(differences - differences.mean(), gap)
+
+
+def _exchange(base: Sequence[Scored], other: Sequence[Scored], flips: NDArray[np.bool_]) -> Scores | None:
+    """The absolute differences (T,) of each score when the pictures in ``flips`` (T, N) change sides, run by run."""
+    if len(base) != len(other):
+        return None
+    parts: list[Scores] = []
+    for some in _pieces(len(flips)):
+        kept = flips[some].astype(np.float64)
+        sides: list[list[Scores]] = [[], []]
+        for one, two in zip(base, other, strict=True):
+            pairs = list(zip(one.statistics, two.statistics, strict=True))
+            moved = [kept @ (a - b) for a, b in pairs]
+            sides[0].append(one.aggregate([b.sum(0) + m for (_, b), m in zip(pairs, moved, strict=True)]))
+            sides[1].append(one.aggregate([a.sum(0) - m for (a, _), m in zip(pairs, moved, strict=True)]))
+        left, right = map(_mean, sides)
+        parts.append({name: np.abs(left[name] - right[name]) for name in left})
+    return _join(parts)
+
+
+def _pieces(number: int) -> Iterator[slice]:
+    return (slice(first, first + AT_ONCE) for first in range(0, number, AT_ONCE))
+
+
+def _mean(runs: Sequence[Scores]) -> Scores:
+    return {name: np.mean([run[name] for run in runs], 0) for name in runs[0]}
+
+
+def _join(pieces: Sequence[Scores]) -> Scores:
+    return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
