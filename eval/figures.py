@@ -1,0 +1,125 @@
+"""The figures of a report, as SVG text that goes into a page as it is."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from captioner.metrics.significance import Estimate
+from captioner.optional import require
+
+INK, SOFT, LINE, ACCENT, OTHER = "#1c2126", "#5d6873", "#d9dee3", "#2b6ca3", "#a9b4bf"
+COLOURS = ("#2b6ca3", "#d0743c", "#4d8f5b", "#8a6bb0", "#b8484f", "#7a6a58", "#3f9aa6", "#c0a02c")
+MARKERS = "osD^vP*X"
+WIDTH = 8.2  # inches
+STYLE = {
+    "svg.fonttype": "none",  # text stays text: small, searchable, in the page's own letters
+    "svg.hashsalt": "captioner",  # the same figure is the same file
+    "font.family": "sans-serif",
+    "font.sans-serif": ["system-ui", "Liberation Sans", "Arial", "DejaVu Sans"],
+    "font.size": 9.5,
+    "text.color": INK,
+    "axes.edgecolor": LINE,
+    "axes.labelcolor": SOFT,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": LINE,
+    "grid.linewidth": 0.7,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+    "legend.frameon": False,
+}
+
+
+def bars(found: Mapping[str, Mapping[str, Estimate]], metrics: Sequence[str]) -> str:
+    """A bar for each system, one panel a metric, with the 95 % interval; the first system is drawn grey."""
+    names = list(found)
+    with _style():
+        figure = _figure(WIDTH, 0.75 + 0.34 * len(names))
+        for panel, metric in zip(figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0], metrics, strict=True):
+            estimates = [found[name][metric] for name in names]
+            colours = [OTHER, *[ACCENT] * (len(names) - 1)]
+            panel.barh(names, [e.score for e in estimates], height=0.62, color=colours)
+            ends = [[e.score - e.low for e in estimates], [e.high - e.score for e in estimates]]
+            panel.errorbar(
+                [e.score for e in estimates],
+                names,
+                xerr=_positive(ends),
+                fmt="none",
+                ecolor=INK,
+                elinewidth=1.1,
+                capsize=2.5,
+            )
+            panel.set_title(metric)
+            panel.grid(False, axis="y")
+            panel.tick_params(length=0)
+            panel.set_xlim(left=0)
+        panel.invert_yaxis()
+        figure.get_layout_engine().set(wspace=0.06)
+        return _svg(figure)
+
+
+def lengths(bins: Sequence[tuple[str, int]], scores: Mapping[str, Sequence[float]], metric: str) -> str:
+    """A line for each system over bins of pictures, (label, number of pictures)."""
+    with _style():
+        figure = _figure(WIDTH, 3.6)
+        panel = figure.add_subplot()
+        for (name, values), colour, marker in zip(scores.items(), _cycle(COLOURS), _cycle(MARKERS), strict=False):
+            panel.plot(range(len(bins)), values, marker=marker, color=colour, label=name, markersize=5, linewidth=1.6)
+        panel.set_xticks(range(len(bins)), [f"{label}\n{count} pictures" for label, count in bins])
+        panel.set_ylabel(metric)
+        panel.set_xlabel("mean length of the references, in words")
+        panel.set_ylim(bottom=0)
+        panel.tick_params(length=0)
+        figure.legend(loc="outside right upper", fontsize=8.5)
+        return _svg(figure)
+
+
+def curves(logs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -> str:
+    """Dev loss and dev CIDEr-D over the epochs of each system's runs; runs of one system share its colour."""
+    panels = (("dev_loss", "dev loss (nats a word)", 1.0), ("cider", "dev CIDEr-D (%)", 100.0))
+    with _style():
+        figure = _figure(WIDTH, 3.4)
+        for panel, (key, title, scale) in zip(figure.subplots(1, 2), panels, strict=True):
+            for (name, runs), colour, marker in zip(logs.items(), _cycle(COLOURS), _cycle(MARKERS), strict=False):
+                for number, epochs in enumerate(runs):
+                    points = [(epoch["epoch"], epoch[key] * scale) for epoch in epochs if key in epoch]
+                    label = name if number == 0 and key == "cider" else None
+                    if points:
+                        panel.plot(*zip(*points, strict=True), marker=marker, color=colour, markersize=3.5, label=label)
+            panel.set_title(title)
+            panel.set_xlabel("epoch")
+            panel.xaxis.get_major_locator().set_params(integer=True)
+            panel.tick_params(length=0)
+        figure.legend(loc="outside right upper", fontsize=8.5)
+        return _svg(figure)
+
+
+def _style() -> Any:
+    return require("matplotlib", extra="plots").rc_context(STYLE)
+
+
+def _figure(width: float, height: float) -> Any:
+    return require("matplotlib.figure", extra="plots").Figure(figsize=(width, height), layout="constrained")
+
+
+def _svg(figure: Any) -> str:
+    stream = io.StringIO()
+    figure.savefig(stream, format="svg", metadata={"Date": None}, transparent=True)
+    text = stream.getvalue()
+    return text[text.index("<svg") :]
+
+
+def _positive(ends: Sequence[Sequence[float]]) -> list[list[float]]:
+    """The score itself may lie outside the interval of its resamples."""
+    return [[max(value, 0.0) for value in side] for side in ends]
+
+
+def _cycle(values: Sequence[str]) -> list[str]:
+    return list(values) * 20

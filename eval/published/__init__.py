@@ -1,0 +1,107 @@
+"""What papers print, one YAML file a data set, and why a number of theirs may not be held against one of ours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from captioner.errors import UsageError
+
+FOLDER = Path(__file__).parent
+NAMES = tuple(sorted(path.stem for path in FOLDER.glob("*.yaml")))
+"""Data sets with published tables: the files beside this one."""
+PERCENT = {"percent": 1.0, "fraction": 100.0}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One system of a table; ``values`` by metric, in percent whatever the paper prints, None where it does not say."""
+
+    system: str
+    values: dict[str, float | None]
+    cnn: str = ""
+    input: str = ""
+    """What a video describer is fed."""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of a paper, or that part of one which shares all that is said here."""
+
+    task: str
+    """captions, caption to image, image to caption, video description or activity recognition."""
+    paper: str
+    table: str
+    """Its number; empty where it was not checked."""
+    source: str
+    """Address of the paper."""
+    split: str
+    """In the paper's words."""
+    part: str
+    """That split as we call it: train, val or test."""
+    images: int | None
+    """How many pictures it has; None where it was not checked."""
+    references: int | None
+    """Sentences a picture; None where that means nothing or is not known."""
+    scorer: str
+    """coco-caption, recall, accuracy, or unknown where the paper does not say which program counted."""
+    rows: tuple[Row, ...]
+    note: str = ""
+
+    @property
+    def citation(self) -> str:
+        return f"{self.paper}, {self.table}" if self.table else self.paper
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What our own scores were made of."""
+
+    split: str
+    """train, val or test."""
+    images: int
+    tokenizer: str
+    references: str
+    """Sentences a picture as a signature says it: ``5``, or ``5-7``."""
+    backbones: str
+    """Keys of the networks whose features were used."""
+
+
+@cache
+def read_tables(name: str, task: str = "captions") -> tuple[Table, ...]:
+    """The tables about ``task`` of the data set ``name``, one of ``NAMES``; else ``UsageError``."""
+    if name not in NAMES:
+        raise UsageError(f"no published tables of {name!r}; there are: {', '.join(NAMES)}")
+    entries = yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))["tables"]
+    return tuple(_table(dict(entry)) for entry in entries if entry["task"] == task)
+
+
+def differences(table: Table, row: Row, ours: Setting) -> list[str]:
+    """Reasons why ``row`` may not be held against scores of ours; none where nothing that is known differs."""
+    reasons = []
+    if table.scorer == "unknown":
+        reasons.append("scorer and tokeniser not stated")
+    elif table.scorer == "coco-caption" and ours.tokenizer != "ptb":
+        reasons.append(f"tokeniser: coco-caption's there, {ours.tokenizer} here")
+    if table.part != ours.split or table.images != ours.images:
+        here = f"{ours.split}, {ours.images:,} images"
+        reasons.append(f"split: {table.split}{'' if table.images else ' (number not stated)'} there, {here} here")
+    if table.references is not None and str(table.references) not in ours.references.split("-"):
+        reasons.append(f"references: {table.references} there, {ours.references} here")
+    if row.cnn and row.cnn.lower() not in ours.backbones.lower():
+        reasons.append(f"CNN: {row.cnn} there, {ours.backbones or 'unknown'} here")
+    return reasons
+
+
+def _table(entry: dict[str, Any]) -> Table:
+    unit, metrics = PERCENT[entry.pop("unit")], entry.pop("metrics")
+    rows = []
+    for row in entry.pop("rows"):
+        values = dict(zip(metrics, row.pop("values"), strict=True))
+        rows.append(Row(values={k: None if v is None else round(v * unit, 6) for k, v in values.items()}, **row))
+    return Table(rows=tuple(rows), **entry)

@@ -1,0 +1,268 @@
+"""The sections of a report, each a function from what was judged to blocks of a page."""
+
+from __future__ import annotations
+
+import io
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from captioner.data.images import open_image
+from captioner.data.records import Record
+from captioner.provenance import provenance
+from eval import figures
+from eval.judge import CERTAIN, Judged, Side, by_length, describe
+from eval.page import Block, Card, Cards, Code, Figure, Heading, Table, Text
+from eval.published import Setting, differences, read_tables
+from eval.systems import Run
+
+SHOWN = ("BLEU-4", "CIDEr-D")
+"""Scores with a panel of their own."""
+MARKS = f"▲ better, ▼ worse than the baseline with p < {CERTAIN:g}"
+TESTED = (
+    "Intervals: 95 %, 1,000 bootstrap resamples of the pictures. p-values: approximate randomisation, 10,000 trials; "
+    "paired bootstrap where systems have different numbers of runs; not corrected for the number of comparisons. "
+    "They are about the choice of pictures, not about training with another seed."
+)
+
+
+def summary(judged: Judged) -> list[Block]:
+    """One sentence that says who is best and by how much."""
+    side, best, base = judged.main, judged.best, judged.main.baseline
+    metric = "CIDEr-D" if "CIDEr-D" in side.metrics else side.metrics[-1]
+    one = side.estimates[best][metric]
+    text = f"Best by {metric}: {best} with {one.score:.1f} (95 % interval {one.low:.1f} to {one.high:.1f})"
+    if best != base:
+        gap = one.score - side.estimates[base][metric].score
+        text += f", {gap:.1f} above {base} ({_p(side.p(best, metric))})"
+    count = len(judged.records)
+    return [Text(f"{text}. {count:,} pictures. All scores are percentages; CIDEr-D may exceed 100.")]
+
+
+def results(judged: Judged) -> list[Block]:
+    """The table of all scores."""
+    side = judged.main
+    several = any(len(runs) > 1 for runs in judged.systems.values())
+    notes = [
+        f"Baseline: {side.baseline}. {MARKS}.",
+        "± is the standard deviation over runs." if several else "",
+        TESTED,
+    ]
+    strong = frozenset({list(side.estimates).index(judged.best)})
+    return [
+        Heading("Scores"),
+        _scores(side, {name: _runs(runs) for name, runs in judged.systems.items()}, strong),
+        Text(" ".join(filter(None, notes)), note=True),
+    ]
+
+
+def gaps(side: Side) -> list[Block]:
+    """Differences from the baseline with their p-values."""
+    rows = []
+    for name in list(side.estimates)[1:]:
+        cells = [name]
+        for metric in side.metrics:
+            gap = side.estimates[name][metric].score - side.estimates[side.baseline][metric].score
+            cells.append(f"{gap:+.1f}".replace("-", "−") + f"\n{_p(side.p(name, metric))}")
+        rows.append(cells)
+    return [Heading(f"Differences from {side.baseline}", 3), Table(["system", *side.metrics], rows)] if rows else []
+
+
+def charts(judged: Judged) -> list[Block]:
+    metrics = [name for name in SHOWN if name in judged.main.metrics] or judged.main.metrics[:1]
+    svg = figures.bars(judged.main.estimates, metrics)
+    return [Figure("scores", svg, "Scores with 95 % intervals over the choice of pictures; the baseline is grey.")]
+
+
+def people(judged: Judged) -> list[Block]:
+    """People and systems on one reference less, so that both are held against the same sentences."""
+    if judged.people is None:
+        return []
+    side = judged.people
+    turns = len(side.scored[side.baseline])
+    note = (
+        f"Each of {turns} people's captions in turn is scored against the others, and so is each system; means over "
+        f"the turns. These are fewer references than above: do not compare the two tables. "
+        f"{MARKS.replace('the baseline', 'people')}."
+    )
+    return [Heading("Beside people"), _scores(side, {}, frozenset({0})), Text(note, note=True), *gaps(side)]
+
+
+def lengths(judged: Judged) -> list[Block]:
+    metric = "BLEU-4" if "BLEU-4" in judged.main.metrics else judged.main.metrics[0]
+    bins, scores = by_length(judged, metric)
+    rows = [[name, *(f"{value:.1f}" for value in values)] for name, values in scores.items()]
+    return [
+        Heading(f"{metric} by length"),
+        Figure("lengths", figures.lengths(bins, scores, metric), f"{metric} over pictures of like reference length."),
+        Table(["words a reference", *(label for label, _ in bins)], rows),
+    ]
+
+
+def curves(judged: Judged) -> list[Block]:
+    """How the runs learned, for those whose folder holds a log."""
+    logs = {name: [run.log for run in runs if run.log] for name, runs in judged.systems.items()}
+    logs = {name: runs for name, runs in logs.items() if runs}
+    if not logs:
+        return []
+    note = (
+        "Scores on dev during training, by the search that training uses for it, which may be a narrower one than here."
+    )
+    return [Heading("Learning curves"), Figure("curves", figures.curves(logs), note)]
+
+
+def style(judged: Judged, training: Sequence[Record]) -> list[Block]:
+    """What the captions are like as a set."""
+    found = describe(judged, training)
+    columns = {
+        "distinct": "different captions (%)",
+        "novel": "not in training (%)",
+        "vocabulary": "of the references' words (%)",
+        "words": "different words",
+        "length": "words a caption",
+    }
+    keys = [key for key in columns if key in next(iter(found.values()))]
+    rows = [[name, *(f"{facts[key]:.{0 if key == 'words' else 1}f}" for key in keys)] for name, facts in found.items()]
+    return [Heading("What the captions are like"), Table(["system", *(columns[key] for key in keys)], rows)]
+
+
+def examples(judged: Judged, number: int, pictures: Mapping[str, Path] | None) -> list[Block]:
+    """Best, median and worst pictures of the best system by the score of each picture, with ``pictures`` by id."""
+    if not number:
+        return []
+    name = judged.best
+    run, scored = judged.systems[name][0], judged.main.scored[name][0]
+    metric = "CIDEr-D" if "CIDEr-D" in judged.main.metrics else judged.main.metrics[-1]
+    scores = scored.of_pictures()[metric]
+    order = np.argsort(-scores, kind="stable")
+    middle = max((len(order) - number) // 2, 0)
+    groups = {"best": order[:number], "median": order[middle : middle + number], "worst": order[::-1][:number]}
+    label = f" ({run.label})" if run.label else ""
+    blocks: list[Block] = [Heading(f"Best, median and worst captions of {name}{label} by {metric}")]
+    for title, places in groups.items():
+        blocks.append(Heading(title.capitalize(), 3))
+        chosen = [
+            (judged.records[place], f"{metric} {scores[place]:.1f}", _said(judged, name, place)) for place in places
+        ]
+        if pictures is None:
+            header = ["picture", metric, "who says what"]
+            blocks.append(Table(header, [_example_row(*one) for one in chosen], words=1))
+        else:
+            cards = [
+                Card(_thumbnail(pictures.get(record.image_id)), top, lines, record.image_id)
+                for record, top, lines in chosen
+            ]
+            blocks.append(Cards(cards))
+    return blocks
+
+
+def published(judged: Judged, name: str, split: str) -> list[Block]:
+    """What papers print about the same data, and why it is not comparable."""
+    keys = dict.fromkeys(_short(key) for runs in judged.systems.values() for run in runs for key in run.backbones)
+    facts = judged.references.facts
+    ours = Setting(split, len(judged.records), facts["tok"].split("-")[0], facts["refs"], ", ".join(keys))
+    blocks: list[Block] = [Heading("Published")]
+    tables = read_tables(name)
+    metrics = [metric for metric in judged.main.metrics if any(metric in row.values for t in tables for row in t.rows)]
+    rows = []
+    for table in tables:
+        for row in table.rows:
+            values = [row.values.get(metric) for metric in metrics]
+            cells = ["–" if value is None else f"{value:.1f}" for value in values]
+            notes = ". ".join(filter(None, [row.note, table.note]))
+            source = table.citation + (f"\n{notes}" if notes else "")
+            rows.append([row.system, *cells, source, "; ".join(differences(table, row, ours)) or "nothing known"])
+    header = ["system", *metrics, "source", "differs from ours in"]
+    blocks.append(Table(header, rows, words=2))
+    blocks.append(Text("Numbers of papers, under other conditions: for orientation, not for ranking.", note=True))
+    return blocks
+
+
+def signatures(judged: Judged) -> list[Block]:
+    lines = list(judged.main.signatures)
+    if judged.people is not None:
+        lines += ["", "beside people:", *judged.people.signatures]
+    return [Heading("Signatures"), Code("\n".join(lines))]
+
+
+def reproduce(judged: Judged, arguments: Sequence[str]) -> list[Block]:
+    """The commands behind the page, and what the runs are."""
+    commands = [shlex.join(["python", "-m", "eval.report", *arguments])]
+    commands += [run.command for runs in judged.systems.values() for run in runs if run.command]
+    facts = [_origin(name, run) for name, runs in judged.systems.items() for run in runs if run.facts]
+    made = ", ".join(f"{key} {value}" for key, value in provenance().items())
+    blocks: list[Block] = [
+        Heading("To reproduce"),
+        Text("This page, and the captions of each model:"),
+        Code("\n".join(commands)),
+    ]
+    if facts:
+        blocks += [Text("What was read:"), Code("\n".join(facts))]
+    return [*blocks, Text(f"Made with {made}.", note=True)]
+
+
+def _origin(name: str, run: Run) -> str:
+    facts = [f"{key} {value[:16] if key == 'sha256' else value}" for key, value in run.facts.items()]
+    return "  ".join(filter(None, [name, run.label, *facts]))
+
+
+def _scores(side: Side, runs: Mapping[str, str], strong: frozenset[int]) -> Table:
+    several = any(runs.values())
+    rows = []
+    for name, scores in side.estimates.items():
+        cells = [f"{name}\n{runs[name]}" if runs.get(name) else name]
+        for metric, one in scores.items():
+            spread = f" ± {one.spread:.1f}" if one.spread is not None and several else ""
+            cells.append(f"{_mark(side, name, metric)}{one.score:.1f}{spread}\n[{one.low:.1f}, {one.high:.1f}]")
+        rows.append(cells)
+    return Table(["system", *side.metrics], rows, strong=strong)
+
+
+def _mark(side: Side, name: str, metric: str) -> str:
+    p = side.p(name, metric)
+    if name == side.baseline or p is None or p >= CERTAIN:
+        return ""
+    better = side.estimates[name][metric].score > side.estimates[side.baseline][metric].score
+    return "▲ " if better else "▼ "
+
+
+def _p(value: float | None) -> str:
+    return "" if value is None else "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
+
+
+def _runs(runs: Sequence[Run]) -> str:
+    """``seeds 0, 1`` from the labels of a system's runs; empty of one run that is no seed."""
+    labels = [run.label.split() for run in runs if run.label]
+    if not labels:
+        return ""
+    return f"{labels[0][0]}{'s' if len(labels) > 1 else ''} {', '.join(number for _, number in labels)}"
+
+
+def _short(backbone: str) -> str:
+    """``b4`` of ``local:records/b4.yaml``; other keys as they are."""
+    return Path(backbone).stem if backbone.startswith("local:") else backbone
+
+
+def _said(judged: Judged, name: str, place: int) -> list[tuple[str, str]]:
+    """What the system, the baseline and three people say about a picture."""
+    record = judged.records[place]
+    names = dict.fromkeys([name, judged.main.baseline])
+    lines = [(one, judged.systems[one][0].captions[record.image_id]) for one in names]
+    return [*lines, *(("" if number else "people", caption) for number, caption in enumerate(record.captions[:3]))]
+
+
+def _example_row(record: Record, top: str, lines: Sequence[tuple[str, str]]) -> list[str]:
+    return [record.image_id, top.split()[-1], " · ".join(f"{who}: {text}" if who else text for who, text in lines)]
+
+
+def _thumbnail(path: Path | None) -> bytes:
+    """A small JPEG; nothing where there is no picture."""
+    if path is None:
+        return b""
+    image = open_image(path)
+    image.thumbnail((360, 360))
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=80, optimize=True)
+    return stream.getvalue()

@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# From checkpoints to a report on a test split, baselines and people included. Given again, it goes on where it was.
+# eval_flickr8k.sh, eval_flickr30k.sh and eval_coco.sh call it with the first two words filled in:
+#   scripts/eval_dataset.sh TITLE FORMAT DATA STORES RUN...
+# DATA is the data set's folder, STORES the feature stores (commas between) in which nearest neighbours are looked for,
+# RUN a training run's folder or a file of captions; the first is what the others are held against. The report is
+# reports/title/index.html. More for `python -m eval.report` goes into REPORT: REPORT="--no-repeat 2 --baseline 2u".
+set -euo pipefail
+[ $# -ge 5 ] || { sed -n '2,7s/^# *//p' "$0" >&2; exit 2; }
+title=$1 format=$2 data=$3 stores=${4//,/ }; shift 4
+name=${title,,}
+out=reports/$name
+mkdir -p "$out/baselines"
+
+baseline() {  # FILE BASELINE [OPTION...]: made once
+    local file=$out/baselines/$1.json; shift
+    [ -e "$file" ] || [ -e "${file%.json}-caption1.json" ] ||
+        python -m eval.baselines "$@" --data "$data" --format "$format" --split test -o "$file"
+}
+
+# shellcheck disable=SC2086  # several stores are several words
+{
+    baseline 30-nn neighbour -k 30 --features $stores
+    baseline 1-nn neighbour --features $stores
+    baseline 1-nn-mean neighbour --each --features $stores
+}
+baseline typical typical
+baseline ngram ngram
+baseline human human
+
+# shellcheck disable=SC2086
+python -m eval.report "$@" "$out"/baselines/{30-nn,1-nn,1-nn-mean-caption?,typical,ngram,human-caption?}.json \
+    --root "$data" --format "$format" --split test --published "$name" --title "$title" --images -o "$out" ${REPORT-} \
+    > "$out/table.md"
+cat "$out/table.md"
