@@ -13,29 +13,48 @@ from torch.nn import functional
 from captioner.config import choose
 from captioner.models.wirings import Wiring
 
+State = tuple[Tensor, ...]
+"""Hidden state, (N, H) each: one tensor a layer, or h and c of each layer for LSTMs; rows are sequences."""
+
 
 @dataclass(frozen=True)
 class Cell:
-    """A kind of recurrent cell: the same mathematics over a sequence and over one step."""
+    """A kind of recurrent cell: the same mathematics over a sequence, over one step, and in parts."""
 
     module: Callable[[int, int], nn.RNNBase]
     """Fused layer, from input size and units."""
     step: Callable[..., Any]
     """Input, state and the layer's four weights to the next state; several tensors of state come and go as a tuple."""
+    gate: Callable[[Tensor, Tensor, State], State]
+    """Products of the input and of the state with their weights, (N, gates * H) each, and a layer's state to the next.
+    The second product may be overwritten."""
     gates: int = 1
     """Blocks of rows in a weight matrix."""
     states: int = 1
     """Tensors of state in a layer; the first is its output."""
 
 
-CELLS = {
-    "lstm": Cell(nn.LSTM, torch.lstm_cell, gates=4, states=2),
-    "gru": Cell(nn.GRU, torch.gru_cell, gates=3),
-    "rnn": Cell(nn.RNN, torch.rnn_tanh_cell),
-}
+def _lstm(inputs: Tensor, recurrent: Tensor, state: State) -> State:
+    i, f, g, o = recurrent.add_(inputs).chunk(4, -1)
+    cell = (f.sigmoid_() * state[1]).addcmul_(i.sigmoid_(), g.tanh_())
+    return o.sigmoid_() * cell.tanh(), cell
 
-State = tuple[Tensor, ...]
-"""Hidden state, (N, H) each: one tensor a layer, or h and c of each layer for LSTMs; rows are sequences."""
+
+def _gru(inputs: Tensor, recurrent: Tensor, state: State) -> State:
+    (reset, update, new), (from_reset, from_update, from_new) = inputs.chunk(3, -1), recurrent.chunk(3, -1)
+    candidate = torch.addcmul(new, (reset + from_reset).sigmoid_(), from_new).tanh_()
+    return (torch.lerp(candidate, state[0], (update + from_update).sigmoid_()),)
+
+
+def _rnn(inputs: Tensor, recurrent: Tensor, state: State) -> State:
+    return (recurrent.add_(inputs).tanh_(),)
+
+
+CELLS = {
+    "lstm": Cell(nn.LSTM, torch.lstm_cell, _lstm, gates=4, states=2),
+    "gru": Cell(nn.GRU, torch.gru_cell, _gru, gates=3),
+    "rnn": Cell(nn.RNN, torch.rnn_tanh_cell, _rnn),
+}
 
 
 class RecurrentStack(nn.Module):
@@ -65,16 +84,16 @@ class RecurrentStack(nn.Module):
         self.skips = tuple(residual and inputs == ("below",) for inputs in wiring)
         self.layers = nn.ModuleList(self.kind.module(sum(sizes[name] for name in inputs), hidden) for inputs in wiring)
 
-    def forward(self, words: Tensor, image: Tensor) -> Tensor:
-        """Words (T, B, E) and image (B, I) to the top layer's output (T, B, H), from zero states."""
+    def forward(self, words: Tensor, image: Tensor, state: State = ()) -> Tensor:
+        """Words (T, B, E), image (B, I) and state (zeros by default) to the top layer's output (T, B, H)."""
         # Concatenating at every step is the fast way: the input products of all steps are one matrix product, while
         # adding a per-sequence term to the gates instead would leave the fused kernel.
         sources = {"word": words, "image": image.expand(words.shape[0], -1, -1)}  # (B, I) -> (T, B, I)
-        for layer, inputs, skip in zip(self.layers, self.wiring, self.skips, strict=True):
+        for index, (layer, inputs, skip) in enumerate(zip(self.layers, self.wiring, self.skips, strict=True)):
             below = sources.get("below")
             if below is not None:  # words and images come with their own dropout
                 sources["below"] = drop(below, self.dropout, self.training)
-            output, _ = layer(_join([sources[name] for name in inputs]))
+            output, _ = layer(_join([sources[name] for name in inputs]), self._before(index, state))
             sources["below"] = output + below if skip and below is not None else output
         return sources["below"]
 
@@ -88,11 +107,20 @@ class RecurrentStack(nn.Module):
         following: list[Tensor] = []
         for index, (inputs, skip) in enumerate(zip(self.wiring, self.skips, strict=True)):
             below = sources.get("below")
-            before = state[self.kind.states * index : self.kind.states * (index + 1)]
+            before = self._of_layer(index, state)
             after = self._step_layer(index, _join([sources[name] for name in inputs]), before)
             following.extend(after)
             sources["below"] = after[0] + below if skip and below is not None else after[0]
         return sources["below"], tuple(following)
+
+    def _of_layer(self, index: int, state: State) -> State:
+        """One layer's part of a state."""
+        return state[self.kind.states * index : self.kind.states * (index + 1)]
+
+    def _before(self, index: int, state: State) -> Any:
+        """One layer's part of a state as its fused module wants it, None being zeros."""
+        parts = [part.unsqueeze(0) for part in self._of_layer(index, state)]  # (B, H) -> (1, B, H)
+        return None if not parts else tuple(parts) if len(parts) > 1 else parts[0]
 
     def _step_layer(self, index: int, x: Tensor, before: State) -> State:
         """Input (N, ...) and state of one layer to its next state; the first tensor of it is the output."""

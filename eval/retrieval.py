@@ -1,0 +1,259 @@
+"""Find the image that a caption was written for, and the caption of an image, by a captioner's likelihood.
+
+    python -m eval.retrieval runs/flickr8k-2f-seed0
+    python -m eval.retrieval runs/flickr8k-2f-seed0 --captions all --key likelihood
+
+Scores log p(caption | image) of every caption of the split with every image of it, from the feature stores that the run
+was trained on (`--features` overrides them), and prints R@1, R@5, R@10 and the median rank in both directions beside
+nearest-neighbour retrieval and chance. The scores are kept beside the run in blocks: a killed run goes on where it was,
+and another key costs nothing. The expected time is printed once a block has been measured.
+
+The key `normalised` is log p(caption | image) minus the log of the mean of p(caption | image) over all images, as in
+Donahue et al. 2015; `likelihood` leaves that out. Captions are found by it for each image, and images for each caption.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from rich.console import Console
+from rich.progress import Progress
+
+from captioner.data import read_dataset
+from captioner.data.records import SPLITS, Record, of_split
+from captioner.errors import CheckpointError, FeatureStoreError, exit_status
+from captioner.features.store import FeatureStore
+from captioner.files import atomic_path
+from captioner.metrics.retrieval import AT, retrieval_scores
+from captioner.models.likelihood import PRECISIONS, log_likelihoods, prefix_tree
+from captioner.pipeline import Captioner, load
+from captioner.text.tokenize import tokenize
+from eval.consensus import Agreement
+
+VERSION = "1"
+"""Of the scores' computation: blocks of another are not gone on with."""
+BLOCK = 50
+"""Captions that are scored with all images at a time, and then kept."""
+KEYS = ("normalised", "likelihood")
+DIRECTIONS = ("caption to image", "image to caption")
+Directions = tuple[dict[str, float], dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Collection:
+    """N pictures and the captions, M in all, that each is to be found by and to find."""
+
+    ids: Sequence[str]
+    captions: Sequence[Sequence[str]]
+
+    @classmethod
+    def of(cls, records: Sequence[Record], which: str = "all") -> Collection:
+        """The first caption of each picture (``which`` one), or all of them; pictures without one are left out."""
+        there = [record for record in records if record.captions]
+        captions = [record.captions[:1] if which == "one" else record.captions for record in there]
+        return cls([record.image_id for record in there], captions)
+
+    @cached_property
+    def texts(self) -> list[str]:
+        """All captions, picture by picture."""
+        return [caption for captions in self.captions for caption in captions]
+
+    @cached_property
+    def owner(self) -> np.ndarray:
+        """(M,) row of the picture that each caption was written for."""
+        return np.repeat(np.arange(len(self.ids)), [len(captions) for captions in self.captions])
+
+    def scores(self, by_caption: np.ndarray, by_image: np.ndarray) -> Directions:
+        """R@k and median rank in both directions, from scores of images (M, N) and of captions (N, M)."""
+        pictures = np.arange(len(self.ids))
+        found = ranks(by_caption, self.owner, pictures), ranks(by_image, pictures, self.owner)
+        return retrieval_scores(found[0]), retrieval_scores(found[1])
+
+
+class Blocks:
+    """The matrix of log probabilities, filled in block by block in files of ``folder``."""
+
+    def __init__(self, captioner: Captioner, features: torch.Tensor, captions: Sequence[str], precision: str) -> None:
+        self.captioner = captioner
+        self.features = features
+        self.precision = precision
+        self.words = [captioner.checkpoint.vocabulary.encode(tokenize(caption)) for caption in captions]
+        order = sorted(range(len(captions)), key=self.words.__getitem__)  # captions that begin alike share their work
+        self.blocks = [order[start : start + BLOCK] for start in range(0, len(order), BLOCK)]
+
+    @property
+    def name(self) -> str:
+        """The precision, and a digest of all else that the scores depend on."""
+        facts = json.dumps([VERSION, BLOCK, self.captioner.checkpoint.digest, self.words])
+        return f"{self.precision}-{hashlib.sha256(facts.encode() + self.features.numpy().tobytes()).hexdigest()[:16]}"
+
+    def matrix(self, folder: Path) -> np.ndarray:
+        """(N, M) log probabilities in nats; blocks that are there already are read."""
+        scores = np.empty((len(self.features), len(self.words)), np.float32)
+        paths = [folder / f"{number:05}.npy" for number in range(len(self.blocks))]
+        missing = [number for number, path in enumerate(paths) if not path.exists()]
+        for number in self._timed(missing):
+            chosen = [self.words[caption] for caption in self.blocks[number]]
+            found = log_likelihoods(self.captioner.model, self.features, chosen, self.precision)
+            with atomic_path(paths[number]) as temporary, temporary.open("wb") as file:
+                np.save(file, found.numpy(force=True))
+        for block, path in zip(self.blocks, paths, strict=True):
+            scores[:, block] = np.load(path)
+        return scores
+
+    def _timed(self, missing: Sequence[int]) -> Iterator[int]:
+        """The numbers of missing blocks, telling how long they will take after the first."""
+        print(
+            f"{len(self.features):,} images x {len(self.words):,} captions: "
+            f"{len(self.blocks) - len(missing)} of {len(self.blocks)} blocks are there",
+            file=sys.stderr,
+        )
+        # A block costs as many steps as its captions have different beginnings.
+        steps = [
+            sum(len(level.words) for level in prefix_tree([self.words[c] for c in block])) for block in self.blocks
+        ]
+        console = Console(stderr=True)
+        with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+            bar = progress.add_task("scoring", total=sum(steps[number] for number in missing))
+            for place, number in enumerate(missing):
+                start = time.perf_counter()
+                yield number
+                progress.advance(bar, steps[number])
+                if place == 0:
+                    rest = sum(steps[later] for later in missing[1:]) / steps[number] * (time.perf_counter() - start)
+                    progress.console.print(f"expected: {rest / 60:.1f} minutes more", highlight=False)
+
+
+def keyed(log_probs: np.ndarray, key: str) -> np.ndarray:
+    """Log probabilities (N images, M captions) to the scores that are ranked, (N, M).
+
+    ``normalised`` subtracts from each caption's the log of its mean probability over the images. An image's rank for a
+    caption is the same with both keys: what is subtracted is the caption's alone.
+    """
+    values = log_probs.astype(np.float64)
+    if key == "likelihood":
+        return values
+    highest = values.max(0)
+    return values - (highest + np.log(np.exp(values - highest).mean(0)))
+
+
+def ranks(scores: ArrayLike, queries: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+    """Rank (Q,) of each query's best right candidate by ``scores`` (Q, C); right are those of the same picture.
+
+    1 is the first. Wrong candidates with the same score stand before it: whatever scores all alike finds nothing.
+    """
+    values = np.asarray(scores)
+    right = queries[:, None] == candidates[None, :]
+    best = np.where(right, values, -np.inf).max(1, keepdims=True)
+    return 1 + (~right & ~(values < best)).sum(1)
+
+
+def chance(right: Sequence[int], candidates: int) -> dict[str, float]:
+    """What drawing the order gives: queries have ``right`` right answers each among ``candidates``."""
+    before = np.arange(candidates)  # P(no right one in the first k) = product of (C - r - j) / (C - j) for j < k
+    wrong = np.maximum(candidates - np.asarray(right)[:, None] - before, 0) / (candidates - before)
+    within = 1 - np.cumprod(wrong, 1).mean(0)  # (C,): P(rank <= k) at k - 1
+    recalls = {f"R@{k}": 100.0 * float(within[min(k, candidates) - 1]) for k in AT}
+    return recalls | {"median rank": float(np.searchsorted(within, 0.5 - 1e-12) + 1)}
+
+
+def nearest_neighbour(stores: Sequence[FeatureStore], train: Collection, test: Collection) -> Directions:
+    """Retrieval without a model, by way of the training set.
+
+    For a caption: the training caption that is most like it (CIDEr-D, the first of equals) has a picture; images are
+    ranked by their likeness to that. For an image: the training picture that is most like it has captions; captions are
+    ranked by their mean CIDEr-D with those. Likeness of pictures is the cosine of features, its mean over stores.
+    """
+    likeness = _directions_of(stores, train.ids) @ _directions_of(stores, test.ids).T  # (train, N)
+    agreement = Agreement([[tokenize(text) for text in texts] for texts in (*train.captions, *test.captions)])
+    border = len(train.texts)
+    alike = [agreement.with_all(border + query)[:border].argmax() for query in range(len(test.texts))]
+    own = [np.flatnonzero(train.owner == row) for row in likeness.argmax(0)]
+    by_image = [np.mean([agreement.with_all(text)[border:] for text in texts], 0) for texts in own]
+    return test.scores(likeness[train.owner[alike]], np.stack(by_image))
+
+
+def retrieve(options: argparse.Namespace) -> None:
+    """Score, rank and print."""
+    captioner = load(options.run, options.device)
+    data = captioner.data_set
+    if data is None:
+        raise CheckpointError(f"{options.run} does not say what it was trained on; captioner train did not write it")
+    records = read_dataset(data.format, Path(options.root or data.root))
+    test = Collection.of(of_split(records, options.split), options.captions)
+    stores = [FeatureStore(path) for path in options.features or data.features]
+    captioner.check_stores(stores)
+    features = torch.from_numpy(np.concatenate([store.get(test.ids) for store in stores], 1))  # (N, D)
+    blocks = Blocks(captioner, features, test.texts, options.precision)
+    beside = options.run / "retrieval" if options.run.is_dir() else options.run.with_suffix(".retrieval")
+    log_probs = blocks.matrix((options.scores or beside) / f"{options.split}-{options.captions}-{blocks.name}")
+    values = keyed(log_probs, options.key)
+    rows = {f"captioner, {options.key}": test.scores(values.T, values)}
+    try:
+        rows["nearest neighbour"] = nearest_neighbour(stores, Collection.of(of_split(records, "train")), test)
+    except FeatureStoreError as error:
+        print(f"no nearest neighbours: {error}", file=sys.stderr)
+    right = [len(captions) for captions in test.captions]
+    rows["chance"] = (chance([1], len(test.ids)), chance(right, len(test.texts)))
+    facts = {
+        "run": str(options.run),
+        "split": options.split,
+        "images": len(test.ids),
+        "captions": f"{len(test.texts)} ({'the first' if options.captions == 'one' else 'all'} of each image)",
+        "key": options.key,
+        "precision": options.precision,
+        "ties": "after the others",
+        "checkpoint": captioner.checkpoint.digest[:16],
+    }
+    print(json.dumps({"scores": _by_direction(rows), **facts}, indent=1) if options.json else _table(rows, facts))
+
+
+def _directions_of(stores: Sequence[FeatureStore], ids: Sequence[str]) -> np.ndarray:
+    """(N, D): the features of each store with length 1, side by side; their products are sums of cosines."""
+    parts = [store.get(ids) for store in stores]
+    return np.concatenate([part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-12) for part in parts], 1)
+
+
+def _by_direction(rows: dict[str, Directions]) -> dict[str, dict[str, dict[str, float]]]:
+    return {name: dict(zip(DIRECTIONS, scores, strict=True)) for name, scores in rows.items()}
+
+
+def _table(rows: dict[str, Directions], facts: dict[str, object]) -> str:
+    """Markdown: recalls in percent, a line for each system and direction, and what was measured below."""
+    names = [*(f"R@{k}" for k in AT), "median rank"]
+    lines = [f"| direction | ranked by | {' | '.join(names)} |", "|---|---|" + "---:|" * len(names)]
+    for place, direction in enumerate(DIRECTIONS):
+        for system, scores in rows.items():
+            lines.append(f"| {direction} | {system} | {' | '.join(f'{scores[place][name]:.1f}' for name in names)} |")
+    return "\n".join([*lines, "", "|".join(f"{name}:{fact}" for name, fact in facts.items())])
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="a training run's folder or a checkpoint")
+    parser.add_argument("--split", default="test", choices=SPLITS)
+    parser.add_argument("--captions", default="one", choices=("one", "all"), help="the first of each image, or all")
+    parser.add_argument("--key", default="normalised", choices=KEYS)
+    parser.add_argument("--precision", default="bfloat16", choices=PRECISIONS, help="of the factors of matrix products")
+    parser.add_argument("--root", help="the data set's folder, if not where it was in training")
+    parser.add_argument("--features", nargs="+", help="feature stores, if not where they were in training")
+    parser.add_argument("--scores", type=Path, help="folder for the blocks of scores instead of RUN/retrieval")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args(arguments)
+    return exit_status(lambda: retrieve(options))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
