@@ -16,6 +16,7 @@ READERS: dict[str, str] = {
     "karpathy": "captioner.data.karpathy:read_karpathy",
     "coco": "captioner.data.coco:read_coco",
     "own": "captioner.data.own:read_own",
+    "clips": "captioner.data.clips:read_clip_records",
 }
 
 

@@ -1,0 +1,152 @@
+"""Clips of videos with sentences: what every reader gives, and our own file of them.
+
+To add a data set, write a function ``Path -> list[Clip]`` and add one line to ``CLIP_READERS``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from captioner.data.records import SPLITS, Record, read_lines
+from captioner.errors import DataError
+from captioner.files import write_text
+
+NODES = ("activity", "tool", "object", "source", "target")
+NULL = "-"
+"""The label of a node that a clip does not have."""
+OTHER = "<other>"
+"""The label that stands for all rare ones of a node."""
+FORMAT, VERSION = "captioner-clips", 1
+
+CLIP_READERS: dict[str, str] = {
+    "tacos": "captioner.data.tacos:read_tacos",
+    "tacos-json": "captioner.data.tacos:read_tacos_json",
+    "tacos-multilevel": "captioner.data.tacos:read_tacos_multilevel",
+    "clips": "captioner.data.clips:read_clip_file",
+}
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A piece of a video with the sentences that people wrote for it.
+
+    ``clip_id`` is ``VIDEO_START_END`` with the frames that the corpus names. ``start`` and ``end`` are seconds.
+    ``sentences`` are references of each other; equal ones stay, empty ones are dropped. ``split`` is train, val or
+    test, ``level`` the level of detail (detailed, short, single). ``labels`` has one label for each of ``NODES``,
+    ``NULL`` where there is none; ``None`` when the labels are not known.
+    """
+
+    clip_id: str
+    video: str
+    start: float
+    end: float
+    sentences: tuple[str, ...]
+    split: str
+    level: str = "detailed"
+    labels: tuple[str, ...] | None = None
+
+
+def read_clips(format: str, root: str | Path) -> list[Clip]:
+    """All clips of the data set at ``root``, a folder or a file; ``DataError`` for everything that is wrong with it."""
+    if format not in CLIP_READERS:
+        raise DataError(f"no clip format {format!r}; there are: {', '.join(CLIP_READERS)}")
+    module, _, function = CLIP_READERS[format].partition(":")
+    clips: list[Clip] = getattr(importlib.import_module(module), function)(Path(root))
+    return clips
+
+
+def write_clips(path: str | Path, clips: Iterable[Clip]) -> None:
+    """Write ``clips`` as JSON lines, atomically: a line that says format and version, then an object a clip."""
+    lines = [json.dumps({"format": FORMAT, "version": VERSION, "nodes": NODES})]
+    lines += [json.dumps(asdict(clip), ensure_ascii=False) for clip in clips]
+    write_text(path, "".join(f"{line}\n" for line in lines))
+
+
+def read_clip_file(path: Path) -> list[Clip]:
+    """The clips of a file that ``write_clips`` wrote, or of ``clips.jsonl`` in the folder ``path``."""
+    path = path / "clips.jsonl" if path.is_dir() else path
+    if not path.exists():
+        raise DataError(f"{path}: no such file; python -m preprocess.tacos writes one")
+    lines = read_lines(path)
+    head = load_object(lines[0], f"{path}, line 1") if lines else {}
+    if (head.get("format"), head.get("version")) != (FORMAT, VERSION):
+        raise DataError(
+            f"{path}, line 1: not a {FORMAT} file of version {VERSION}; python -m preprocess.tacos writes one"
+        )
+    clips = [
+        _clip(load_object(line, where), where)
+        for where, line in ((f"{path}, line {number}", line) for number, line in enumerate(lines[1:], start=2))
+        if line.strip()
+    ]
+    return checked(clips, path)
+
+
+def read_clip_records(path: Path) -> list[Record]:
+    """The clips of that file as what is captioned: each with its sentences, and no picture on disk."""
+    return [Record(clip.clip_id, None, clip.sentences, clip.split) for clip in read_clip_file(path)]
+
+
+def checked(clips: list[Clip], path: Path) -> list[Clip]:
+    """``clips`` unless there are none or two have one id."""
+    if not clips:
+        raise DataError(f"{path}: holds no clips")
+    seen: set[str] = set()
+    for clip in clips:
+        if clip.clip_id in seen:
+            raise DataError(f"{path}: two clips are called {clip.clip_id}; join or rename them")
+        seen.add(clip.clip_id)
+    return clips
+
+
+def load_object(text: str, where: str) -> dict[str, Any]:
+    """A JSON object; ``DataError`` names ``where``."""
+    try:
+        item = json.loads(text)
+    except json.JSONDecodeError as error:
+        line = f", line {error.lineno}" if "\n" in text else ""
+        raise DataError(f"{where}{line}: not valid JSON: {error.msg} at character {error.colno}") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where}: not valid JSON: {error}") from error
+    if not isinstance(item, dict):
+        raise DataError(f"{where}: expected a JSON object, found {type(item).__name__}")
+    return item
+
+
+def _clip(item: dict[str, Any], where: str) -> Clip:
+    """A clip from its JSON object, checked."""
+    known = {field.name for field in fields(Clip)}
+    needed = known - {"level", "labels"}
+    if not needed <= set(item) <= known:
+        wrong = sorted(set(item) - known) or sorted(needed - set(item))
+        raise DataError(
+            f"{where}: {'unknown' if wrong[0] not in known else 'no'} {wrong[0]}; a clip has {', '.join(known)}"
+        )
+    texts = ("clip_id", "video", "split", "level")
+    if not all(isinstance(item.get(name, ""), str) for name in texts) or not _texts(item["sentences"]):
+        raise DataError(f"{where}: {', '.join(texts)} are texts and sentences is a list of texts")
+    if item["split"] not in SPLITS:
+        raise DataError(f"{where}: unknown split {item['split']!r}; use {', '.join(SPLITS)}")
+    labels = item.get("labels")
+    if labels is not None and not (_texts(labels) and len(labels) == len(NODES)):
+        raise DataError(f"{where}: labels is null or a list of {len(NODES)} texts: {', '.join(NODES)}")
+    start, end = check_times(item["start"], item["end"], where)
+    parts = {"start": start, "end": end, "sentences": tuple(item["sentences"]), "labels": labels and tuple(labels)}
+    return Clip(**(item | parts))
+
+
+def check_times(start: Any, end: Any, where: str) -> tuple[float, float]:
+    """Start and end as numbers with 0 <= start <= end (seconds or frames)."""
+    if any(isinstance(value, bool) or not isinstance(value, int | float) for value in (start, end)):
+        raise DataError(f"{where}: start and end must be numbers, found {start!r} and {end!r}")
+    if not 0 <= start <= end < float("inf"):
+        raise DataError(f"{where}: the clip runs from {start} to {end}; the end must not lie before the start")
+    return float(start), float(end)
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(text, str) for text in value)
