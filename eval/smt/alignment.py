@@ -1,0 +1,75 @@
+"""Which word of a sentence stands for which word of its tuple: IBM models in both directions, made one.
+
+The models are nltk's. Its ``grow_diag_final_and`` is not used: in nltk 3.10 it looks for positions among the keys of a
+dictionary that holds "e" and "f", finds none taken, and so returns the union. Nor is its IBM model 3, which took over
+100 s for one iteration on 300 pairs where model 2 takes 30 s for ten thousand.
+
+On TACoS model 1 and the intersection, which leaves most articles unaligned, gave as good sentences as any other choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from captioner.optional import require
+
+Pair = tuple[Sequence[str], Sequence[str]]
+Alignment = frozenset[tuple[int, int]]
+"""Points (source position, target position)."""
+
+MODELS = {"ibm1": "IBMModel1", "ibm2": "IBMModel2"}
+HEURISTICS = ("intersection", "grow-diag", "grow-diag-final-and", "union")
+ITERATIONS = 5
+_NEIGHBOURS = ((-1, 0), (0, -1), (1, 0), (0, 1), (-1, -1), (-1, 1), (1, -1), (1, 1))
+
+
+def align(pairs: Sequence[Pair], model: str = "ibm1", heuristic: str = "intersection") -> list[Alignment]:
+    """The alignment of each pair of (source, target), by an IBM model learnt from all of them in both directions."""
+    forward = _directed(pairs, model)
+    backward = _directed([(target, source) for source, target in pairs], model)
+    return [
+        symmetrize(one, frozenset((source, target) for target, source in other), heuristic)
+        for one, other in zip(forward, backward, strict=True)
+    ]
+
+
+def symmetrize(forward: Alignment, backward: Alignment, heuristic: str) -> Alignment:
+    """One alignment of the two directions' (Koehn, Och and Marcu 2003; Koehn et al. 2005).
+
+    "grow-diag" begins with the points both have and adds, as long as there are any, points of either that touch one of
+    these, diagonally too, and bring in a word not yet aligned. "final-and" then adds those of either whose words are
+    both not yet aligned.
+    """
+    union = sorted(forward | backward)
+    if heuristic == "union":
+        return frozenset(union)
+    found = set(forward & backward)
+    if heuristic == "intersection":
+        return frozenset(found)
+    sources, targets = {i for i, _ in found}, {j for _, j in found}
+
+    def add(point: tuple[int, int]) -> None:
+        found.add(point)
+        sources.add(point[0])
+        targets.add(point[1])
+
+    size = -1
+    while len(found) > size:
+        size = len(found)
+        for i, j in union:
+            touches = any((i + di, j + dj) in found for di, dj in _NEIGHBOURS)
+            if (i, j) not in found and touches and (i not in sources or j not in targets):
+                add((i, j))
+    if heuristic == "grow-diag-final-and":
+        for i, j in union:
+            if i not in sources and j not in targets:
+                add((i, j))
+    return frozenset(found)
+
+
+def _directed(pairs: Sequence[Pair], model: str) -> list[Alignment]:
+    """The likeliest alignment of each pair by a model of the target given the source: a source, or none, a target."""
+    translate = require("nltk.translate", "smt")
+    corpus = [translate.AlignedSent(list(target), list(source)) for source, target in pairs]
+    getattr(translate, MODELS[model])(corpus, ITERATIONS)  # which writes its alignments into the corpus
+    return [frozenset((i, j) for j, i in one.alignment if i is not None) for one in corpus]

@@ -1,0 +1,209 @@
+"""From the words of a tuple to the likeliest sentences: phrases are put one behind the other until all is said.
+
+Stack decoding (Koehn 2004, Pharaoh) over a log-linear model (Och and Ney 2002). What ``nltk.translate.StackDecoder``
+lacks, and why this is not it: the end of the sentence in the language model, which decides where a sentence with many
+unaligned words may stop; several weighed features; merging of hypotheses that continue equally, without which a stack
+holds few different sentences; a list of the n best, which tuning needs. It is also slower (``make bench``).
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from eval.smt.language import END, LanguageModel
+from eval.smt.phrases import Option, PhraseTable
+
+Words = tuple[str, ...]
+
+FEATURES = ("phrase", "phrase inverse", "lexical", "lexical inverse", "language", "words", "phrases", "distortion")
+"""The four of ``Option``, the language model's natural log, how many words and phrases, and minus the source words
+jumped over."""
+UNKNOWN = (-10.0,) * 4  # features of a word copied because the table has nothing for it
+
+
+@dataclass(frozen=True)
+class Translation:
+    """A sentence and what speaks for it."""
+
+    words: Words
+    features: np.ndarray
+    """(8,), in the order of ``FEATURES``."""
+    score: float
+    """Their weighed sum."""
+
+
+@dataclass(eq=False)
+class _Node:
+    """Hypotheses that continue equally: the same source words are covered, and model and order see the same past."""
+
+    covered: int
+    end: int
+    state: Words
+    score: float = -np.inf
+    arcs: list[_Arc] = field(default_factory=list)
+
+
+class _Arc(NamedTuple):
+    """How a node was come to: from where, by which phrase, at what gain."""
+
+    previous: _Node
+    option: Option
+    gain: float
+    language: float
+    jump: int
+
+
+class Decoder:
+    """Phrase table, language model, and the search over both."""
+
+    def __init__(self, table: PhraseTable, language: LanguageModel, stack: int = 20, options: int = 30) -> None:
+        """``stack``: nodes kept for each number of covered words; ``options``: translations tried for each phrase.
+
+        The best node tries all options, the n-th only the first ``stack`` / n.
+        """
+        self.table = table
+        self.language = language
+        self.stack = stack
+        self.options = options
+        self._spoken: dict[tuple[Words, Words], tuple[float, Words]] = {}
+
+    def n_best(self, source: Sequence[str], weights: np.ndarray, n: int = 1) -> list[Translation]:
+        """Up to ``n`` different sentences, the best first, by ``weights`` (8,) in the order of ``FEATURES``.
+
+        A tuple's few words are expected: time and memory double with each word of ``source``.
+        """
+        search = _Search(self, tuple(source), tuple(map(float, weights)))
+        found: dict[Words, Translation] = {}
+        for arcs in itertools.islice(_paths(search.run()), 20 * n):  # a sentence has many ways to be cut into phrases
+            translation = _translation(arcs, weights)
+            found.setdefault(translation.words, translation)
+            if len(found) == n:
+                break
+        return list(found.values())
+
+    def spoken(self, state: Words, words: Words) -> tuple[float, Words]:
+        """``LanguageModel.phrase``, remembered."""
+        key = (state, words)
+        known = self._spoken.get(key)
+        if known is None:
+            known = self._spoken[key] = self.language.phrase(state, words)
+        return known
+
+
+class _Search:
+    """One source being translated."""
+
+    def __init__(self, decoder: Decoder, source: Words, weights: tuple[float, ...]) -> None:
+        self.decoder = decoder
+        self.source = source
+        self.weights = weights
+        self.options = self._options()
+        self.rest = self._rest()
+
+    def run(self) -> _Node:
+        """The node behind the end of the sentence."""
+        size = len(self.source)
+        stacks: list[dict[tuple[int, int, Words], _Node]] = [{} for _ in range(size + 1)]
+        first = _Node(0, 0, self.decoder.language.start, 0.0)
+        stacks[0][0, 0, first.state] = first
+        for stack in stacks[:-1]:
+            rank = lambda node: node.score + self.rest[node.covered]  # noqa: E731
+            for place, node in enumerate(heapq.nlargest(self.decoder.stack, stack.values(), key=rank), start=1):
+                self._expand(node, self.decoder.stack // place, stacks)
+        last = _Node((1 << size) - 1, size, ())
+        for node in stacks[-1].values():
+            log_prob = self.decoder.language.step(node.state, END)[0]
+            _join(last, _Arc(node, Option((), (0.0,) * 4), self.weights[4] * log_prob, log_prob, 0))
+        return last
+
+    def _expand(self, node: _Node, most: int, stacks: list[dict[tuple[int, int, Words], _Node]]) -> None:
+        for (a, b, mask), options in self.options.items():
+            if node.covered & mask:
+                continue
+            covered = node.covered | mask
+            jump = -abs(a - node.end)
+            stack = stacks[covered.bit_count()]
+            for option, fixed in options[:most]:
+                language, state = self.decoder.spoken(node.state, option.target)
+                gain = fixed + self.weights[4] * language + self.weights[7] * jump
+                key = covered, b, state
+                reached = stack.get(key)
+                if reached is None:
+                    reached = stack[key] = _Node(covered, b, state)
+                _join(reached, _Arc(node, option, gain, language, jump))
+
+    def _options(self) -> dict[tuple[int, int, int], list[tuple[Option, float]]]:
+        """(from, to, mask) of each source phrase with a translation: its options and their weight but for context."""
+        found = {}
+        size = len(self.source)
+        for a, b in itertools.combinations(range(size + 1), 2):
+            options = self.decoder.table.get(self.source[a:b], [])
+            if not options and b - a == 1:
+                options = [Option(tuple(self.source[a].split()), UNKNOWN)]
+            scored = [(option, self._fixed(option)) for option in options]
+            scored.sort(key=lambda one: -self._alone(*one))
+            if scored:
+                found[a, b, (1 << b) - (1 << a)] = scored[: self.decoder.options]
+        return found
+
+    def _fixed(self, option: Option) -> float:
+        known = sum(w * f for w, f in zip(self.weights, option.features, strict=False))
+        return known + self.weights[5] * len(option.target) + self.weights[6]
+
+    def _alone(self, option: Option, fixed: float) -> float:
+        """What an option will about be worth, when nothing is known of the words before it."""
+        return fixed + self.weights[4] * self.decoder.spoken((), option.target)[0]
+
+    def _rest(self) -> list[float]:
+        """For each set of covered words the best that the rest could about be worth, without order."""
+        full = (1 << len(self.source)) - 1
+        best = {mask: self._alone(*options[0]) for (_, _, mask), options in self.options.items()}
+        rest = [0.0] * (full + 1)
+        for covered in range(full - 1, -1, -1):
+            low = ~covered & (covered + 1)  # its first uncovered word must be covered by some phrase
+            rest[covered] = max(
+                worth + rest[covered | mask] for mask, worth in best.items() if mask & low and not mask & covered
+            )
+        return rest
+
+
+def _join(node: _Node, arc: _Arc) -> None:
+    node.arcs.append(arc)
+    node.score = max(node.score, arc.previous.score + arc.gain)
+
+
+def _paths(last: _Node) -> Iterator[list[_Arc]]:
+    """All ways from the start to ``last``, the best first: their arcs in order.
+
+    Best-first search backwards; what is still to come, the best score of a node, is known exactly.
+    """
+    order = itertools.count()  # of equals, the first
+    queue: list[tuple[float, int, float, _Node, Any]] = [(-last.score, next(order), 0.0, last, None)]
+    while queue:
+        _, _, behind, node, path = heapq.heappop(queue)
+        if not node.arcs:
+            arcs = []
+            while path:
+                arc, path = path
+                arcs.append(arc)
+            yield arcs
+        for arc in node.arcs:
+            gained = behind + arc.gain
+            heapq.heappush(queue, (-gained - arc.previous.score, next(order), gained, arc.previous, (arc, path)))
+
+
+def _translation(arcs: Sequence[_Arc], weights: np.ndarray) -> Translation:
+    words = tuple(word for arc in arcs for word in arc.option.target)
+    features = np.zeros(len(FEATURES))
+    for arc in arcs:
+        features[:4] += arc.option.features
+    features[4:] = (
+        sum(arc.language for arc in arcs), len(words), len(arcs) - 1, sum(arc.jump for arc in arcs)
+    )  # fmt: skip
+    return Translation(words, features, float(features @ weights))
