@@ -31,6 +31,8 @@ BENCHMARKS = {
     "training": "benchmarks.training:measure",
     "decoding": "benchmarks.decoding:measure",
     "memory": "benchmarks.memory:measure",
+    "crf": "benchmarks.crf:measure",
+    "scoring": "benchmarks.scoring:measure",
 }
 """Name to the function that returns a list of ``Measurement``."""
 RESULTS = Path(__file__).parent / "results.csv"

@@ -108,7 +108,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         backbones = tuple(BackboneSpec.from_dict(spec) for spec in contents["backbones"])
         feature_size = int(contents["feature_size"])
         facts, extra = dict(contents["provenance"]), dict(contents["extra"])
-        model = ImageCaptioner.empty(config, len(vocabulary), feature_size)
+        names = [name for spec in backbones for name in spec.names]
+        model = ImageCaptioner.empty(config, len(vocabulary), feature_size, names)
     except (CaptionerError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path}: its header is not as it should be: {type(error).__name__}: {error}") from error
     rows = tensors["decoder.embedding.weight"].shape[0] if "decoder.embedding.weight" in tensors else len(vocabulary)

@@ -41,6 +41,9 @@ class ModelConfig:
 
     wiring: str = "4f"
     """1u, 2u, 2f or 4f: a line of captioner.models.wirings, where building the model looks it up."""
+    encoder: bool = False
+    """Encoder-decoder: read the words of the labels that a one-hot feature names (potentials, FILE@max) and start from
+    the last state, instead of feeding the feature; for wiring 2e."""
     cell: str = "lstm"
     """Recurrent cell of every layer: lstm, gru or rnn, from captioner.models.stack, in the same way."""
     embedding: int = 512
@@ -66,6 +69,8 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         choose("model.init", self.init, ("orthogonal", "uniform"))
+        if self.encoder and self.normalise != "none":
+            raise ConfigError("model.encoder reads labels, not numbers: model.normalise must be none")
         choose("model.normalise", self.normalise, ("none", "dimension", "backbone", "root"))
         within("model.embedding", self.embedding, 1)
         within("model.hidden", self.hidden, 1)

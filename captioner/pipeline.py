@@ -35,7 +35,7 @@ from captioner.text.vocab import END, START
 
 if TYPE_CHECKING:  # h5py and the network are loaded when they are needed
     from captioner.backbones import Backbone
-    from captioner.features.store import FeatureStore
+    from captioner.features.potentials import Store
 
 MODELS = {"default": Path(__file__).parent / "assets" / "default.safetensors"}
 """Models that come with the package, by name."""
@@ -229,7 +229,7 @@ class Captioner:
 
     def caption_features(
         self,
-        stores: FeatureStore | Sequence[FeatureStore],
+        stores: Store | Sequence[Store],
         ids: Iterable[str] | None = None,
         *,
         batch_size: int = 64,
@@ -243,7 +243,7 @@ class Captioner:
         search = Search(**options)
         _at_least_one(batch_size)
         opened = list(stores) if isinstance(stores, Sequence) else [stores]
-        self._check_stores(opened)
+        self.check_stores(opened)
         return self._feature_results(opened, opened[0].ids if ids is None else ids, search, batch_size)
 
     def _results(self, images: Iterable[Picture | ImageError], search: Search, batch_size: int) -> Results:
@@ -281,9 +281,7 @@ class Captioner:
             else:
                 yield Result(image, next(captions))
 
-    def _feature_results(
-        self, stores: Sequence[FeatureStore], ids: Iterable[str], search: Search, batch_size: int
-    ) -> Results:
+    def _feature_results(self, stores: Sequence[Store], ids: Iterable[str], search: Search, batch_size: int) -> Results:
         names = ", ".join(str(store.path) for store in stores)
         ids = list(ids)
         held = set.intersection(*(set(store.ids) for store in stores))
@@ -317,14 +315,17 @@ class Captioner:
         words = self.checkpoint.vocabulary
         return [tuple(Caption(words.decode(h.ids), h.log_prob) for h in ranked) for ranked in found]
 
-    def _check_stores(self, stores: Sequence[FeatureStore]) -> None:
+    def check_stores(self, stores: Sequence[Store]) -> None:
+        """Raise ``FeatureStoreError`` unless ``stores`` hold what the backbones of the model give, in their order."""
         wanted = self.checkpoint.backbones
         if len(stores) != len(wanted):
             names = ", ".join(spec.key for spec in wanted) or "none"
             raise FeatureStoreError(f"{self.name} needs {len(wanted)} feature stores ({names}), got {len(stores)}")
         for index, (store, spec) in enumerate(zip(stores, wanted, strict=True)):
             found = store.spec
-            if (found.dimension, found.digest) != (spec.dimension, spec.digest):
+            if found.names != spec.names:
+                reason = "has other labels than"
+            elif (found.dimension, found.digest) != (spec.dimension, spec.digest):
                 reason = "is another network, layer or preparation than"
             elif self._states[index] is not None:
                 same = self.backbones[index].weights_digest == store.attributes["weights_digest"]

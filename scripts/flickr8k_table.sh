@@ -9,23 +9,28 @@ flickr8k=$1 flickr30k=$2; shift 2
 out=runs/flickr8k
 mkdir -p "$out"
 
-stores=()
-for key in "$@"; do
-    stores+=("$out/features-$((${#stores[@]} + 1)).h5")
-    captioner extract "$flickr8k/images" --backbone "$key" --precision bfloat16 -o "${stores[-1]}"
-done
-features="[$(IFS=,; echo "${stores[*]}")]"
+extracted() {  # SUFFIX [OPTION...]: a store for each backbone, as a YAML list in $list
+    local suffix=$1 stores=() key; shift
+    for key in "${keys[@]}"; do
+        stores+=("$out/features-$((${#stores[@]} + 1))$suffix.h5")
+        captioner extract "$flickr8k/images" --backbone "$key" --precision bfloat16 -o "${stores[-1]}" "$@"
+    done
+    list="[$(IFS=,; echo "${stores[*]}")]"
+}
+keys=("$@")
+extracted ""; features=$list
+extracted -mirrored --mirror; mirrored=$list
 
 run() {  # FOLDER NAME CONFIG SEED [SETTING...]
     local folder=$out/$1-seed$4 name=$2 config=$3 seed=$4; shift 4
     local settings=()
     for setting in "$@"; do settings+=(--set "$setting"); done
     captioner train "$config" --set data.root="$flickr8k" --set data.features="$features" --set name="$name" \
-        --set output="$folder" --set train.seed="$seed" --set train.dev_beam=1 "${settings[@]}"
+        --set data.features_mirrored="$mirrored" --set output="$folder" --set train.seed="$seed" \
+        --set train.evaluate_every=5 "${settings[@]}"
 }
 
-scaled="model.normalise=dimension" # each dimension to deviation 1, instead of roots with one scale for each network
-run 4f-scratch "4f, no pre-training, each dimension scaled" flickr8k-4f 0 $scaled model.dropout=0.5
+run 4f-scratch "4f, without pre-training" flickr8k-4f 0
 
 # No caption of a Flickr8k dev or test photograph is learnt through Flickr30k, which has them all.
 python -m preprocess.sentences --format flickr30k --root "$flickr30k" -o "$out/sentences.txt" \
@@ -34,11 +39,10 @@ captioner train pretrain-text --set data.text="$out/sentences.txt" --set output=
     --set data.vocabulary_from="$out/4f-scratch-seed0/best.safetensors"
 pretrained=train.init_from=$out/pretrain-text/best.safetensors
 
-run 4f-scaled "4f, pre-trained, each dimension scaled" flickr8k-4f 0 "$pretrained" $scaled train.epochs=8
-run 4f-cider "the same, then trained for CIDEr-D" flickr8k-4f-cider 0 $scaled \
-    train.init_from="$out/4f-scaled-seed0/best.safetensors"
-for run in "1u 0" "2f 0" "2u 0" "2u 1" "2u 2" "4f 0" "4f 1" "4f 2"; do
+for run in "4f 0" "2u 0" "4f 1" "2u 1" "4f 2" "2u 2" "2f 0" "1u 0"; do
     read -r wiring seed <<< "$run"
     run "$wiring" "$wiring" "flickr8k-$wiring" "$seed" "$pretrained"
 done
-python -m eval.compare "$out"/*-seed* --published flickr8k
+teachers=$(printf "%s," "$out"/{2u,2f,1u}-seed0/best.safetensors)
+run 4f-taught "4f, taught by 2u, 2f and 1u" flickr8k-4f 0 "$pretrained" "train.teachers=[${teachers%,}]" train.label_smoothing=0
+python -m eval.report "$out"/{4f,2u}-seed{0,1,2} "$out"/{2f,1u,4f-scratch,4f-taught}-seed0 --root "$flickr8k"

@@ -10,7 +10,7 @@ import pytest
 import tiny
 import torch
 
-from benchmarks import decoding, extraction, memory, run, startup, training
+from benchmarks import decoding, extraction, memory, run, scoring, startup, training
 from benchmarks.measure import AT_MOST, Measurement, compare
 from captioner.checkpoint import load_checkpoint
 from captioner.errors import CaptionerError
@@ -55,6 +55,16 @@ def test_the_rerunning_beam_finds_what_the_beam_finds(model: str) -> None:
         for decoder in (checkpoint.model, decoding.Rerunning(checkpoint.model))
     )
     assert [[h.ids for h in one] for one in ours] == [[h.ids for h in one] for one in theirs]
+
+
+@pytest.mark.slow
+@pytest.mark.java
+def test_scoring() -> None:
+    """Both sides give the same scores; would catch a baseline that scores something else."""
+    pytest.importorskip("pycocoevalcap")
+    captions = scoring.draw(50)
+    assert scoring.ours(*captions) == pytest.approx(scoring.theirs(*captions), abs=1e-8)
+    check(scoring.measure(count=20, rounds=1))
 
 
 def test_startup(photo: Path, model: str) -> None:

@@ -20,7 +20,7 @@ def test_shipped_configuration_loads_and_builds(name: str) -> None:
     assert experiment.data.format in READERS
     assert experiment.data.features or experiment.data.text or experiment.train.finetune
     assert (SHIPPED / f"{name}.yaml").read_text().startswith("# "), "the first line says what it is for"
-    model = ImageCaptioner(experiment.model, 50, 7)
+    model = ImageCaptioner(experiment.model, 50, 7, [f"node=label {number}" for number in range(7)])
     assert sum(p.numel() for p in model.parameters()) > 0
 
 

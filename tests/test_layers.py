@@ -14,19 +14,22 @@ FLOORS = {
     "captioner.files": 0.5,
     "captioner.optional": 0.5,
     "captioner.provenance": 0.5,
+    "captioner.subtitles": 0.5,
     "captioner.undrawn": 0.5,
     "captioner.config": 1,
     "captioner.manifest": 1,
     "captioner.text": 1,
     "captioner.data": 2,
     "captioner.backbones": 2,
+    "captioner.crf": 2,
     "captioner.models": 2,
-    "captioner.features": 2.5,  # where pictures and backbones meet
+    "captioner.features": 2.5,  # where pictures and backbones meet, and what a CRF believes becomes a feature
     "captioner.decoding": 3,
     "captioner.metrics": 3,
     "captioner.checkpoint": 3,
     "captioner.train": 4,
     "captioner.pipeline": 5,
+    "captioner.describer": 5.5,  # a captioner whose feature is what a CRF says of a video
     "captioner.cli": 6,
     "captioner.__main__": 7,
     "captioner": 7,  # the package's own file, which hands out load()

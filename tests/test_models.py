@@ -75,7 +75,7 @@ def test_padding_and_neighbours_change_nothing(wiring: str) -> None:
 @pytest.mark.parametrize(("wiring", "cell"), WIRED)
 @torch.no_grad()
 def test_image_reaches_the_layers_that_the_table_names(wiring: str, cell: str) -> None:
-    """In the factored wirings the first layer models language alone."""
+    """In the factored wirings the first layer models language alone, in that of an encoder-decoder all do."""
     model = build(wiring=wiring, cell=cell)
     features, tokens = material()
     outputs: list[Tensor] = []
@@ -85,10 +85,11 @@ def test_image_reaches_the_layers_that_the_table_names(wiring: str, cell: str) -
     model(features + 1, tokens)
     layers = len(WIRINGS[wiring])
     changed = [not torch.equal(outputs[index], outputs[layers + index]) for index in range(layers)]
-    first = next(index for index, inputs in enumerate(WIRINGS[wiring]) if "image" in inputs)
+    first = next((index for index, inputs in enumerate(WIRINGS[wiring]) if "image" in inputs), layers)
     assert changed == [index >= first for index in range(layers)]
     sizes = {"word": 7, "below": 8, "image": 5}
-    assert model.stack.layers[first].input_size == sum(sizes[name] for name in WIRINGS[wiring][first])
+    for layer, inputs in zip(model.stack.layers, WIRINGS[wiring], strict=True):
+        assert layer.input_size == sum(sizes[name] for name in inputs)
 
 
 @pytest.mark.parametrize("options", [{}, {"tied": True, "residual": True}, {"image": 0, "normalise": "none"}])
@@ -225,7 +226,7 @@ def test_wrong_shapes_and_names_are_explained() -> None:
         model(features[:, :4], tokens)
     with pytest.raises(ValueError, match=r"tokens: expected \(3, T\), got \(2, 5\)"):
         model(features, tokens[:2])
-    with pytest.raises(ConfigError, match="model.wiring: '3g' is not one of 1u, 2u, 2f, 4f"):
+    with pytest.raises(ConfigError, match="model.wiring: '3g' is not one of 1u, 2u, 2f, 2e, 4f"):
         ImageCaptioner(ModelConfig(wiring="3g"), VOCABULARY, FEATURE)
     with pytest.raises(ConfigError, match="model.cell: 'lsmt' is not one of lstm, gru, rnn"):
         ImageCaptioner(ModelConfig(cell="lsmt"), VOCABULARY, FEATURE)

@@ -88,8 +88,9 @@ def test_every_command_parses(page: str) -> None:
     """Would catch an option, a sub-command, a configuration or a setting that is gone or misspelt."""
     for arguments in commands(page, "captioner"):
         command, values = parsed(arguments)
-        if command.name == "train" and values["config"] != "CONFIG" and not values["config"].endswith(".yaml"):
-            load_experiment(values["config"], values["settings"] or [])
+        config = values.get("config", "CONFIG")
+        if command.name == "train" and config != "CONFIG" and not config.endswith(".yaml"):
+            load_experiment(config, values["settings"] or [])
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -239,7 +239,7 @@ def test_text_first_then_pictures_with_another_vocabulary(data: Path, tmp_path: 
     assert torch.equal(decoder.state_dict()[name], source.model.state_dict()[name])
     assert float(decoder.feature_mean.abs().max()) > 1, "the statistics are those of the features, not of the text"
     (note,) = run.notes
-    assert f"{len(common)} of {len(own)} words; not taken: image.weight ((8, 9) here, (8, 1) there)" in note
+    assert f"{len(common)} of {len(own)} words; started anew: image.weight (8, 9) ((8, 1) there)" in note
 
 
 def test_vocabulary_can_be_taken_over(data: Path, tmp_path: Path) -> None:

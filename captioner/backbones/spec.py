@@ -49,10 +49,15 @@ class BackboneSpec:
     """SHA-256 of the weight file or, as in torchvision's file names, its first digits; empty where unknown."""
     licence: str = ""
     """Terms of code and weights, as far as known."""
+    names: tuple[str, ...] = ()
+    """What each number of the feature means, NODE=LABEL, where it has a meaning of its own; else empty."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "mean", _three("mean", self.mean))
         object.__setattr__(self, "std", _three("std", self.std))
+        object.__setattr__(self, "names", tuple(self.names))
+        if self.names and len(self.names) != self.dimension:
+            raise BackboneError(f"{self.key}: {len(self.names)} names for {self.dimension} numbers")
         if self.resize not in RESIZES:
             raise BackboneError(f"{self.key}: resize: {self.resize!r} is not one of {', '.join(RESIZES)}")
         if self.filter not in FILTERS:
@@ -66,6 +71,7 @@ class BackboneSpec:
     def digest(self) -> str:
         """16 hexadecimal digits that change when a picture would be prepared otherwise or another layer is read."""
         facts = [self.size, self.resize, self.shorter or self.size, self.filter, self.mean, self.std, self.output]
+        facts += [self.names] if self.names else []
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
     def to_dict(self) -> dict[str, Any]:

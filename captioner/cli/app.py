@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from captioner import __version__
-from captioner.cli import caption, data, extract, features, score, train
+from captioner.cli import caption, compare, crf, data, describe, extract, features, score, train
 from captioner.errors import exit_status
 
 app = typer.Typer(
@@ -22,10 +22,13 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 app.command()(caption.caption)
+app.command()(describe.describe)
 app.command()(extract.extract)
 app.add_typer(features.app, name="features")
 app.command()(train.train)
 app.command()(score.score)
+app.command()(compare.compare)
+app.add_typer(crf.app, name="crf")
 app.add_typer(data.app, name="data")
 
 

@@ -14,6 +14,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from captioner.cli.search import (
+    Beam,
+    Device,
+    Greedy,
+    LengthPenalty,
+    MaxLength,
+    NoRepeat,
+    NumCaptions,
+    Sample,
+    SearchName,
+    Seed,
+    Temperature,
+)
 from captioner.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -30,50 +43,18 @@ def caption(
     model: Annotated[
         str, typer.Option(help="default, a checkpoint (.safetensors) or the folder of a training run.")
     ] = "default",
-    beam: Annotated[
-        int | None, typer.Option(metavar="N", help="Width of the beam.  [default: the model's own]")
-    ] = None,
-    greedy: Annotated[bool, typer.Option("--greedy", help="Take the likeliest word at each step.")] = False,
-    sample: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Draw N captions and keep the most probable; the LRCN paper draws 100."),
-    ] = None,
-    temperature: Annotated[
-        float | None,
-        typer.Option(
-            metavar="T",
-            help="For --sample: scores are divided by T before drawing. The LRCN paper's T multiplies them, so it is "
-            "the inverse: its T = 1.5 is --temperature 0.667.  [default: 1]",
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(metavar="S", help="For --sample: the same seed draws the same captions.")] = 0,
-    search: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Any search by its name in captioner.decoding.SEARCHES; --beam, --greedy and --sample choose "
-            "theirs.  [default: beam]",
-        ),
-    ] = None,
-    num_captions: Annotated[int, typer.Option(metavar="K", help="Captions for each picture, best first.")] = 1,
-    max_length: Annotated[
-        int | None, typer.Option(metavar="N", help="Most words in a caption.  [default: the model's own]")
-    ] = None,
-    length_penalty: Annotated[
-        float | None,
-        typer.Option(
-            metavar="A",
-            help="A beam ranks by log probability / words ** A; the LRCN paper's is 0.  [default: the model's own]",
-        ),
-    ] = None,
-    no_repeat: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", help="No phrase of N words twice in a caption; 0 allows all.  [default: the model's own]"
-        ),
-    ] = None,
+    beam: Beam = None,
+    greedy: Greedy = False,
+    sample: Sample = None,
+    temperature: Temperature = None,
+    seed: Seed = 0,
+    search: SearchName = None,
+    num_captions: NumCaptions = 1,
+    max_length: MaxLength = None,
+    length_penalty: LengthPenalty = None,
+    no_repeat: NoRepeat = None,
     batch_size: Annotated[int, typer.Option(metavar="N", help="Pictures that go through the model together.")] = 16,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps: as torch names them.")] = "cpu",
+    device: Device = "cpu",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one object a line: image, caption, log_prob (in nats), model.")
     ] = False,
@@ -82,9 +63,11 @@ def caption(
         typer.Option("--output", "-o", metavar="FILE", help="Write COCO results there instead of printing captions."),
     ] = None,
     features: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Option(
-            metavar="STORE", help="Caption cached features, not pictures; repeat it for a model of several CNNs."
+            metavar="STORE",
+            help="Caption cached features (or potentials: FILE@max, FILE@prob), not pictures; repeat it for a model of "
+            "several CNNs.",
         ),
     ] = None,
     split: Annotated[
@@ -111,7 +94,7 @@ def caption(
     """
     cached = split is not None or data is not None or data_format is not None
     _check_usage(images, features, cached, output, num_captions)
-    _accept_any_name()
+    accept_any_name()
     # torch's threads spin while they wait, and the steps of a decoder are short: on a machine that does other things
     # as well, one photo then takes twice as long. Read by OpenMP when torch is loaded; the user's own choice stays.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -142,7 +125,7 @@ def caption(
     alone = bool(images) and _is_one_picture(images or [])
     with closing(results):
         shown = _with_progress(results, total, hidden=alone)
-        captions, failed = _report(shown, captioner.name, alone, as_json, quiet=output is not None and not as_json)
+        captions, failed = report(shown, captioner.name, alone, as_json, quiet=output is not None and not as_json)
     if output is not None and captions:
         _write_results(output, captions, numbers)
     if failed or not captions:
@@ -150,7 +133,7 @@ def caption(
 
 
 def _check_usage(
-    images: Sequence[str] | None, features: Sequence[Path] | None, cached: bool, output: Path | None, number: int
+    images: Sequence[str] | None, features: Sequence[str] | None, cached: bool, output: Path | None, number: int
 ) -> None:
     """Raise ``UsageError`` for options that contradict each other or miss each other."""
     if features and images:
@@ -161,15 +144,20 @@ def _check_usage(
         raise UsageError("nothing to caption; give pictures, folders, globs, - for paths on stdin, or --features")
     if output is not None and number > 1:
         raise UsageError("COCO results (-o) hold one caption a picture; use --json for --num-captions above 1")
-    if output is not None and output.is_dir():
-        raise UsageError(f"-o {output} is a folder; give the name of a file")
-    if output is not None:  # better now than after hours
-        output.parent.mkdir(parents=True, exist_ok=True)
-        if not os.access(output.parent, os.W_OK):
-            raise UsageError(f"-o {output}: no permission to write into that folder")
+    if output is not None:
+        check_output("-o", output)
 
 
-def _accept_any_name() -> None:
+def check_output(option: str, path: Path) -> None:
+    """Raise ``UsageError`` unless the file can be written: better now than after hours."""
+    if path.is_dir():
+        raise UsageError(f"{option} {path} is a folder; give the name of a file")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(path.parent, os.W_OK):
+        raise UsageError(f"{option} {path}: no permission to write into that folder")
+
+
+def accept_any_name() -> None:
     """File names are bytes and may be no text at all; they come in and go out as they are, or escaped."""
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="surrogateescape")
@@ -199,12 +187,12 @@ def _picture_results(
 
 
 def _cached_results(
-    captioner: Captioner, stores: Sequence[Path], ids: Sequence[str], options: dict[str, Any]
+    captioner: Captioner, stores: Sequence[str], ids: Sequence[str], options: dict[str, Any]
 ) -> tuple[Results, int | None]:
     """The stream of results for ``ids``, or for all in the first store, and their number."""
-    from captioner.features.store import FeatureStore
+    from captioner.features.potentials import open_store
 
-    opened = [FeatureStore(path) for path in stores]
+    opened = [open_store(path) for path in stores]
     wanted = ids or opened[0].ids
     return captioner.caption_features(opened, wanted, **options), len(wanted)
 
@@ -247,31 +235,34 @@ def _with_progress(results: Iterator[Result], total: int | None, hidden: bool) -
             progress.advance(task)
 
 
-def _report(
-    results: Iterable[Result], model: str, alone: bool, as_json: bool, quiet: bool
+def report(
+    results: Iterable[Result], model: str, alone: bool, as_json: bool, quiet: bool, what: str = "image"
 ) -> tuple[list[tuple[str, str]], bool]:
-    """Print each result as it comes; returns (image, best caption) of the good ones and whether there were bad ones."""
+    """Print each result as it comes; returns (image, best caption) of the good ones and whether there were bad ones.
+
+    ``what`` they are of is the name of a field in JSON.
+    """
     captions: list[tuple[str, str]] = []
     failed = False
     for result in results:
         if result.error is not None:
-            print(f"error: {_line(str(result.error))}", file=sys.stderr)
+            print(f"error: {line_of(str(result.error))}", file=sys.stderr)
             failed = True
             continue
         image = str(result.image)
         captions.append((image, result.captions[0].text))
         for caption in () if quiet else result.captions:
             if as_json:
-                line = {"image": image, "caption": caption.text, "log_prob": caption.log_prob, "model": model}
+                line = {what: image, "caption": caption.text, "log_prob": caption.log_prob, "model": model}
                 print(json.dumps(line), flush=True)
             else:
-                print(caption.text if alone else f"{_line(image)}\t{caption.text}", flush=True)
+                print(caption.text if alone else f"{line_of(image)}\t{caption.text}", flush=True)
     if not captions and not failed:
         print("error: no pictures were given", file=sys.stderr)
     return captions, failed
 
 
-def _line(text: str) -> str:
+def line_of(text: str) -> str:
     """``text`` without the characters that would break a line or a column in two."""
     return text.replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t")
 

@@ -26,12 +26,15 @@ def train(
     from captioner.train.distributed import is_first
     from captioner.train.loop import train as run
 
-    result = run(load_experiment(config, settings or []), resume=not no_resume)
+    experiment = load_experiment(config, settings or [])
+    result = run(experiment, resume=not no_resume)
     if not is_first():
         return
     reached = f"{result.metric} {result.score:.4g} at epoch {result.epoch} of {result.epochs}"
     print(f"best dev {reached}: {result.checkpoint}")
     if result.metric == "dev_loss":
         print(f"next: captioner train CONFIG --set train.init_from={result.checkpoint}")
+    elif experiment.data.format == "clips":
+        print(f"next: captioner describe POTENTIALS --model {result.checkpoint}")
     else:
         print(f"next: captioner caption --model {result.checkpoint} photo.jpg")

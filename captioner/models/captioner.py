@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from captioner.config import ModelConfig
+from captioner.models.encoder import LabelEncoder
 from captioner.models.stack import RecurrentStack, drop
 from captioner.models.wirings import find_wiring
 from captioner.text.vocab import PAD, START, UNK
@@ -35,6 +37,8 @@ class ImageCaptioner(nn.Module):
     the image input is zero *after* the projection, so that the language layers can be trained on text alone.
     The sizes of the softmax and the feature are ``vocabulary_size`` words and ``feature_size`` numbers; a model that
     only ever sees text may take any size, 1 for example.
+    ``names`` say what each number of a feature means, for ``config.encoder``, which reads the words in them instead
+    of feeding the numbers.
     Raises ``ConfigError`` where the wiring or the cell is not in its table.
     """
 
@@ -42,17 +46,25 @@ class ImageCaptioner(nn.Module):
     feature_std: Tensor
 
     def __init__(
-        self, config: ModelConfig, vocabulary_size: int, feature_size: int, *, initialise: bool = True
+        self,
+        config: ModelConfig,
+        vocabulary_size: int,
+        feature_size: int,
+        names: Sequence[str] = (),
+        *,
+        initialise: bool = True,
     ) -> None:
         super().__init__()
         self.config = config
         self.vocabulary_size = vocabulary_size
         self.feature_size = feature_size
         image = config.image or feature_size
+        wiring = find_wiring(config.wiring)
+        projected = config.image and any("image" in inputs for inputs in wiring)
         self.embedding = nn.Embedding(vocabulary_size, config.embedding)
-        self.image = nn.Linear(feature_size, image) if config.image else nn.Identity()
+        self.image = nn.Linear(feature_size, image) if projected else nn.Identity()
         self.stack = RecurrentStack(
-            find_wiring(config.wiring),
+            wiring,
             config.cell,
             config.embedding,
             image,
@@ -60,6 +72,7 @@ class ImageCaptioner(nn.Module):
             config.dropout,
             config.residual,
         )
+        self.encoder = LabelEncoder(names, self.stack, config.embedding) if config.encoder else None
         # Tied (Press & Wolf 2017; Inan et al. 2017): the top layer is projected to the size of a word vector.
         self.bridge = nn.Linear(config.hidden, config.embedding) if config.tied else nn.Identity()
         self.softmax = nn.Linear(config.embedding if config.tied else config.hidden, vocabulary_size)
@@ -71,10 +84,12 @@ class ImageCaptioner(nn.Module):
             self.initialise()
 
     @classmethod
-    def empty(cls, config: ModelConfig, vocabulary_size: int, feature_size: int) -> ImageCaptioner:
+    def empty(
+        cls, config: ModelConfig, vocabulary_size: int, feature_size: int, names: Sequence[str] = ()
+    ) -> ImageCaptioner:
         """A model whose weights are yet to be filled in, made in milliseconds."""
         with Undrawn():
-            return cls(config, vocabulary_size, feature_size, initialise=False)
+            return cls(config, vocabulary_size, feature_size, names, initialise=False)
 
     @property
     def device(self) -> torch.device:
@@ -105,7 +120,8 @@ class ImageCaptioner(nn.Module):
         self._check(features, tokens)
         image = self._image_input(features, tokens.shape[0])
         words = drop(self.embedding(tokens.t()), self.config.dropout, self.training)  # (T, B, E)
-        output: Tensor = self.stack(words, image)
+        state = () if self.encoder is None or features is None else self.encoder(features.to(self.device))
+        output: Tensor = self.stack(words, image, state)
         return drop(output, self.config.dropout, self.training).transpose(0, 1)  # (T, B, H) -> (B, T, H)
 
     def project(self, hidden: Tensor) -> Tensor:
@@ -119,6 +135,8 @@ class ImageCaptioner(nn.Module):
             self._check(features, None)
             count = features.shape[0]
         image = self._image_input(features, count)
+        if self.encoder is not None and features is not None:
+            return State(image, self.encoder(features.to(self.device)))
         return State(image, self.stack.start(count, image))
 
     def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
@@ -152,7 +170,11 @@ class ImageCaptioner(nn.Module):
                 nn.init.zeros_(module.bias)
         # Last, because a tied softmax has just written into it; unit vectors keep its first logits small as well.
         nn.init.normal_(self.embedding.weight, std=self.config.embedding**-0.5)
-        for layer in self.stack.layers:
+        layers = [*self.stack.layers]
+        if self.encoder is not None:
+            nn.init.normal_(self.encoder.embedding.weight, std=self.config.embedding**-0.5)
+            layers += self.encoder.layers
+        for layer in layers:
             _initialise_layer(layer, self.stack.kind.gates)
 
     def _image_input(self, features: Tensor | None, count: int) -> Tensor:

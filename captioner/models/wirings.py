@@ -3,7 +3,8 @@
 A layer sees any of "word" (the embedded word), "image" (the image input, the same at every step) and "below" (the
 output of the layer under it). u is unfactored, f is factored: the layers under the image model language alone.
 1u, 2u and 2f are figure 3 of Donahue et al., "Long-term Recurrent Convolutional Networks" (arXiv 1411.4389v4); 4f is
-the four-layer stack in the text of its CVPR 2015 version.
+the four-layer stack in the text of its CVPR 2015 version. 2e is the decoder of an encoder-decoder: what it describes
+comes as the state that it starts from.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ WIRINGS: dict[str, Wiring] = {
     "1u": (("word", "image"),),
     "2u": (("word", "image"), ("below",)),
     "2f": (("word",), ("below", "image")),
+    "2e": (("word",), ("below",)),
     "4f": (("word",), ("below", "image"), ("below",), ("below",)),
 }
 

@@ -27,7 +27,7 @@ def take_weights(model: ImageCaptioner, vocabulary: Vocabulary, source: Checkpoi
     """
     given, own = source.model.state_dict(), model.state_dict()
     pairs = _common_words(source.vocabulary, vocabulary)
-    taken, left = [], []
+    taken, absent, other = [], [], []
     for name, target in own.items():
         if name in STATISTICS and not statistics:
             continue
@@ -38,12 +38,15 @@ def take_weights(model: ImageCaptioner, vocabulary: Vocabulary, source: Checkpoi
         elif value is not None and value.shape == target.shape:
             target.copy_(value)
             taken.append(name)
+        elif value is None:
+            absent.append(name)
         else:
-            shape = "absent" if value is None else f"{tuple(value.shape)} there"
-            left.append(f"{name} ({tuple(target.shape)} here, {shape})")
-    words = f"{len(pairs[0])} of {len(vocabulary)} words"
-    rest = f"; not taken: {', '.join(left)}" if left else ""
-    return f"took {len(taken)} of {len(taken) + len(left)} tensors, {words}{rest}"
+            other.append(f"{name} {tuple(target.shape)} ({tuple(value.shape)} there)")
+    report = f"took {len(taken)} of {len(taken) + len(absent) + len(other)} tensors, "
+    report += f"{len(pairs[0])} of {len(vocabulary)} words"
+    parts = list(dict.fromkeys(name.rpartition(".")[0] or name for name in absent))  # a layer is named once
+    left = [*other, *(f"{part} (absent there)" for part in parts)]
+    return f"{report}; started anew: {', '.join(left)}" if left else report
 
 
 def check_same_model(source: Checkpoint, name: str, config: ModelConfig, feature_size: int) -> None:

@@ -162,7 +162,8 @@ class Run:
             backbone.requires_grad_(True)
             material.pictures.spec = backbone.spec
             material.backbones, material.feature_size = [backbone.spec], backbone.spec.dimension
-        decoder = ImageCaptioner(self.experiment.model, len(material.vocabulary), material.feature_size)
+        names = [name for spec in material.backbones for name in spec.names]
+        decoder = ImageCaptioner(self.experiment.model, len(material.vocabulary), material.feature_size, names)
         teachers = None
         if config.teachers:
             teachers = read_teachers(config.teachers, material.vocabulary, material.feature_size, self.device)

@@ -18,7 +18,7 @@ from captioner.config import DataConfig, Experiment
 from captioner.data import Record, read_dataset, read_sentences
 from captioner.data.batching import CaptionBatches
 from captioner.errors import ConfigError, DataError
-from captioner.features.store import FeatureStore
+from captioner.features.potentials import Store, open_store
 from captioner.text.tokenize import tokenize
 from captioner.text.vocab import Vocabulary
 
@@ -133,7 +133,7 @@ def _read_text(experiment: Experiment) -> Material:
     dev = [sentences[i] for i in order[:held]]
     rest = [sentences[i] for i in order[held:]]
     vocabulary = _vocabulary(data, data.vocabulary_from, rest)
-    stores = [FeatureStore(path) for path in data.features]  # only their size, for model.image = 0
+    stores = [open_store(path) for path in data.features]  # only their size, for model.image = 0
     return Material(
         vocabulary,
         _batches(rest, [0] * len(rest), vocabulary, data, train.batch_size, train.seed),
@@ -147,7 +147,7 @@ def _read_text(experiment: Experiment) -> Material:
 def _read_captions(experiment: Experiment) -> Material:
     data, train = experiment.data, experiment.train
     records = read_dataset(data.format, data.root)
-    unread = {name for path in data.features for name in FeatureStore(path).unfinished}  # damaged pictures
+    unread = {name for path in data.features for name in open_store(path).unfinished}  # damaged pictures
     chosen = [r for r in records if r.split in ("train", "val") and r.captions and r.image_id not in unread]
     rows = {split: [i for i, r in enumerate(chosen) if r.split == split] for split in ("train", "val")}
     for split, found in rows.items():
@@ -192,11 +192,11 @@ def _pictures(experiment: Experiment, records: list[Record]) -> tuple[Pictures, 
     if not data.features:
         raise ConfigError("data.features is empty: name the feature stores, made with `captioner extract`")
     ids = [record.image_id for record in records]
-    stores = [FeatureStore(path) for path in data.features]
+    stores = [open_store(path) for path in data.features]
     features = _read_features(stores, ids)
     mirrored = None
     if data.features_mirrored:
-        mirrored = _read_features([FeatureStore(path, mirrored=True) for path in data.features_mirrored], ids)
+        mirrored = _read_features([open_store(path, mirrored=True) for path in data.features_mirrored], ids)
         if mirrored.shape != features.shape:
             raise ConfigError(f"features_mirrored give {mirrored.shape[1]} numbers, features {features.shape[1]}")
     return Features(features, mirrored), [store.spec for store in stores], features.shape[1]
@@ -208,7 +208,7 @@ def _file(record: Record) -> Path:
     return record.path
 
 
-def _read_features(stores: list[FeatureStore], ids: list[str]) -> Tensor:
+def _read_features(stores: Sequence[Store], ids: list[str]) -> Tensor:
     """Features (len(ids), D) of all stores side by side; float16 if every store is, which halves the memory."""
     half = all(str(store.attributes["dtype"]) == "float16" for store in stores)
     width = sum(store.dimension for store in stores)

@@ -1,0 +1,106 @@
+"""Videos as people have them: decoded once, frame by frame with the times at which they are seen, or refused."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from captioner.errors import DataError
+from captioner.optional import require
+
+USUAL_RATE = 25.0
+"""Frames per second of a stream that says nothing about its times."""
+JUMPS = -1.0, 3600.0
+"""Seconds by which times may go back or on from one frame to the next; beyond, the clock was set and is followed on."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What a video shows from ``start`` to ``end``, seconds from the beginning of the file."""
+
+    start: float
+    end: float
+    _raw: Any  # PyAV's frame
+    _aspect: float  # width of a pixel over its height
+
+    def image(self) -> Image.Image:
+        """The picture as players show it, RGB: turned as the display matrix says, with square pixels."""
+        width = max(1, round(self._raw.width * self._aspect))
+        image: Image.Image = self._raw.to_image(width=width, height=self._raw.height)
+        return image.rotate(self._raw.rotation, expand=True) if self._raw.rotation else image
+
+
+def read_frames(path: str | Path) -> Generator[Frame, None, None]:
+    """The frames of a video in the order in which they are seen; only two are in memory at a time.
+
+    Times are the file's own, so a variable frame rate and gaps are as people see them: the first frame is seen from 0
+    on, each until the next. Damaged packets are left out. Raises ``DataError`` for a file that is missing, empty, no
+    video, or that has no picture; ``MissingDependency`` without PyAV.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: {'is a folder, not a video' if path.is_dir() else 'no such video file'}")
+    if not path.stat().st_size:
+        raise DataError(f"{path}: the file is empty")
+    with _opened(path) as (container, stream), closing(_decoded(container, stream)) as decoded:
+        origin = (container.start_time or 0) / 1e6  # AV_TIME_BASE: microseconds
+        aspect = float(stream.sample_aspect_ratio or 1) or 1.0
+        step = 1 / float(stream.average_rate or USUAL_RATE)
+        start, shown, end = 0.0, None, 0.0
+        for raw in decoded:
+            time = end if raw.time is None else raw.time - origin
+            if shown is not None:
+                if not start + JUMPS[0] <= time <= end + JUMPS[1]:
+                    origin, time = origin + time - end, end
+                time = max(time, start)
+                yield Frame(start, time, shown, aspect)
+                start = time
+            shown, end = raw, max(time, 0.0) + (float(raw.duration * raw.time_base) if raw.duration else step)
+        if shown is None:
+            raise DataError(f"{path}: no picture of this video can be decoded; the file is damaged or cut off")
+        yield Frame(start, end, shown, aspect)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
+    """The file and its pictures; a cover of music is none."""
+    av = require("av", "video")
+    try:
+        container = av.open(str(path))
+    except (av.error.FFmpegError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise DataError(f"{path}: not a video, or damaged from its beginning ({reason})") from error
+    with container:
+        cover = av.stream.Disposition.attached_pic
+        streams = [one for one in container.streams.video if not one.disposition & cover]
+        if not streams:
+            raise DataError(f"{path}: has {_kinds(container)}, but no moving picture")
+        streams[0].thread_type = "AUTO"
+        yield container, streams[0]
+
+
+def _kinds(container: Any) -> str:
+    kinds = sorted({str(stream.type) for stream in container.streams})
+    names = {"audio": "sound", "video": "a cover picture"}
+    return " and ".join(names.get(kind, kind) for kind in kinds) or "nothing in it"
+
+
+def _decoded(container: Any, stream: Any) -> Generator[Any, None, None]:
+    """All frames that can be had: decoding goes on behind a damaged packet, and ends where the file breaks off."""
+    av = require("av", "video")
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets)
+        except (StopIteration, av.error.FFmpegError):
+            return
+        try:
+            frames = packet.decode()
+        except av.error.FFmpegError:
+            continue
+        yield from (frame for frame in frames if frame is not None)

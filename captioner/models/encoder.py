@@ -1,0 +1,61 @@
+"""The encoder of an encoder-decoder: the words of a label assignment to the state that the decoder starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence
+
+from captioner.errors import ConfigError
+from captioner.models.stack import RecurrentStack, State
+
+PAD, BEGIN = 0, 1
+"""Numbers of a source word that is none, and of the one before all others: an assignment may have no words."""
+NULL = "-"
+
+
+class LabelEncoder(nn.Module):
+    """Reads labels word by word with layers like the decoder's and hands over their last state (Sutskever et al. 2014).
+
+    ``names`` are those of the feature's D numbers, each NODE=LABEL; what is read are the words of the labels whose
+    number is above one half, in that order: the words of a one-hot assignment, ``-`` having none.
+    """
+
+    words: Tensor
+
+    def __init__(self, names: Sequence[str], stack: RecurrentStack, embedding: int) -> None:
+        super().__init__()
+        if not names:
+            raise ConfigError("model.encoder reads labels, and the features have none; give potentials, FILE@max")
+        labels = [name.partition("=")[2] for name in names]
+        split = [[] if label == NULL else label.split() for label in labels]
+        numbers = {word: i + 2 for i, word in enumerate(sorted({word for label in split for word in label}))}
+        longest = max(map(len, split), default=0) or 1
+        table = [[numbers[word] for word in label] + [PAD] * (longest - len(label)) for label in split]
+        self.register_buffer("words", torch.tensor(table), persistent=False)  # (D, longest): made anew from the names
+        self.embedding = nn.Embedding(len(numbers) + 2, embedding)
+        self.kind, hidden = stack.kind, stack.hidden
+        sizes = [embedding, *[hidden] * (len(stack.layers) - 1)]
+        self.layers = nn.ModuleList(self.kind.module(size, hidden) for size in sizes)
+
+    def forward(self, features: Tensor) -> State:
+        """Features (B, D) to the state after the last word: as ``RecurrentStack.start`` gives it."""
+        source, lengths = self.read(features)
+        sequence = pack_padded_sequence(self.embedding(source.t()), lengths.cpu(), enforce_sorted=False)
+        state: list[Tensor] = []
+        for layer in self.layers:
+            sequence, last = layer(sequence)
+            state += [part.squeeze(0) for part in (last if self.kind.states > 1 else (last,))]  # (1, B, H) -> (B, H)
+        return tuple(state)
+
+    def read(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (B, D) to source words (B, S), ``BEGIN`` first and ``PAD`` behind, and their lengths (B,)."""
+        there = (features > 0.5)[:, :, None] & (self.words != PAD)  # (B, D, longest)
+        flat = torch.where(there, self.words, PAD).flatten(1)  # (B, D * longest)
+        lengths = (flat != PAD).sum(1)
+        order = (flat == PAD).to(torch.uint8).argsort(dim=1, stable=True)  # words before padding
+        front = order[:, : int(lengths.max())]
+        begin = flat.new_full((len(flat), 1), BEGIN)
+        return torch.cat([begin, flat.gather(1, front)], 1), lengths + 1
