@@ -43,6 +43,6 @@ for run in "4f 0" "2u 0" "4f 1" "2u 1" "4f 2" "2u 2" "2f 0" "1u 0"; do
     read -r wiring seed <<< "$run"
     run "$wiring" "$wiring" "flickr8k-$wiring" "$seed" "$pretrained"
 done
-teachers=$(printf "%s," "$out"/{2u,2f,1u}-seed0/best.safetensors)
-run 4f-taught "4f, taught by 2u, 2f and 1u" flickr8k-4f 0 "$pretrained" "train.teachers=[${teachers%,}]" train.label_smoothing=0
+teachers=$(printf "%s," "$out"/2u-seed{0,1,2}/best.safetensors)
+run 4f-taught "4f, taught by three 2u" flickr8k-4f 0 "$pretrained" "train.teachers=[${teachers%,}]" train.label_smoothing=0
 python -m eval.report "$out"/{4f,2u}-seed{0,1,2} "$out"/{2f,1u,4f-scratch,4f-taught}-seed0 --root "$flickr8k"
