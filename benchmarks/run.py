@@ -33,6 +33,7 @@ BENCHMARKS = {
     "memory": "benchmarks.memory:measure",
     "crf": "benchmarks.crf:measure",
     "scoring": "benchmarks.scoring:measure",
+    "smt": "benchmarks.smt:measure",
 }
 """Name to the function that returns a list of ``Measurement``."""
 RESULTS = Path(__file__).parent / "results.csv"
