@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 from captioner.text.vocab import END, PAD, START, UNK
 
 History = tuple[int, ...]
+T = TypeVar("T")
 
 
 class KneserNey:
@@ -29,7 +31,7 @@ class KneserNey:
         """``sentences`` as numbers below ``words``, without start and end, which are added."""
         self.order = order
         self.words = words
-        self._tables = [_Table(counts) for counts in _counts(sentences, order)]
+        self._tables = [_Table(counts) for counts in continuation_counts(sentences, order, START, END)]
 
     def probabilities(self, history: History) -> np.ndarray:
         """(words,) probabilities of what follows ``history``, which may be of any length; they sum to 1."""
@@ -75,11 +77,11 @@ class _Table:
         return mixed
 
 
-def _counts(sentences: Iterable[Sequence[int]], order: int) -> list[Counter[History]]:
+def continuation_counts(sentences: Iterable[Sequence[T]], order: int, start: T, end: T) -> list[Counter[tuple[T, ...]]]:
     """N-gram counts of each length from 1 to ``order``: as they occur for the longest, by what they follow below."""
-    longest: Counter[History] = Counter()
+    longest: Counter[tuple[T, ...]] = Counter()
     for sentence in sentences:
-        padded = (START,) * (order - 1) + (*sentence, END)
+        padded = (start,) * (order - 1) + (*sentence, end)
         longest.update(zip(*(padded[i:] for i in range(order)), strict=False))
     counts = [longest]
     for _ in range(order - 1):

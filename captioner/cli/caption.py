@@ -26,6 +26,7 @@ from captioner.cli.search import (
     SearchName,
     Seed,
     Temperature,
+    search_options,
 )
 from captioner.errors import DataError, UsageError
 
@@ -95,24 +96,9 @@ def caption(
     cached = split is not None or data is not None or data_format is not None
     _check_usage(images, features, cached, output, num_captions)
     accept_any_name()
-    # torch's threads spin while they wait, and the steps of a decoder are short: on a machine that does other things
-    # as well, one photo then takes twice as long. Read by OpenMP when torch is loaded; the user's own choice stays.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    from captioner.pipeline import Search, load
+    options = search_options(locals())
+    from captioner.pipeline import load
 
-    options: dict[str, Any] = {
-        "beam": beam,
-        "greedy": greedy,
-        "sample": sample or 0,
-        "temperature": temperature,
-        "num_captions": num_captions,
-        "max_length": max_length,
-        "length_penalty": length_penalty,
-        "no_repeat": no_repeat,
-        "seed": seed,
-        "search": search,
-    }
-    Search(**options)  # contradictions are found before a model is loaded
     captioner = load(model, device)
     options["batch_size"] = batch_size
     numbers: dict[str, int | None] = {}

@@ -26,6 +26,7 @@ from captioner.cli.search import (
     SearchName,
     Seed,
     Temperature,
+    search_options,
 )
 from captioner.errors import DataError, UsageError
 from captioner.files import write_text
@@ -99,23 +100,9 @@ def describe(
         raise UsageError("COCO results (-o) hold one sentence a clip; use --json for --num-captions above 1")
     when = _when(intervals, every)
     accept_any_name()
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # see captioner.cli.caption
+    options = search_options(locals())
     from captioner.describer import EVERY, load_describer
-    from captioner.pipeline import Search
 
-    options: dict[str, Any] = {
-        "beam": beam,
-        "greedy": greedy,
-        "sample": sample or 0,
-        "temperature": temperature,
-        "num_captions": num_captions,
-        "max_length": max_length,
-        "length_penalty": length_penalty,
-        "no_repeat": no_repeat,
-        "seed": seed,
-        "search": search,
-    }
-    Search(**options)  # contradictions are found before a model is loaded
     for option, path in (("-o", output), ("--srt", srt), ("--vtt", vtt)):
         if path is not None:
             check_output(option, path)

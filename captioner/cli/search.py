@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import os
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Annotated, Any
 
 import typer
 
@@ -47,3 +50,19 @@ NoRepeat = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps: as torch names them.")]
+
+
+def search_options(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of ``captioner.pipeline.Search`` among a command's ``values``, its parameters by name.
+
+    Contradictions raise ``UsageError``: they are found before a model is loaded.
+    """
+    # torch's threads spin while they wait, and the steps of a decoder are short: on a machine that does other things
+    # as well, one photo then takes twice as long. Read by OpenMP when torch is loaded; the user's own choice stays.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    from captioner.pipeline import Search
+
+    options = {field.name: values[field.name] for field in fields(Search)}
+    options["sample"] = options["sample"] or 0
+    Search(**options)
+    return options

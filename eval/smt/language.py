@@ -11,6 +11,8 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
+from eval.ngram import continuation_counts
+
 Words = tuple[str, ...]
 START, END = "<s>", "</s>"
 
@@ -23,7 +25,7 @@ class LanguageModel:
     """
 
     def __init__(self, sentences: Iterable[Sequence[str]], order: int = 4) -> None:
-        counts = _counts(sentences, order)
+        counts = continuation_counts(sentences, order, START, END)
         self.order = order
         self._unseen = -math.log(len(counts[0]) + 1)  # words, the end, and one share for all unknown words
         self._log: dict[Words, float] = {}
@@ -92,15 +94,3 @@ def _discounts(counts: Counter[Words]) -> tuple[float, ...]:
         best = count - (count + 1) * base * seen[count + 1] / seen[count] if seen[count] else base
         found.append(min(max(best, 0.1), count - 0.1))  # too little text can give anything
     return tuple(found)
-
-
-def _counts(sentences: Iterable[Sequence[str]], order: int) -> list[Counter[Words]]:
-    """N-gram counts of each length from 1 to ``order``: as they occur for the longest, by what they follow below."""
-    longest: Counter[Words] = Counter()
-    for sentence in sentences:
-        padded = (START,) * (order - 1) + (*sentence, END)
-        longest.update(zip(*(padded[i:] for i in range(order)), strict=False))
-    counts = [longest]
-    for _ in range(order - 1):
-        counts.append(Counter(ngram[1:] for ngram in counts[-1]))
-    return counts[::-1]
