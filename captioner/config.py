@@ -137,6 +137,10 @@ class TrainConfig:
     """Probability mass spread over the vocabulary; unused by self_critical."""
     teachers: tuple[str, ...] = ()
     """Checkpoints whose mean expectation of the next word is learnt too: an ensemble distilled into one model."""
+    teacher_features: tuple[str, ...] = ()
+    """Feature stores that the teachers read, where they see the pictures through other networks than the run."""
+    teacher_features_mirrored: tuple[str, ...] = ()
+    """The same of mirrored pictures; needed with data.features_mirrored."""
     teacher_weight: float = 0.5
     """Share of the teachers' expectations in the loss; people's words have the rest. Unused without teachers."""
     ema: float = 0.0
@@ -200,6 +204,8 @@ class TrainConfig:
         within("train.teacher_weight", self.teacher_weight, 0, 1)
         if self.teachers and (self.finetune or self.objective == "self_critical"):
             raise ConfigError("train.teachers teach with cross_entropy and cached features: no finetune, self_critical")
+        if not self.teachers and (self.teacher_features or self.teacher_features_mirrored):
+            raise ConfigError("train.teacher_features are read by train.teachers alone: name their checkpoints there")
         if self.objective == "self_critical":
             self._check_self_critical()
 

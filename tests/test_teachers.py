@@ -57,6 +57,19 @@ def test_a_model_that_agrees_with_its_teacher_learns_nothing(batch):
     assert gradients and max(float(g.abs().max()) for g in gradients) < 1e-6
 
 
+def test_teachers_may_have_features_of_their_own(batch):
+    """Would catch a teacher that reads the model's features, or a model that sees its teacher's."""
+    own, inputs, targets = batch
+    theirs = torch.randn(2, 9)
+    teacher = model(1, feature_size=9)
+    network = Network(model(0), teachers=Teachers([teacher]), weight=1.0)
+    loss = network(torch.cat([own, theirs], 1), inputs, targets, 0.0)
+    ours = torch.log_softmax(model(0)(own, inputs), -1)
+    expected = -(teacher(theirs, inputs).softmax(-1) * ours).sum(-1)[targets != PAD].sum()
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(network.features(torch.cat([own, theirs], 1)), own)
+
+
 def test_teachers_are_no_part_of_what_is_trained():
     """Would catch an optimiser, an average or a checkpoint that takes the teachers in."""
     taught = Network(model(0), teachers=Teachers([model(1)]), weight=0.5)
@@ -67,7 +80,10 @@ def test_teachers_are_no_part_of_what_is_trained():
 
 @pytest.mark.parametrize(
     ("words", "size", "message"),
-    [(["a", "cat"], 4, r"has 6 words, the run 8.*data\.vocabulary_from="), (None, 5, r"takes 5 numbers.*has 4")],
+    [
+        (["a", "cat"], 4, r"has 6 words, the run 8.*data\.vocabulary_from="),
+        (None, 5, r"takes 5 numbers.*given 4.*r_features"),
+    ],
 )
 def test_a_teacher_of_other_words_or_features_is_refused(tmp_path: Path, words, size, message):
     vocabulary = VOCABULARY if words is None else Vocabulary.build([words], 1)
@@ -75,6 +91,11 @@ def test_a_teacher_of_other_words_or_features_is_refused(tmp_path: Path, words, 
     save_checkpoint(tmp_path / "t.safetensors", other, vocabulary, [], DecodeConfig())
     with pytest.raises(ConfigError, match=message):
         read_teachers([str(tmp_path / "t.safetensors")], VOCABULARY, 4, torch.device("cpu"))
+
+
+def test_features_for_teachers_that_are_not_there_are_refused():
+    with pytest.raises(ConfigError, match=r"train\.teacher_features.*name their checkpoints"):
+        load_experiment("flickr8k-4f", ["train.teacher_features=[b4.h5]"])
 
 
 @pytest.mark.parametrize("setting", ["train.finetune=true", "train.objective=self_critical", "data.text=t.txt"])

@@ -263,6 +263,27 @@ def test_mirrored_features_are_for_training_only(data: Path, tmp_path: Path) -> 
     assert torch.equal(again, seen[-len(again) :]), "what is mirrored depends on where a run was resumed"
 
 
+def test_a_teacher_sees_pictures_through_its_own_features(data: Path, tmp_path: Path) -> None:
+    """Would catch stores that are mixed up, mirrored pictures for one of the two only, and a model too wide."""
+    own, other = [str(data / "features.h5")], [str(data / "features.h5"), str(data / "features.h5")]
+    flipped = [str(data / "mirrored.h5")]
+    teacher = train(experiment(data, tmp_path / "teacher", data__features=other, train__epochs=1), progress=False)
+    settings = {
+        "data__features": own,
+        "data__features_mirrored": flipped,
+        "data__vocabulary_from": str(teacher.checkpoint),
+        "train__teachers": [str(teacher.checkpoint)],
+        "train__teacher_features": other,
+        "train__epochs": 1,
+    }
+    with pytest.raises(ConfigError, match="those of the teachers counted in"):
+        read_material(experiment(data, tmp_path / "run", **settings))
+    settings["train__teacher_features_mirrored"] = flipped * 2
+    result = train(experiment(data, tmp_path / "run", **settings), progress=False)
+    size = FeatureStore(data / "features.h5").dimension
+    assert load_checkpoint(result.checkpoint).model.feature_size == size
+
+
 def test_finetuning_trains_the_cnn_and_keeps_its_statistics(data: Path, tmp_path: Path) -> None:
     """The checkpoint must hold the trained CNN, or captions would come from the one it started as."""
     torch.manual_seed(3)

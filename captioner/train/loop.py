@@ -17,6 +17,7 @@ from captioner.backbones import load_backbone
 from captioner.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from captioner.config import Experiment, TrainConfig, to_mapping
 from captioner.errors import CaptionerError, ConfigError, MissingDependency
+from captioner.features.potentials import open_store
 from captioner.models.captioner import ImageCaptioner
 from captioner.provenance import provenance
 from captioner.train.distributed import World, world
@@ -166,7 +167,8 @@ class Run:
         decoder = ImageCaptioner(self.experiment.model, len(material.vocabulary), material.feature_size, names)
         teachers = None
         if config.teachers:
-            teachers = read_teachers(config.teachers, material.vocabulary, material.feature_size, self.device)
+            size = sum(open_store(path).dimension for path in config.teacher_features) or material.feature_size
+            teachers = read_teachers(config.teachers, material.vocabulary, size, self.device)
         network = Network(decoder, backbone, teachers, config.teacher_weight).to(self.device)
         if self.resuming:
             return network

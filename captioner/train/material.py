@@ -66,7 +66,10 @@ class Nothing:
 
 
 class Features:
-    """Cached features (N, D), and perhaps those of the mirrored pictures, held in memory in the store's own type."""
+    """Cached features (N, D), and perhaps those of the mirrored pictures, held in memory in the store's own type.
+
+    Those that only the teachers read stand behind the model's own.
+    """
 
     def __init__(self, features: Tensor, mirrored: Tensor | None = None) -> None:
         self.features = features
@@ -147,7 +150,8 @@ def _read_text(experiment: Experiment) -> Material:
 def _read_captions(experiment: Experiment) -> Material:
     data, train = experiment.data, experiment.train
     records = read_dataset(data.format, data.root)
-    unread = {name for path in data.features for name in open_store(path).unfinished}  # damaged pictures
+    stores = data.features + train.teacher_features
+    unread = {name for path in stores for name in open_store(path).unfinished}  # damaged pictures
     chosen = [r for r in records if r.split in ("train", "val") and r.captions and r.image_id not in unread]
     rows = {split: [i for i, r in enumerate(chosen) if r.split == split] for split in ("train", "val")}
     for split, found in rows.items():
@@ -188,18 +192,22 @@ def _pictures(experiment: Experiment, records: list[Record]) -> tuple[Pictures, 
 
         train = experiment.train
         return PictureFiles([_file(record) for record in records], train.workers, train.mirror), [], 0
-    data = experiment.data
+    data, train = experiment.data, experiment.train
     if not data.features:
         raise ConfigError("data.features is empty: name the feature stores, made with `captioner extract`")
     ids = [record.image_id for record in records]
     stores = [open_store(path) for path in data.features]
-    features = _read_features(stores, ids)
+    features = _read_features([*stores, *map(open_store, train.teacher_features)], ids)
     mirrored = None
     if data.features_mirrored:
-        mirrored = _read_features([open_store(path, mirrored=True) for path in data.features_mirrored], ids)
+        paths = data.features_mirrored + train.teacher_features_mirrored
+        mirrored = _read_features([open_store(path, mirrored=True) for path in paths], ids)
         if mirrored.shape != features.shape:
-            raise ConfigError(f"features_mirrored give {mirrored.shape[1]} numbers, features {features.shape[1]}")
-    return Features(features, mirrored), [store.spec for store in stores], features.shape[1]
+            raise ConfigError(
+                f"features_mirrored give {mirrored.shape[1]} numbers, features {features.shape[1]}"
+                + (", those of the teachers counted in" if train.teacher_features else "")
+            )
+    return Features(features, mirrored), [store.spec for store in stores], sum(store.dimension for store in stores)
 
 
 def _file(record: Record) -> Path:

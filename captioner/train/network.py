@@ -42,9 +42,11 @@ class Network(nn.Module):
         return self
 
     def features(self, pictures: Tensor | None) -> Tensor | None:
-        """Pictures (B, 3, S, S) through the CNN to features (B, D); features (B, D) and None stay as they are."""
-        if pictures is None or self.backbone is None:
-            return pictures
+        """Pictures (B, 3, S, S) through the CNN to features (B, D); with no CNN the first D of (B, D or more)."""
+        if pictures is None:
+            return None
+        if self.backbone is None:
+            return pictures[:, : self.decoder.feature_size]
         features: Tensor = self.backbone(pictures)
         return features
 
@@ -75,7 +77,9 @@ class Network(nn.Module):
         loss = token_loss(logits, words, smoothing)
         if self.teachers is None:
             return loss
-        expected = self.teachers.expect(features, inputs, real)
+        assert features is not None and pictures is not None
+        behind = pictures[:, features.shape[1] :]  # where the teachers have features of their own
+        expected = self.teachers.expect(behind if behind.shape[1] else features, inputs, real)
         return (1 - self.weight) * loss + self.weight * imitation_loss(logits, expected)
 
 

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from captioner.errors import CheckpointError
-from captioner.files import atomic_path
+from captioner.files import atomic_path, read_tensors
 
 FORMAT = "captioner-training-state"
 VERSION = "1"
@@ -50,7 +49,8 @@ def load_state(
     path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, average: list[Tensor]
 ) -> dict[str, Any]:
     """Put a saved state back into its owners and return its ``facts``; ``CheckpointError`` if it does not fit."""
-    facts, tensors, scalars = _read(path)
+    tensors, header = _read(path)
+    scalars = json.loads(header["scalars"])
     try:
         network.load_state_dict(_under(tensors, "network."))
     except RuntimeError as error:
@@ -63,28 +63,25 @@ def load_state(
     with torch.no_grad():
         for i, value in enumerate(average):
             value.copy_(tensors[f"average.{i}"])
+    facts: dict[str, Any] = json.loads(header["facts"])
     return facts
 
 
 def read_facts(path: Path) -> dict[str, Any]:
     """The ``facts`` alone, from the header."""
-    try:
-        with safe_open(path, "pt") as file:
-            header = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: not a training state ({error}); start afresh with --no-resume") from None
-    if header.get("format") != FORMAT or header.get("version") != VERSION:
-        raise CheckpointError(f"{path}: not a training state of version {VERSION}; start afresh with --no-resume")
+    _, header = _read(path, None)
     facts: dict[str, Any] = json.loads(header["facts"])
     return facts
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any]]:
-    facts = read_facts(path)
-    with safe_open(path, "pt") as file:
-        scalars = json.loads((file.metadata() or {})["scalars"])
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
-    return facts, tensors, scalars
+def _read(path: Path, prefix: str | None = "") -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        tensors, header = read_tensors(path, prefix)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}; start afresh with --no-resume") from None
+    if header.get("format") != FORMAT or header.get("version") != VERSION:
+        raise CheckpointError(f"{path}: not a training state of version {VERSION}; start afresh with --no-resume")
+    return tensors, header
 
 
 def _under(values: dict[str, Any], prefix: str) -> dict[str, Any]:

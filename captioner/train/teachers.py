@@ -18,6 +18,7 @@ Choose = Callable[[Tensor], Tensor]
 class Teachers:
     """An ensemble of trained captioners that see the same pictures and words as the model that learns.
 
+    They may see the pictures through other networks, better ones for example, than the model will have.
     Hinton et al. 2015 at temperature 1: the mean of the teachers' probabilities is a target that knows which other
     words would have done. They are frozen, without dropout, and no part of the network that is trained.
     """
@@ -52,8 +53,8 @@ def read_teachers(paths: Sequence[str], vocabulary: Vocabulary, feature_size: in
             )
         if checkpoint.model.feature_size != feature_size:
             raise ConfigError(
-                f"train.teachers: {path} takes {checkpoint.model.feature_size} numbers in a feature, the run has "
-                f"{feature_size}; give the feature stores that it was trained on"
+                f"train.teachers: {path} takes {checkpoint.model.feature_size} numbers in a feature, it is given "
+                f"{feature_size}; name the feature stores that it was trained on in train.teacher_features"
             )
         models.append(checkpoint.model.to(device))
     return Teachers(models)
