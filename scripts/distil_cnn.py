@@ -1,16 +1,18 @@
-"""Train the default model's CNN from random initialisation by distilling a teacher on unlabelled photographs.
+"""Train the default model's CNN from random initialisation by distilling teachers on unlabelled photographs.
 
-Each step shows student and teacher the same random crop; the student matches the teacher's last feature map and,
-through the teacher's own classifier, its class probabilities. A teacher that answers for every crop makes each of
-the few photographs worth many (Beyer et al. 2022, "Knowledge distillation: A good teacher is patient and
-consistent"). Half of each batch is new; the other half are crops of earlier steps, mirrored with their answers, so that
-the teacher works half as much. Student resolution grows late in training (Tan & Le 2021, EfficientNetV2, section 4).
+Half of each batch are random crops, which student and teacher see alike: the student matches the teacher's last feature
+map and, through the teacher's own classifier, its class probabilities. A teacher that answers for every crop makes each
+of the few photographs worth many (Beyer et al. 2022, "Knowledge distillation: A good teacher is patient and
+consistent"). The other half are whole pictures, whose features by stronger, slower networks wait in feature stores
+(`captioner extract`, also with `--mirror`); a linear map of the student's features, thrown away at the end, has to give
+them. Student resolution grows late in training (Tan & Le 2021, EfficientNetV2, section 4).
 
-    python -m scripts.distil_cnn --teacher teacher.yaml --images FOLDER_OR_LIST... -o runs/cnn/cnn.safetensors
+    python -m scripts.distil_cnn --teacher teacher.yaml --images FOLDER_OR_LIST... --features F.h5... \\
+        --features-mirrored M.h5... -o runs/cnn/cnn.safetensors
 
 The teacher is a backbone record (captioner/backbones/local.py) whose network has `preprocess` (uint8 pictures to its
-input), `feature_map` (to 1280 channels) and `classifier`. A list is a text file of picture paths, one a line.
-Restarting the same command resumes at the last checkpoint.
+input), `feature_map` (to 1280 channels) and `classifier`. A list is a text file of picture paths, one a line. The whole
+pictures are those whose file names all stores hold. Restarting the same command resumes at the last checkpoint.
 """
 
 from __future__ import annotations
@@ -27,13 +29,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from captioner.backbones import load_backbone
-from captioner.backbones.compact import CompactCNN
+from captioner.backbones.compact import FEATURES, CompactCNN
 from captioner.data.images import open_image
-from captioner.errors import BackboneError, exit_status
+from captioner.errors import BackboneError, FeatureStoreError, exit_status
+from captioner.features.store import FeatureStore
 from captioner.files import atomic_path
 from captioner.train.state import load_state, save_state
 
@@ -79,22 +82,26 @@ def load_teacher(record: Path) -> nn.Module:
     return network.requires_grad_(False).bfloat16().to(memory_format=torch.channels_last)
 
 
-def random_crops(pixels: Tensor, rows: list[int], sizes: tuple[int, int], rng: np.random.Generator) -> list[Tensor]:
-    """One random crop a picture, mirrored half of the time, at each of ``sizes``: two (B, 3, S, S) uint8."""
-    views: list[list[Tensor]] = [[], []]
-    for row in rows:
-        area = rng.uniform(0.3, 1.0) if rng.random() < 0.8 else 1.0
-        aspect = math.exp(rng.uniform(-0.25, 0.25))
-        height = min(STORED, round(STORED * math.sqrt(area / aspect)))
-        width = min(STORED, round(STORED * math.sqrt(area * aspect)))
-        top, left = rng.integers(STORED - height + 1), rng.integers(STORED - width + 1)
-        crop = pixels[row : row + 1, :, top : top + height, left : left + width]
-        if rng.random() < 0.5:
-            crop = crop.flip(3)
-        crop = crop.contiguous(memory_format=torch.channels_last)
-        for view, size in zip(views, sizes, strict=True):
-            view.append(F.interpolate(crop, (size, size), mode="bilinear", antialias=True))
-    return [torch.cat(view) for view in views]
+def random_crop(picture: Tensor, least_area: float, rng: np.random.Generator) -> Tensor:
+    """A random part (1, 3, h, w) of a picture (1, 3, STORED, STORED), at least this share of it; now and then all."""
+    area = rng.uniform(least_area, 1.0) if rng.random() < 0.8 else 1.0
+    aspect = math.exp(rng.uniform(-0.25, 0.25))
+    height = min(STORED, round(STORED * math.sqrt(area / aspect)))
+    width = min(STORED, round(STORED * math.sqrt(area * aspect)))
+    top, left = rng.integers(STORED - height + 1), rng.integers(STORED - width + 1)
+    return picture[:, :, top : top + height, left : left + width]
+
+
+def squeeze(crop: Tensor, size: int) -> Tensor:
+    """A crop (1, 3, h, w) as (1, 3, size, size), uint8."""
+    return F.interpolate(
+        crop.contiguous(memory_format=torch.channels_last), (size, size), mode="bilinear", antialias=True
+    )
+
+
+def normalised(views: list[Tensor]) -> Tensor:
+    """Views (1, 3, S, S), uint8, as the student's input (B, 3, S, S)."""
+    return (torch.cat(views).float() - MEAN) / STD
 
 
 def distillation_loss(student_map: Tensor, teacher_map: Tensor, classifier: nn.Module, temperature: float) -> Tensor:
@@ -113,28 +120,60 @@ def distillation_loss(student_map: Tensor, teacher_map: Tensor, classifier: nn.M
 
 
 class Crops:
-    """Batches of (student images, teacher maps): half new, half replayed in mirror image from the last 32 steps."""
+    """Batches of (student images, teacher maps): random crops, mirrored half of the time."""
 
-    def __init__(self, pixels: Tensor, teacher: nn.Module, batch_size: int) -> None:
-        self.pixels, self.teacher, self.count = pixels, teacher, batch_size // 2
-        self.past: list[tuple[Tensor, Tensor]] = []
+    def __init__(self, pixels: Tensor, teacher: nn.Module, count: int) -> None:
+        self.pixels, self.teacher, self.count = pixels, teacher, count
 
     @torch.no_grad()
-    def ask(self, sizes: tuple[int, int], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """New crops (B/2, 3, S, S), normalised, and the teacher's maps of them."""
-        rows = rng.choice(len(self.pixels), self.count, replace=False).tolist()
-        small, large = random_crops(self.pixels, rows, sizes, rng)
-        inputs = self.teacher.preprocess(large).bfloat16().contiguous(memory_format=torch.channels_last)
-        return (small.float() - MEAN) / STD, self.teacher.feature_map(inputs).float()
-
     def batch(self, sizes: tuple[int, int], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Student images (B, 3, S, S) and teacher maps (B, 1280, h, w)."""
-        new = self.ask(sizes, rng)
-        self.past = [pair for pair in self.past if pair[0].shape == new[0].shape]
-        old = self.past.pop(rng.integers(len(self.past))) if len(self.past) == 32 else self.ask(sizes, rng)
-        self.past.append(new)
-        images = torch.cat([new[0], old[0].flip(3)]).contiguous(memory_format=torch.channels_last)
-        return images, torch.cat([new[1], old[1].flip(3)])
+        """Student images (B, 3, S, S) and teacher maps (B, 1280, h, w), at the student's and the teacher's size."""
+        crops = []
+        for row in rng.choice(len(self.pixels), self.count, replace=False):
+            crop = random_crop(self.pixels[row : row + 1], 0.3, rng)
+            crops.append(crop.flip(3) if rng.random() < 0.5 else crop)
+        large = torch.cat([squeeze(crop, sizes[1]) for crop in crops])
+        inputs = self.teacher.preprocess(large).bfloat16().contiguous(memory_format=torch.channels_last)
+        return normalised([squeeze(crop, sizes[0]) for crop in crops]), self.teacher.feature_map(inputs).float()
+
+
+class WholePictures:
+    """Batches of (student images, wanted features): nearly whole pictures, mirrored half of the time."""
+
+    def __init__(self, pixels: Tensor, names: list[str], plain: list[Path], mirrored: list[Path], count: int) -> None:
+        stores = [[FeatureStore(path) for path in plain], [FeatureStore(path, mirrored=True) for path in mirrored]]
+        self.rows = [row for row, name in enumerate(names) if all(name in store for store in stores[0])]
+        self.pixels, self.count = pixels, count
+        if len(self.rows) < count:
+            raise FeatureStoreError(f"{plain[0]}: holds {len(self.rows)} of the pictures, half a batch is {count}")
+        ids = [names[row] for row in self.rows]
+        both = np.stack([np.concatenate([store.get(ids) for store in side], 1) for side in stores])
+        self.mean, self.std = both.mean((0, 1)), both.std((0, 1)) + 1e-6
+        self.features = both.astype(np.float16)  # (2, N, D)
+
+    def batch(self, size: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Student images (B, 3, S, S) and features (B, D), each number of mean 0 and variance 1 over the pictures."""
+        views, wanted = [], []
+        for index in rng.choice(len(self.rows), self.count, replace=False):
+            view = random_crop(self.pixels[self.rows[index]][None], 0.75, rng)
+            side = int(rng.random() < 0.5)
+            views.append(squeeze(view.flip(3) if side else view, size))
+            wanted.append((self.features[side, index] - self.mean) / self.std)
+        return normalised(views), torch.from_numpy(np.stack(wanted)).float()
+
+
+class Student(nn.Module):
+    """The CNN, and the linear map from its features to those of the whole pictures (D numbers)."""
+
+    def __init__(self, wanted: int) -> None:
+        super().__init__()
+        self.cnn = CompactCNN()
+        self.match = nn.Linear(FEATURES, wanted)
+
+    def forward(self, images: Tensor, crops: int) -> tuple[Tensor, Tensor]:
+        """Images (B, 3, S, S), the crops first, to the crops' maps (crops, 1280, h, w) and the others' features."""
+        maps = self.cnn.feature_map(images).float()
+        return maps[:crops], self.match(maps[crops:].mean((2, 3)))
 
 
 def rate(step: int, steps: int, peak: float) -> float:
@@ -157,13 +196,13 @@ class RunLog:
 
     def __init__(self, path: Path) -> None:
         self.path, self.started = path, time.monotonic()
-        self.losses: list[float] = []
+        self.losses: list[dict[str, float]] = []
 
-    def add(self, step: int, loss: float) -> None:
-        self.losses.append(loss)
+    def add(self, step: int, **losses: float) -> None:
+        self.losses.append(losses)
         if step % LOG_EVERY == 0:
-            seconds = round(time.monotonic() - self.started, 1)
-            record = {"step": step, "loss": sum(self.losses) / len(self.losses), "seconds": seconds}
+            means = {name: round(sum(each[name] for each in self.losses) / len(self.losses), 4) for name in losses}
+            record = {"step": step, **means, "seconds": round(time.monotonic() - self.started, 1)}
             with self.path.open("a") as stream:
                 stream.write(json.dumps(record) + "\n")
             print(record, flush=True)
@@ -174,41 +213,55 @@ def distil(options: argparse.Namespace) -> None:
     """The whole run; ``options`` are those of the command line."""
     folder = options.output.parent
     folder.mkdir(parents=True, exist_ok=True)
+    paths = picture_paths(options.images)
+    pixels = load_pictures(paths, folder / "pictures.npy")
+    teacher = load_teacher(options.teacher)
+    classifier = copy.deepcopy(teacher.classifier).float()
+    half = options.batch_size // 2
+    crops = Crops(pixels, teacher, half)
+    names = [path.name for path in paths]
+    whole = WholePictures(pixels, names, options.features, options.features_mirrored, half)
     torch.manual_seed(options.seed)
-    student = CompactCNN().to(memory_format=torch.channels_last)
+    student = Student(whole.features.shape[2]).to(memory_format=torch.channels_last)
+    if options.init:
+        student.cnn.load_state_dict(load_file(options.init))
     optimiser = make_optimiser(student)
     state = folder / "state.safetensors"
     first = load_state(state, student, optimiser, [])["step"] if state.exists() else 0
-    pixels = load_pictures(picture_paths(options.images), folder / "pictures.npy")
-    teacher = load_teacher(options.teacher)
-    classifier = copy.deepcopy(teacher.classifier).float()
-    crops = Crops(pixels, teacher, options.batch_size)
-    print(f"{len(pixels)} pictures, {sum(p.numel() for p in student.parameters())} weights, from step {first}")
+    print(f"{len(pixels)} pictures, {len(whole.rows)} with features, from step {first}", flush=True)
     log = RunLog(folder / "distil.jsonl")
     for step in range(first, options.steps):
         rng = np.random.default_rng([options.seed, step])
         small = step < options.large_after * options.steps
         images, teacher_map = crops.batch((128, 160) if small else (160, 192), rng)
+        others, wanted = whole.batch(images.shape[3], rng)
+        batch = torch.cat([images, others]).contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            student_map = student.feature_map(images)
-        loss = distillation_loss(student_map.float(), teacher_map, classifier, options.temperature)
+            student_map, given = student(batch, half)
+        crop_loss = distillation_loss(student_map, teacher_map, classifier, options.temperature)
+        whole_loss = F.mse_loss(given.float(), wanted)
         for group in optimiser.param_groups:
             group["lr"] = rate(step, options.steps, options.lr)
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        (crop_loss + 2 * whole_loss).backward()
         nn.utils.clip_grad_norm_(student.parameters(), 5.0)
         optimiser.step()
-        log.add(step + 1, loss.item())
+        log.add(step + 1, crops=crop_loss.item(), whole=whole_loss.item())
         if (step + 1) % SAVE_EVERY == 0 or step + 1 == options.steps:
             save_state(state, student, optimiser, [], {"step": step + 1})
     with atomic_path(options.output) as temporary:
-        save_file({name: value.contiguous() for name, value in student.state_dict().items()}, temporary)
+        save_file({name: value.contiguous() for name, value in student.cnn.state_dict().items()}, temporary)
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--teacher", type=Path, required=True)
     parser.add_argument("--images", type=Path, nargs="+", required=True)
+    parser.add_argument("--features", type=Path, nargs="+", required=True, help="stores of the whole pictures")
+    parser.add_argument(
+        "--features-mirrored", type=Path, nargs="+", required=True, help="the same of mirrored pictures"
+    )
+    parser.add_argument("--init", type=Path, help="weights to start from instead of random ones")
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=2400)
     parser.add_argument("--batch-size", type=int, default=128)

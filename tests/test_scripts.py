@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from captioner.backbones.compact import CompactCNN
+from captioner.backbones.spec import BackboneSpec
 from captioner.checkpoint import load_checkpoint
+from captioner.features.store import FeatureWriter
 from captioner.pipeline import load
 from scripts import distil_cnn, pack_model
 from tests.tiny import save_pictures, save_tiny
@@ -44,11 +47,22 @@ def teacher(tmp_path: Path) -> Path:
     return record
 
 
-def test_distillation_learns_and_resumes(teacher: Path, tmp_path: Path) -> None:
-    """Would catch a student that is not trained, and a restart that begins again."""
-    save_pictures(tmp_path / "pictures", 6)
-    output = tmp_path / "run" / "cnn.safetensors"
-    command = f"--teacher {teacher} --images {tmp_path / 'pictures'} -o {output} --batch-size 4".split()
+def distillation(teacher: Path, folder: Path, pictures: int) -> list[str]:
+    """Arguments of a run on ``pictures`` pictures below ``folder``, half of them with features of five numbers."""
+    paths = save_pictures(folder / "pictures", pictures)
+    spec = BackboneSpec("strong", 32, dimension=5)
+    for name, mirrored in (("plain", False), ("mirrored", True)):
+        with FeatureWriter(folder / f"{name}.h5", spec, "0", mirrored=mirrored) as store:
+            for i, path in enumerate(paths[: pictures // 2]):
+                store.add(path.name, np.full(5, i + mirrored, np.float32))
+    stores = f"--features {folder / 'plain.h5'} --features-mirrored {folder / 'mirrored.h5'}"
+    output = folder / "run" / "cnn.safetensors"
+    return f"--teacher {teacher} --images {folder / 'pictures'} {stores} -o {output} --batch-size 4".split()
+
+
+def test_distillation_learns_resumes_and_starts_from_weights(teacher: Path, tmp_path: Path) -> None:
+    """Would catch a student that is not trained, a restart that begins again, and weights that are not taken."""
+    command, output = distillation(teacher, tmp_path, 6), tmp_path / "run" / "cnn.safetensors"
     assert distil_cnn.main([*command, "--steps", "2"]) == 0
     first = load_file(output)
     assert distil_cnn.main([*command, "--steps", "3"]) == 0
@@ -56,6 +70,28 @@ def test_distillation_learns_and_resumes(teacher: Path, tmp_path: Path) -> None:
     CompactCNN().load_state_dict(second)
     assert int(second["stem.1.num_batches_tracked"]) == int(first["stem.1.num_batches_tracked"]) + 1
     assert any(not torch.equal(first[name], second[name]) for name in first if name.endswith("weight"))
+    (tmp_path / "run" / "state.safetensors").unlink()
+    output.rename(tmp_path / "start.safetensors")
+    assert distil_cnn.main([*command, "--init", str(tmp_path / "start.safetensors"), "--steps", "1"]) == 0
+    assert int(load_file(output)["stem.1.num_batches_tracked"]) == 4
+
+
+def test_whole_pictures_go_with_their_own_features(teacher: Path, tmp_path: Path) -> None:
+    """Would catch features of another picture, and mirror images that are paired with those of the plain ones."""
+    distillation(teacher, tmp_path, 6)
+    pixels = torch.arange(6, dtype=torch.uint8)[:, None, None, None].expand(6, 3, 192, 192).clone()
+    pixels[..., 96:] += 100  # the right half is brighter
+    names = sorted(path.name for path in (tmp_path / "pictures").iterdir())
+    whole = distil_cnn.WholePictures(pixels, names, [tmp_path / "plain.h5"], [tmp_path / "mirrored.h5"], 3)
+    sides = set()
+    for seed in range(8):
+        images, wanted = whole.batch(64, np.random.default_rng(seed))
+        levels = (images * distil_cnn.STD + distil_cnn.MEAN).round()
+        for image, features in zip(levels, wanted * whole.std[0] + whole.mean[0], strict=True):
+            mirrored = bool(image[0, 32, 0] > image[0, 32, -1])
+            assert round(float(features[0])) == int(image.min()) + mirrored
+            sides.add(mirrored)
+    assert sides == {False, True}
 
 
 def test_a_teacher_without_a_classifier_is_one_line(
@@ -64,9 +100,7 @@ def test_a_teacher_without_a_classifier_is_one_line(
     (tmp_path / "model.py").write_text(TEACHER.replace("self.classifier", "self.other"))
     state = load_file(tmp_path / "model.safetensors")
     save_file({k.replace("classifier", "other"): v for k, v in state.items()}, tmp_path / "model.safetensors")
-    save_pictures(tmp_path / "pictures", 2)
-    arguments = f"--teacher {teacher} --images {tmp_path / 'pictures'} -o {tmp_path / 'cnn.safetensors'}".split()
-    assert distil_cnn.main(arguments) == 1
+    assert distil_cnn.main(distillation(teacher, tmp_path, 2)) == 1
     assert "classifier" in capsys.readouterr().err
 
 
