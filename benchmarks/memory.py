@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.measure import AT_MOST, Measurement, compare, run_command
@@ -36,8 +37,8 @@ def measure(count: int = 1000, photo: Path = PHOTO, model: str = "default") -> l
             compare(
                 f"memory of {count} captions over {len(pictures)}",
                 "MiB",
-                lambda: peak_memory(many, model),
-                lambda: peak_memory(few, model),
+                lambda: peak_memory([*captioner_command(), "caption", str(many), "--model", model]),
+                lambda: peak_memory([*captioner_command(), "caption", str(few), "--model", model]),
                 rounds=1,
                 warm_up=False,
                 target=TARGET,
@@ -46,7 +47,6 @@ def measure(count: int = 1000, photo: Path = PHOTO, model: str = "default") -> l
         ]
 
 
-def peak_memory(pictures: Path, model: str) -> float:
-    """The most memory, in MiB, that captioning a folder takes at any moment."""
-    command = [*captioner_command(), "caption", str(pictures), "--model", model]
+def peak_memory(command: Sequence[str]) -> float:
+    """The most memory, in MiB, that a command takes at any moment; of several processes, the largest one's."""
     return int(run_command([sys.executable, "-c", LAUNCHER, *command])) / UNIT

@@ -27,12 +27,15 @@ from captioner.provenance import provenance
 
 BENCHMARKS = {
     "startup": "benchmarks.startup:measure",
+    "captioning": "benchmarks.captioning:measure",
     "extraction": "benchmarks.extraction:measure",
     "training": "benchmarks.training:measure",
+    "training-describer": "benchmarks.training:measure_describer",
     "decoding": "benchmarks.decoding:measure",
     "memory": "benchmarks.memory:measure",
     "crf": "benchmarks.crf:measure",
     "scoring": "benchmarks.scoring:measure",
+    "scoring-memory": "benchmarks.scoring:measure_memory",
     "smt": "benchmarks.smt:measure",
 }
 """Name to the function that returns a list of ``Measurement``."""

@@ -14,31 +14,71 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
 
-from benchmarks.measure import Measurement, compare, run_command
+from benchmarks.measure import AT_MOST, Measurement, compare, run_command
+from benchmarks.memory import peak_memory
 from captioner.metrics import score_captions
 from captioner.metrics.java import find_jar
 
-TARGET = 3.0
+SPEED, MEMORY = 3.0, 0.5
 References = dict[str, list[str]]
 
 
 def measure(count: int = 5000, rounds: int = 3) -> list[Measurement]:
     """Captions a second of ours over pycocoevalcap's."""
-    find_jar("pycocoevalcap", "tokenizer/stanford-corenlp-3.4.1.jar")
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "captions.json"
-        path.write_text(json.dumps(draw(count)), encoding="utf-8")
+    with captions_in_files(count) as [path]:
 
         def run(who: str) -> Callable[[], float]:
-            return lambda: count / float(run_command([sys.executable, "-m", "benchmarks.scoring", who, str(path)]))
+            return lambda: count / float(run_command(command(who, path)))
 
         name = f"scoring {count:,} captions over pycocoevalcap"
         # The first round warms the disk's cache, from which both read their programs.
-        return [compare(name, "captions/s", run("ours"), run("theirs"), rounds=rounds, target=TARGET)]
+        return [compare(name, "captions/s", run("ours"), run("theirs"), rounds=rounds, target=SPEED)]
+
+
+def measure_memory(count: int = 5000) -> list[Measurement]:
+    """Growth of the largest process from a tenth of the captions to all, ours over pycocoevalcap's.
+
+    Captions and references have to be in memory together, so that no scorer's memory is flat in their number.
+    """
+    few = count // 10
+    with captions_in_files(few, count) as paths:
+
+        def growth(who: str) -> float:
+            """KiB a caption, its references included."""
+            least, most = (peak_memory(command(who, path)) for path in paths)
+            return 1024 * (most - least) / (count - few)
+
+        return [
+            compare(
+                f"memory of a caption among {count:,} over pycocoevalcap",
+                "KiB",
+                lambda: growth("ours"),
+                lambda: growth("theirs"),
+                rounds=1,
+                warm_up=False,
+                target=MEMORY,
+                direction=AT_MOST,
+            )
+        ]
+
+
+@contextlib.contextmanager
+def captions_in_files(*counts: int) -> Iterator[list[Path]]:
+    """A file with as many drawn captions and their references for each of ``counts``."""
+    find_jar("pycocoevalcap", "tokenizer/stanford-corenlp-3.4.1.jar")
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / f"{count}.json" for count in counts]
+        for path, count in zip(paths, counts, strict=True):
+            path.write_text(json.dumps(draw(count)), encoding="utf-8")
+        yield paths
+
+
+def command(who: str, path: Path) -> list[str]:
+    return [sys.executable, "-m", "benchmarks.scoring", who, str(path)]
 
 
 def draw(count: int, references: int = 5) -> tuple[dict[str, str], References]:

@@ -1,6 +1,7 @@
 """One file that is all of a captioner: weights, configuration, vocabulary, backbones and where it comes from.
 
 A safetensors file with tensors ``decoder.NAME`` and, where a backbone's weights come along, ``backbone.INDEX.NAME``.
+A matrix in int8 has its rows' scales beside it, ``NAME.scale``.
 Its header holds one entry of JSON with the rest. Opening one never executes anything.
 """
 
@@ -15,19 +16,19 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from captioner.backbones.spec import BackboneSpec
 from captioner.config import DecodeConfig, ModelConfig, from_mapping, to_mapping
 from captioner.errors import CaptionerError, CheckpointError
-from captioner.files import atomic_path, sha256
+from captioner.files import atomic_path, read_tensors, sha256
 from captioner.models.captioner import ImageCaptioner
 from captioner.provenance import provenance
 from captioner.text.vocab import Vocabulary
 
 FORMAT = "captioner-checkpoint"
 VERSION = 1
+SCALE = ".scale"
 State = Mapping[str, Tensor]
 
 
@@ -69,8 +70,9 @@ def save_checkpoint(
 ) -> None:
     """Write a checkpoint, whole or not at all. ``extra`` must be fit for JSON.
 
-    ``dtype`` (float16 halves the file) is for matrices and kernels; vectors, such as biases and batch statistics,
-    are small and stay as they are. Raises ``CheckpointError`` where the parts do not fit each other or the dtype.
+    ``dtype`` is for matrices and kernels: float16 halves the file; int8 quarters the matrices, whose rows are scaled to
+    at most 127 each, and makes kernels float16. Vectors, such as biases and batch statistics, are small and stay as
+    they are. Raises ``CheckpointError`` where the parts do not fit each other or the dtype.
     """
     _check_sizes(str(path), vocabulary, backbones, model.vocabulary_size, model.feature_size)
     contents = {
@@ -87,7 +89,12 @@ def save_checkpoint(
     tensors = {f"decoder.{name}": tensor for name, tensor in _decoder_state(model).items()}
     for index, state in enumerate(backbone_states or ()):
         tensors.update({f"backbone.{index}.{name}": tensor for name, tensor in (state or {}).items()})
-    stored = {name: _stored(f"{path}: {name}", tensor, dtype) for name, tensor in tensors.items()}
+    stored: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if dtype == torch.int8 and tensor.ndim == 2 and tensor.is_floating_point():
+            stored[name], stored[name + SCALE] = _quantised(tensor)
+        else:
+            stored[name] = _stored(f"{path}: {name}", tensor, torch.float16 if dtype == torch.int8 else dtype)
     with atomic_path(path) as temporary:
         # One entry, because safetensors orders several as it likes and equal checkpoints are to be equal files.
         safetensors.torch.save_file(stored, temporary, {FORMAT: json.dumps(contents, ensure_ascii=False)})
@@ -123,15 +130,12 @@ def _read(path: Path) -> tuple[dict[str, Tensor], str]:
     """All tensors of a checkpoint file, and its header's entry."""
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint file")
-    try:
-        with safe_open(path, "pt") as stream:
-            header = (stream.metadata() or {}).get(FORMAT)
-            if header is None:
-                raise CheckpointError(f"{path}: a safetensors file, but not a checkpoint of captioner")
-            return {name: stream.get_tensor(name) for name in stream.keys()}, header  # noqa: SIM118 (not a mapping)
-    except (SafetensorError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"{path}: damaged, cut off or not a safetensors file ({reason})") from error
+    tensors, entries = read_tensors(path)
+    if FORMAT not in entries:
+        raise CheckpointError(f"{path}: a safetensors file, but not a checkpoint of captioner")
+    for name in [name for name, tensor in tensors.items() if tensor.dtype == torch.int8 and name + SCALE in tensors]:
+        tensors[name] = tensors[name] * tensors.pop(name + SCALE)[:, None]
+    return tensors, entries[FORMAT]
 
 
 def _parse(path: str | Path, header: str) -> dict[str, Any]:
@@ -177,6 +181,13 @@ def _stored(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
             raise CheckpointError(f"{name} has values too large for {dtype}; save it without a dtype")
         tensor = tensor.to(dtype)
     return tensor.contiguous()
+
+
+def _quantised(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """A matrix (rows, columns) in int8, and what each row is multiplied with to be itself again, (rows,) float32."""
+    matrix = matrix.detach().cpu().float()
+    scale = matrix.abs().amax(1).clamp(min=1e-12) / 127
+    return (matrix / scale[:, None]).round().to(torch.int8), scale
 
 
 def _backbone_state(tensors: State, index: int) -> dict[str, Tensor] | None:

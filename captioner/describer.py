@@ -25,8 +25,6 @@ from typing import Unpack
 
 import numpy as np
 import safetensors.torch
-from safetensors import safe_open
-from torch import Tensor
 
 from captioner.backbones import Backbone, load_backbone
 from captioner.checkpoint import load_checkpoint
@@ -37,7 +35,7 @@ from captioner.data.video import read_frames
 from captioner.errors import CheckpointError, DataError, ImageError
 from captioner.features.potentials import PotentialsStore
 from captioner.features.video import FRAMES, ClipFeature, Interval, clip_features
-from captioner.files import atomic_path
+from captioner.files import atomic_path, read_tensors
 from captioner.pipeline import Caption, Captioner, Result, SearchOptions, find_device, find_model
 
 EVERY = 10.0
@@ -177,10 +175,9 @@ def load_describer(model: str | os.PathLike[str], device: str = "cpu") -> Descri
 
 def load_vision(path: Path) -> Vision:
     """The CRF and the network in a describer's file; raises ``CheckpointError`` where they are not or do not fit."""
-    with safe_open(path, "pt") as stream:
-        entry = (stream.metadata() or {}).get(ENTRY)
-        names = [name for name in stream.keys() if name.startswith(PREFIX)]  # noqa: SIM118 (not a mapping)
-        state = {name.removeprefix(PREFIX): stream.get_tensor(name) for name in names}
+    tensors, entries = read_tensors(path, PREFIX)
+    entry = entries.get(ENTRY)
+    state = {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items()}
     if entry is None:
         raise CheckpointError(
             f"{path} describes potentials only; "
@@ -205,15 +202,9 @@ def save_describer(path: str | Path, describer: Describer, vision: Vision) -> No
     assert source is not None, "a describer that was loaded has a file"
     with atomic_path(path) as temporary:
         save_crf(temporary, replace(vision.crf, folds=()))
-        (tensors, header), (potentials, entry) = _read(source), _read(temporary)
+        (tensors, header), (potentials, entry) = read_tensors(source), read_tensors(temporary)
+        tensors |= {name: tensor.clone() for name, tensor in potentials.items()}  # their file is written over
         network = vision.backbone.network.state_dict()
-        tensors |= potentials | {f"{PREFIX}{name}": tensor.contiguous() for name, tensor in network.items()}
+        tensors |= {f"{PREFIX}{name}": tensor.contiguous() for name, tensor in network.items()}
         header |= entry | {ENTRY: json.dumps({"version": VERSION, "number": vision.number})}
         safetensors.torch.save_file(tensors, temporary, header)
-
-
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """All tensors and entries of a safetensors file that has been read before; copies, as one is written over."""
-    with safe_open(path, "pt") as stream:
-        names = list(stream.keys())
-        return {name: stream.get_tensor(name).clone() for name in names}, stream.metadata()

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, their digests, and the cache folder."""
+"""Files written whole or not at all, tensors read from them, their digests, and the cache folder."""
 
 from __future__ import annotations
 
@@ -8,6 +8,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from captioner.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @contextmanager
@@ -15,7 +21,11 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """A temporary path beside ``path`` that replaces it when the block ends, and vanishes when it raises."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+    except OSError as error:
+        error.filename = str(target)  # the file that the user named
+        raise
     os.close(handle)
     temporary = Path(name)
     try:
@@ -32,6 +42,22 @@ def write_text(path: str | Path, text: str) -> None:
     """Write ``text`` as UTF-8, atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def read_tensors(path: str | Path, prefix: str | None = "") -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a safetensors file whose names begin with ``prefix`` (none of them with None), and its header.
+
+    Raises ``CheckpointError`` for a file that cannot be read.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as stream:
+            names = [] if prefix is None else [name for name in stream.keys() if name.startswith(prefix)]  # noqa: SIM118
+            return {name: stream.get_tensor(name) for name in names}, stream.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{path}: damaged, cut off or not a safetensors file ({reason})") from error
 
 
 def sha256(path: str | Path) -> str:

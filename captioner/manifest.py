@@ -84,7 +84,7 @@ def find(manifest: dict[str, Entry], name: str) -> Entry:
     """The entry called ``name``, or ``DataError`` with the nearest names."""
     if name in manifest:
         return manifest[name]
-    near = difflib.get_close_matches(name, manifest, 3, 0.4)
+    near = difflib.get_close_matches(name, manifest, 3, 0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else "see: captioner data list"
     raise DataError(f"{name}: not in the manifest; {hint}")
 

@@ -1,4 +1,4 @@
-"""Put a trained decoder and its CNN into one float16 checkpoint, as shipped with the package.
+"""Put a trained decoder and its CNN into one small checkpoint, as shipped with the package.
 
     python -m scripts.pack_model runs/default/best.safetensors --weights runs/cnn/cnn.safetensors \
         -o captioner/assets/default.safetensors
@@ -18,8 +18,10 @@ from captioner.backbones import load_backbone
 from captioner.checkpoint import load_checkpoint, save_checkpoint
 from captioner.errors import CheckpointError, exit_status
 
+DTYPES = {"float16": torch.float16, "int8": torch.int8}
 
-def pack(source: Path, weights: Path | None, output: Path, **search: float | None) -> None:
+
+def pack(source: Path, weights: Path | None, output: Path, dtype: str = "float16", **search: float | None) -> None:
     """Write ``source`` with its backbone's weights inside; fields of its ``DecodeConfig`` may be set on the way."""
     checkpoint = load_checkpoint(source)
     if len(checkpoint.backbones) != 1:
@@ -34,24 +36,34 @@ def pack(source: Path, weights: Path | None, output: Path, **search: float | Non
         checkpoint.vocabulary,
         [replace(spec, weights="", sha256="")],
         replace(checkpoint.decode, **chosen),
-        extra=checkpoint.extra,
+        extra=portable(checkpoint.extra),
         backbone_states=[state],
-        dtype=torch.float16,
+        dtype=DTYPES[dtype],
     )
     print(f"{output}: {output.stat().st_size / 1e6:.1f} MB", file=sys.stderr)
+
+
+def portable(value: Any) -> Any:
+    """Settings of a run as they go to others: of a path on this machine only the name."""
+    if isinstance(value, dict):
+        return {key: portable(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [portable(one) for one in value]
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--weights", type=Path, help="the CNN's weights, if the checkpoint does not hold them")
+    parser.add_argument("--dtype", choices=DTYPES, default="float16", help="of the decoder's matrices")
     parser.add_argument("--beam", type=int)
     parser.add_argument("--length-penalty", type=float)
     parser.add_argument("--no-repeat", type=int)
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args()
     search = {"beam": options.beam, "length_penalty": options.length_penalty, "no_repeat": options.no_repeat}
-    return exit_status(lambda: pack(options.checkpoint, options.weights, options.output, **search))
+    return exit_status(lambda: pack(options.checkpoint, options.weights, options.output, options.dtype, **search))
 
 
 if __name__ == "__main__":

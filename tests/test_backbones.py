@@ -262,14 +262,15 @@ def test_weights_fit_exactly_or_not_at_all() -> None:
         ("nonsense", "starts with one of compact, local"),
         ("torchvision:resnet51", "near: resnet50"),
         ("torchvision:resnet18@fc7", "only VGG and AlexNet have fc7"),
+        ("torchvision:resnet18@fc9", "no layer 'fc9'; the outermost ones are conv1"),
         ("compact:x", "takes no name"),
         ("local:missing.yaml", "missing.yaml: not a readable backbone record"),
     ],
 )
 def test_unknown_keys_name_the_known(key: str, message: str) -> None:
-    state = random_state("resnet18") if "resnet18" in key else None
+    """Would catch a wrong layer that is noticed behind a download, which the tests may not make."""
     with pytest.raises(BackboneError, match=message):
-        load_backbone(key, state=state)
+        load_backbone(key)
 
 
 def test_missing_weights_say_which_file_to_put_where() -> None:

@@ -10,7 +10,7 @@ import pytest
 import tiny
 import torch
 
-from benchmarks import decoding, extraction, memory, run, scoring, startup, training
+from benchmarks import captioning, decoding, extraction, memory, run, scoring, startup, training
 from benchmarks.measure import AT_MOST, Measurement, compare
 from captioner.checkpoint import load_checkpoint
 from captioner.errors import CaptionerError
@@ -37,9 +37,14 @@ def test_extraction(photo: Path) -> None:
     check(extraction.measure(count=3, batch_size=2, workers=0, rounds=1, networks=("compact",), photo=photo))
 
 
+def test_captioning(model: str, photo: Path) -> None:
+    check(captioning.measure(count=3, batch_size=2, rounds=1, photo=photo, model=model))
+
+
 def test_training() -> None:
     sizes = [f"model.{name}=6" for name in ("hidden", "embedding", "image")]
     check(training.measure(steps=2, rounds=1, words=30, feature_size=5, settings=[*sizes, "train.batch_size=6"]))
+    check(training.measure(2, 1, 30, 5, [*sizes, "train.batch_size=6"], "tacos-c", training.TACOS))
 
 
 def test_decoding(model: str) -> None:
@@ -65,6 +70,7 @@ def test_scoring() -> None:
     captions = scoring.draw(50)
     assert scoring.ours(*captions) == pytest.approx(scoring.theirs(*captions), abs=1e-8)
     check(scoring.measure(count=20, rounds=1))
+    check(scoring.measure_memory(count=1000))
 
 
 def test_startup(photo: Path, model: str) -> None:

@@ -82,6 +82,19 @@ def test_shipping_in_half_precision(path: Path) -> None:
     assert state["seen"].dtype == torch.int64
 
 
+def test_shipping_in_eight_bits(path: Path) -> None:
+    """Would catch scales of columns or of the whole matrix, a row of zeros that becomes NaN, and rounded vectors."""
+    model = build()
+    with torch.no_grad():
+        model.softmax.weight[1] *= 1000
+        model.softmax.weight[2] = 0
+    loaded = load_checkpoint(save(path, model, dtype=torch.int8, backbone_states=STATES)).model.state_dict()
+    for name, tensor in model.state_dict().items():
+        half_a_step = tensor.abs().amax(-1, keepdim=True) / 254 if tensor.ndim > 1 else torch.zeros(1)
+        assert ((loaded[name] - tensor).abs() <= half_a_step * 1.001).all(), name
+    assert path.stat().st_size < save(path.with_name("whole"), model, backbone_states=STATES).stat().st_size
+
+
 def test_equal_checkpoints_are_equal_files(path: Path) -> None:
     digests = {load_checkpoint(save(path)).digest for _ in range(5)}
     assert digests == {sha256(path)}

@@ -67,6 +67,7 @@ def test_groups_have_a_spread(data: Path, monkeypatch: pytest.MonkeyPatch, capsy
         (["good-1.json", "good-1.json"], 2, "given twice"),
         (["good-1.json", "--group", "x"], 2, "expected NAME=FILE"),
         (["good-1.json", "--group", "x=none.json"], 1, "none.json: cannot be read"),
+        (["good-1.json", "--group", "x=none-*.json"], 2, "no file matches none-*.json"),
         (["good-1.json", "bad-1.json", "--metrics", "blue"], 1, "no metric 'blue'"),
         (["good-1.json", "few.json"], 1, "39 of 40 pictures"),
         (["good-1.json", "few.json", "--missing", "skip"], 2, "captions of different pictures"),

@@ -22,6 +22,14 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == [target]
 
 
+def test_an_error_names_the_file_that_was_wanted(tmp_path: Path) -> None:
+    """Would catch messages about a temporary file that nobody has heard of."""
+    target = tmp_path / ("x" * 250)  # the temporary name is longer than file systems take
+    with pytest.raises(OSError) as caught:
+        write_text(target, "")
+    assert caught.value.filename == str(target)
+
+
 def test_write_makes_folders_and_gives_usual_permissions(tmp_path: Path) -> None:
     """Would catch mkstemp's 0600 staying on files that others should read."""
     target = tmp_path / "new" / "deep" / "text.txt"

@@ -105,14 +105,19 @@ def test_a_teacher_without_a_classifier_is_one_line(
 
 
 def test_packing_keeps_the_cnn_and_halves_the_file(tmp_path: Path) -> None:
-    """Would catch a packed model with another CNN, or whose search is not the one that was asked for."""
-    source = save_tiny(tmp_path / "best.safetensors")
+    """Would catch a packed model with another CNN, another search than was asked for, or paths of who packed it."""
+    settings = {"data": {"root": "/home/me/flickr8k", "features": ["/home/me/x.h5", "runs/y.h5"]}, "name": "2f"}
+    source = save_tiny(tmp_path / "best.safetensors", extra={"experiment": settings})
     photo = save_pictures(tmp_path / "pictures", 1)[0]
     packed = tmp_path / "packed.safetensors"
     pack_model.pack(source, None, packed, beam=2, length_penalty=0.5)
     assert packed.stat().st_size < 0.6 * source.stat().st_size
     decode = load_checkpoint(packed).decode
     assert (decode.beam, decode.length_penalty) == (2, 0.5)
+    assert load_checkpoint(packed).extra["experiment"] == {
+        "data": {"root": "flickr8k", "features": ["x.h5", "runs/y.h5"]},
+        "name": "2f",
+    }
     before, after = load_checkpoint(source).backbone_states[0], load_checkpoint(packed).backbone_states[0]
     assert before is not None and after is not None
     torch.testing.assert_close(after, before, atol=1e-3, rtol=1e-3)

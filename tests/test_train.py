@@ -191,7 +191,8 @@ def test_a_finished_run_is_not_run_again_and_a_changed_one_is_refused(data: Path
     with pytest.raises(ConfigError, match=r"train\.lr was 0\.01, now 0\.02"):
         train(experiment(data, tmp_path / "run", train__lr=0.02), progress=False)
     train(experiment(data, tmp_path / "run", train__lr=0.02), resume=False, progress=False)
-    assert len([r for r in read_log(tmp_path / "run/log.jsonl") if r["kind"] == "start"]) == 1
+    [start] = [r for r in read_log(tmp_path / "run/log.jsonl") if r["kind"] == "start"]
+    assert start["backbones"] == [load_checkpoint(tmp_path / "run/best.safetensors").backbones[0].key]
 
 
 def test_early_stopping(data: Path, tmp_path: Path) -> None:

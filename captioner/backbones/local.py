@@ -35,13 +35,13 @@ def build(name: str, weights: Path | None, state: State | None) -> Backbone:
     where = f"local:{name}"
     digest = sha256(file) if state is None and file.is_file() else ""
     spec = BackboneSpec.from_dict({"filter": "bicubic", **values, "key": where, "weights": str(file), "sha256": digest})
-    state = read_weights(file) if state is None else state
+    found = read_weights(file) if state is None else state
     if architecture.startswith("torchvision:"):
         from captioner.backbones.torchvision import classifier, truncate
 
-        return truncate(classifier(architecture.partition(":")[2]), spec, state)
+        return truncate(classifier(architecture.partition(":")[2]), spec, lambda: found)
     network = _call(record.parent, architecture, where)
-    fit_weights(network, state, where)
+    fit_weights(network, found, where)
     return Backbone(spec, network.eval(), reader(network, spec.output, where))
 
 
@@ -49,7 +49,8 @@ def _read_record(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise BackboneError(f"{path}: not a readable backbone record: {' '.join(str(error).split())}") from error
+        reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
+        raise BackboneError(f"{path}: not a readable backbone record: {reason}") from error
     if not isinstance(values, dict):
         raise BackboneError(f"{path}: a backbone record is a mapping of fields to values")
     for field in ("architecture", "weights", "size"):

@@ -8,6 +8,7 @@ other layer goes by its dotted module name; maps are averaged over space.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,13 @@ def build(name: str, weights: Path | None, state: State | None) -> Backbone:
     spec = preset_spec(model, layer or ("fc7" if _is_caffe_like(network) else "pool"))
     if weights is not None:
         spec = replace(spec, weights=str(weights), sha256="")
-    if state is None:
-        state = read_weights(weights) if weights else _download(spec.weights)
-    return truncate(network, spec, state)
+
+    def find() -> State:
+        if state is not None:
+            return state
+        return read_weights(weights) if weights else _download(spec.weights)
+
+    return truncate(network, spec, find)
 
 
 def preset_spec(model: str, layer: str) -> BackboneSpec:
@@ -69,8 +74,12 @@ def classifier(name: str) -> nn.Module:
     return network.eval()
 
 
-def truncate(network: nn.Module, spec: BackboneSpec, state: State) -> Backbone:
-    """The backbone that ends at ``spec.output``; ``state`` is the whole network's or what is left of it."""
+def truncate(network: nn.Module, spec: BackboneSpec, state: Callable[[], State]) -> Backbone:
+    """The backbone that ends at ``spec.output``.
+
+    ``state()`` is the whole network's or what is left of it; it is asked for once the layer is known to be there, as
+    it may be a download.
+    """
     whole = set(network.state_dict())
     for auxiliary in ("aux1", "aux2", "AuxLogits"):  # classifiers that only help training
         if hasattr(network, auxiliary):
@@ -82,8 +91,9 @@ def truncate(network: nn.Module, spec: BackboneSpec, state: State) -> Backbone:
     elif output in ("pool", ""):
         network.set_submodule(_head(network, spec.key), nn.Identity())
         output = ""
-    fit_weights(network, state, spec.key, spare=whole - set(network.state_dict()))
-    return Backbone(spec, network, reader(network, output, spec.key))
+    read = reader(network, output, spec.key)
+    fit_weights(network, state(), spec.key, spare=whole - set(network.state_dict()))
+    return Backbone(spec, network, read)
 
 
 def _is_caffe_like(network: nn.Module) -> bool:

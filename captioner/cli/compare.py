@@ -99,7 +99,7 @@ def _systems(results: Sequence[Path], groups: Sequence[str]) -> dict[str, list[P
     systems = {str(path): [path] for path in results}
     for text in groups:
         name, sign, listed = text.partition("=")
-        paths = [Path(found) for part in listed.split(",") for found in sorted(glob.glob(part)) or [part] if part]
+        paths = [path for part in listed.split(",") if part for path in _files(part)]
         if not sign or not name or not paths:
             raise UsageError(f"--group {text}: expected NAME=FILE,FILE or NAME=GLOB")
         if name in systems:
@@ -111,6 +111,14 @@ def _systems(results: Sequence[Path], groups: Sequence[str]) -> dict[str, list[P
     if len(systems) < 2:
         raise UsageError("give at least two systems to compare: files of captions, or groups of them")
     return systems
+
+
+def _files(part: str) -> list[Path]:
+    """The files that a path or glob names."""
+    found = [Path(part)] if Path(part).exists() or not glob.has_magic(part) else [*map(Path, sorted(glob.glob(part)))]
+    if not found:
+        raise UsageError(f"no file matches {part}")
+    return found
 
 
 def _table(found: Mapping[str, Mapping[str, Estimate]], signed: Sequence[str], style: str) -> str:

@@ -15,13 +15,12 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from captioner.config import choose, from_mapping, within
 from captioner.crf.inference import Edge, Field, has_loops
 from captioner.errors import CaptionerError, CheckpointError
-from captioner.files import atomic_path
+from captioner.files import atomic_path, read_tensors
 from captioner.provenance import provenance
 
 FORMAT = "captioner-crf"
@@ -191,17 +190,14 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """All tensors of a CRF file, and its header."""
     if not path.is_file():
         raise CheckpointError(f"{path}: no such CRF file; captioner crf train makes one")
+    tensors, entries = read_tensors(path)
+    if FORMAT not in entries:
+        raise CheckpointError(f"{path}: a safetensors file, but not a CRF of captioner")
     try:
-        with safe_open(path, "pt") as stream:
-            entry = (stream.metadata() or {}).get(FORMAT)
-            if entry is None:
-                raise CheckpointError(f"{path}: a safetensors file, but not a CRF of captioner")
-            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 (not a mapping)
-        header = json.loads(entry)
+        header = json.loads(entries[FORMAT])
         version = header["version"]
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"{path}: damaged, cut off or not a safetensors file ({reason})") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path}: its header is damaged ({error})") from error
     if version != VERSION:
         raise CheckpointError(f"{path}: a CRF of version {version}; this captioner reads version {VERSION}")
     return tensors, header

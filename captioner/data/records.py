@@ -67,7 +67,7 @@ def read_text(path: Path) -> str:
 def find_file(root: Path, names: tuple[str, ...], what: str) -> Path:
     """The first of ``names`` below ``root``, a folder; ``DataError`` names all that were looked for."""
     if not root.is_dir():
-        raise DataError(f"{root}: no such folder; give the folder that holds {what}")
+        raise DataError(f"{root}: no such folder; give the folder that holds the {what}")
     for name in names:
         if (root / name).is_file():
             return root / name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -54,6 +55,11 @@ class PotentialsStore:
         """Vectors of the clips ``ids`` in that order, (N, D) float32; ``DataError`` names those that are not there."""
         vectors: np.ndarray = self._vectors[self.potentials.select(ids)]
         return vectors
+
+    def summary(self) -> dict[str, Any]:
+        """What tells these numbers from others."""
+        digest = hashlib.sha256(self._vectors.tobytes()).hexdigest()[:16]
+        return {"key": self.spec.key, "source": self.potentials.source, "digest": digest}
 
     @cached_property
     def _vectors(self) -> np.ndarray:

@@ -231,6 +231,10 @@ class FeatureStore:
         if missing:
             more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
             lack = "".join(f"; part {part} is not there" for part in self.missing_parts[:1])
+            file = missing[0].rpartition("/")[2]
+            alike = next((name for name in self._rows if name.rpartition("/")[2] == file), None)
+            if alike:  # a name is the path below what was given to extract
+                lack += f"; it has {alike}, as captioner extract was given another folder than the pictures' own"
             raise FeatureStoreError(f"{self.path}: no features of {', '.join(missing[:3])}{more}{lack}")
         places = np.array([self._rows[name] for name in ids], np.int64).reshape(-1, 2)  # (N, 2): file, row
         values = np.empty((len(places), self.dimension), np.float32)

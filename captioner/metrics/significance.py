@@ -23,6 +23,7 @@ from captioner.metrics.base import Array, Scored
 RESAMPLES = 1000
 TRIALS = 10_000
 SEED = 12345
+NOTHING = 1e-9  # percent; a difference below is one of rounding
 AT_ONCE = 500  # resamples turned into scores together
 
 Scores = dict[str, Array]
@@ -98,7 +99,12 @@ def estimate_interval(scores: Array) -> tuple[float, float, float, float]:
 
 
 def p_value(differences: Array, observed: float) -> float:
-    """How often chance alone gives a difference above the one observed: (c + 1) / (n + 1)."""
+    """How often chance alone gives a difference above the one observed: (c + 1) / (n + 1); 1 where there is none.
+
+    Of two systems with equal scores in all resamples sacreBLEU says 1 / (n + 1): no draw differs by more than nothing.
+    """
+    if observed < NOTHING:
+        return 1.0
     return float((np.sum(differences > observed) + 1) / (len(differences) + 1))
 
 

@@ -192,15 +192,23 @@ class Run:
         if not self.processes.first:
             return
         size = sum(p.numel() for p in self.network.decoder.parameters())
-        captions = f"{len(self.material.batches)} batches an epoch, {len(self.material.vocabulary)} words"
-        show.say(f"{self.experiment.name}: {size / 1e6:.1f} M parameters in the decoder, {captions}, {self.device}")
+        backbones = [spec.key for spec in self.material.backbones]
+        facts = [
+            f"{size / 1e6:.1f} M parameters in the decoder",
+            f"{len(self.material.batches)} batches an epoch",
+            f"{len(self.material.vocabulary)} words",
+            *([f"features of {' and '.join(backbones)}"] if backbones else []),
+            str(self.device),
+        ]
+        show.say(f"{self.experiment.name}: {', '.join(facts)}")
         for note in self.notes:
             show.say(note)
         if self.resuming:
             show.say(f"resuming at epoch {self.position.epoch}, batch {self.position.batch}; --no-resume starts afresh")
             return
-        facts = {"experiment": to_mapping(self.experiment), "provenance": provenance(), "notes": self.notes}
-        self.log.write("start", 0, parameters=size, words=len(self.material.vocabulary), **facts)
+        sizes = {"parameters": size, "words": len(self.material.vocabulary), "backbones": backbones}
+        origin = {"experiment": to_mapping(self.experiment), "provenance": provenance(), "notes": self.notes}
+        self.log.write("start", 0, **sizes, **origin)
 
     def _epoch(self, show: Display) -> None:
         """The rest of the current epoch, its evaluation and its checkpoints."""

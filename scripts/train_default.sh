@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# The model that ships, from photographs and captions to captioner/assets/default.safetensors:
+#   scripts/train_default.sh FLICKR8K FLICKR30K PHOTOS TEACHER STRONG
+# FLICKR8K and FLICKR30K are data folders (the photographs in FLICKR8K/images), PHOTOS a folder of further photographs
+# without captions, TEACHER and STRONG records of trained networks (docs/default-model.md): TEACHER answers for every
+# crop, STRONG for whole pictures. Everything goes to runs/default; given again, it goes on where it was.
+set -euo pipefail
+[ $# -eq 5 ] || { sed -n '2,6s/^# *//p' "$0" >&2; exit 2; }
+flickr8k=$1 flickr30k=$2 photos=$3 teacher=$4 strong=$5
+out=runs/default
+mkdir -p "$out"
+
+extract() {  # STORE BACKBONE [OPTION...]: features of all Flickr8k photographs, as they are and mirrored
+    local store=$1 backbone=$2; shift 2
+    captioner extract "$flickr8k/images" --backbone "$backbone" "$@" -o "$out/$store.h5"
+    captioner extract "$flickr8k/images" --backbone "$backbone" "$@" --mirror -o "$out/$store-mirrored.h5"
+}
+stores() { echo "[$out/teacher$1.h5,$out/strong$1.h5]"; }  # of both networks, as a YAML list
+train() {  # CONFIG FOLDER [SETTING...]
+    local config=$1 folder=$2 settings=(); shift 2
+    for setting in "$@"; do settings+=(--set "$setting"); done
+    captioner train "$config" --set output="$out/$folder" "${settings[@]}"
+}
+
+# 1. What the two networks see in the photographs.
+extract teacher "local:$teacher" --precision bfloat16
+extract strong "local:$strong" --precision bfloat16
+
+# 2. The CNN, which sees Flickr8k's training photographs alone, never dev or test.
+tr -d '\r' < "$flickr8k/Flickr_8k.trainImages.txt" | sed "s#^#$flickr8k/images/#" > "$out/photographs.txt"
+python -m scripts.distil_cnn --teacher "$teacher" --images "$out/photographs.txt" "$photos" \
+    --features "$out"/{teacher,strong}.h5 --features-mirrored "$out"/{teacher,strong}-mirrored.h5 \
+    -o "$out/cnn/cnn.safetensors"
+extract compact compact --weights "$out/cnn/cnn.safetensors"
+
+# 3. Sentences without pictures; none that people wrote about a photograph of Flickr8k's dev or test.
+python -m preprocess.sentences --format flickr30k --root "$flickr30k" -o "$out/sentences.txt" \
+    --exclude "$flickr8k/Flickr_8k.devImages.txt" "$flickr8k/Flickr_8k.testImages.txt"
+train pretrain-text pretrain-text data.text="$out/sentences.txt"
+common=(data.root="$flickr8k" train.init_from="$out/pretrain-text/best.safetensors" train.evaluate_every=5)
+
+# 4. Captioners that see through both networks, and the decoder that learns from people and from them.
+for seed in 0 1 2; do
+    train flickr8k-2u "2u-seed$seed" "${common[@]}" train.seed="$seed" data.features="$(stores "")" \
+        data.features_mirrored="$(stores -mirrored)"
+done
+train flickr8k-2f 2f "${common[@]}" train.label_smoothing=0 \
+    data.features="$out/compact.h5" data.features_mirrored="$out/compact-mirrored.h5" \
+    train.teachers="[$out/2u-seed0/best.safetensors,$out/2u-seed1/best.safetensors,$out/2u-seed2/best.safetensors]" \
+    train.teacher_features="$(stores "")" train.teacher_features_mirrored="$(stores -mirrored)"
+python -m scripts.pack_model "$out/2f/best.safetensors" --weights "$out/cnn/cnn.safetensors" \
+    -o captioner/assets/default.safetensors
