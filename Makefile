@@ -8,7 +8,7 @@
 #   make clean                    remove the environment and what tools left behind
 
 PYTHON ?= python3
-IMG ?= examples/photo.jpg
+IMG ?= examples/dog.jpg
 VENV := .venv
 PY := $(VENV)/bin/python
 export IMG

@@ -49,4 +49,4 @@ train flickr8k-2f 2f "${common[@]}" train.label_smoothing=0 \
     train.teachers="[$out/2u-seed0/best.safetensors,$out/2u-seed1/best.safetensors,$out/2u-seed2/best.safetensors]" \
     train.teacher_features="$(stores "")" train.teacher_features_mirrored="$(stores -mirrored)"
 python -m scripts.pack_model "$out/2f/best.safetensors" --weights "$out/cnn/cnn.safetensors" \
-    -o captioner/assets/default.safetensors
+    --dtype int8 -o captioner/assets/default.safetensors

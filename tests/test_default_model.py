@@ -18,7 +18,7 @@ CONSTANT = "a man in a blue shirt is standing in the street"
 
 def test_the_file_is_small_and_complete() -> None:
     """Would catch a checkpoint that needs a download, or a CNN whose preparation changed after it was packed."""
-    assert MODELS["default"].stat().st_size <= 25e6
+    assert MODELS["default"].stat().st_size <= 16e6
     checkpoint = load().checkpoint
     assert [spec.key for spec in checkpoint.backbones] == ["compact"]
     assert checkpoint.backbones[0].digest == SPEC.digest
@@ -26,9 +26,12 @@ def test_the_file_is_small_and_complete() -> None:
     assert checkpoint.provenance["torch"]
 
 
-def test_the_photograph_of_the_readme_gets_a_sentence() -> None:
-    caption = load().caption(CHECKOUT / "examples" / "photo.jpg")
-    assert "man" in caption.split() and len(caption.split()) >= 5
+def test_the_example_photographs_get_the_captions_on_record() -> None:
+    """Would catch anything that changes what people read: preparation, weights, vocabulary, search."""
+    lines = (CHECKOUT / "examples" / "captions.tsv").read_text().splitlines()
+    record = dict(line.split("\t") for line in lines)
+    assert set(record) == {f"examples/{path.name}" for path in (CHECKOUT / "examples").glob("*.jpg")}
+    assert dict(zip(record, load().caption([CHECKOUT / path for path in record]), strict=True)) == record
 
 
 @pytest.mark.shared_data
