@@ -1,8 +1,9 @@
 """Training against a bare stack of the same recurrent layers.
 
-Ours: ``captioner.train.loop.Run`` on the shipped configuration flickr8k-4f, over an epoch of captions as long as
-Flickr8k's with 2,600 words: captions sorted into batches, features looked up, normalised and projected, words
-embedded, dropout, residual paths, the loss, gradients clipped, AdamW, the moving average of the weights.
+Ours: ``captioner.train.loop.Run`` on a shipped configuration, over an epoch of captions: captions sorted into batches,
+features looked up, normalised and projected, words embedded, dropout, residual paths, the loss, gradients clipped,
+AdamW, the moving average of the weights. ``measure``: flickr8k-4f, captions as long as Flickr8k's with 2,600 words;
+``measure_describer``: tacos-c, sentences as long as TACoS' with 1,017 words, 179 probabilities of labels.
 Baseline: the same ``nn.LSTM`` layers, the output layer, the same loss, backward and AdamW over these weights, on random
 inputs that lie ready: word vectors, projected images, which rows are real, and their targets. None of the rest.
 Both: the same batches, precision (bfloat16 autocast) and softmax over real words only; real words are counted.
@@ -34,7 +35,8 @@ from captioner.train.schedule import make_optimiser
 
 TARGET = 0.85
 CAPTIONS_EACH = 5  # of a picture
-MEAN, DEVIATION = 10.8, 3.7  # words in a caption of Flickr8k
+FLICKR8K = (10.8, 3.7)  # words in a caption: mean, deviation
+TACOS = (8.6, 5.1)
 
 
 class Ready(NamedTuple):
@@ -82,11 +84,18 @@ class Bare(nn.Module):
 
 
 def measure(
-    steps: int = 12, rounds: int = 5, words: int = 2600, feature_size: int = 2048, settings: Sequence[str] = ()
+    steps: int = 12,
+    rounds: int = 5,
+    words: int = 2600,
+    feature_size: int = 2048,
+    settings: Sequence[str] = (),
+    config: str = "flickr8k-4f",
+    length: tuple[float, float] = FLICKR8K,
 ) -> list[Measurement]:
     """Tokens a second of training over those of the bare stack; ``settings`` change the configuration."""
     with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]):
-        experiment = make_experiment(Path(folder), steps, rounds + 1, words, feature_size, settings)
+        start = load_experiment(config, settings)
+        experiment = make_experiment(start, Path(folder), steps, rounds + 1, words, feature_size, length)
         run = Run(experiment, World(), torch.device("cpu"), resume=False, progress=False)
         run.network.train()
         bare, model = Bare(run), experiment.model
@@ -104,14 +113,24 @@ def measure(
         return [compare(name, "tokens/s", rate(tokens, ours), theirs, rounds=rounds, target=TARGET)]
 
 
+def measure_describer(steps: int = 24, settings: Sequence[str] = ()) -> list[Measurement]:
+    """The same for a describer of clips."""
+    return measure(steps, words=1017, feature_size=179, settings=settings, config="tacos-c", length=TACOS)
+
+
 def make_experiment(
-    folder: Path, steps: int, epochs: int, words: int, feature_size: int, settings: Sequence[str]
+    experiment: Experiment,
+    folder: Path,
+    steps: int,
+    epochs: int,
+    words: int,
+    feature_size: int,
+    length: tuple[float, float],
 ) -> Experiment:
-    """The shipped configuration on made-up data in ``folder`` that fills ``steps`` batches an epoch."""
-    experiment = load_experiment("flickr8k-4f", settings)
+    """``experiment`` on made-up data in ``folder`` that fills ``steps`` batches an epoch."""
     captions = steps * experiment.train.batch_size
     generator = np.random.default_rng(0)
-    sentences = make_sentences(captions, words - len(SPECIALS), generator)
+    sentences = make_sentences(captions, words - len(SPECIALS), generator, length)
     images = []
     for number in range(-(-captions // CAPTIONS_EACH)):
         own = sentences[number * CAPTIONS_EACH : (number + 1) * CAPTIONS_EACH]
@@ -130,9 +149,11 @@ def make_experiment(
     return dataclasses.replace(experiment, output=str(folder / "run"), data=data, train=train)
 
 
-def make_sentences(count: int, words: int, generator: np.random.Generator) -> list[str]:
-    """``count`` sentences as long as Flickr8k's; words follow Zipf's law, and each of ``words`` comes at least once."""
-    lengths = np.clip(np.rint(generator.normal(MEAN, DEVIATION, count)), 3, 21).astype(int)
+def make_sentences(
+    count: int, words: int, generator: np.random.Generator, length: tuple[float, float] = FLICKR8K
+) -> list[str]:
+    """``count`` sentences of ``length``; words follow Zipf's law, and each of ``words`` comes at least once."""
+    lengths = np.clip(np.rint(generator.normal(*length, count)), 3, 2 * length[0]).astype(int)
     odds = 1 / np.arange(1, words + 1)
     drawn = generator.choice(words, max(lengths.sum() - words, 0), p=odds / odds.sum())
     every = generator.permutation(np.concatenate([np.arange(words), drawn]))

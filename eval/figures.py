@@ -1,4 +1,4 @@
-"""The figures of a report, as SVG text that goes into a page as it is."""
+"""Figures: those of a report as SVG text that goes into a page as it is, that of a sweep as PNG."""
 
 from __future__ import annotations
 
@@ -99,6 +99,23 @@ def curves(logs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -> str:
             panel.tick_params(length=0)
         figure.legend(loc="outside right upper", fontsize=8.5)
         return _svg(figure)
+
+
+def sweep(series: Mapping[str, Sequence[tuple[float, float, float]]], across: str, up: str) -> bytes:
+    """A PNG with a line for each system through its points (x, y, deviation of y)."""
+    with _style():
+        figure = _figure(WIDTH, 4.0)
+        panel = figure.add_subplot()
+        for (name, points), colour, marker in zip(series.items(), _cycle(COLOURS), _cycle(MARKERS), strict=False):
+            x, y, spread = zip(*points, strict=True)
+            panel.errorbar(x, y, spread, marker=marker, color=colour, label=name, linewidth=1.4, capsize=2)
+        panel.set_xlabel(across)
+        panel.set_ylabel(up)
+        panel.tick_params(length=0)
+        figure.legend(loc="outside right upper", fontsize=8.5)
+        stream = io.BytesIO()
+        figure.savefig(stream, format="png", dpi=110, metadata={"Software": None})
+        return stream.getvalue()
 
 
 def _style() -> Any:

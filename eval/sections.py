@@ -18,6 +18,8 @@ from eval.page import Block, Card, Cards, Code, Figure, Heading, Table, Text
 from eval.published import Setting, differences, read_tables
 from eval.systems import Run
 
+DESCRIPTIONS = ("captions", "video description")
+"""Tasks whose published tables belong into a report."""
 SHOWN = ("BLEU-4", "CIDEr-D")
 """Scores with a panel of their own."""
 MARKS = f"▲ better, ▼ worse than the baseline with p < {CERTAIN:g}"
@@ -164,7 +166,7 @@ def published(judged: Judged, name: str, split: str) -> list[Block]:
     facts = judged.references.facts
     ours = Setting(split, len(judged.records), facts["tok"].split("-")[0], facts["refs"], ", ".join(keys))
     blocks: list[Block] = [Heading("Published")]
-    tables = read_tables(name)
+    tables = [table for task in DESCRIPTIONS for table in read_tables(name, task)]
     metrics = [metric for metric in judged.main.metrics if any(metric in row.values for t in tables for row in t.rows)]
     rows = []
     for table in tables:

@@ -16,7 +16,7 @@ from typing import Any
 from captioner.data.records import Record
 from captioner.data.results import match, read_results
 from captioner.errors import CheckpointError, DataError, UsageError
-from captioner.features.store import FeatureStore
+from captioner.features.potentials import Store, open_store
 from captioner.files import write_text
 from captioner.pipeline import Captioner
 from captioner.train.runlog import read_log
@@ -133,7 +133,7 @@ def without(records: Sequence[Record], captions: Mapping[str, str]) -> dict[str,
 
 
 def _captions(captioner: Captioner, records: Sequence[Record], stores: Sequence[str], choice: Choice) -> dict[str, str]:
-    opened = [FeatureStore(store) for store in stores]
+    opened = [open_store(store) for store in stores]
     ids = [record.image_id for record in records]
     kept = _kept(captioner, opened, ids, choice)
     if kept is not None and kept.is_file():
@@ -150,7 +150,7 @@ def _captions(captioner: Captioner, records: Sequence[Record], stores: Sequence[
     return captions
 
 
-def _kept(captioner: Captioner, stores: Sequence[FeatureStore], ids: Sequence[str], choice: Choice) -> Path | None:
+def _kept(captioner: Captioner, stores: Sequence[Store], ids: Sequence[str], choice: Choice) -> Path | None:
     """The file for these captions: its name changes with all that could change them."""
     if choice.keep is None:
         return None

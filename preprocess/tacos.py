@@ -3,8 +3,10 @@
     python -m preprocess.tacos data/tacos -o data/tacos-clips
     python -m preprocess.tacos data/tacos-json --format tacos-json -o data/tacos-clips --min-count 10
 
-Writes ``clips.jsonl`` (``--format clips`` of everything that reads clips) and ``labels.json`` (for each node its labels
-with their number of training clips) into the folder, and prints how far the sentences of one clip agree, node by node.
+Writes ``clips.jsonl`` (``--format clips`` of everything that reads clips), ``sentences.jsonl`` (the same, but each
+training sentence is a clip of its own, CLIP#NUMBER, with the labels that it tells itself: for training describers) and
+``labels.json`` (for each node its labels with their number of training clips) into the folder, and prints how far the
+sentences of one clip agree, node by node.
 Labels that the corpus itself brings are kept; the others come from the sentences (preprocess/semantics.py).
 """
 
@@ -18,7 +20,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from captioner.data.clips import CLIP_READERS, NODES, NULL, OTHER, Clip, read_clips, write_clips
+from captioner.data.clips import CLIP_READERS, NODES, NULL, OTHER, SENTENCE, Clip, read_clips, write_clips
 from captioner.errors import DataError, UsageError, exit_status
 from captioner.files import write_text
 from preprocess.lexicon import WORDS
@@ -129,6 +131,19 @@ def labelled(clips: Sequence[Clip], tuples: Mapping[str, Labels], share: float) 
     ]
 
 
+def apart(clips: Sequence[Clip], tuples: Mapping[str, Labels]) -> list[Clip]:
+    """Each sentence of a training clip as a clip of its own, with its labels; where it tells no event, the clip's."""
+    found = []
+    for clip in clips:
+        if clip.split != "train":
+            found.append(clip)
+            continue
+        for number, text in enumerate(clip.sentences, start=1):
+            labels = tuples[text] if text in tuples and tuples[text][0] != NULL else clip.labels
+            found.append(replace(clip, clip_id=f"{clip.clip_id}{SENTENCE}{number}", sentences=(text,), labels=labels))
+    return found
+
+
 def report(clips: Sequence[Clip], sets: Mapping[str, Mapping[str, int]], scores: Mapping[str, Agreement]) -> str:
     """The table that is printed: a row for each node."""
     sentences = [text for clip in clips for text in clip.sentences]
@@ -165,10 +180,12 @@ def prepare(options: argparse.Namespace) -> None:
     sets = label_sets(full, options.min_count, options.max_labels)
     kept = [with_other(clip, sets) for clip in full]
     write_clips(options.output / "clips.jsonl", kept)
+    own = tuples if all(clip.labels is None for clip in clips) else {}  # the corpus' labels are other words
+    write_clips(options.output / "sentences.jsonl", [with_other(clip, sets) for clip in apart(kept, own)])
     document = {"format": "captioner-labels", "version": 1, "nodes": sets}
     write_text(options.output / "labels.json", json.dumps(document, indent=1, ensure_ascii=False) + "\n")
     print(report(kept, sets, agreement(full, tuples)))
-    print(f"clips.jsonl and labels.json are in {options.output}", file=sys.stderr)
+    print(f"clips.jsonl, sentences.jsonl and labels.json are in {options.output}", file=sys.stderr)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ from captioner.crf.learning import (
 )
 from captioner.crf.model import CRF, FORMAT, GRAPHS, CRFConfig, CRFFile, load_crf, save_crf
 from captioner.crf.potentials import assess, read_potentials
-from captioner.data.clips import NODES, NULL, OTHER, Clip, write_clips
+from captioner.data.clips import NODES, NULL, OTHER, Clip, read_clips, write_clips
 from captioner.errors import CheckpointError, ConfigError, DataError, FeatureStoreError, UsageError
 from captioner.features.store import FeatureStore, FeatureWriter
 from preprocess.simulate_vision import main as simulate_main
@@ -461,6 +462,33 @@ def test_train_predict_score(corpus: Path, tmp_path: Path) -> None:
     row = potentials.rows["s20_20_29"]
     assert potentials.tuple_of(row)[2] == "carrot" and "carrot" in potentials.words(row)
 
+    mixed = CliRunner().invoke(app, [*predicting, "--truth", "0.5"])
+    assert mixed.stdout == result.stdout  # how right the CRF is, not what was mixed in
+    taught = read_potentials(output)
+    known = [clip for clip in read_clips("clips", clips) if clip.labels is not None]
+    train, others = ([one.clip_id for one in known if (one.split == "train") == wanted] for wanted in (True, False))
+    truth = {clip.clip_id: clip.labels for clip in known}
+    assert all(taught.tuple_of(taught.rows[name]) == truth[name] for name in train)
+    assert (taught.subset(others).vector("prob") == potentials.subset(others).vector("prob")).all()
+
+
+def test_a_sentence_has_the_features_and_the_fold_of_its_clip(corpus: Path, tmp_path: Path) -> None:
+    """Would catch a sentence that another clip's belief is mixed with, or one predicted by a CRF that saw its video."""
+    clips, features, model = corpus / "clips.jsonl", corpus / "features.h5", tmp_path / "crf.safetensors"
+    assert run("crf", "train", "--clips", clips, "-f", features, "-o", model, "--folds", 2, *QUICK)[0] == 0
+    known = [clip for clip in read_clips("clips", clips) if clip.labels is not None]
+    names = {c.clip_id: [f"{c.clip_id}#{n}" for n in (1, 2)] if c.split == "train" else [c.clip_id] for c in known}
+    apart = [replace(clip, clip_id=name) for clip in known for name in names[clip.clip_id]]
+    write_clips(tmp_path / "sentences.jsonl", apart)
+    predicting = ["crf", "predict", model, "-f", features, "-o", tmp_path / "p.h5", "--clips"]
+    assert run(*predicting, tmp_path / "sentences.jsonl")[0] == 0
+    sentences = read_potentials(tmp_path / "p.h5")
+    write_clips(tmp_path / "known.jsonl", known)
+    assert run(*predicting, tmp_path / "known.jsonl")[0] == 0
+    whole = read_potentials(tmp_path / "p.h5")
+    found = sentences.subset([own[-1] for own in names.values()])
+    assert (found.vector("prob") == whole.subset([c.clip_id for c in known]).vector("prob")).all()
+
 
 def test_what_the_command_refuses(corpus: Path, tmp_path: Path) -> None:
     """Features of another kind, or a chain without an order, would give potentials that mean nothing."""
@@ -478,6 +506,8 @@ def test_what_the_command_refuses(corpus: Path, tmp_path: Path) -> None:
     chained = ["crf", "train", "--clips", clips, "-f", features, "-o", model, "--graph", "none", "--chain", *QUICK]
     assert run(*chained)[0] == 0
     result = CliRunner().invoke(app, ["crf", "predict", str(model), "-f", str(features), "-o", "x.h5"])
+    assert isinstance(result.exception, UsageError) and "give --clips" in str(result.exception)
+    result = CliRunner().invoke(app, ["crf", "predict", str(model), "-f", str(features), "-o", "x.h5", "--truth", "1"])
     assert isinstance(result.exception, UsageError) and "give --clips" in str(result.exception)
 
 

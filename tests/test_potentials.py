@@ -16,6 +16,7 @@ from captioner.crf.potentials import (
     assess,
     calibration_error,
     read_potentials,
+    with_truth,
     write_potentials,
 )
 from captioner.data.clips import NULL
@@ -191,6 +192,19 @@ def test_assessment() -> None:
     nothing = assess(potentials, np.full((2, 3), -1))
     assert nothing.clips == 0 and np.isnan(nothing.joint) and np.isnan(nothing.mean)
     assert np.isfinite(assess(potentials, np.array([[0, 0, 1], [0, 0, 0]])).log_prob)  # of something called impossible
+
+
+def test_truth_is_mixed_in_where_it_is_known(tmp_path: Path) -> None:
+    """Would catch a clip of another row that learns its labels, and probabilities that do not sum to 1."""
+    before = example()
+    mixed = with_truth(before, np.array([[-1, 2, -1], [-1, -1, -1]]), 0.5)
+    assert np.exp(mixed.nodes["object"].log_prob[0]) == pytest.approx([0.25, 0.125, 0.625])
+    assert mixed.tuple_of(0) == ("cut", "cutting board", "-") and mixed.tuple_of(1) == before.tuple_of(1)
+    assert (mixed.nodes["object"].log_prob[1] == before.nodes["object"].log_prob[1]).all()
+    assert before.tuple_of(0)[1] == "carrot" and "true labels" in mixed.source
+    write_potentials(tmp_path / "mixed.h5", mixed)
+    sure = with_truth(before, np.array([[1, 0, 1], [0, 0, 0]]), 1)
+    assert set(np.unique(sure.vector("prob"))) == {0, 1} and (sure.vector("prob") == sure.vector("max")).all()
 
 
 def test_calibration_error() -> None:

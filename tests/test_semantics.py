@@ -280,7 +280,12 @@ def test_prepare(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     printed = capsys.readouterr()
     assert "7 clips of 2 videos, 14 sentences, 0 of them repeat" in printed.out
     assert [line.split()[0] for line in printed.out.splitlines()[3:]] == [*NODES, "all"]
-    assert "clips.jsonl and labels.json" in printed.err
+    assert "sentences.jsonl and labels.json" in printed.err
+    apart = read_clips("clips", out / "sentences.jsonl")
+    assert len(apart) == 3 * 3 + 3 + 1 and apart[-1] == clips[-1]  # test clips stay whole
+    assert [clip.clip_id for clip in apart[:3]] == [f"a_0_9#{number}" for number in (1, 2, 3)]
+    assert apart[0].sentences == ("He cuts a fig.",) and apart[0].labels == labels("cut - fig - -")
+    assert apart[1].labels == (OTHER, OTHER, "fig", NULL, NULL)  # what it tells itself: chop, with a knife
 
 
 def test_prepare_keeps_labels_that_came_along(corpus: Path, tmp_path: Path) -> None:
@@ -289,6 +294,8 @@ def test_prepare_keeps_labels_that_came_along(corpus: Path, tmp_path: Path) -> N
     write_clips(tmp_path / "given.jsonl", given)
     assert tacos.main([str(tmp_path / "given.jsonl"), "--format", "clips", "-o", str(tmp_path / "out")]) == 0
     assert read_clips("clips", tmp_path / "out") == given
+    apart = read_clips("clips", tmp_path / "out" / "sentences.jsonl")
+    assert {clip.labels for clip in apart} == {given[0].labels}
 
 
 def test_prepare_explains_what_is_wrong(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -200,6 +200,9 @@ def test_early_stopping(data: Path, tmp_path: Path) -> None:
         experiment(data, tmp_path / "run", train__lr=0.0, train__patience=2, train__epochs=9), progress=False
     )
     assert (result.epoch, result.epochs) == (1, 3)
+    rarely = {"train__evaluate_every": 2, "train__patience": 1}  # less patience than evaluations need
+    result = train(experiment(data, tmp_path / "rare", train__lr=0.0, train__epochs=9, **rarely), progress=False)
+    assert (result.epoch, result.epochs) == (2, 4)
 
 
 def test_bfloat16_and_the_papers_solver_run(data: Path, tmp_path: Path) -> None:

@@ -101,33 +101,53 @@ def predict_command(
         Path | None,
         typer.Option(help="Only these clips, in videos and time as a chain needs them; prints how right they are."),
     ] = None,
+    truth: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Share of the true labels in the probabilities of training clips, see below."),
+    ] = 0.0,
 ) -> None:
     """Write the potentials of clips: label probabilities, and the best assignment (docs/potentials.md).
 
     Without --clips those of all clips in the feature store. Exit status 1 if a clip of --clips has no features.
+
+    With --truth above 0 the best assignment of clips of split train is their true one, and so much of it is mixed into
+    their probabilities: what a describer is to be trained on. CLIP#3, the third sentence of CLIP, has its features.
     """
-    from dataclasses import asdict
+    from dataclasses import asdict, replace
+
+    import numpy as np
 
     from captioner.crf.learning import predict
     from captioner.crf.model import load_crf
-    from captioner.crf.potentials import write_potentials
-    from captioner.data.clips import Clip, read_clips
+    from captioner.crf.potentials import with_truth, write_potentials
+    from captioner.data.clips import Clip, read_clips, whole_clip
 
     crf, stores = load_crf(model), _stores(features)
     _check_features(model, crf.features, stores)
     if clips is None and crf.model.config.chain:
         raise UsageError(f"{model} has a chain over the clips of a video: give --clips, which says how they follow")
+    if clips is None and truth:
+        raise UsageError("--truth needs the true labels: give --clips")
     wanted = read_clips("clips", clips) if clips else [Clip(name, name, 0, 0, (), "test") for name in stores[0].ids]
-    arrays = _arrays(wanted, stores, crf.model.labels)
+    whole = {whole_clip(clip.clip_id): clip for clip in reversed(wanted)}
+    arrays = _arrays([replace(clip, clip_id=name) for name, clip in whole.items()], stores, crf.model.labels)
     names = " + ".join(str(fact["backbone"]) for fact in crf.features)
     source = f"captioner crf, {crf.model.config.graph} graph, {crf.model.method}, features {names}"
-    potentials, unsettled = predict(crf, arrays, source)
+    predicted, unsettled = predict(crf, arrays, source)
+    potentials, there = predicted, [clip for clip in wanted if whole_clip(clip.clip_id) in predicted.rows]
+    if truth or len(there) > len(predicted):
+        potentials = replace(
+            predicted.subset([whole_clip(clip.clip_id) for clip in there]), ids=[clip.clip_id for clip in there]
+        )
+    if truth:
+        train = np.array([clip.split == "train" for clip in there])
+        potentials = with_truth(potentials, np.where(train[:, None], _truth(there, crf.model.labels), -1), truth)
     write_potentials(output, potentials)
-    _say(f"{output}: {len(potentials)} clips, {source}{_unsettled(asdict(unsettled))}")
+    _say(f"{output}: {len(potentials)} clips, {potentials.source}{_unsettled(asdict(unsettled))}")
     if clips:
-        _print_scores(potentials, wanted)
-    if len(arrays) < len(wanted):
-        raise FeatureStoreError(f"{len(wanted) - len(arrays)} clips of {clips} have no features and no potentials")
+        _print_scores(predicted, wanted)
+    if len(there) < len(wanted):
+        raise FeatureStoreError(f"{len(wanted) - len(there)} clips of {clips} have no features and no potentials")
 
 
 @app.command()

@@ -111,6 +111,25 @@ class Potentials:
                 )
 
 
+def with_truth(potentials: Potentials, truth: np.ndarray, share: float) -> Potentials:
+    """Potentials with ``share`` of the true labels (N, V) int64 mixed into the probabilities, -1 being unknown.
+
+    Where a label is known, it is that of the best assignment too. For training describers: which label it is agrees
+    with the sentences, and how sure one may be with what is read later.
+    """
+    nodes = {}
+    for v, (name, node) in enumerate(potentials.nodes.items()):
+        [rows] = np.nonzero(truth[:, v] >= 0)
+        log_prob, best = node.log_prob.copy(), node.best.copy()
+        prob = (1 - share) * np.exp(log_prob[rows])
+        prob[np.arange(len(rows)), truth[rows, v]] += share
+        with np.errstate(divide="ignore"):
+            log_prob[rows] = np.log(prob)
+        best[rows] = truth[rows, v]
+        nodes[name] = NodePotentials(node.labels, log_prob, best)
+    return Potentials(potentials.ids, nodes, f"{potentials.source}, {share:g} of the true labels in training clips")
+
+
 @dataclass(frozen=True)
 class Assessment:
     """How good potentials are; shares in 0..1, over the clips whose label is known."""

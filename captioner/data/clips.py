@@ -23,6 +23,9 @@ OTHER = "<other>"
 """The label that stands for all rare ones of a node."""
 FORMAT, VERSION = "captioner-clips", 1
 
+SENTENCE = "#"
+"""``CLIP#3`` is the third sentence of CLIP as a clip of its own, with the labels that this sentence tells."""
+
 CLIP_READERS: dict[str, str] = {
     "tacos": "captioner.data.tacos:read_tacos",
     "tacos-json": "captioner.data.tacos:read_tacos_json",
@@ -49,6 +52,11 @@ class Clip:
     split: str
     level: str = "detailed"
     labels: tuple[str, ...] | None = None
+
+
+def whole_clip(clip_id: str) -> str:
+    """The id of the clip that a sentence's own clip is of; any other id stays."""
+    return clip_id.partition(SENTENCE)[0]
 
 
 def read_clips(format: str, root: str | Path) -> list[Clip]:

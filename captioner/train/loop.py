@@ -295,9 +295,9 @@ class Run:
         name, value = _aim(position)
         facts: dict[str, Any] = {f"train_{name}": value, "tokens_per_second": round(speed, 1)}
         stop = False
-        if self.processes.first:
-            if position.epoch % config.evaluate_every == 0 or position.epoch == config.epochs:
-                facts |= self._evaluate()
+        due = position.epoch % config.evaluate_every == 0 or position.epoch == config.epochs
+        if self.processes.first and due:
+            facts |= self._evaluate()
             stop = bool(config.patience) and position.epoch - position.best_epoch >= config.patience
         position.seconds += time.monotonic() - began
         if self.processes.first:
