@@ -29,19 +29,23 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from captioner.backbones import load_backbone
 from captioner.backbones.compact import FEATURES, CompactCNN
+from captioner.backbones.weights import fit_weights, read_weights
+from captioner.config import TrainConfig
 from captioner.data.images import open_image
 from captioner.errors import BackboneError, FeatureStoreError, exit_status
 from captioner.features.store import FeatureStore
 from captioner.files import atomic_path
+from captioner.train.schedule import make_optimiser, rate_factor, set_rate
 from captioner.train.state import load_state, save_state
 
 STORED = 192  # side in pixels at which the photographs wait in memory
 LOG_EVERY = 50  # steps
+WEIGHT_DECAY = 0.05
 SAVE_EVERY = 200
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 MEAN = torch.tensor([0.485, 0.456, 0.406])[:, None, None] * 255
@@ -176,21 +180,6 @@ class Student(nn.Module):
         return maps[:crops], self.match(maps[crops:].mean((2, 3)))
 
 
-def rate(step: int, steps: int, peak: float) -> float:
-    """Learning rate: 2 % linear warm-up, then a cosine to zero."""
-    warmup = max(1, steps // 50)
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
-
-
-def make_optimiser(student: nn.Module) -> torch.optim.Optimizer:
-    """AdamW that decays kernels and leaves biases and normalisation alone; the rate is set at each step."""
-    decayed = [p for p in student.parameters() if p.ndim > 1]
-    others = [p for p in student.parameters() if p.ndim <= 1]
-    return torch.optim.AdamW([{"params": decayed, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}])
-
-
 class RunLog:
     """Mean losses, every ``LOG_EVERY`` steps, on stdout and as JSON lines."""
 
@@ -224,8 +213,9 @@ def distil(options: argparse.Namespace) -> None:
     torch.manual_seed(options.seed)
     student = Student(whole.features.shape[2]).to(memory_format=torch.channels_last)
     if options.init:
-        student.cnn.load_state_dict(load_file(options.init))
-    optimiser = make_optimiser(student)
+        fit_weights(student.cnn, read_weights(options.init), "compact")
+    how = TrainConfig(lr=options.lr, weight_decay=WEIGHT_DECAY)  # AdamW under a cosine, as decoders are trained
+    optimiser = make_optimiser(how, student)
     state = folder / "state.safetensors"
     first = load_state(state, student, optimiser, [])["step"] if state.exists() else 0
     print(f"{len(pixels)} pictures, {len(whole.rows)} with features, from step {first}", flush=True)
@@ -240,8 +230,7 @@ def distil(options: argparse.Namespace) -> None:
             student_map, given = student(batch, half)
         crop_loss = distillation_loss(student_map, teacher_map, classifier, options.temperature)
         whole_loss = F.mse_loss(given.float(), wanted)
-        for group in optimiser.param_groups:
-            group["lr"] = rate(step, options.steps, options.lr)
+        set_rate(optimiser, rate_factor(how, step, options.steps))
         optimiser.zero_grad(set_to_none=True)
         (crop_loss + 2 * whole_loss).backward()
         nn.utils.clip_grad_norm_(student.parameters(), 5.0)
