@@ -20,7 +20,7 @@ TARGET = 0.7
 
 
 def measure(
-    count: int = 256, batch_size: int = 32, rounds: int = 3, photo: Path = PHOTO, model: str = "default"
+    count: int = 256, batch_size: int = 64, rounds: int = 3, photo: Path = PHOTO, model: str = "default"
 ) -> list[Measurement]:
     """Captions a second over pictures a second through the CNN alone, for ``count`` pictures."""
     captioner = load(model)

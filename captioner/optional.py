@@ -13,6 +13,7 @@ def require(module: str, extra: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:
+        package = module.partition(".")[0]
         raise MissingDependency(
-            f"this needs the package {module}; install it with: pip install 'captioner[{extra}]'"
+            f"this needs the package {package}; install it with: pip install 'captioner[{extra}]'"
         ) from error

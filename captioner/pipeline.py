@@ -201,7 +201,7 @@ class Captioner:
         return self.checkpoint.backbone_states or [None] * len(self.checkpoint.backbones)
 
     def caption(
-        self, images: Picture | Iterable[Picture], *, batch_size: int = 16, **options: Unpack[SearchOptions]
+        self, images: Picture | Iterable[Picture], *, batch_size: int = 64, **options: Unpack[SearchOptions]
     ) -> Any:
         """The caption of one picture (a path or PIL image), or a list with one for each of several.
 
@@ -219,7 +219,7 @@ class Captioner:
         return captions[0] if alone else captions
 
     def results(
-        self, images: Iterable[Picture | ImageError], *, batch_size: int = 16, **options: Unpack[SearchOptions]
+        self, images: Iterable[Picture | ImageError], *, batch_size: int = 64, **options: Unpack[SearchOptions]
     ) -> Results:
         """One ``Result`` for each picture, in order, batch by batch as they are made; errors among them pass through.
 

@@ -1,18 +1,20 @@
-"""Train the default model's CNN from random initialisation by distilling teachers on unlabelled photographs.
+"""Train the default model's CNN from random initialisation by distilling teachers on photographs.
 
 Half of each batch are random crops, which student and teacher see alike: the student matches the teacher's last feature
 map and, through the teacher's own classifier, its class probabilities. A teacher that answers for every crop makes each
 of the few photographs worth many (Beyer et al. 2022, "Knowledge distillation: A good teacher is patient and
 consistent"). The other half are whole pictures, whose features by stronger, slower networks wait in feature stores
 (`captioner extract`, also with `--mirror`); a linear map of the student's features, thrown away at the end, has to give
-them. Student resolution grows late in training (Tan & Le 2021, EfficientNetV2, section 4).
+them, and the words of the captions that people wrote. Student resolution grows late in training (Tan & Le 2021,
+EfficientNetV2, section 4).
 
     python -m scripts.distil_cnn --teacher teacher.yaml --images FOLDER_OR_LIST... --features F.h5... \\
-        --features-mirrored M.h5... -o runs/cnn/cnn.safetensors
+        --features-mirrored M.h5... --data FOLDER -o runs/cnn/cnn.safetensors
 
 The teacher is a backbone record (captioner/backbones/local.py) whose network has `preprocess` (uint8 pictures to its
 input), `feature_map` (to 1280 channels) and `classifier`. A list is a text file of picture paths, one a line. The whole
-pictures are those whose file names all stores hold. Restarting the same command resumes at the last checkpoint.
+pictures are those that have captions in the data set and features, under their file names, in all stores. Restarting
+the same command resumes at the last checkpoint.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ import json
 import math
 import sys
 import time
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -36,10 +40,12 @@ from captioner.backbones import load_backbone
 from captioner.backbones.compact import FEATURES, CompactCNN
 from captioner.backbones.weights import fit_weights, read_weights
 from captioner.config import TrainConfig
+from captioner.data import READERS, read_dataset
 from captioner.data.images import open_image
 from captioner.errors import BackboneError, FeatureStoreError, exit_status
 from captioner.features.store import FeatureStore
 from captioner.files import atomic_path
+from captioner.text.tokenize import tokenize
 from captioner.train.schedule import make_optimiser, rate_factor, set_rate
 from captioner.train.state import load_state, save_state
 
@@ -47,6 +53,8 @@ STORED = 192  # side in pixels at which the photographs wait in memory
 LOG_EVERY = 50  # steps
 WEIGHT_DECAY = 0.05
 SAVE_EVERY = 200
+GREY = 0.05  # share of the crops without colours
+LEAST_CAPTIONS = 30  # of the photographs' captions that a word must be in for the CNN to learn it
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 MEAN = torch.tensor([0.485, 0.456, 0.406])[:, None, None] * 255
 STD = torch.tensor([0.229, 0.224, 0.225])[:, None, None] * 255
@@ -96,6 +104,12 @@ def random_crop(picture: Tensor, least_area: float, rng: np.random.Generator) ->
     return picture[:, :, top : top + height, left : left + width]
 
 
+def grey(picture: Tensor) -> Tensor:
+    """A picture (1, 3, h, w), uint8, without its colours."""
+    light = (picture.float() * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
+    return light.round().to(torch.uint8).expand_as(picture)
+
+
 def squeeze(crop: Tensor, size: int) -> Tensor:
     """A crop (1, 3, h, w) as (1, 3, size, size), uint8."""
     return F.interpolate(
@@ -135,39 +149,68 @@ class Crops:
         crops = []
         for row in rng.choice(len(self.pixels), self.count, replace=False):
             crop = random_crop(self.pixels[row : row + 1], 0.3, rng)
-            crops.append(crop.flip(3) if rng.random() < 0.5 else crop)
+            crop = crop.flip(3) if rng.random() < 0.5 else crop
+            crops.append(grey(crop) if rng.random() < GREY else crop)
         large = torch.cat([squeeze(crop, sizes[1]) for crop in crops])
         inputs = self.teacher.preprocess(large).bfloat16().contiguous(memory_format=torch.channels_last)
         return normalised([squeeze(crop, sizes[0]) for crop in crops]), self.teacher.feature_map(inputs).float()
 
 
-class WholePictures:
-    """Batches of (student images, wanted features): nearly whole pictures, mirrored half of the time."""
+def words_of(captions: list[Sequence[str]]) -> Tensor:
+    """The share of each picture's captions that hold each word (N, W), for words in many captions."""
+    said = [Counter(word for text in texts for word in set(tokenize(text))) for texts in captions]
+    total = Counter(word for held in said for word in held.elements())
+    common = [word for word in sorted(total) if total[word] >= LEAST_CAPTIONS]
+    shares = [[held[word] / len(texts) for word in common] for held, texts in zip(said, captions, strict=True)]
+    return torch.tensor(shares)
 
-    def __init__(self, pixels: Tensor, names: list[str], plain: list[Path], mirrored: list[Path], count: int) -> None:
+
+def word_loss(given: Tensor, wanted: Tensor, prior: Tensor) -> Tensor:
+    """Cross entropy of words (B, W) from logits, relative to that of guessing each by its frequency (W,)."""
+    guessed = torch.special.entr(prior) + torch.special.entr(1 - prior)
+    entropy = F.binary_cross_entropy_with_logits(given, wanted, reduction="sum") / len(given)
+    return entropy / guessed.sum().clamp(min=1e-6)
+
+
+class WholePictures:
+    """Batches of (student images, wanted features, words): nearly whole pictures, mirrored half of the time."""
+
+    def __init__(
+        self,
+        pixels: Tensor,
+        names: list[str],
+        plain: list[Path],
+        mirrored: list[Path],
+        captions: dict[str, Sequence[str]],
+        count: int,
+    ) -> None:
         stores = [[FeatureStore(path) for path in plain], [FeatureStore(path, mirrored=True) for path in mirrored]]
-        self.rows = [row for row, name in enumerate(names) if all(name in store for store in stores[0])]
+        held = [captions, *stores[0]]
+        self.rows = [row for row, name in enumerate(names) if all(name in each for each in held)]
         self.pixels, self.count = pixels, count
         if len(self.rows) < count:
-            raise FeatureStoreError(f"{plain[0]}: holds {len(self.rows)} of the pictures, half a batch is {count}")
+            found = f"holds {len(self.rows)} of the pictures that have captions"
+            raise FeatureStoreError(f"{plain[0]}: {found}, half a batch is {count}")
         ids = [names[row] for row in self.rows]
         both = np.stack([np.concatenate([store.get(ids) for store in side], 1) for side in stores])
         self.mean, self.std = both.mean((0, 1)), both.std((0, 1)) + 1e-6
         self.features = both.astype(np.float16)  # (2, N, D)
+        self.words = words_of([captions[name] for name in ids])  # (N, W)
 
-    def batch(self, size: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Student images (B, 3, S, S) and features (B, D), each number of mean 0 and variance 1 over the pictures."""
+    def batch(self, size: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Images (B, 3, S, S), features (B, D) of mean 0 and variance 1 over the pictures, and words (B, W)."""
         views, wanted = [], []
-        for index in rng.choice(len(self.rows), self.count, replace=False):
+        chosen = rng.choice(len(self.rows), self.count, replace=False)
+        for index in chosen:
             view = random_crop(self.pixels[self.rows[index]][None], 0.75, rng)
             side = int(rng.random() < 0.5)
             views.append(squeeze(view.flip(3) if side else view, size))
             wanted.append((self.features[side, index] - self.mean) / self.std)
-        return normalised(views), torch.from_numpy(np.stack(wanted)).float()
+        return normalised(views), torch.from_numpy(np.stack(wanted)).float(), self.words[chosen]
 
 
 class Student(nn.Module):
-    """The CNN, and the linear map from its features to those of the whole pictures (D numbers)."""
+    """The CNN, and the linear map from its features to what is wanted of whole pictures (``wanted`` numbers)."""
 
     def __init__(self, wanted: int) -> None:
         super().__init__()
@@ -175,7 +218,7 @@ class Student(nn.Module):
         self.match = nn.Linear(FEATURES, wanted)
 
     def forward(self, images: Tensor, crops: int) -> tuple[Tensor, Tensor]:
-        """Images (B, 3, S, S), the crops first, to the crops' maps (crops, 1280, h, w) and the others' features."""
+        """Images (B, 3, S, S), crops first, to the crops' maps (crops, 1280, h, w), and the others mapped."""
         maps = self.cnn.feature_map(images).float()
         return maps[:crops], self.match(maps[crops:].mean((2, 3)))
 
@@ -209,9 +252,11 @@ def distil(options: argparse.Namespace) -> None:
     half = options.batch_size // 2
     crops = Crops(pixels, teacher, half)
     names = [path.name for path in paths]
-    whole = WholePictures(pixels, names, options.features, options.features_mirrored, half)
+    captions = {record.image_id: record.captions for record in read_dataset(options.format, options.data)}
+    whole = WholePictures(pixels, names, options.features, options.features_mirrored, captions, half)
+    prior, depth = whole.words.mean(0), whole.features.shape[2]
     torch.manual_seed(options.seed)
-    student = Student(whole.features.shape[2]).to(memory_format=torch.channels_last)
+    student = Student(depth + len(prior)).to(memory_format=torch.channels_last)
     if options.init:
         fit_weights(student.cnn, read_weights(options.init), "compact")
     how = TrainConfig(lr=options.lr, weight_decay=WEIGHT_DECAY)  # AdamW under a cosine, as decoders are trained
@@ -224,18 +269,19 @@ def distil(options: argparse.Namespace) -> None:
         rng = np.random.default_rng([options.seed, step])
         small = step < options.large_after * options.steps
         images, teacher_map = crops.batch((128, 160) if small else (160, 192), rng)
-        others, wanted = whole.batch(images.shape[3], rng)
+        others, wanted, said = whole.batch(images.shape[3], rng)
         batch = torch.cat([images, others]).contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             student_map, given = student(batch, half)
         crop_loss = distillation_loss(student_map, teacher_map, classifier, options.temperature)
-        whole_loss = F.mse_loss(given.float(), wanted)
+        whole_loss = F.mse_loss(given[:, :depth].float(), wanted)
+        words_loss = word_loss(given[:, depth:].float(), said, prior)
         set_rate(optimiser, rate_factor(how, step, options.steps))
         optimiser.zero_grad(set_to_none=True)
-        (crop_loss + 2 * whole_loss).backward()
+        (crop_loss + 2 * whole_loss + 2 * words_loss).backward()
         nn.utils.clip_grad_norm_(student.parameters(), 5.0)
         optimiser.step()
-        log.add(step + 1, crops=crop_loss.item(), whole=whole_loss.item())
+        log.add(step + 1, crops=crop_loss.item(), whole=whole_loss.item(), words=words_loss.item())
         if (step + 1) % SAVE_EVERY == 0 or step + 1 == options.steps:
             save_state(state, student, optimiser, [], {"step": step + 1})
     with atomic_path(options.output) as temporary:
@@ -250,6 +296,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--features-mirrored", type=Path, nargs="+", required=True, help="the same of mirrored pictures"
     )
+    parser.add_argument("--data", type=Path, required=True, help="data set with captions of the whole pictures")
+    parser.add_argument("--format", default="flickr8k", choices=sorted(READERS))
     parser.add_argument("--init", type=Path, help="weights to start from instead of random ones")
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=5600)

@@ -4,10 +4,14 @@
 # FLICKR8K and FLICKR30K are data folders (the photographs in FLICKR8K/images), PHOTOS a folder of further photographs
 # without captions, TEACHER and STRONG records of trained networks (docs/default-model.md): TEACHER answers for every
 # crop, STRONG for whole pictures. Everything goes to runs/default; given again, it goes on where it was.
+# STEPS=20 EPOCHS=1 in front try it out on a few hundred pictures; the model then goes to runs/default alone.
 set -euo pipefail
-[ $# -eq 5 ] || { sed -n '2,6s/^# *//p' "$0" >&2; exit 2; }
+[ $# -eq 5 ] || { sed -n '2,7s/^# *//p' "$0" >&2; exit 2; }
 flickr8k=$1 flickr30k=$2 photos=$3 teacher=$4 strong=$5
-out=runs/default
+out=runs/default model=captioner/assets/default.safetensors
+short=() steps=()
+[ -z "${EPOCHS:-}" ] || { short=(--set train.epochs="$EPOCHS"); model=$out/default.safetensors; }
+[ -z "${STEPS:-}" ] || { steps=(--steps "$STEPS"); model=$out/default.safetensors; }
 mkdir -p "$out"
 
 extract() {  # STORE BACKBONE [OPTION...]: features of all Flickr8k photographs, as they are and mirrored
@@ -19,7 +23,7 @@ stores() { echo "[$out/teacher$1.h5,$out/strong$1.h5]"; }  # of both networks, a
 train() {  # CONFIG FOLDER [SETTING...]
     local config=$1 folder=$2 settings=(); shift 2
     for setting in "$@"; do settings+=(--set "$setting"); done
-    captioner train "$config" --set output="$out/$folder" "${settings[@]}"
+    captioner train "$config" --set output="$out/$folder" "${settings[@]}" "${short[@]}"
 }
 
 # 1. What the two networks see in the photographs.
@@ -30,7 +34,7 @@ extract strong "local:$strong" --precision bfloat16
 tr -d '\r' < "$flickr8k/Flickr_8k.trainImages.txt" | sed "s#^#$flickr8k/images/#" > "$out/photographs.txt"
 python -m scripts.distil_cnn --teacher "$teacher" --images "$out/photographs.txt" "$photos" \
     --features "$out"/{teacher,strong}.h5 --features-mirrored "$out"/{teacher,strong}-mirrored.h5 \
-    -o "$out/cnn/cnn.safetensors"
+    --data "$flickr8k" -o "$out/cnn/cnn.safetensors" "${steps[@]}"
 extract compact compact --weights "$out/cnn/cnn.safetensors"
 
 # 3. Sentences without pictures; none that people wrote about a photograph of Flickr8k's dev or test.
@@ -49,4 +53,4 @@ train flickr8k-2f 2f "${common[@]}" train.label_smoothing=0 \
     train.teachers="[$out/2u-seed0/best.safetensors,$out/2u-seed1/best.safetensors,$out/2u-seed2/best.safetensors]" \
     train.teacher_features="$(stores "")" train.teacher_features_mirrored="$(stores -mirrored)"
 python -m scripts.pack_model "$out/2f/best.safetensors" --weights "$out/cnn/cnn.safetensors" \
-    --dtype int8 -o captioner/assets/default.safetensors
+    --dtype int8 -o "$model"

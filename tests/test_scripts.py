@@ -34,6 +34,9 @@ class Toy(nn.Module):
 """
 
 
+WORDS = ("a", "rare", "thing", "thing0", "thing1", "thing2")
+
+
 @pytest.fixture
 def teacher(tmp_path: Path) -> Path:
     """The record of a teacher with random weights."""
@@ -48,16 +51,19 @@ def teacher(tmp_path: Path) -> Path:
 
 
 def distillation(teacher: Path, folder: Path, pictures: int) -> list[str]:
-    """Arguments of a run on ``pictures`` pictures below ``folder``, half of them with features of five numbers."""
+    """Arguments of a run on ``pictures`` pictures below ``folder``, half with features of five numbers and captions."""
     paths = save_pictures(folder / "pictures", pictures)
+    lines = [f"{path.name}\tpicture {i} of {n}\n" for i, path in enumerate(paths[: pictures // 2]) for n in range(20)]
+    (folder / "pictures" / "captions.tsv").write_text("".join(lines))
     spec = BackboneSpec("strong", 32, dimension=5)
     for name, mirrored in (("plain", False), ("mirrored", True)):
         with FeatureWriter(folder / f"{name}.h5", spec, "0", mirrored=mirrored) as store:
             for i, path in enumerate(paths[: pictures // 2]):
                 store.add(path.name, np.full(5, i + mirrored, np.float32))
     stores = f"--features {folder / 'plain.h5'} --features-mirrored {folder / 'mirrored.h5'}"
+    data = f"--data {folder / 'pictures'} --format own"
     output = folder / "run" / "cnn.safetensors"
-    return f"--teacher {teacher} --images {folder / 'pictures'} {stores} -o {output} --batch-size 4".split()
+    return f"--teacher {teacher} --images {folder / 'pictures'} {stores} {data} -o {output} --batch-size 4".split()
 
 
 def test_distillation_learns_resumes_and_starts_from_weights(teacher: Path, tmp_path: Path) -> None:
@@ -76,22 +82,42 @@ def test_distillation_learns_resumes_and_starts_from_weights(teacher: Path, tmp_
     assert int(load_file(output)["stem.1.num_batches_tracked"]) == 4
 
 
-def test_whole_pictures_go_with_their_own_features(teacher: Path, tmp_path: Path) -> None:
-    """Would catch features of another picture, and mirror images that are paired with those of the plain ones."""
+def test_whole_pictures_go_with_their_own_features_and_words(teacher: Path, tmp_path: Path) -> None:
+    """Would catch features or words of another picture, and mirror images paired with those of the plain ones."""
     distillation(teacher, tmp_path, 6)
     pixels = torch.arange(6, dtype=torch.uint8)[:, None, None, None].expand(6, 3, 192, 192).clone()
     pixels[..., 96:] += 100  # the right half is brighter
-    names = sorted(path.name for path in (tmp_path / "pictures").iterdir())
-    whole = distil_cnn.WholePictures(pixels, names, [tmp_path / "plain.h5"], [tmp_path / "mirrored.h5"], 3)
+    names = sorted(path.name for path in (tmp_path / "pictures").iterdir() if path.suffix != ".tsv")
+    captions = {name: [f"thing{i}"] * 20 + ["a thing"] * 20 + [f"thing{i} rare"] * 20 for i, name in enumerate(names)}
+    stores = [tmp_path / "plain.h5"], [tmp_path / "mirrored.h5"]
+    whole = distil_cnn.WholePictures(pixels, names, *stores, captions, 3)
     sides = set()
     for seed in range(8):
-        images, wanted = whole.batch(64, np.random.default_rng(seed))
+        images, wanted, words = whole.batch(64, np.random.default_rng(seed))
         levels = (images * distil_cnn.STD + distil_cnn.MEAN).round()
-        for image, features in zip(levels, wanted * whole.std[0] + whole.mean[0], strict=True):
+        for image, features, said in zip(levels, wanted * whole.std[0] + whole.mean[0], words, strict=True):
             mirrored = bool(image[0, 32, 0] > image[0, 32, -1])
+            shares = {"a": 1 / 3, "rare": 1 / 3, "thing": 1 / 3, f"thing{int(image.min())}": 2 / 3}
+            assert said.tolist() == pytest.approx([shares.get(word, 0) for word in WORDS])
             assert round(float(features[0])) == int(image.min()) + mirrored
             sides.add(mirrored)
     assert sides == {False, True}
+
+
+def test_student_and_teacher_see_the_same_crop_with_and_without_colours(
+    monkeypatch: pytest.MonkeyPatch, teacher: Path
+) -> None:
+    """Would catch a grey student beside a coloured teacher, another crop for each, and colours that never go."""
+    pixels = torch.randint(0, 256, (4, 3, 192, 192), dtype=torch.uint8, generator=torch.manual_seed(0))
+    network = distil_cnn.load_teacher(teacher)
+    seen: list[torch.Tensor] = []
+    network.preprocess = lambda pictures: seen.append(pictures) or pictures.float()
+    for share in (0.0, 1.0):
+        monkeypatch.setattr(distil_cnn, "GREY", share)
+        images, _ = distil_cnn.Crops(pixels, network, 4).batch((64, 64), np.random.default_rng(0))
+        levels = images * distil_cnn.STD + distil_cnn.MEAN
+        torch.testing.assert_close(levels, seen[-1].float(), atol=0.01, rtol=0)
+        assert bool((seen[-1].float().std(1) == 0).all()) == bool(share)
 
 
 def test_a_teacher_without_a_classifier_is_one_line(

@@ -27,6 +27,7 @@ from captioner.errors import CaptionerError, ConfigError, DataError
 from captioner.features.store import FeatureStore, FeatureWriter
 from captioner.models.captioner import ImageCaptioner
 from captioner.text.vocab import END, PAD, START
+from captioner.train import loop
 from captioner.train.distributed import World
 from captioner.train.evaluate import encode
 from captioner.train.initialise import set_statistics
@@ -107,6 +108,20 @@ def test_average_is_the_formula_and_the_weights_come_back() -> None:
     with average.applied():
         assert layer.weight.item() == pytest.approx(expected, rel=1e-5)
     assert layer.weight.item() == 199
+
+
+def test_a_run_without_matplotlib_says_so_once(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Would catch a run that stops for want of a picture, one that says so twice, and a name that pip does not know."""
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.setattr(loop, "DRAW_SECONDS", 0.0)
+    command.train(str(write_config(data, tmp_path / "run", train__epochs=2)))
+    lines = [line for line in capsys.readouterr().err.splitlines() if "curve" in line]
+    assert lines == [
+        "no training curve: this needs the package matplotlib; install it with: pip install 'captioner[plots]'"
+    ]
+    assert (tmp_path / "run/best.safetensors").exists()
 
 
 def test_a_run_learns_and_leaves_its_files(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -54,7 +54,7 @@ def caption(
     max_length: MaxLength = None,
     length_penalty: LengthPenalty = None,
     no_repeat: NoRepeat = None,
-    batch_size: Annotated[int, typer.Option(metavar="N", help="Pictures that go through the model together.")] = 16,
+    batch_size: Annotated[int, typer.Option(metavar="N", help="Pictures that go through the model together.")] = 64,
     device: Device = "cpu",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one object a line: image, caption, log_prob (in nats), model.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,8 +138,11 @@ class Run:
             self._announce(show)
             while not position.finished and position.epoch <= self.config.epochs:
                 self._epoch(show)
-            if self.processes.first and not (self.output / "curve.png").exists():  # killed just before it was drawn
-                self._draw(show)
+            if self.processes.first:
+                try:
+                    self._draw()
+                except MissingDependency as error:
+                    show.say(f"no training curve: {error}")
         if position.best is None:
             raise CaptionerError(f"{self.output}: no epoch was evaluated")
         score = position.best if self.metric != "dev_loss" else -position.best
@@ -312,8 +316,9 @@ class Run:
         position.batch = position.tokens = position.captions = 0
         position.loss = position.reward = 0.0
         self._save_state()
-        if self.processes.first:
-            self._draw(show)
+        if self.processes.first and time.monotonic() - self.drawn > DRAW_SECONDS:
+            with suppress(MissingDependency):  # said once, at the end
+                self._draw()
 
     def _evaluate(self) -> dict[str, float]:
         """Dev scores of the weights that are kept, which become ``last`` and, if they win, ``best``."""
@@ -352,17 +357,10 @@ class Run:
         best = "  *" if self.position.best_epoch == self.position.epoch else ""
         return f"epoch {self.position.epoch}/{self.config.epochs}  {numbers}  {self.position.seconds:.0f} s{best}"
 
-    def _draw(self, show: Display) -> None:
-        """The curve so far; not more often than it is worth."""
-        last = self.position.finished or self.position.epoch > self.config.epochs
-        if not last and time.monotonic() - self.drawn < DRAW_SECONDS:
-            return
+    def _draw(self) -> None:
+        """The curve so far; ``MissingDependency`` without matplotlib."""
         self.drawn = time.monotonic()
-        try:
-            draw_curve(self.output / "log.jsonl", self.output / "curve.png", self.experiment.name)
-        except MissingDependency as error:
-            if last:
-                show.say(f"no training curve: {error}")
+        draw_curve(self.output / "log.jsonl", self.output / "curve.png", self.experiment.name)
 
 
 @dataclass
