@@ -300,7 +300,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--format", default="flickr8k", choices=sorted(READERS))
     parser.add_argument("--init", type=Path, help="weights to start from instead of random ones")
     parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=5600)
+    parser.add_argument("--steps", type=int, default=9600)
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--temperature", type=float, default=2.0)
