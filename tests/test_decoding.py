@@ -229,6 +229,16 @@ def test_no_phrase_comes_twice() -> None:
     assert forbid_repeats(torch.zeros(2, 9), ids, 1)[1].isfinite().tolist() == [True] * 4 + [False] * 4 + [True]
 
 
+def test_a_sentence_that_can_only_repeat_itself_may() -> None:
+    """Would catch a search with nothing left to say, and a rule that spoils its caller's numbers."""
+    log_probs = torch.full((2, 4), -math.inf)
+    log_probs[0, 3], log_probs[1, 2:] = -1.0, -2.0  # after 3 only 3 may come; after 2 both 2 and 3
+    before = log_probs.clone()
+    allowed = forbid_repeats(log_probs, torch.tensor([[3, 3], [2, 2]]), 2)
+    assert allowed.tolist() == [before[0].tolist(), [-math.inf] * 3 + [-2.0]]
+    assert torch.equal(log_probs, before)
+
+
 @pytest.mark.parametrize("name", ["beam", "greedy"])
 def test_searches_leave_a_loop(name: str) -> None:
     class Loop:

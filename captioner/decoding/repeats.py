@@ -20,6 +20,10 @@ def forbid_repeats(log_probs: Tensor, ids: Tensor, length: int) -> Tensor:
     tail = ids[:, ids.shape[1] - length + 1 :]  # (R, length - 1)
     same = (phrases[:, :, :-1] == tail[:, None]).all(-1)  # (R, known)
     row, place = same.nonzero(as_tuple=True)
+    if not len(row):
+        return log_probs
     allowed = log_probs.clone()
     allowed[row, phrases[row, place, -1]] = -math.inf
-    return torch.where(allowed.isfinite().any(-1, keepdim=True), allowed, log_probs)
+    stuck = row[~allowed[row].isfinite().any(-1)]
+    allowed[stuck] = log_probs[stuck]
+    return allowed
