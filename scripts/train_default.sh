@@ -30,20 +30,21 @@ train() {  # CONFIG FOLDER [SETTING...]
 extract teacher "local:$teacher" --precision bfloat16
 extract strong "local:$strong" --precision bfloat16
 
-# 2. The CNN, which sees Flickr8k's training photographs alone, never dev or test.
+# 2. The CNN, which sees Flickr8k's training photographs alone, never dev or test. About 3 hours on two cores.
 tr -d '\r' < "$flickr8k/Flickr_8k.trainImages.txt" | sed "s#^#$flickr8k/images/#" > "$out/photographs.txt"
 python -m scripts.distil_cnn --teacher "$teacher" --images "$out/photographs.txt" "$photos" \
     --features "$out"/{teacher,strong}.h5 --features-mirrored "$out"/{teacher,strong}-mirrored.h5 \
     --data "$flickr8k" -o "$out/cnn/cnn.safetensors" "${steps[@]}"
 extract compact compact --weights "$out/cnn/cnn.safetensors"
 
-# 3. Sentences without pictures; none that people wrote about a photograph of Flickr8k's dev or test.
+# 3. Sentences without pictures; none that people wrote about a photograph of Flickr8k's dev or test. 6 minutes.
 python -m preprocess.sentences --format flickr30k --root "$flickr30k" -o "$out/sentences.txt" \
     --exclude "$flickr8k/Flickr_8k.devImages.txt" "$flickr8k/Flickr_8k.testImages.txt"
 train pretrain-text pretrain-text data.text="$out/sentences.txt"
 common=(data.root="$flickr8k" train.init_from="$out/pretrain-text/best.safetensors" train.evaluate_every=5)
 
-# 4. Captioners that see through both networks, and the decoder that learns from people and from them.
+# 4. Captioners that see through both networks (dev BLEU-4 22.9, 5 minutes each), and the decoder that learns from people
+# and from them (10 minutes). docs/default-model.md has each stage's scores.
 for seed in 0 1 2; do
     train flickr8k-2u "2u-seed$seed" "${common[@]}" train.seed="$seed" data.features="$(stores "")" \
         data.features_mirrored="$(stores -mirrored)"
