@@ -486,6 +486,14 @@ def test_a_sentence_has_the_features_and_the_fold_of_its_clip(corpus: Path, tmp_
     write_clips(tmp_path / "known.jsonl", known)
     assert run(*predicting, tmp_path / "known.jsonl")[0] == 0
     whole = read_potentials(tmp_path / "p.h5")
+    write_clips(tmp_path / "single.jsonl", [replace(clip, clip_id=names[clip.clip_id][0]) for clip in known])
+    assert run(*predicting, tmp_path / "single.jsonl")[0] == 0  # as many sentences as clips
+    assert set(read_potentials(tmp_path / "p.h5").ids) == {own[0] for own in names.values()}
+    store = FeatureStore(features)
+    with FeatureWriter(tmp_path / "odd.h5", store.spec, str(store.attributes["weights_digest"])) as writer:
+        writer.add("cut#1", store.get(store.ids[:1])[0])  # a name of its own, of no other clip
+    assert run("crf", "predict", model, "-f", tmp_path / "odd.h5", "-o", tmp_path / "p.h5")[0] == 0
+    assert read_potentials(tmp_path / "p.h5").ids == ["cut#1"]
     found = sentences.subset([own[-1] for own in names.values()])
     assert (found.vector("prob") == whole.subset([c.clip_id for c in known]).vector("prob")).all()
 

@@ -129,16 +129,17 @@ def predict_command(
     if clips is None and truth:
         raise UsageError("--truth needs the true labels: give --clips")
     wanted = read_clips("clips", clips) if clips else [Clip(name, name, 0, 0, (), "test") for name in stores[0].ids]
-    whole = {whole_clip(clip.clip_id): clip for clip in reversed(wanted)}
+    ids = [clip.clip_id for clip in wanted]
+    seen_as = {name: name if all(name in store for store in stores) else whole_clip(name) for name in ids}
+    whole = {seen_as[clip.clip_id]: clip for clip in reversed(wanted)}
     arrays = _arrays([replace(clip, clip_id=name) for name, clip in whole.items()], stores, crf.model.labels)
     names = " + ".join(str(fact["backbone"]) for fact in crf.features)
     source = f"captioner crf, {crf.model.config.graph} graph, {crf.model.method}, features {names}"
     predicted, unsettled = predict(crf, arrays, source)
-    potentials, there = predicted, [clip for clip in wanted if whole_clip(clip.clip_id) in predicted.rows]
-    if truth or len(there) > len(predicted):
-        potentials = replace(
-            predicted.subset([whole_clip(clip.clip_id) for clip in there]), ids=[clip.clip_id for clip in there]
-        )
+    there = [clip for clip in wanted if seen_as[clip.clip_id] in predicted.rows]
+    ids = [clip.clip_id for clip in there]
+    sources = [seen_as[name] for name in ids]
+    potentials = replace(predicted.subset(sources), ids=ids) if truth or sources != ids else predicted
     if truth:
         train = np.array([clip.split == "train" for clip in there])
         potentials = with_truth(potentials, np.where(train[:, None], _truth(there, crf.model.labels), -1), truth)
