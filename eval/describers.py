@@ -151,9 +151,10 @@ def table(found: Sequence[Judged]) -> str:
     for judged in found:
         for name, runs in judged.systems.items():
             spread = judged.spread(name)
-            numbers = [judged.mean(name), *([spread] if spread is not None else [""]), judged.first[name]]
-            cells = [f"{value:.2f}" if isinstance(value, float) else value for value in numbers]
-            writer.writerow([judged.source, f"{judged.accuracy:.1f}", f"{judged.stated:.1f}", name, len(runs), *cells])
+            deviation = "" if spread is None else f"{spread:.2f}"
+            right = f"{judged.accuracy:.1f}", f"{judged.stated:.1f}"
+            scores = f"{judged.mean(name):.2f}", deviation, f"{judged.first[name]:.2f}"
+            writer.writerow([judged.source, *right, name, len(runs), *scores])
     return stream.getvalue()
 
 

@@ -263,7 +263,8 @@ def distil(options: argparse.Namespace) -> None:
     optimiser = make_optimiser(how, student)
     state = folder / "state.safetensors"
     first = load_state(state, student, optimiser, [])["step"] if state.exists() else 0
-    print(f"{len(pixels)} pictures, {len(whole.rows)} with features, from step {first}", flush=True)
+    rich = f"{len(whole.rows)} with features and captions of {len(prior)} words"
+    print(f"{len(pixels)} pictures, {rich}, from step {first}", flush=True)
     log = RunLog(folder / "distil.jsonl")
     for step in range(first, options.steps):
         rng = np.random.default_rng([options.seed, step])

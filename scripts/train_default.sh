@@ -9,9 +9,7 @@ set -euo pipefail
 [ $# -eq 5 ] || { sed -n '2,7s/^# *//p' "$0" >&2; exit 2; }
 flickr8k=$1 flickr30k=$2 photos=$3 teacher=$4 strong=$5
 out=runs/default model=captioner/assets/default.safetensors
-short=() steps=()
-[ -z "${EPOCHS:-}" ] || { short=(--set train.epochs="$EPOCHS"); model=$out/default.safetensors; }
-[ -z "${STEPS:-}" ] || { steps=(--steps "$STEPS"); model=$out/default.safetensors; }
+[ -z "${STEPS-}${EPOCHS-}" ] || model=$out/default.safetensors
 mkdir -p "$out"
 
 extract() {  # STORE BACKBONE [OPTION...]: features of all Flickr8k photographs, as they are and mirrored
@@ -23,7 +21,7 @@ stores() { echo "[$out/teacher$1.h5,$out/strong$1.h5]"; }  # of both networks, a
 train() {  # CONFIG FOLDER [SETTING...]
     local config=$1 folder=$2 settings=(); shift 2
     for setting in "$@"; do settings+=(--set "$setting"); done
-    captioner train "$config" --set output="$out/$folder" "${settings[@]}" "${short[@]}"
+    captioner train "$config" --set output="$out/$folder" "${settings[@]}" ${EPOCHS:+--set train.epochs="$EPOCHS"}
 }
 
 # 1. What the two networks see in the photographs.
@@ -34,7 +32,7 @@ extract strong "local:$strong" --precision bfloat16
 tr -d '\r' < "$flickr8k/Flickr_8k.trainImages.txt" | sed "s#^#$flickr8k/images/#" > "$out/photographs.txt"
 python -m scripts.distil_cnn --teacher "$teacher" --images "$out/photographs.txt" "$photos" \
     --features "$out"/{teacher,strong}.h5 --features-mirrored "$out"/{teacher,strong}-mirrored.h5 \
-    --data "$flickr8k" -o "$out/cnn/cnn.safetensors" "${steps[@]}"
+    --data "$flickr8k" -o "$out/cnn/cnn.safetensors" ${STEPS:+--steps "$STEPS"}
 extract compact compact --weights "$out/cnn/cnn.safetensors"
 
 # 3. Sentences without pictures; none that people wrote about a photograph of Flickr8k's dev or test. 6 minutes.

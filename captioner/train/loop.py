@@ -137,6 +137,9 @@ class Run:
         with display(self.progress, position.step, self.total) as show:
             self._announce(show)
             while not position.finished and position.epoch <= self.config.epochs:
+                if self.processes.first and time.monotonic() - self.drawn > DRAW_SECONDS:
+                    with suppress(MissingDependency):  # said once, at the end
+                        self._draw()
                 self._epoch(show)
             if self.processes.first:
                 try:
@@ -316,9 +319,6 @@ class Run:
         position.batch = position.tokens = position.captions = 0
         position.loss = position.reward = 0.0
         self._save_state()
-        if self.processes.first and time.monotonic() - self.drawn > DRAW_SECONDS:
-            with suppress(MissingDependency):  # said once, at the end
-                self._draw()
 
     def _evaluate(self) -> dict[str, float]:
         """Dev scores of the weights that are kept, which become ``last`` and, if they win, ``best``."""
