@@ -57,7 +57,7 @@ class Bare(nn.Module):
 
     def __init__(self, run: Run) -> None:
         super().__init__()
-        stack, self.precision = run.network.decoder.stack, run.config.precision
+        stack, self.precision = run.network.decoder.stack, run.precision
         self.wiring, self.smoothing = stack.wiring, run.config.label_smoothing
         self.layers = nn.ModuleList(type(layer)(layer.input_size, layer.hidden_size) for layer in stack.layers)
         self.softmax = nn.Linear(stack.hidden, len(run.material.vocabulary))
@@ -108,7 +108,7 @@ def measure(
                 run.optimise(step)
                 run.position.step += 1
 
-        name = f"training over bare {model.wiring} of {model.hidden}, {experiment.train.precision}"
+        name = f"training over bare {model.wiring} of {model.hidden}, {run.precision}"
         theirs = rate(tokens, lambda: bare.epoch(ready))
         return [compare(name, "tokens/s", rate(tokens, ours), theirs, rounds=rounds, target=TARGET)]
 

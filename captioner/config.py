@@ -145,8 +145,8 @@ class TrainConfig:
     """Share of the teachers' expectations in the loss; people's words have the rest. Unused without teachers."""
     ema: float = 0.0
     """Decay of a moving average of the weights, which is what is evaluated and kept; 0 is none."""
-    precision: str = "float32"
-    """float32 or bfloat16 (autocast)."""
+    precision: str = "auto"
+    """float32, bfloat16 (autocast), or auto: bfloat16 where the device can train LSTMs in it, else float32."""
     patience: int = 0
     """Stop after this many epochs without a better dev score; 0 never stops early."""
     metric: str = "cider"
@@ -182,7 +182,7 @@ class TrainConfig:
         choose("train.objective", self.objective, ("cross_entropy", "self_critical"))
         choose("train.optimiser", self.optimiser, ("adamw", "sgd"))
         choose("train.schedule", self.schedule, ("cosine", "constant", "halve"))
-        choose("train.precision", self.precision, ("float32", "bfloat16"))
+        choose("train.precision", self.precision, ("auto", "float32", "bfloat16"))
         choose("train.metric", self.metric, ("bleu4", "cider"))
         within("train.epochs", self.epochs, 1)
         within("train.batch_size", self.batch_size, 1)

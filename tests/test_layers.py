@@ -13,6 +13,7 @@ FLOORS = {
     "captioner.errors": 0,
     "captioner.files": 0.5,
     "captioner.optional": 0.5,
+    "captioner.precision": 0.5,
     "captioner.provenance": 0.5,
     "captioner.subtitles": 0.5,
     "captioner.undrawn": 0.5,

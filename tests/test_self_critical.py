@@ -108,7 +108,7 @@ def test_the_expected_step_is_the_gradient_of_the_expected_reward() -> None:
 
 def test_drawn_steps(data: Path, tmp_path: Path, start: str) -> None:
     """Captions side by side by picture, forbidden words never, rewards of the very captions; two processes share."""
-    run = Run(continued(data, tmp_path / "run", start, train__precision="bfloat16"), World(), CPU, False, False)
+    run = Run(continued(data, tmp_path / "run", start, train__precision="auto"), World(), CPU, False, False)
     assert run.critic is not None
     run.network.train()
     (bare, *_) = run.material.steps(0, 0)

@@ -220,11 +220,11 @@ def test_early_stopping(data: Path, tmp_path: Path) -> None:
     assert (result.epoch, result.epochs) == (2, 4)
 
 
-def test_bfloat16_and_the_papers_solver_run(data: Path, tmp_path: Path) -> None:
+def test_auto_precision_and_the_papers_solver_run(data: Path, tmp_path: Path) -> None:
     paper = {"model__init": "uniform", "model__image": 0, "model__normalise": "none", "train__optimiser": "sgd"}
     rates = {"train__loss_scale": 20, "train__clip": 10, "train__schedule": "halve", "train__halve_every": 6}
     result = train(
-        experiment(data, tmp_path / "run", **paper, **rates, train__precision="bfloat16", train__metric="bleu4"),
+        experiment(data, tmp_path / "run", **paper, **rates, train__precision="auto", train__metric="bleu4"),
         progress=False,
     )
     log = read_log(tmp_path / "run/log.jsonl")

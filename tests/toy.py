@@ -51,7 +51,7 @@ def write_config(data: Path, output: Path, **settings: Any) -> Path:
         "output": str(output),
         "model": {"wiring": "2f", "embedding": 16, "hidden": 24, "image": 8},
         "data": {"format": "own", "root": str(data), "features": [str(data / "features.h5")], "min_count": 1},
-        "train": {"epochs": 2, "batch_size": 8, "lr": 0.01, "log_every": 2, "device": "cpu"},
+        "train": {"epochs": 2, "batch_size": 8, "lr": 0.01, "log_every": 2, "device": "cpu", "precision": "float32"},
         "decode": {"beam": 1, "max_length": 10},
     }
     for key, value in settings.items():

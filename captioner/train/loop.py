@@ -20,6 +20,7 @@ from captioner.config import Experiment, TrainConfig, to_mapping
 from captioner.errors import CaptionerError, ConfigError, MissingDependency
 from captioner.features.potentials import open_store
 from captioner.models.captioner import ImageCaptioner
+from captioner.precision import resolve_precision
 from captioner.provenance import provenance
 from captioner.train.distributed import World, world
 from captioner.train.evaluate import encode, evaluate
@@ -108,6 +109,7 @@ class Run:
         self.state_path = self.output / "state.safetensors"
         self.resuming = processes.agree(resume and self.state_path.exists(), device)
         self.notes: list[str] = []
+        self.precision = self._resolve_precision()
         if self.resuming:
             _check_same(read_facts(self.state_path)["experiment"], experiment)
         self.material = read_material(experiment)
@@ -119,7 +121,7 @@ class Run:
         self.parameters = [p for p in self.network.parameters() if p.requires_grad]
         self.critic = None
         if self.config.objective == "self_critical":
-            self.critic = SelfCritical(experiment, self.material, self.network, processes)
+            self.critic = SelfCritical(experiment, self.material, self.network, processes, self.precision)
         self.position = Position()
         if self.resuming:
             facts = load_state(self.state_path, self.network, self.optimiser, self.average.values)
@@ -157,6 +159,16 @@ class Run:
     @property
     def metric(self) -> str:
         return self.config.metric if self.material.references else "dev_loss"
+
+    def _resolve_precision(self) -> str:
+        """float32 or bfloat16, the same in every process."""
+        wanted = self.config.precision
+        found = resolve_precision(wanted, self.device)
+        unable = torch.tensor(float(found != "bfloat16"), device=self.device)
+        if wanted == "auto" and float(self.processes.sum(unable)):
+            found = "float32"
+            self.notes.append(f"precision: float32, because {self.device} cannot train LSTMs in bfloat16")
+        return found
 
     def _build(self) -> Network:
         """The network with its starting weights, equal in every process."""
@@ -215,6 +227,7 @@ class Run:
             return
         sizes = {"parameters": size, "words": len(self.material.vocabulary), "backbones": backbones}
         origin = {"experiment": to_mapping(self.experiment), "provenance": provenance(), "notes": self.notes}
+        origin["precision"] = self.precision
         self.log.write("start", 0, **sizes, **origin)
 
     def _epoch(self, show: Display) -> None:
@@ -248,7 +261,7 @@ class Run:
         loss = torch.zeros((), device=device)
         if len(step.inputs):
             pictures = None if step.pictures is None else step.pictures.to(device)
-            with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+            with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
                 words = (step.inputs.to(device), step.targets.to(device))
                 loss = self.network(pictures, *words, config.label_smoothing, step.advantages)
             (loss * (config.loss_scale / step.tokens)).backward()
@@ -325,7 +338,7 @@ class Run:
         position, config, decode = self.position, self.config, self.experiment.decode
         searched = dataclasses.replace(decode, beam=config.dev_beam) if config.dev_beam else decode
         with self.average.applied():
-            scores = evaluate(self.network, self.material, searched, config.precision)
+            scores = evaluate(self.network, self.material, searched, self.precision)
             score = scores[self.metric] if self.metric != "dev_loss" else -scores["dev_loss"]
             names = ["last"]
             if position.best is None or score > position.best:

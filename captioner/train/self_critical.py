@@ -51,9 +51,11 @@ class CaptionReward:
 class SelfCritical:
     """Turns a step's pictures into captions drawn from ``network``, with what each is worth."""
 
-    def __init__(self, experiment: Experiment, material: Material, network: Network, processes: World) -> None:
+    def __init__(
+        self, experiment: Experiment, material: Material, network: Network, processes: World, precision: str
+    ) -> None:
         self.samples = experiment.train.samples
-        self.precision = experiment.train.precision
+        self.precision = precision
         self.max_length = experiment.decode.max_length
         self.words = material.vocabulary.words
         self.reward = CaptionReward(material.train_references)
