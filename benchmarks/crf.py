@@ -14,7 +14,7 @@ import torch
 
 from benchmarks.measure import Measurement, compare, rate
 from captioner.crf.inference import Field, best, marginals
-from captioner.crf.learning import PREDICT_CLIPS
+from captioner.crf.training import PREDICT_CLIPS
 from captioner.errors import CaptionerError
 from tests.oracles.crf import propagate
 
@@ -63,14 +63,14 @@ def check(field: Field, few: int) -> None:
 
 
 def random_field(count: int, sizes: tuple[int, ...], edges: list[tuple[int, int]]) -> Field:
-    """Potentials drawn at random: unary ones with a favourite, as strong as learned ones, and tables stronger."""
+    """Potentials drawn at random: unary ones with a favorite, as strong as learned ones, and tables stronger."""
     generator = torch.Generator().manual_seed(0)
     unary = []
     for size in sizes:
-        favourite = torch.randint(size, (count, 1), generator=generator)
+        favorite = torch.randint(size, (count, 1), generator=generator)
         unary.append(
             (2 * torch.randn(count, size, generator=generator)).scatter_add_(
-                1, favourite, torch.tensor(3.0).expand(count, 1)
+                1, favorite, torch.tensor(3.0).expand(count, 1)
             )
         )
     return Field(tuple(unary), {(v, w): 0.2 * torch.randn(sizes[v], sizes[w], generator=generator) for v, w in edges})

@@ -22,9 +22,9 @@ from captioner.checkpoint import Checkpoint, load_checkpoint
 from captioner.decoding import Decoder, How
 from captioner.decoding.beam import beam_search
 from captioner.decoding.greedy import greedy
-from captioner.models.captioner import NEVER, ImageCaptioner
-from captioner.pipeline import find_model
-from captioner.text.vocab import END, START
+from captioner.models.lrcn import NEVER, ImageCaptioner
+from captioner.predictors.lrcn import find_model
+from captioner.text.vocabulary import END, START
 from tests.oracles.naive_beam import naive_beam_search, run_again
 
 WIDTH = 5

@@ -1,4 +1,4 @@
-"""Peak memory of ``captioner caption`` on many pictures against a tenth of them: it should not grow with their
+"""Peak memory of ``captioner caption`` on many images against a tenth of them: it should not grow with their
 number. Both are whole processes with the command's own batch size.
 """
 
@@ -10,8 +10,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.images import PHOTO, make_images
 from benchmarks.measure import AT_MOST, Measurement, compare, run_command
-from benchmarks.pictures import PHOTO, make_pictures
 from benchmarks.startup import captioner_command
 
 TARGET = 1.1
@@ -26,16 +26,16 @@ sys.exit(status)
 
 
 def measure(count: int = 1000, photo: Path = PHOTO, model: str = "default") -> list[Measurement]:
-    """Peak memory of captioning ``count`` pictures over that of a tenth of them."""
+    """Peak memory of captioning ``count`` images over that of a tenth of them."""
     with tempfile.TemporaryDirectory() as folder:
         few, many = Path(folder, "few"), Path(folder, "many")
-        pictures = make_pictures(few, max(1, count // 10), photo)
+        images = make_images(few, max(1, count // 10), photo)
         many.mkdir()
         for number in range(count):
-            os.link(pictures[number % len(pictures)], many / f"{number:06}.jpg")
+            os.link(images[number % len(images)], many / f"{number:06}.jpg")
         return [
             compare(
-                f"memory of {count} captions over {len(pictures)}",
+                f"memory of {count} captions over {len(images)}",
                 "MiB",
                 lambda: peak_memory([*captioner_command(), "caption", str(many), "--model", model]),
                 lambda: peak_memory([*captioner_command(), "caption", str(few), "--model", model]),

@@ -1,7 +1,7 @@
 """Scoring against pycocoevalcap: tokens, BLEU, CIDEr-D and ROUGE-L of 5,000 captions with five references each.
 
 Both score the same captions in a fresh process and say how long it took from texts to scores, without imports and
-reading; nothing is warm, neither our tokeniser's memory of words nor Java. The captions are drawn from the words of the
+reading; nothing is warm, neither our tokenizer's memory of words nor Java. The captions are drawn from the words of the
 default model, frequent ones often. Needs Java and the extra ``java``.
 """
 
@@ -82,10 +82,10 @@ def command(who: str, path: Path) -> list[str]:
 
 
 def draw(count: int, references: int = 5) -> tuple[dict[str, str], References]:
-    """Captions and references that share many of their words, capitalised and with a full stop."""
+    """Captions and references that share many of their words, capitalized and with a full stop."""
     from captioner.checkpoint import load_checkpoint
-    from captioner.pipeline import find_model
-    from captioner.text.vocab import SPECIALS
+    from captioner.predictors.lrcn import find_model
+    from captioner.text.vocabulary import SPECIALS
 
     known = load_checkpoint(find_model("default")).vocabulary.words[len(SPECIALS) :]
     words = [word for word in known if word.isalpha()]

@@ -9,8 +9,8 @@ import shutil
 import sys
 from pathlib import Path
 
+from benchmarks.images import PHOTO, find_photo
 from benchmarks.measure import AT_MOST, Measurement, compare, run_command, seconds
-from benchmarks.pictures import PHOTO, find_photo
 
 TARGET = 1.5
 

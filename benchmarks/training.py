@@ -1,8 +1,9 @@
 """Training against a bare stack of the same recurrent layers.
 
-Ours: ``captioner.train.loop.Run`` on a shipped configuration, over an epoch of captions: captions sorted into batches,
-features looked up, normalised and projected, words embedded, dropout, residual paths, the loss, gradients clipped,
-AdamW, the moving average of the weights. ``measure``: flickr8k-4f, captions as long as Flickr8k's with 2,600 words;
+Ours: ``captioner.train.trainer.Run`` on a shipped configuration, over an epoch of captions: captions sorted into
+batches, features looked up, normalized and projected, words embedded, dropout, residual paths, the loss, gradients
+clipped, AdamW, the moving average of the weights. ``measure``: flickr8k-4f, captions as long as Flickr8k's with 2,600
+words;
 ``measure_describer``: tacos-c, sentences as long as TACoS' with 1,017 words, 179 probabilities of labels.
 Baseline: the same ``nn.LSTM`` layers, the output layer, the same loss, backward and AdamW over these weights, on random
 inputs that lie ready: word vectors, projected images, which rows are real, and their targets. None of the rest.
@@ -27,14 +28,14 @@ from benchmarks.measure import Measurement, compare, rate
 from captioner.backbones.spec import BackboneSpec
 from captioner.config import Experiment, load_experiment
 from captioner.features.store import FeatureWriter
-from captioner.text.vocab import PAD, SPECIALS
+from captioner.text.vocabulary import PAD, SPECIALS
 from captioner.train.distributed import World
-from captioner.train.loop import Run
 from captioner.train.material import Step
-from captioner.train.schedule import make_optimiser
+from captioner.train.optim import make_optimizer
+from captioner.train.trainer import Run
 
 TARGET = 0.85
-CAPTIONS_EACH = 5  # of a picture
+CAPTIONS_EACH = 5  # of an image
 FLICKR8K = (10.8, 3.7)  # words in a caption: mean, deviation
 TACOS = (8.6, 5.1)
 
@@ -61,7 +62,7 @@ class Bare(nn.Module):
         self.wiring, self.smoothing = stack.wiring, run.config.label_smoothing
         self.layers = nn.ModuleList(type(layer)(layer.input_size, layer.hidden_size) for layer in stack.layers)
         self.softmax = nn.Linear(stack.hidden, len(run.material.vocabulary))
-        self.optimiser = make_optimiser(run.config, self)
+        self.optimizer = make_optimizer(run.config, self)
 
     def forward(self, batch: Ready) -> Tensor:
         """The mean loss of a batch, a scalar."""
@@ -74,13 +75,13 @@ class Bare(nn.Module):
         return functional.cross_entropy(logits.float(), batch.targets, label_smoothing=self.smoothing)
 
     def epoch(self, batches: Sequence[Ready]) -> None:
-        """One optimiser step for each batch."""
+        """One optimizer step for each batch."""
         for batch in batches:
-            self.optimiser.zero_grad(set_to_none=True)
+            self.optimizer.zero_grad(set_to_none=True)
             with torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bfloat16"):
                 loss = self(batch)
             loss.backward()
-            self.optimiser.step()
+            self.optimizer.step()
 
 
 def measure(
@@ -105,7 +106,7 @@ def measure(
 
         def ours() -> None:
             for step in run.material.steps(0, 0):
-                run.optimise(step)
+                run.optimize(step)
                 run.position.step += 1
 
         name = f"training over bare {model.wiring} of {model.hidden}, {run.precision}"

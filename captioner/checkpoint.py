@@ -22,9 +22,9 @@ from captioner.backbones.spec import BackboneSpec
 from captioner.config import DecodeConfig, ModelConfig, from_mapping, to_mapping
 from captioner.errors import CaptionerError, CheckpointError
 from captioner.files import atomic_path, read_tensors, sha256
-from captioner.models.captioner import ImageCaptioner
+from captioner.models.lrcn import ImageCaptioner
 from captioner.provenance import provenance
-from captioner.text.vocab import Vocabulary
+from captioner.text.vocabulary import Vocabulary
 
 FORMAT = "captioner-checkpoint"
 VERSION = 1
@@ -92,7 +92,7 @@ def save_checkpoint(
     stored: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         if dtype == torch.int8 and tensor.ndim == 2 and tensor.is_floating_point():
-            stored[name], stored[name + SCALE] = _quantised(tensor)
+            stored[name], stored[name + SCALE] = _quantized(tensor)
         else:
             stored[name] = _stored(f"{path}: {name}", tensor, torch.float16 if dtype == torch.int8 else dtype)
     with atomic_path(path) as temporary:
@@ -183,7 +183,7 @@ def _stored(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
     return tensor.contiguous()
 
 
-def _quantised(matrix: Tensor) -> tuple[Tensor, Tensor]:
+def _quantized(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """A matrix (rows, columns) in int8, and what each row is multiplied with to be itself again, (rows,) float32."""
     matrix = matrix.detach().cpu().float()
     scale = matrix.abs().amax(1).clamp(min=1e-12) / 127

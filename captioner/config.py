@@ -60,7 +60,7 @@ class ModelConfig:
     """Add a layer's input to its output wherever it sees only the layer below (layers 3 and 4 of 4f, 2 of 2u)."""
     tied: bool = False
     """Share the word vectors with the softmax, through a projection of the top layer; paper: no."""
-    normalise: str = "dimension"
+    normalize: str = "dimension"
     """What is done to features first, by statistics of the training set that the checkpoint keeps. none: nothing (the
     paper); dimension: each dimension to mean 0 and deviation 1; backbone: each dimension to mean 0 and all of one
     backbone to a common deviation of 1; root: the signed square root of each number, then as backbone."""
@@ -69,9 +69,9 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         choose("model.init", self.init, ("orthogonal", "uniform"))
-        if self.encoder and self.normalise != "none":
-            raise ConfigError("model.encoder reads labels, not numbers: model.normalise must be none")
-        choose("model.normalise", self.normalise, ("none", "dimension", "backbone", "root"))
+        if self.encoder and self.normalize != "none":
+            raise ConfigError("model.encoder reads labels, not numbers: model.normalize must be none")
+        choose("model.normalize", self.normalize, ("none", "dimension", "backbone", "root"))
         within("model.embedding", self.embedding, 1)
         within("model.hidden", self.hidden, 1)
         within("model.image", self.image, 0)
@@ -81,7 +81,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """The captions, the pictures' features and the vocabulary."""
+    """The captions, the images' features and the vocabulary."""
 
     format: str = "flickr8k"
     """Reader: one of captioner.data.READERS."""
@@ -107,19 +107,19 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """The optimisation."""
+    """The optimization."""
 
     objective: str = "cross_entropy"
     """cross_entropy, or self_critical: the CIDEr-D of captions drawn from the model, which init_from has trained."""
     samples: int = 5
-    """Captions drawn for each picture; self_critical only."""
+    """Captions drawn for each image; self_critical only."""
     epochs: int = 15
-    """Passes over all training captions; with self_critical over all training pictures."""
+    """Passes over all training captions; with self_critical over all training images."""
     device: str = "auto"
     """auto (a GPU if there is one), cpu, cuda, cuda:1, as torch names them."""
     batch_size: int = 128
-    """Captions in a step, over all processes together; with self_critical those of batch_size / samples pictures."""
-    optimiser: str = "adamw"
+    """Captions in a step, over all processes together; with self_critical those of batch_size / samples images."""
+    optimizer: str = "adamw"
     """adamw or sgd (momentum 0.9: the paper)."""
     lr: float = 1e-3
     """Peak learning rate."""
@@ -136,11 +136,11 @@ class TrainConfig:
     label_smoothing: float = 0.0
     """Probability mass spread over the vocabulary; unused by self_critical."""
     teachers: tuple[str, ...] = ()
-    """Checkpoints whose mean expectation of the next word is learnt too: an ensemble distilled into one model."""
+    """Checkpoints whose mean expectation of the next word is learned too: an ensemble distilled into one model."""
     teacher_features: tuple[str, ...] = ()
-    """Feature stores that the teachers read, where they see the pictures through other networks than the run."""
+    """Feature stores that the teachers read, where they see the images through other networks than the run."""
     teacher_features_mirrored: tuple[str, ...] = ()
-    """The same of mirrored pictures; needed with data.features_mirrored."""
+    """The same of mirrored images; needed with data.features_mirrored."""
     teacher_weight: float = 0.5
     """Share of the teachers' expectations in the loss; people's words have the rest. Unused without teachers."""
     ema: float = 0.0
@@ -156,15 +156,15 @@ class TrainConfig:
     dev_beam: int = 0
     """Beam width of the dev captions: 1 is greedy and quick, 0 the width of the decode section."""
     log_every: int = 50
-    """Optimiser steps between two lines of the log."""
+    """Optimizer steps between two lines of the log."""
     save_minutes: float = 10.0
     """Longest time between two saved states (to the next line of the log); one is saved after every epoch anyway."""
     seed: int = 0
-    """Seed of initialisation, order and dropout."""
+    """Seed of initialization, order and dropout."""
     init_from: str = ""
     """Checkpoint whose equal-named weights start the run (for example a text-only pre-training)."""
     finetune: bool = False
-    """Train the CNN end to end from pictures instead of reading cached features."""
+    """Train the CNN end to end from images instead of reading cached features."""
     finetune_lr: float = 1e-4
     """Peak learning rate of the CNN when fine-tuning."""
     backbone: str = ""
@@ -172,15 +172,15 @@ class TrainConfig:
     weights: str = ""
     """Weight file for that backbone; without one its own are taken, from init_from if it was trained there."""
     mirror: bool = True
-    """Mirror half of the pictures at random when fine-tuning."""
+    """Mirror half of the images at random when fine-tuning."""
     workers: int = 2
-    """Processes that open pictures when fine-tuning."""
+    """Processes that open images when fine-tuning."""
 
     def __post_init__(self) -> None:
         if self.finetune and not self.backbone:
             raise ConfigError("train.finetune needs train.backbone, for example torchvision:vgg16@fc7")
         choose("train.objective", self.objective, ("cross_entropy", "self_critical"))
-        choose("train.optimiser", self.optimiser, ("adamw", "sgd"))
+        choose("train.optimizer", self.optimizer, ("adamw", "sgd"))
         choose("train.schedule", self.schedule, ("cosine", "constant", "halve"))
         choose("train.precision", self.precision, ("auto", "float32", "bfloat16"))
         choose("train.metric", self.metric, ("bleu4", "cider"))
@@ -253,11 +253,11 @@ class Experiment:
 
     def __post_init__(self) -> None:
         if self.train.teachers and self.data.text:
-            raise ConfigError("train.teachers describe pictures: data.text must be empty")
+            raise ConfigError("train.teachers describe images: data.text must be empty")
         if self.train.objective != "self_critical":
             return
         if self.data.text:
-            raise ConfigError("train.objective self_critical describes pictures: data.text must be empty")
+            raise ConfigError("train.objective self_critical describes images: data.text must be empty")
         if self.data.vocabulary_from not in ("", self.train.init_from):
             raise ConfigError("train.objective self_critical keeps train.init_from's words: empty data.vocabulary_from")
 

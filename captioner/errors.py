@@ -4,7 +4,7 @@
     ├── UsageError           the command line or a call contradicts itself (exit status 2)
     ├── ConfigError          a configuration has an unknown key or a value out of range
     ├── DataError            a data set, caption file or manifest cannot be read as what it should be
-    │   └── ImageError       one picture cannot be opened; carries ``path`` and ``reason``
+    │   └── ImageError       one image cannot be opened; carries ``path`` and ``reason``
     ├── BackboneError        an unknown backbone, or one that does not give what its record says
     │   └── MissingWeights   weights are neither on disk nor to be had; says which file to put where
     ├── FeatureStoreError    a feature file is damaged, unfinished or made by another backbone

@@ -35,7 +35,7 @@ class Entry:
     kind: str
     """dataset or weights."""
     about: str
-    licence: str
+    license: str
     citation: str
     homepage: str
     file: str = ""

@@ -1,18 +1,18 @@
 """Captions to beat: what is to be had without a captioning model. Results files as `captioner caption -o` writes them.
 
-    python -m eval.baselines neighbour --features features/a.h5 --data data/flickr8k -o nn1.json
-    python -m eval.baselines neighbour --features features/a.h5 --data data/flickr8k -k 30 -o nn30.json
-    python -m eval.baselines neighbour --features features/a.h5 --data data/flickr8k --each -o nn1-each.json
+    python -m eval.baselines neighbor --features features/a.h5 --data data/flickr8k -o nn1.json
+    python -m eval.baselines neighbor --features features/a.h5 --data data/flickr8k -k 30 -o nn30.json
+    python -m eval.baselines neighbor --features features/a.h5 --data data/flickr8k --each -o nn1-each.json
     python -m eval.baselines typical --data data/flickr8k -o typical.json
     python -m eval.baselines ngram --data data/flickr8k -o ngram.json
     python -m eval.baselines human --data data/flickr8k -o human.json
 
-neighbour: of all captions of the k most similar training pictures, the one with which the others agree most (Devlin et
-al. 2015). k = 1 is the 1-NN of Donahue et al. 2015, whose score is the mean BLEU of all captions of the neighbour:
+neighbor: of all captions of the k most similar training images, the one with which the others agree most (Devlin et
+al. 2015). k = 1 is the 1-NN of Donahue et al. 2015, whose score is the mean BLEU of all captions of the neighbor:
 --each writes a file for each of them (nn1-each-caption1.json, ...), and `eval.report` prints their mean as one row.
-typical: the training caption that would score best if every training picture were given it.
-ngram: the sentence of a Kneser-Ney language model with the highest log probability a word; or one drawn a picture.
-human: each reference in turn, one file each; `eval.report` scores it against the picture's other references, whereas
+typical: the training caption that would score best if every training image were given it.
+ngram: the sentence of a Kneser-Ney language model with the highest log probability a word; or one drawn an image.
+human: each reference in turn, one file each; `eval.report` scores it against the image's other references, whereas
 `captioner score` would hold it against itself.
 """
 
@@ -34,14 +34,14 @@ from captioner.features.store import FeatureStore
 from captioner.files import write_text
 from captioner.metrics.base import find_metric
 from captioner.metrics.corpus import Corpus
-from captioner.text.tokenize import DEFAULT, tokenizer
+from captioner.text.tokenizers import DEFAULT, tokenizer
 from eval.consensus import Agreement
 
-AT_ONCE = 256  # pictures compared with all of training together
+AT_ONCE = 256  # images compared with all of training together
 
 
-def neighbours(stores: Sequence[FeatureStore], train: Sequence[str], test: Sequence[str], k: int) -> np.ndarray:
-    """(len(test), k) indices into ``train``: the most similar pictures, nearest first.
+def neighbors(stores: Sequence[FeatureStore], train: Sequence[str], test: Sequence[str], k: int) -> np.ndarray:
+    """(len(test), k) indices into ``train``: the most similar images, nearest first.
 
     Similarity is the cosine of the features as they are stored; of several stores, its mean over them.
     """
@@ -57,15 +57,15 @@ def neighbours(stores: Sequence[FeatureStore], train: Sequence[str], test: Seque
 
 
 def consensus(train: Sequence[Record], near: np.ndarray, metric: str, cut: str) -> list[str]:
-    """For each row of ``near`` (T, k) the caption of those pictures that agrees most with all others of them.
+    """For each row of ``near`` (T, k) the caption of those images that agrees most with all others of them.
 
-    By CIDEr-D the mean over the others, n-grams weighed by how many training pictures have them; by BLEU-4 the
-    score against all others as references. The first of equals, in the order of the neighbours.
+    By CIDEr-D the mean over the others, n-grams weighed by how many training images have them; by BLEU-4 the
+    score against all others as references. The first of equals, in the order of the neighbors.
     """
     captions, first = _pool(train)
     split = tokenizer(cut)
     tokens = [split(caption) for caption in captions]
-    candidates = [[i for picture in row for i in range(first[picture], first[picture + 1])] for row in near]
+    candidates = [[i for image in row for i in range(first[image], first[image + 1])] for row in near]
     if metric == "bleu":
         best = [_by_bleu(tokens, row) for row in candidates]
     else:
@@ -78,14 +78,14 @@ def typical(train: Sequence[Record], cut: str) -> str:
     """The training caption whose mean CIDEr-D against all training captions is highest."""
     split = tokenizer(cut)
     captions = [caption for record in train for caption in record.captions]
-    return captions[Agreement([[split(caption) for caption in record.captions] for record in train]).centre()]
+    return captions[Agreement([[split(caption) for caption in record.captions] for record in train]).center()]
 
 
 def ngram(train: Sequence[Record], count: int, options: argparse.Namespace) -> list[str]:
     """``count`` sentences of a language model of the training captions: the likeliest of a beam, or drawn."""
     from captioner.decoding import How, search
-    from captioner.decoding.sample import draw
-    from captioner.text.vocab import END, START, Vocabulary
+    from captioner.decoding.sampling import draw
+    from captioner.text.vocabulary import END, START, Vocabulary
     from eval.ngram import KneserNey
 
     split = tokenizer(options.tokenizer)
@@ -101,7 +101,7 @@ def ngram(train: Sequence[Record], count: int, options: argparse.Namespace) -> l
 
 
 def write_results(path: Path, records: Sequence[Record], captions: Sequence[str]) -> None:
-    """COCO results: the data set's number of a picture where it has one, else the picture's id."""
+    """COCO results: the data set's number of an image where it has one, else the image's id."""
     entries = [
         {"image_id": record.image_id if record.number is None else record.number, "caption": caption}
         for record, caption in zip(records, captions, strict=True)
@@ -124,23 +124,23 @@ def run(options: argparse.Namespace) -> None:
     test = of_split(records, options.split)
     if options.baseline == "human":
         if min(len(record.captions) for record in test) < 2:
-            raise DataError("human agreement needs two captions or more of every picture")
+            raise DataError("human agreement needs two captions or more of every image")
         write_each(options.output, test, [record.captions for record in test])
     elif options.baseline == "typical":
         write_results(options.output, test, [typical(train, options.tokenizer)] * len(test))
     elif options.baseline == "ngram":
         write_results(options.output, test, ngram(train, len(test), options))
     else:
-        _neighbour(train, test, options)
+        _neighbor(train, test, options)
 
 
-def _neighbour(train: Sequence[Record], test: Sequence[Record], options: argparse.Namespace) -> None:
+def _neighbor(train: Sequence[Record], test: Sequence[Record], options: argparse.Namespace) -> None:
     if not 1 <= options.k <= len(train):
-        raise UsageError(f"-k must be between 1 and the {len(train)} training pictures, not {options.k}")
+        raise UsageError(f"-k must be between 1 and the {len(train)} training images, not {options.k}")
     if options.each and options.k > 1:
-        raise UsageError("--each writes all captions of the one nearest picture; leave -k out")
+        raise UsageError("--each writes all captions of the one nearest image; leave -k out")
     stores = [FeatureStore(path) for path in options.features]
-    near = neighbours(stores, [r.image_id for r in train], [r.image_id for r in test], options.k)
+    near = neighbors(stores, [r.image_id for r in train], [r.image_id for r in test], options.k)
     if options.each:
         write_each(options.output, test, [train[row[0]].captions for row in near])
     else:
@@ -176,22 +176,22 @@ def _parser() -> argparse.ArgumentParser:
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--data", type=Path, required=True, help="the data set's folder or file")
     shared.add_argument("--format", default="flickr8k", choices=sorted(READERS))
-    shared.add_argument("--split", default="test", choices=SPLITS, help="pictures to caption")
+    shared.add_argument("--split", default="test", choices=SPLITS, help="images to caption")
     shared.add_argument("--tokenizer", default=DEFAULT, help="how captions are cut into words")
     shared.add_argument("-o", "--output", type=Path, required=True)
     kinds = parser.add_subparsers(dest="baseline", required=True)
-    near = kinds.add_parser("neighbour", parents=[shared], help="a caption of the nearest training pictures")
+    near = kinds.add_parser("neighbor", parents=[shared], help="a caption of the nearest training images")
     near.add_argument("--features", type=Path, nargs="+", required=True, help="feature stores")
-    near.add_argument("-k", type=int, default=1, help="how many neighbours' captions to choose from")
+    near.add_argument("-k", type=int, default=1, help="how many neighbors' captions to choose from")
     near.add_argument("--consensus", default="cider", choices=("cider", "bleu"), help="what agreement is measured by")
-    near.add_argument("--each", action="store_true", help="write all captions of the nearest picture, a file each")
+    near.add_argument("--each", action="store_true", help="write all captions of the nearest image, a file each")
     kinds.add_parser("typical", parents=[shared], help="one training caption for all")
-    words = kinds.add_parser("ngram", parents=[shared], help="a language model without the picture")
+    words = kinds.add_parser("ngram", parents=[shared], help="a language model without the image")
     words.add_argument("--order", type=int, default=3)
     words.add_argument("--min-count", type=int, default=5, help="rarer words are unknown, and never said")
     words.add_argument("--beam", type=int, default=20)
     words.add_argument("--length-penalty", type=float, default=1.0, help="rank by log probability / words ** this")
-    words.add_argument("--sample", type=int, metavar="SEED", help="draw a sentence for each picture instead")
+    words.add_argument("--sample", type=int, metavar="SEED", help="draw a sentence for each image instead")
     kinds.add_parser("human", parents=[shared], help="each reference in turn")
     return parser
 

@@ -20,18 +20,18 @@ class Agreement:
     with those as references. An index from n-grams to captions finds a row of 30,000 in milliseconds.
     """
 
-    def __init__(self, pictures: Sequence[Sequence[Tokens]]) -> None:
-        """The captions' tokens by picture; n-grams are weighed by how many pictures have them."""
-        corpus = Corpus([()] * len(pictures), pictures)
-        self.size = len(corpus.lengths) - len(pictures)
-        rarity = Rarity(pictures)(corpus)
+    def __init__(self, images: Sequence[Sequence[Tokens]]) -> None:
+        """The captions' tokens by image; n-grams are weighed by how many images have them."""
+        corpus = Corpus([()] * len(images), images)
+        self.size = len(corpus.lengths) - len(images)
+        rarity = Rarity(images)(corpus)
         self._orders = [
-            _Index(ngrams, rare, len(pictures), self.size) for ngrams, rare in zip(corpus.ngrams, rarity, strict=True)
+            _Index(ngrams, rare, len(images), self.size) for ngrams, rare in zip(corpus.ngrams, rarity, strict=True)
         ]
-        self._bigrams = np.maximum(corpus.lengths[len(pictures) :] - 1, 0)
+        self._bigrams = np.maximum(corpus.lengths[len(images) :] - 1, 0)
 
     def with_all(self, index: int) -> np.ndarray:
-        """(N,) CIDEr-D, in percent, of caption ``index`` with each caption in order of pictures, itself included."""
+        """(N,) CIDEr-D, in percent, of caption ``index`` with each caption in order of images, itself included."""
         similarity = sum(order.cosines(index) for order in self._orders) / ORDER
         return 1000 * similarity * np.exp(-((self._bigrams - self._bigrams[index]) ** 2) / (2 * SIGMA**2))
 
@@ -41,7 +41,7 @@ class Agreement:
         bigrams = self._bigrams[chosen]
         return 1000 * similarity * np.exp(-((bigrams - bigrams[:, None]) ** 2) / (2 * SIGMA**2))
 
-    def centre(self) -> int:
+    def center(self) -> int:
         """The caption whose mean CIDEr-D with all captions is highest; of equals any.
 
         Without clipping and length penalty that mean is linear, found for all at once, and never lower: captions are
@@ -61,9 +61,9 @@ class Agreement:
 class _Index:
     """The n-grams of one order: which captions have them, and how much they weigh there."""
 
-    def __init__(self, ngrams: Ngrams, rarity: np.ndarray, pictures: int, size: int) -> None:
+    def __init__(self, ngrams: Ngrams, rarity: np.ndarray, images: int, size: int) -> None:
         self.size = size
-        self.caption: Integers = ngrams.sentence - pictures  # (E,): the empty captions of the corpus come first
+        self.caption: Integers = ngrams.sentence - images  # (E,): the empty captions of the corpus come first
         self.weight = ngrams.count * rarity[ngrams.ngram]  # (E,)
         self.ngram = ngrams.ngram
         self.norm = np.sqrt(sum_by(self.caption, size, self.weight**2))  # (N,)

@@ -22,7 +22,7 @@ from captioner.errors import exit_status
 from captioner.metrics.base import FAST, Array, find_metric
 from captioner.metrics.corpus import Corpus, Tokens
 from captioner.optional import require
-from captioner.text.tokenize import tokenizer
+from captioner.text.tokenizers import tokenizer
 
 SHOWN = ("BLEU-1", "BLEU-4", "CIDEr-D", "ROUGE-L")
 Cut = Callable[[str], Tokens]
@@ -58,7 +58,7 @@ def disagreement(matched: Matched) -> list[tuple[str, dict[str, float]]]:
         if len(rows) == 1:
             usual = corpus
     first = Corpus(usual.hypotheses, [texts[:1] for texts in usual.references])
-    rows.append(("one reference of each picture, the first", _scores(first)))
+    rows.append(("one reference of each image, the first", _scores(first)))
     rows += [(name, {"BLEU-4": value}) for name, value in _averages(usual).items()]
     return rows
 

@@ -38,14 +38,14 @@ STYLE = {
 
 
 def bars(found: Mapping[str, Mapping[str, Estimate]], metrics: Sequence[str]) -> str:
-    """A bar for each system, one panel a metric, with the 95 % interval; the first system is drawn grey."""
+    """A bar for each system, one panel a metric, with the 95 % interval; the first system is drawn gray."""
     names = list(found)
     with _style():
         figure = _figure(WIDTH, 0.75 + 0.34 * len(names))
         for panel, metric in zip(figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0], metrics, strict=True):
             estimates = [found[name][metric] for name in names]
-            colours = [OTHER, *[ACCENT] * (len(names) - 1)]
-            panel.barh(names, [e.score for e in estimates], height=0.62, color=colours)
+            colors = [OTHER, *[ACCENT] * (len(names) - 1)]
+            panel.barh(names, [e.score for e in estimates], height=0.62, color=colors)
             ends = [[e.score - e.low for e in estimates], [e.high - e.score for e in estimates]]
             panel.errorbar(
                 [e.score for e in estimates],
@@ -66,13 +66,13 @@ def bars(found: Mapping[str, Mapping[str, Estimate]], metrics: Sequence[str]) ->
 
 
 def lengths(bins: Sequence[tuple[str, int]], scores: Mapping[str, Sequence[float]], metric: str) -> str:
-    """A line for each system over bins of pictures, (label, number of pictures)."""
+    """A line for each system over bins of images, (label, number of images)."""
     with _style():
         figure = _figure(WIDTH, 3.6)
         panel = figure.add_subplot()
-        for (name, values), colour, marker in zip(scores.items(), _cycle(COLOURS), _cycle(MARKERS), strict=False):
-            panel.plot(range(len(bins)), values, marker=marker, color=colour, label=name, markersize=5, linewidth=1.6)
-        panel.set_xticks(range(len(bins)), [f"{label}\n{count} pictures" for label, count in bins])
+        for (name, values), color, marker in zip(scores.items(), _cycle(COLOURS), _cycle(MARKERS), strict=False):
+            panel.plot(range(len(bins)), values, marker=marker, color=color, label=name, markersize=5, linewidth=1.6)
+        panel.set_xticks(range(len(bins)), [f"{label}\n{count} images" for label, count in bins])
         panel.set_ylabel(metric)
         panel.set_xlabel("mean length of the references, in words")
         panel.set_ylim(bottom=0)
@@ -82,17 +82,17 @@ def lengths(bins: Sequence[tuple[str, int]], scores: Mapping[str, Sequence[float
 
 
 def curves(logs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -> str:
-    """Dev loss and dev CIDEr-D over the epochs of each system's runs; runs of one system share its colour."""
+    """Dev loss and dev CIDEr-D over the epochs of each system's runs; runs of one system share its color."""
     panels = (("dev_loss", "dev loss (nats a word)", 1.0), ("cider", "dev CIDEr-D (%)", 100.0))
     with _style():
         figure = _figure(WIDTH, 3.4)
         for panel, (key, title, scale) in zip(figure.subplots(1, 2), panels, strict=True):
-            for (name, runs), colour, marker in zip(logs.items(), _cycle(COLOURS), _cycle(MARKERS), strict=False):
+            for (name, runs), color, marker in zip(logs.items(), _cycle(COLOURS), _cycle(MARKERS), strict=False):
                 for number, epochs in enumerate(runs):
                     points = [(epoch["epoch"], epoch[key] * scale) for epoch in epochs if key in epoch]
                     label = name if number == 0 and key == "cider" else None
                     if points:
-                        panel.plot(*zip(*points, strict=True), marker=marker, color=colour, markersize=3.5, label=label)
+                        panel.plot(*zip(*points, strict=True), marker=marker, color=color, markersize=3.5, label=label)
             panel.set_title(title)
             panel.set_xlabel("epoch")
             panel.xaxis.get_major_locator().set_params(integer=True)
@@ -106,9 +106,9 @@ def sweep(series: Mapping[str, Sequence[tuple[float, float, float]]], across: st
     with _style():
         figure = _figure(WIDTH, 4.0)
         panel = figure.add_subplot()
-        for (name, points), colour, marker in zip(series.items(), _cycle(COLOURS), _cycle(MARKERS), strict=False):
+        for (name, points), color, marker in zip(series.items(), _cycle(COLOURS), _cycle(MARKERS), strict=False):
             x, y, spread = zip(*points, strict=True)
-            panel.errorbar(x, y, spread, marker=marker, color=colour, label=name, linewidth=1.4, capsize=2)
+            panel.errorbar(x, y, spread, marker=marker, color=color, label=name, linewidth=1.4, capsize=2)
         panel.set_xlabel(across)
         panel.set_ylabel(up)
         panel.tick_params(length=0)

@@ -42,9 +42,9 @@ class Side:
         return [f"{score.name}|{score.signature}" for score in found]
 
     def p(self, system: str, metric: str) -> float | None:
-        """By approximate randomisation; by paired bootstrap where the systems have different numbers of runs."""
+        """By approximate randomization; by paired bootstrap where the systems have different numbers of runs."""
         one = self.estimates[system][metric]
-        return one.p_bootstrap if one.p_randomised is None else one.p_randomised
+        return one.p_bootstrap if one.p_randomized is None else one.p_randomized
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def _beside_people(
 
 
 def by_length(judged: Judged, metric: str, bins: int = 5) -> tuple[list[tuple[str, int]], dict[str, list[float]]]:
-    """``metric`` of each system over pictures of like mean reference length: (label, pictures) of bins, scores."""
+    """``metric`` of each system over images of like mean reference length: (label, images) of bins, scores."""
     mean = np.array([np.mean([len(tokens) for tokens in own]) for own in judged.references.tokens.values()])  # (N,)
     edges = np.unique(np.round(np.quantile(mean, np.linspace(0, 1, bins + 1)[1:-1]), 1))
     place = np.searchsorted(edges, mean)  # (N,)

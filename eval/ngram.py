@@ -1,4 +1,4 @@
-"""An n-gram language model of captions, which never sees a picture: interpolated Kneser-Ney (Kneser and Ney 1995).
+"""An n-gram language model of captions, which never sees an image: interpolated Kneser-Ney (Kneser and Ney 1995).
 
 It is a decoder as ``captioner.decoding`` wants one, so that the same beams and draws search it as search the models.
 """
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captioner.text.vocab import END, PAD, START, UNK
+from captioner.text.vocabulary import END, PAD, START, UNK
 
 History = tuple[int, ...]
 T = TypeVar("T")

@@ -51,7 +51,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Card:
-    """A picture with sentences."""
+    """An image with sentences."""
 
     image: bytes
     """JPEG; empty for none."""
@@ -75,7 +75,7 @@ Block = Heading | Text | Table | Figure | Cards | Code
 
 
 def to_html(title: str, blocks: Sequence[Block]) -> str:
-    """The whole page: style, figures and pictures are in it, scripts are not."""
+    """The whole page: style, figures and images are in it, scripts are not."""
     body = "\n".join(map(_html, blocks))
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -86,7 +86,7 @@ def to_html(title: str, blocks: Sequence[Block]) -> str:
 
 
 def to_markdown(title: str, blocks: Sequence[Block]) -> str:
-    """The same without pictures; figures are links to ``NAME.svg`` beside it."""
+    """The same without images; figures are links to ``NAME.svg`` beside it."""
     parts = [text for block in blocks if (text := markdown(block))]
     return "\n\n".join([f"# {title}", *parts]) + "\n"
 

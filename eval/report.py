@@ -5,7 +5,7 @@
 RUNS are training runs' folders, checkpoints, or files of captions as `captioner caption -o` and `eval.baselines` write
 them. Runs that differ in their seed and folder alone are one system: their mean, with the standard deviation; so are
 files whose names differ in a number behind -seed or -caption. The first system, or --baseline, is what the others are
-held against. A file in which every caption is one of the picture's own references is people: it is scored on the other
+held against. A file in which every caption is one of the image's own references is people: it is scored on the other
 references, and every system beside it on the same.
 
 A model's captions come from the feature stores it was trained on, found with the search kept in its checkpoint; --root,
@@ -26,8 +26,8 @@ from captioner.data import READERS, SPLITS, read_dataset
 from captioner.data.records import Record, of_split
 from captioner.errors import DataError, UsageError, exit_status
 from captioner.files import write_text
-from captioner.pipeline import Captioner, load
-from captioner.text.tokenize import DEFAULT
+from captioner.predictors.lrcn import Captioner, load
+from captioner.text.tokenizers import DEFAULT
 from eval import sections
 from eval.judge import Judged, Scorer, judge
 from eval.page import Block, Figure, to_html, to_markdown
@@ -72,12 +72,12 @@ def _details(judged: Judged, training: Sequence[Record], options: argparse.Names
         *sections.lengths(judged),
         *sections.curves(judged),
         *sections.style(judged, training),
-        *sections.examples(judged, options.examples, _pictures(judged, options.images)),
+        *sections.examples(judged, options.examples, _images(judged, options.images)),
     ]
 
 
-def _pictures(judged: Judged, folder: Path | Literal[True] | None) -> dict[str, Path] | None:
-    """The pictures' files by id, None if none are wanted; ``folder`` True is the data set's own."""
+def _images(judged: Judged, folder: Path | Literal[True] | None) -> dict[str, Path] | None:
+    """The images' files by id, None if none are wanted; ``folder`` True is the data set's own."""
     if folder is None:
         return None
     if folder is True:
@@ -85,7 +85,7 @@ def _pictures(judged: Judged, folder: Path | Literal[True] | None) -> dict[str, 
     paths = {record.image_id: Path(folder) / record.image_id for record in judged.records}
     found = {image: path for image, path in paths.items() if path.is_file()}
     if not found:
-        raise DataError(f"--images {folder}: has none of the pictures, such as {judged.records[0].image_id}")
+        raise DataError(f"--images {folder}: has none of the images, such as {judged.records[0].image_id}")
     return found
 
 
@@ -131,14 +131,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--beam", type=int, help="beam width instead of each checkpoint's own")
     parser.add_argument("--length-penalty", type=float, help="instead of each checkpoint's own")
     parser.add_argument("--no-repeat", type=int, help="instead of each checkpoint's own")
-    absent = "what a file without a caption for some pictures is: an error, or empty captions"
+    absent = "what a file without a caption for some images is: an error, or empty captions"
     parser.add_argument("--missing", default="error", choices=("error", "empty"), help=absent)
     parser.add_argument("--metrics", default=METRICS, help="bleu, cider, rouge, meteor, spice, with commas between")
     parser.add_argument("--tokenizer", default=DEFAULT)
     parser.add_argument("--published", choices=NAMES, help="papers' figures to add, if not those of the data set")
-    pictures = "show examples with their pictures: those of the data set, or of this folder"
-    parser.add_argument("--images", type=Path, nargs="?", const=True, metavar="FOLDER", help=pictures)
-    parser.add_argument("--examples", type=int, default=4, help="how many best, median and worst pictures; 0 for none")
+    images = "show examples with their images: those of the data set, or of this folder"
+    parser.add_argument("--images", type=Path, nargs="?", const=True, metavar="FOLDER", help=images)
+    parser.add_argument("--examples", type=int, default=4, help="how many best, median and worst images; 0 for none")
     parser.add_argument("--title", help="the data set's name on the page")
     parser.add_argument("--device", default="cpu")
     return parser

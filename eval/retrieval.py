@@ -5,10 +5,10 @@
 
 Scores log p(caption | image) of every caption of the split with every image of it, from the feature stores that the run
 was trained on (`--features` overrides them), and prints R@1, R@5, R@10 and the median rank in both directions beside
-nearest-neighbour retrieval and chance. The scores are kept beside the run in blocks: a killed run goes on where it was,
+nearest-neighbor retrieval and chance. The scores are kept beside the run in blocks: a killed run goes on where it was,
 and another key costs nothing. The expected time is printed once a block has been measured.
 
-The key `normalised` is log p(caption | image) minus the log of the mean of p(caption | image) over all images, as in
+The key `normalized` is log p(caption | image) minus the log of the mean of p(caption | image) over all images, as in
 Donahue et al. 2015; `likelihood` leaves that out. Captions are found by it for each image, and images for each caption.
 """
 
@@ -37,47 +37,47 @@ from captioner.features.store import FeatureStore
 from captioner.files import atomic_path
 from captioner.metrics.retrieval import AT, retrieval_scores
 from captioner.models.likelihood import PRECISIONS, log_likelihoods, prefix_tree
-from captioner.pipeline import Captioner, load
-from captioner.text.tokenize import tokenize
+from captioner.predictors.lrcn import Captioner, load
+from captioner.text.tokenizers import tokenize
 from eval.consensus import Agreement
 
 VERSION = "1"
 """Of the scores' computation: blocks of another are not gone on with."""
 BLOCK = 50
 """Captions that are scored with all images at a time, and then kept."""
-KEYS = ("normalised", "likelihood")
+KEYS = ("normalized", "likelihood")
 DIRECTIONS = ("caption to image", "image to caption")
 Directions = tuple[dict[str, float], dict[str, float]]
 
 
 @dataclass(frozen=True)
 class Collection:
-    """N pictures and the captions, M in all, that each is to be found by and to find."""
+    """N images and the captions, M in all, that each is to be found by and to find."""
 
     ids: Sequence[str]
     captions: Sequence[Sequence[str]]
 
     @classmethod
     def of(cls, records: Sequence[Record], which: str = "all") -> Collection:
-        """The first caption of each picture (``which`` one), or all of them; pictures without one are left out."""
+        """The first caption of each image (``which`` one), or all of them; images without one are left out."""
         there = [record for record in records if record.captions]
         captions = [record.captions[:1] if which == "one" else record.captions for record in there]
         return cls([record.image_id for record in there], captions)
 
     @cached_property
     def texts(self) -> list[str]:
-        """All captions, picture by picture."""
+        """All captions, image by image."""
         return [caption for captions in self.captions for caption in captions]
 
     @cached_property
     def owner(self) -> np.ndarray:
-        """(M,) row of the picture that each caption was written for."""
+        """(M,) row of the image that each caption was written for."""
         return np.repeat(np.arange(len(self.ids)), [len(captions) for captions in self.captions])
 
     def scores(self, by_caption: np.ndarray, by_image: np.ndarray) -> Directions:
         """R@k and median rank in both directions, from scores of images (M, N) and of captions (N, M)."""
-        pictures = np.arange(len(self.ids))
-        found = ranks(by_caption, self.owner, pictures), ranks(by_image, pictures, self.owner)
+        images = np.arange(len(self.ids))
+        found = ranks(by_caption, self.owner, images), ranks(by_image, images, self.owner)
         return retrieval_scores(found[0]), retrieval_scores(found[1])
 
 
@@ -138,7 +138,7 @@ class Blocks:
 def keyed(log_probs: np.ndarray, key: str) -> np.ndarray:
     """Log probabilities (N images, M captions) to the scores that are ranked, (N, M).
 
-    ``normalised`` subtracts from each caption's the log of its mean probability over the images. An image's rank for a
+    ``normalized`` subtracts from each caption's the log of its mean probability over the images. An image's rank for a
     caption is the same with both keys: what is subtracted is the caption's alone.
     """
     values = log_probs.astype(np.float64)
@@ -149,7 +149,7 @@ def keyed(log_probs: np.ndarray, key: str) -> np.ndarray:
 
 
 def ranks(scores: ArrayLike, queries: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-    """Rank (Q,) of each query's best right candidate by ``scores`` (Q, C); right are those of the same picture.
+    """Rank (Q,) of each query's best right candidate by ``scores`` (Q, C); right are those of the same image.
 
     1 is the first. Wrong candidates with the same score stand before it: whatever scores all alike finds nothing.
     """
@@ -168,12 +168,12 @@ def chance(right: Sequence[int], candidates: int) -> dict[str, float]:
     return recalls | {"median rank": float(np.searchsorted(within, 0.5 - 1e-12) + 1)}
 
 
-def nearest_neighbour(stores: Sequence[FeatureStore], train: Collection, test: Collection) -> Directions:
+def nearest_neighbor(stores: Sequence[FeatureStore], train: Collection, test: Collection) -> Directions:
     """Retrieval without a model, by way of the training set.
 
-    For a caption: the training caption that is most like it (CIDEr-D, the first of equals) has a picture; images are
-    ranked by their likeness to that. For an image: the training picture that is most like it has captions; captions are
-    ranked by their mean CIDEr-D with those. Likeness of pictures is the cosine of features, its mean over stores.
+    For a caption: the training caption that is most like it (CIDEr-D, the first of equals) has an image; images are
+    ranked by their likeness to that. For an image: the training image that is most like it has captions; captions are
+    ranked by their mean CIDEr-D with those. Likeness of images is the cosine of features, its mean over stores.
     """
     likeness = _directions_of(stores, train.ids) @ _directions_of(stores, test.ids).T  # (train, N)
     agreement = Agreement([[tokenize(text) for text in texts] for texts in (*train.captions, *test.captions)])
@@ -201,9 +201,9 @@ def retrieve(options: argparse.Namespace) -> None:
     values = keyed(log_probs, options.key)
     rows = {f"captioner, {options.key}": test.scores(values.T, values)}
     try:
-        rows["nearest neighbour"] = nearest_neighbour(stores, Collection.of(of_split(records, "train")), test)
+        rows["nearest neighbor"] = nearest_neighbor(stores, Collection.of(of_split(records, "train")), test)
     except FeatureStoreError as error:
-        print(f"no nearest neighbours: {error}", file=sys.stderr)
+        print(f"no nearest neighbors: {error}", file=sys.stderr)
     right = [len(captions) for captions in test.captions]
     rows["chance"] = (chance([1], len(test.ids)), chance(right, len(test.texts)))
     facts = {
@@ -244,7 +244,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("run", type=Path, help="a training run's folder or a checkpoint")
     parser.add_argument("--split", default="test", choices=SPLITS)
     parser.add_argument("--captions", default="one", choices=("one", "all"), help="the first of each image, or all")
-    parser.add_argument("--key", default="normalised", choices=KEYS)
+    parser.add_argument("--key", default="normalized", choices=KEYS)
     parser.add_argument("--precision", default="bfloat16", choices=PRECISIONS, help="of the factors of matrix products")
     parser.add_argument("--root", help="the data set's folder, if not where it was in training")
     parser.add_argument("--features", nargs="+", help="feature stores, if not where they were in training")

@@ -24,9 +24,9 @@ SHOWN = ("BLEU-4", "CIDEr-D")
 """Scores with a panel of their own."""
 MARKS = f"▲ better, ▼ worse than the baseline with p < {CERTAIN:g}"
 TESTED = (
-    "Intervals: 95 %, 1,000 bootstrap resamples of the pictures. p-values: approximate randomisation, 10,000 trials; "
+    "Intervals: 95 %, 1,000 bootstrap resamples of the images. p-values: approximate randomization, 10,000 trials; "
     "paired bootstrap where systems have different numbers of runs; not corrected for the number of comparisons. "
-    "They are about the choice of pictures, not about training with another seed."
+    "They are about the choice of images, not about training with another seed."
 )
 
 
@@ -40,7 +40,7 @@ def summary(judged: Judged) -> list[Block]:
         gap = one.score - side.estimates[base][metric].score
         text += f", {gap:.1f} above {base} ({_p(side.p(best, metric))})"
     count = len(judged.records)
-    return [Text(f"{text}. {count:,} pictures. All scores are percentages; CIDEr-D may exceed 100.")]
+    return [Text(f"{text}. {count:,} images. All scores are percentages; CIDEr-D may exceed 100.")]
 
 
 def results(judged: Judged) -> list[Block]:
@@ -75,7 +75,7 @@ def gaps(side: Side) -> list[Block]:
 def charts(judged: Judged) -> list[Block]:
     metrics = [name for name in SHOWN if name in judged.main.metrics] or judged.main.metrics[:1]
     svg = figures.bars(judged.main.estimates, metrics)
-    return [Figure("scores", svg, "Scores with 95 % intervals over the choice of pictures; the baseline is grey.")]
+    return [Figure("scores", svg, "Scores with 95 % intervals over the choice of images; the baseline is gray.")]
 
 
 def people(judged: Judged) -> list[Block]:
@@ -98,7 +98,7 @@ def lengths(judged: Judged) -> list[Block]:
     rows = [[name, *(f"{value:.1f}" for value in values)] for name, values in scores.items()]
     return [
         Heading(f"{metric} by length"),
-        Figure("lengths", figures.lengths(bins, scores, metric), f"{metric} over pictures of like reference length."),
+        Figure("lengths", figures.lengths(bins, scores, metric), f"{metric} over images of like reference length."),
         Table(["words a reference", *(label for label, _ in bins)], rows),
     ]
 
@@ -130,14 +130,14 @@ def style(judged: Judged, training: Sequence[Record]) -> list[Block]:
     return [Heading("What the captions are like"), Table(["system", *(columns[key] for key in keys)], rows)]
 
 
-def examples(judged: Judged, number: int, pictures: Mapping[str, Path] | None) -> list[Block]:
-    """Best, median and worst pictures of the best system by the score of each picture, with ``pictures`` by id."""
+def examples(judged: Judged, number: int, images: Mapping[str, Path] | None) -> list[Block]:
+    """Best, median and worst images of the best system by the score of each image, with ``images`` by id."""
     if not number:
         return []
     name = judged.best
     run, scored = judged.systems[name][0], judged.main.scored[name][0]
     metric = "CIDEr-D" if "CIDEr-D" in judged.main.metrics else judged.main.metrics[-1]
-    scores = scored.of_pictures()[metric]
+    scores = scored.of_images()[metric]
     order = np.argsort(-scores, kind="stable")
     middle = max((len(order) - number) // 2, 0)
     groups = {"best": order[:number], "median": order[middle : middle + number], "worst": order[::-1][:number]}
@@ -148,12 +148,12 @@ def examples(judged: Judged, number: int, pictures: Mapping[str, Path] | None) -
         chosen = [
             (judged.records[place], f"{metric} {scores[place]:.1f}", _said(judged, name, place)) for place in places
         ]
-        if pictures is None:
-            header = ["picture", metric, "who says what"]
+        if images is None:
+            header = ["image", metric, "who says what"]
             blocks.append(Table(header, [_example_row(*one) for one in chosen], words=1))
         else:
             cards = [
-                Card(_thumbnail(pictures.get(record.image_id)), top, lines, record.image_id)
+                Card(_thumbnail(images.get(record.image_id)), top, lines, record.image_id)
                 for record, top, lines in chosen
             ]
             blocks.append(Cards(cards))
@@ -248,7 +248,7 @@ def _short(backbone: str) -> str:
 
 
 def _said(judged: Judged, name: str, place: int) -> list[tuple[str, str]]:
-    """What the system, the baseline and three people say about a picture."""
+    """What the system, the baseline and three people say about an image."""
     record = judged.records[place]
     names = dict.fromkeys([name, judged.main.baseline])
     lines = [(one, judged.systems[one][0].captions[record.image_id]) for one in names]
@@ -260,7 +260,7 @@ def _example_row(record: Record, top: str, lines: Sequence[tuple[str, str]]) -> 
 
 
 def _thumbnail(path: Path | None) -> bytes:
-    """A small JPEG; nothing where there is no picture."""
+    """A small JPEG; nothing where there is no image."""
     if path is None:
         return b""
     image = open_image(path)

@@ -1,4 +1,4 @@
-"""What a report is about: training runs and results files, as captions of the same pictures, in groups of like runs."""
+"""What a report is about: training runs and results files, as captions of the same images, in groups of like runs."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from typing import Any
 from captioner.data.records import Record
 from captioner.data.results import match, read_results
 from captioner.errors import CheckpointError, DataError, UsageError
-from captioner.features.potentials import Store, open_store
+from captioner.features.label_predictions import Store, open_store
 from captioner.files import write_text
-from captioner.pipeline import Captioner
+from captioner.predictors.lrcn import Captioner
 from captioner.train.runlog import read_log
 
 MEMBER = re.compile(r"(.+)-(seed|caption)(\d+)")
@@ -27,7 +27,7 @@ MEMBER = re.compile(r"(.+)-(seed|caption)(\d+)")
 
 @dataclass(frozen=True)
 class Run:
-    """One caption of every picture."""
+    """One caption of every image."""
 
     name: str
     """Of the system."""
@@ -54,7 +54,7 @@ class Choice:
     root: str | None = None
     features: Sequence[str] | None = None
     search: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of ``captioner.pipeline.Search``."""
+    """Fields of ``captioner.predictors.lrcn.Search``."""
     keep: Path | None = None
     """Folder for captions that were found, so that a second report need not find them again."""
 
@@ -115,13 +115,13 @@ def group(runs: Sequence[Run]) -> dict[str, list[Run]]:
 
 
 def is_people(runs: Sequence[Run], records: Sequence[Record]) -> bool:
-    """Whether every caption is, word for word, a reference of its own picture."""
+    """Whether every caption is, word for word, a reference of its own image."""
     own = {record.image_id: {text.strip() for text in record.captions} for record in records}
     return all(caption in own[image] for run in runs for image, caption in run.captions.items())
 
 
 def without(records: Sequence[Record], captions: Mapping[str, str]) -> dict[str, list[str]]:
-    """References by picture without the one that ``captions`` repeats; ``DataError`` where none is left."""
+    """References by image without the one that ``captions`` repeats; ``DataError`` where none is left."""
     found = {}
     for record in records:
         kept = [text.strip() for text in record.captions]
@@ -138,7 +138,7 @@ def _captions(captioner: Captioner, records: Sequence[Record], stores: Sequence[
     kept = _kept(captioner, opened, ids, choice)
     if kept is not None and kept.is_file():
         return match(read_results(kept), records, "empty").hypotheses  # a model may say nothing at all
-    print(f"captioning {len(ids)} pictures with {captioner.name}", file=sys.stderr)
+    print(f"captioning {len(ids)} images with {captioner.name}", file=sys.stderr)
     captions = {}
     for result in captioner.caption_features(opened, ids, **choice.search):
         if result.error is not None:

@@ -20,11 +20,11 @@ from pathlib import Path
 
 import numpy as np
 
-from captioner.crf.potentials import KINDS, Potentials, read_potentials
+from captioner.crf.predictions import KINDS, Potentials, read_potentials
 from captioner.data.clips import NODES, NULL, OTHER, Clip, read_clips
 from captioner.data.records import SPLITS, Record
 from captioner.errors import DataError, exit_status
-from captioner.text.tokenize import DEFAULT
+from captioner.text.tokenizers import DEFAULT
 from eval.baselines import consensus, write_results
 
 Labels = tuple[str, ...]
@@ -70,7 +70,7 @@ def nearest(train: Sequence[Clip], potentials: Potentials, rows: np.ndarray, kin
         having.setdefault(clip.labels, []).append(place)
     similar = potentials.vector(kind)[rows] @ _one_hot(distinct, potentials).T  # (T, distinct)
     near = [tuple(np.flatnonzero(row >= row.max() - 1e-6)) for row in similar]
-    different = sorted(set(near))  # clips with equal neighbours share an answer
+    different = sorted(set(near))  # clips with equal neighbors share an answer
     places = [[place for one in row for place in having[distinct[one]]] for row in different]
     answers = dict(zip(different, consensus(records_of(known), places, "cider", cut), strict=True))
     return [answers[row] for row in near]

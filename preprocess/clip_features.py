@@ -20,8 +20,8 @@ from captioner.backbones import Backbone, load_backbone
 from captioner.data.clips import Clip, read_clips
 from captioner.data.video import read_frames
 from captioner.errors import DataError, exit_status
+from captioner.features.frames import FRAMES, clip_features
 from captioner.features.store import FeatureWriter
-from captioner.features.video import FRAMES, clip_features
 
 
 def extract(

@@ -1,4 +1,4 @@
-"""``python -m preprocess.extract_features``: features of a data set's pictures; the same as ``captioner extract``."""
+"""``python -m preprocess.extract_features``: features of a data set's images; the same as ``captioner extract``."""
 
 import sys
 

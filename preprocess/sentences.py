@@ -4,8 +4,8 @@
         --exclude data/flickr8k/Flickr_8k.devImages.txt data/flickr8k/Flickr_8k.testImages.txt -o sentences.txt
 
 Every Flickr8k photograph is also in Flickr30k under the number before the underscore of its name. `--exclude` takes
-lists of file names and leaves out every picture with the same number, so that no dev or test caption of one data set is
-learnt through the other.
+lists of file names and leaves out every image with the same number, so that no dev or test caption of one data set is
+learned through the other.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def photo_number(name: str) -> str:
 
 
 def sentences(records: Iterable[Record], split: str, excluded: set[str]) -> list[str]:
-    """All captions of a split's pictures whose number is not in ``excluded``, one line each."""
+    """All captions of a split's images whose number is not in ``excluded``, one line each."""
     return [
         " ".join(caption.split())
         for record in records
@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--format", default="flickr30k", help="reader, as in a configuration's data.format")
     parser.add_argument("--root", type=Path, required=True, help="folder that the reader opens")
     parser.add_argument("--split", default="train")
-    parser.add_argument("--exclude", type=Path, nargs="*", default=[], help="lists of picture names, one a line")
+    parser.add_argument("--exclude", type=Path, nargs="*", default=[], help="lists of image names, one a line")
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args(arguments)
     return exit_status(lambda: write_sentences(options))

@@ -118,7 +118,7 @@ def krippendorff(units: Sequence[Sequence[Hashable]]) -> tuple[float, float]:
     return observed, (observed - chance) / (1 - chance) if chance < 1 else float("nan")
 
 
-def labelled(clips: Sequence[Clip], tuples: Mapping[str, Labels], share: float) -> list[Clip]:
+def labeled(clips: Sequence[Clip], tuples: Mapping[str, Labels], share: float) -> list[Clip]:
     """Clips with the consensus of their sentences as labels; ties are broken by the training sentences."""
     corpus = Counter(
         (tuples[text][0], tuples[text][2]) for clip in clips if clip.split == "train" for text in clip.sentences
@@ -174,7 +174,7 @@ def prepare(options: argparse.Namespace) -> None:
     extract = Extractor(options.parser, options.words)
     distinct = {sentence: extract(sentence) for clip in clips for sentence in clip.sentences}
     tuples = distinct if options.as_said else {text: canonical(said, extract.words) for text, said in distinct.items()}
-    full = labelled(clips, tuples, options.share)
+    full = labeled(clips, tuples, options.share)
     if not any(clip.split == "train" for clip in full):
         raise DataError(f"{options.corpus}: no training clips, from which the label sets come")
     sets = label_sets(full, options.min_count, options.max_labels)

@@ -1,9 +1,9 @@
-"""Train the default model's CNN from random initialisation by distilling teachers on photographs.
+"""Train the default model's CNN from random initialization by distilling teachers on photographs.
 
 Half of each batch are random crops, which student and teacher see alike: the student matches the teacher's last feature
 map and, through the teacher's own classifier, its class probabilities. A teacher that answers for every crop makes each
 of the few photographs worth many (Beyer et al. 2022, "Knowledge distillation: A good teacher is patient and
-consistent"). The other half are whole pictures, whose features by stronger, slower networks wait in feature stores
+consistent"). The other half are whole images, whose features by stronger, slower networks wait in feature stores
 (`captioner extract`, also with `--mirror`); a linear map of the student's features, thrown away at the end, has to give
 them, and the words of the captions that people wrote. Student resolution grows late in training (Tan & Le 2021,
 EfficientNetV2, section 4).
@@ -11,9 +11,9 @@ EfficientNetV2, section 4).
     python -m scripts.distil_cnn --teacher teacher.yaml --images FOLDER_OR_LIST... --features F.h5... \\
         --features-mirrored M.h5... --data FOLDER -o runs/cnn/cnn.safetensors
 
-The teacher is a backbone record (captioner/backbones/local.py) whose network has `preprocess` (uint8 pictures to its
-input), `feature_map` (to 1280 channels) and `classifier`. A list is a text file of picture paths, one a line. The whole
-pictures are those that have captions in the data set and features, under their file names, in all stores. Restarting
+The teacher is a backbone record (captioner/backbones/local.py) whose network has `preprocess` (uint8 images to its
+input), `feature_map` (to 1280 channels) and `classifier`. A list is a text file of image paths, one a line. The whole
+images are those that have captions in the data set and features, under their file names, in all stores. Restarting
 the same command resumes at the last checkpoint.
 """
 
@@ -45,23 +45,23 @@ from captioner.data.images import open_image
 from captioner.errors import BackboneError, FeatureStoreError, exit_status
 from captioner.features.store import FeatureStore
 from captioner.files import atomic_path
-from captioner.text.tokenize import tokenize
-from captioner.train.schedule import make_optimiser, rate_factor, set_rate
+from captioner.text.tokenizers import tokenize
+from captioner.train.optim import make_optimizer, rate_factor, set_rate
 from captioner.train.state import load_state, save_state
 
 STORED = 192  # side in pixels at which the photographs wait in memory
 LOG_EVERY = 50  # steps
 WEIGHT_DECAY = 0.05
 SAVE_EVERY = 200
-GREY = 0.05  # share of the crops without colours
+GREY = 0.05  # share of the crops without colors
 LEAST_CAPTIONS = 30  # of the photographs' captions that a word must be in for the CNN to learn it
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 MEAN = torch.tensor([0.485, 0.456, 0.406])[:, None, None] * 255
 STD = torch.tensor([0.229, 0.224, 0.225])[:, None, None] * 255
 
 
-def picture_paths(sources: list[Path]) -> list[Path]:
-    """Pictures below each folder and named in each list, sorted within a source."""
+def image_paths(sources: list[Path]) -> list[Path]:
+    """Images below each folder and named in each list, sorted within a source."""
     paths: list[Path] = []
     for source in sources:
         if source.is_dir():
@@ -71,8 +71,8 @@ def picture_paths(sources: list[Path]) -> list[Path]:
     return paths
 
 
-def load_pictures(paths: list[Path], cache: Path) -> Tensor:
-    """All pictures squeezed to (N, 3, STORED, STORED) uint8; kept in ``cache`` for the next start."""
+def load_images(paths: list[Path], cache: Path) -> Tensor:
+    """All images squeezed to (N, 3, STORED, STORED) uint8; kept in ``cache`` for the next start."""
     if cache.exists():
         pixels = np.load(cache, mmap_mode="r")
         if len(pixels) == len(paths):
@@ -94,20 +94,20 @@ def load_teacher(record: Path) -> nn.Module:
     return network.requires_grad_(False).bfloat16().to(memory_format=torch.channels_last)
 
 
-def random_crop(picture: Tensor, least_area: float, rng: np.random.Generator) -> Tensor:
-    """A random part (1, 3, h, w) of a picture (1, 3, STORED, STORED), at least this share of it; now and then all."""
+def random_crop(image: Tensor, least_area: float, rng: np.random.Generator) -> Tensor:
+    """A random part (1, 3, h, w) of an image (1, 3, STORED, STORED), at least this share of it; now and then all."""
     area = rng.uniform(least_area, 1.0) if rng.random() < 0.8 else 1.0
     aspect = math.exp(rng.uniform(-0.25, 0.25))
     height = min(STORED, round(STORED * math.sqrt(area / aspect)))
     width = min(STORED, round(STORED * math.sqrt(area * aspect)))
     top, left = rng.integers(STORED - height + 1), rng.integers(STORED - width + 1)
-    return picture[:, :, top : top + height, left : left + width]
+    return image[:, :, top : top + height, left : left + width]
 
 
-def grey(picture: Tensor) -> Tensor:
-    """A picture (1, 3, h, w), uint8, without its colours."""
-    light = (picture.float() * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
-    return light.round().to(torch.uint8).expand_as(picture)
+def gray(image: Tensor) -> Tensor:
+    """An image (1, 3, h, w), uint8, without its colors."""
+    light = (image.float() * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
+    return light.round().to(torch.uint8).expand_as(image)
 
 
 def squeeze(crop: Tensor, size: int) -> Tensor:
@@ -117,7 +117,7 @@ def squeeze(crop: Tensor, size: int) -> Tensor:
     )
 
 
-def normalised(views: list[Tensor]) -> Tensor:
+def normalized(views: list[Tensor]) -> Tensor:
     """Views (1, 3, S, S), uint8, as the student's input (B, 3, S, S)."""
     return (torch.cat(views).float() - MEAN) / STD
 
@@ -150,14 +150,14 @@ class Crops:
         for row in rng.choice(len(self.pixels), self.count, replace=False):
             crop = random_crop(self.pixels[row : row + 1], 0.3, rng)
             crop = crop.flip(3) if rng.random() < 0.5 else crop
-            crops.append(grey(crop) if rng.random() < GREY else crop)
+            crops.append(gray(crop) if rng.random() < GREY else crop)
         large = torch.cat([squeeze(crop, sizes[1]) for crop in crops])
         inputs = self.teacher.preprocess(large).bfloat16().contiguous(memory_format=torch.channels_last)
-        return normalised([squeeze(crop, sizes[0]) for crop in crops]), self.teacher.feature_map(inputs).float()
+        return normalized([squeeze(crop, sizes[0]) for crop in crops]), self.teacher.feature_map(inputs).float()
 
 
 def words_of(captions: list[Sequence[str]]) -> Tensor:
-    """The share of each picture's captions that hold each word (N, W), for words in many captions."""
+    """The share of each image's captions that hold each word (N, W), for words in many captions."""
     said = [Counter(word for text in texts for word in set(tokenize(text))) for texts in captions]
     total = Counter(word for held in said for word in held.elements())
     common = [word for word in sorted(total) if total[word] >= LEAST_CAPTIONS]
@@ -172,8 +172,8 @@ def word_loss(given: Tensor, wanted: Tensor, prior: Tensor) -> Tensor:
     return entropy / guessed.sum().clamp(min=1e-6)
 
 
-class WholePictures:
-    """Batches of (student images, wanted features, words): nearly whole pictures, mirrored half of the time."""
+class WholeImages:
+    """Batches of (student images, wanted features, words): nearly whole images, mirrored half of the time."""
 
     def __init__(
         self,
@@ -189,7 +189,7 @@ class WholePictures:
         self.rows = [row for row, name in enumerate(names) if all(name in each for each in held)]
         self.pixels, self.count = pixels, count
         if len(self.rows) < count:
-            found = f"holds {len(self.rows)} of the pictures that have captions"
+            found = f"holds {len(self.rows)} of the images that have captions"
             raise FeatureStoreError(f"{plain[0]}: {found}, half a batch is {count}")
         ids = [names[row] for row in self.rows]
         both = np.stack([np.concatenate([store.get(ids) for store in side], 1) for side in stores])
@@ -198,7 +198,7 @@ class WholePictures:
         self.words = words_of([captions[name] for name in ids])  # (N, W)
 
     def batch(self, size: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Images (B, 3, S, S), features (B, D) of mean 0 and variance 1 over the pictures, and words (B, W)."""
+        """Images (B, 3, S, S), features (B, D) of mean 0 and variance 1 over the images, and words (B, W)."""
         views, wanted = [], []
         chosen = rng.choice(len(self.rows), self.count, replace=False)
         for index in chosen:
@@ -206,11 +206,11 @@ class WholePictures:
             side = int(rng.random() < 0.5)
             views.append(squeeze(view.flip(3) if side else view, size))
             wanted.append((self.features[side, index] - self.mean) / self.std)
-        return normalised(views), torch.from_numpy(np.stack(wanted)).float(), self.words[chosen]
+        return normalized(views), torch.from_numpy(np.stack(wanted)).float(), self.words[chosen]
 
 
 class Student(nn.Module):
-    """The CNN, and the linear map from its features to what is wanted of whole pictures (``wanted`` numbers)."""
+    """The CNN, and the linear map from its features to what is wanted of whole images (``wanted`` numbers)."""
 
     def __init__(self, wanted: int) -> None:
         super().__init__()
@@ -245,26 +245,26 @@ def distil(options: argparse.Namespace) -> None:
     """The whole run; ``options`` are those of the command line."""
     folder = options.output.parent
     folder.mkdir(parents=True, exist_ok=True)
-    paths = picture_paths(options.images)
-    pixels = load_pictures(paths, folder / "pictures.npy")
+    paths = image_paths(options.images)
+    pixels = load_images(paths, folder / "images.npy")
     teacher = load_teacher(options.teacher)
     classifier = copy.deepcopy(teacher.classifier).float()
     half = options.batch_size // 2
     crops = Crops(pixels, teacher, half)
     names = [path.name for path in paths]
     captions = {record.image_id: record.captions for record in read_dataset(options.format, options.data)}
-    whole = WholePictures(pixels, names, options.features, options.features_mirrored, captions, half)
+    whole = WholeImages(pixels, names, options.features, options.features_mirrored, captions, half)
     prior, depth = whole.words.mean(0), whole.features.shape[2]
     torch.manual_seed(options.seed)
     student = Student(depth + len(prior)).to(memory_format=torch.channels_last)
     if options.init:
         fit_weights(student.cnn, read_weights(options.init), "compact")
     how = TrainConfig(lr=options.lr, weight_decay=WEIGHT_DECAY)  # AdamW under a cosine, as decoders are trained
-    optimiser = make_optimiser(how, student)
+    optimizer = make_optimizer(how, student)
     state = folder / "state.safetensors"
-    first = load_state(state, student, optimiser, [])["step"] if state.exists() else 0
+    first = load_state(state, student, optimizer, [])["step"] if state.exists() else 0
     rich = f"{len(whole.rows)} with features and captions of {len(prior)} words"
-    print(f"{len(pixels)} pictures, {rich}, from step {first}", flush=True)
+    print(f"{len(pixels)} images, {rich}, from step {first}", flush=True)
     log = RunLog(folder / "distil.jsonl")
     for step in range(first, options.steps):
         rng = np.random.default_rng([options.seed, step])
@@ -277,14 +277,14 @@ def distil(options: argparse.Namespace) -> None:
         crop_loss = distillation_loss(student_map, teacher_map, classifier, options.temperature)
         whole_loss = F.mse_loss(given[:, :depth].float(), wanted)
         words_loss = word_loss(given[:, depth:].float(), said, prior)
-        set_rate(optimiser, rate_factor(how, step, options.steps))
-        optimiser.zero_grad(set_to_none=True)
+        set_rate(optimizer, rate_factor(how, step, options.steps))
+        optimizer.zero_grad(set_to_none=True)
         (crop_loss + 2 * whole_loss + 2 * words_loss).backward()
         nn.utils.clip_grad_norm_(student.parameters(), 5.0)
-        optimiser.step()
+        optimizer.step()
         log.add(step + 1, crops=crop_loss.item(), whole=whole_loss.item(), words=words_loss.item())
         if (step + 1) % SAVE_EVERY == 0 or step + 1 == options.steps:
-            save_state(state, student, optimiser, [], {"step": step + 1})
+            save_state(state, student, optimizer, [], {"step": step + 1})
     with atomic_path(options.output) as temporary:
         save_file({name: value.contiguous() for name, value in student.cnn.state_dict().items()}, temporary)
 
@@ -293,11 +293,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--teacher", type=Path, required=True)
     parser.add_argument("--images", type=Path, nargs="+", required=True)
-    parser.add_argument("--features", type=Path, nargs="+", required=True, help="stores of the whole pictures")
-    parser.add_argument(
-        "--features-mirrored", type=Path, nargs="+", required=True, help="the same of mirrored pictures"
-    )
-    parser.add_argument("--data", type=Path, required=True, help="data set with captions of the whole pictures")
+    parser.add_argument("--features", type=Path, nargs="+", required=True, help="stores of the whole images")
+    parser.add_argument("--features-mirrored", type=Path, nargs="+", required=True, help="the same of mirrored images")
+    parser.add_argument("--data", type=Path, required=True, help="data set with captions of the whole images")
     parser.add_argument("--format", default="flickr8k", choices=sorted(READERS))
     parser.add_argument("--init", type=Path, help="weights to start from instead of random ones")
     parser.add_argument("-o", "--output", type=Path, required=True)

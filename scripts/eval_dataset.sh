@@ -2,7 +2,7 @@
 # From checkpoints to a report on a test split, baselines and people included. Given again, it goes on where it was.
 # eval_flickr8k.sh, eval_flickr30k.sh and eval_coco.sh call it with the first two words filled in:
 #   scripts/eval_dataset.sh TITLE FORMAT DATA STORES RUN...
-# DATA is the data set's folder, STORES the feature stores (commas between) in which nearest neighbours are looked for,
+# DATA is the data set's folder, STORES the feature stores (commas between) in which nearest neighbors are looked for,
 # RUN a training run's folder or a file of captions; the first is what the others are held against. The report is
 # reports/title/index.html. More for `python -m eval.report` goes into REPORT: REPORT="--no-repeat 2 --baseline 2u".
 set -euo pipefail
@@ -20,9 +20,9 @@ baseline() {  # FILE BASELINE [OPTION...]: made once
 
 # shellcheck disable=SC2086  # several stores are several words
 {
-    baseline 30-nn neighbour -k 30 --features $stores
-    baseline 1-nn neighbour --features $stores
-    baseline 1-nn-mean neighbour --each --features $stores
+    baseline 30-nn neighbor -k 30 --features $stores
+    baseline 1-nn neighbor --features $stores
+    baseline 1-nn-mean neighbor --each --features $stores
 }
 baseline typical typical
 baseline ngram ngram

@@ -3,8 +3,8 @@
 #   scripts/train_default.sh FLICKR8K FLICKR30K PHOTOS TEACHER STRONG
 # FLICKR8K and FLICKR30K are data folders (the photographs in FLICKR8K/images), PHOTOS a folder of further photographs
 # without captions, TEACHER and STRONG records of trained networks (docs/default-model.md): TEACHER answers for every
-# crop, STRONG for whole pictures. Everything goes to runs/default; given again, it goes on where it was.
-# STEPS=20 EPOCHS=1 in front try it out on a few hundred pictures; the model then goes to runs/default alone.
+# crop, STRONG for whole images. Everything goes to runs/default; given again, it goes on where it was.
+# STEPS=20 EPOCHS=1 in front try it out on a few hundred images; the model then goes to runs/default alone.
 set -euo pipefail
 [ $# -eq 5 ] || { sed -n '2,7s/^# *//p' "$0" >&2; exit 2; }
 flickr8k=$1 flickr30k=$2 photos=$3 teacher=$4 strong=$5
@@ -35,7 +35,7 @@ python -m scripts.distil_cnn --teacher "$teacher" --images "$out/photographs.txt
     --data "$flickr8k" -o "$out/cnn/cnn.safetensors" ${STEPS:+--steps "$STEPS"}
 extract compact compact --weights "$out/cnn/cnn.safetensors"
 
-# 3. Sentences without pictures; none that people wrote about a photograph of Flickr8k's dev or test. 6 minutes.
+# 3. Sentences without images; none that people wrote about a photograph of Flickr8k's dev or test. 6 minutes.
 python -m preprocess.sentences --format flickr30k --root "$flickr30k" -o "$out/sentences.txt" \
     --exclude "$flickr8k/Flickr_8k.devImages.txt" "$flickr8k/Flickr_8k.testImages.txt"
 train pretrain-text pretrain-text data.text="$out/sentences.txt"

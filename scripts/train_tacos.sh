@@ -44,7 +44,7 @@ describer() {  # LETTER NAME KIND SEED: trains one and describes the test clips
     captioner caption --model "$run" --features "$potentials" --split test -o "$captions"
 }
 
-recogniser() {  # FOLDER STORE MARK SAID: everything that follows from one feature store
+recognizer() {  # FOLDER STORE MARK SAID: everything that follows from one feature store
     here=$1 results=$1/results mark=$3 said=$4 reported=()
     mkdir -p "$results"
     local potentials=$here/potentials.h5 kind seed
@@ -72,12 +72,12 @@ recogniser() {  # FOLDER STORE MARK SAID: everything that follows from one featu
 
 folders=()
 if [ "${FEATURES-}" ]; then
-    recogniser "$out/features" "$FEATURES" "" ""
+    recognizer "$out/features" "$FEATURES" "" ""
 else
     for snr in $snrs; do
         store=$out/simulated-snr$snr/features.h5
-        made "$store" python -m preprocess.simulate_vision "$clips" -o "$store" --snr "$snr"
-        recogniser "$out/simulated-snr$snr" "$store" -simulated ", simulated vision (snr $snr)"
+        made "$store" python -m preprocess.synthetic_features "$clips" -o "$store" --snr "$snr"
+        recognizer "$out/simulated-snr$snr" "$store" -simulated ", simulated vision (snr $snr)"
     done
 fi
-python -m eval.describers "${folders[@]}" --clips "$clips" --csv "$out/scores.csv" --plot "$out/scores.png"
+python -m eval.clip_captioners "${folders[@]}" --clips "$clips" --csv "$out/scores.csv" --plot "$out/scores.png"

@@ -20,8 +20,8 @@ from captioner.checkpoint import FORMAT, load_checkpoint, save_checkpoint
 from captioner.config import DecodeConfig, ModelConfig
 from captioner.errors import CheckpointError
 from captioner.files import sha256
-from captioner.models.captioner import ImageCaptioner
-from captioner.text.vocab import SPECIALS, Vocabulary
+from captioner.models.lrcn import ImageCaptioner
+from captioner.text.vocabulary import SPECIALS, Vocabulary
 
 VOCABULARY = Vocabulary((*SPECIALS, "a", "dog", "naïve", "café"))
 BACKBONES = [BackboneSpec("one", 32, dimension=4), BackboneSpec("two", 64, dimension=2, mean=(0.1, 0.2, 0.3))]

@@ -8,7 +8,7 @@ import pytest
 
 from captioner.config import SHIPPED, load_experiment
 from captioner.data import READERS
-from captioner.models.captioner import ImageCaptioner
+from captioner.models.lrcn import ImageCaptioner
 
 NAMES = sorted(path.stem for path in SHIPPED.glob("*.yaml"))
 
@@ -25,15 +25,15 @@ def test_shipped_configuration_loads_and_builds(name: str) -> None:
 
 
 def test_the_papers_solver() -> None:
-    """Donahue et al. as released: sizes, initialisation, rates; only the wiring differs between the four."""
+    """Donahue et al. as released: sizes, initialization, rates; only the wiring differs between the four."""
     assert {name for name in NAMES if name.startswith("paper-")} == {f"paper-{w}" for w in ("1u", "2u", "2f", "4f")}
     for wiring in ("1u", "2u", "2f", "4f"):
         experiment = load_experiment(f"paper-{wiring}")
         model, train = experiment.model, experiment.train
         assert (model.wiring, model.embedding, model.hidden, model.image) == (wiring, 1000, 1000, 0)
-        assert (model.init, model.dropout, model.normalise) == ("uniform", 0, "none")
+        assert (model.init, model.dropout, model.normalize) == ("uniform", 0, "none")
         assert not model.residual and not model.tied
-        assert (train.optimiser, train.lr, train.schedule, train.halve_every) == ("sgd", 0.01, "halve", 20000)
+        assert (train.optimizer, train.lr, train.schedule, train.halve_every) == ("sgd", 0.01, "halve", 20000)
         assert (train.clip, train.loss_scale, train.batch_size) == (10, 20, 100)
 
 

@@ -10,9 +10,9 @@ from captioner import load
 from captioner.backbones.compact import SPEC
 from captioner.data import read_dataset
 from captioner.metrics import score_captions
-from captioner.pipeline import MODELS
+from captioner.predictors.lrcn import MODELS
+from tests.conftest import CHECKOUT
 
-CHECKOUT = Path(__file__).parents[1]
 CONSTANT = "a man in a blue shirt is standing in the street"
 
 
@@ -36,7 +36,7 @@ def test_the_example_photographs_get_the_captions_on_record() -> None:
 
 @pytest.mark.shared_data
 def test_captions_of_test_photographs_beat_a_constant_one(shared_data: Path) -> None:
-    """Would catch colours, sizes or words that differ between training and captioning: BLEU-4 falls by half then."""
+    """Would catch colors, sizes or words that differ between training and captioning: BLEU-4 falls by half then."""
     root = shared_data / "flickr8k"
     records = [r for r in read_dataset("flickr8k", root) if r.split == "test" and r.path][:100]
     captions = load().caption([r.path for r in records if r.path])

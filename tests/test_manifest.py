@@ -20,7 +20,7 @@ DIGEST = hashlib.sha256(CONTENT).hexdigest()
 
 
 def entry(**changes: object) -> Entry:
-    base = Entry(name="x", kind="dataset", about="a", licence="l", citation="c", homepage="h", file="x.bin")
+    base = Entry(name="x", kind="dataset", about="a", license="l", citation="c", homepage="h", file="x.bin")
     return dataclasses.replace(base, **changes)  # type: ignore[arg-type]
 
 
@@ -28,7 +28,7 @@ def entry(**changes: object) -> Entry:
 def test_every_entry_says_how_to_get_it_and_under_which_terms(item: Entry) -> None:
     """Would catch an entry nobody can fetch, and digests of a wrong length."""
     assert item.kind in ("dataset", "weights")
-    assert item.about and item.licence and item.citation and item.homepage.startswith("http")
+    assert item.about and item.license and item.citation and item.homepage.startswith("http")
     assert sum(map(bool, (item.url, item.hub, item.manual))) == 1
     assert item.file or not item.url
     assert len(item.sha256) in (0, 64) and len(item.md5) in (0, 32)

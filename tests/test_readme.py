@@ -15,13 +15,13 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from captioner import pipeline
 from captioner.backbones import compact
 from captioner.cli.app import app
 from captioner.config import load_experiment
+from captioner.predictors import lrcn
 from tests.conftest import CHECKOUT
 from tests.test_layers import FLOORS
-from tests.tiny import picture, save_pictures, save_tiny
+from tests.tiny import make_image, save_images, save_tiny
 
 PAGES = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in (CHECKOUT / "docs").glob("*.md"))]
 FOLDERS = ("captioner", "preprocess", "eval", "scripts", "benchmarks", "docs", "examples", "tests")
@@ -72,20 +72,20 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def here(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A current folder with the files that pages talk about, and a random checkpoint in the default model's place."""
-    monkeypatch.setitem(pipeline.MODELS, "default", tiny)
+    monkeypatch.setitem(lrcn.MODELS, "default", tiny)
     monkeypatch.setattr(compact, "DEFAULT", tiny)
     folder = tmp_path / "here"
-    save_pictures(folder / "holiday", 2)
-    save_pictures(folder / "scans", 2)
+    save_images(folder / "holiday", 2)
+    save_images(folder / "scans", 2)
     for name in ("photo.jpg", "a.jpg", "b.jpg"):
-        picture(ord(name[0])).save(folder / name)
+        make_image(ord(name[0])).save(folder / name)
     monkeypatch.chdir(folder)
     return folder
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page != "docs/commands.md"])
 def test_every_command_parses(page: str) -> None:
-    """Would catch an option, a sub-command, a configuration or a setting that is gone or misspelt."""
+    """Would catch an option, a sub-command, a configuration or a setting that is gone or misspelled."""
     for arguments in commands(page, "captioner"):
         command, values = parsed(arguments)
         config = values.get("config", "CONFIG")
@@ -125,11 +125,11 @@ def test_python_as_the_readme_says(here: Path, capsys: pytest.CaptureFixture[str
     assert len(printed) == 4 and printed[-1].startswith("missing.jpg missing.jpg: no such file")
 
 
-def test_own_pictures_as_the_readme_says(here: Path) -> None:
-    """The five commands from pictures to a score run one after the other (one pass instead of twenty)."""
-    block = next(iter(re.findall(r"```sh\n(.*?)```", section("Your own pictures"), re.DOTALL)))
-    files = save_pictures(here / "my-data" / "images", 30)
-    lines = [f"{path.name}\ta {'red' if number % 2 else 'blue'} picture" for number, path in enumerate(files)]
+def test_own_images_as_the_readme_says(here: Path) -> None:
+    """The five commands from images to a score run one after the other (one pass instead of twenty)."""
+    block = next(iter(re.findall(r"```sh\n(.*?)```", section("Your own images"), re.DOTALL)))
+    files = save_images(here / "my-data" / "images", 30)
+    lines = [f"{path.name}\ta {'red' if number % 2 else 'blue'} image" for number, path in enumerate(files)]
     (here / "my-data" / "captions.tsv").write_text("\n".join(lines) + "\n")
     quick = {"extract": ["--workers", "0"], "train": ["--set", "train.epochs=1", "--set", "model.hidden=8"]}
     for line in block.splitlines():

@@ -1,4 +1,4 @@
-"""A captioner with random weights and a handful of pictures, for the tests of everything around them."""
+"""A captioner with random weights and a handful of images, for the tests of everything around them."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from captioner.backbones import load_backbone
 from captioner.backbones.compact import CompactCNN
 from captioner.checkpoint import save_checkpoint
 from captioner.config import DecodeConfig, ModelConfig
-from captioner.models.captioner import ImageCaptioner
-from captioner.text.vocab import SPECIALS, Vocabulary
+from captioner.models.lrcn import ImageCaptioner
+from captioner.text.vocabulary import SPECIALS, Vocabulary
 
 WORDS = "a man woman dog runs sits on the red blue grass beach with ball café".split()
 DECODE = DecodeConfig(beam=3, max_length=7)
 
 
 def network(seed: int) -> dict[str, torch.Tensor]:
-    """Weights of a random ``CompactCNN`` whose features depend on the picture."""
+    """Weights of a random ``CompactCNN`` whose features depend on the image."""
     torch.manual_seed(seed)
     return CompactCNN().state_dict()
 
@@ -43,7 +43,7 @@ def save_tiny(
     model = ImageCaptioner(config, len(vocabulary), size)
     statistics = torch.cat([_features(backbone) for backbone in backbones], 1)  # (N, D)
     model.set_statistics(statistics.mean(0), statistics.std(0))
-    with torch.no_grad():  # large weights, so that captions differ from picture to picture and from seed to seed
+    with torch.no_grad():  # large weights, so that captions differ from image to image and from seed to seed
         for parameter in model.parameters():
             parameter.mul_(2.5)
     specs = [backbone.spec for backbone in backbones]
@@ -51,21 +51,21 @@ def save_tiny(
     return path
 
 
-def picture(seed: int, size: tuple[int, int] = (40, 30)) -> Image.Image:
-    """Smooth random colours, RGB."""
-    colours = np.random.default_rng(seed).integers(0, 256, (3, 3, 3), dtype=np.uint8)
-    return Image.fromarray(colours).resize(size, Image.Resampling.BICUBIC)
+def make_image(seed: int, size: tuple[int, int] = (40, 30)) -> Image.Image:
+    """Smooth random colors, RGB."""
+    colors = np.random.default_rng(seed).integers(0, 256, (3, 3, 3), dtype=np.uint8)
+    return Image.fromarray(colors).resize(size, Image.Resampling.BICUBIC)
 
 
-def save_pictures(folder: Path, count: int) -> list[Path]:
-    """``count`` different pictures named 00.png, 01.png, ..."""
+def save_images(folder: Path, count: int) -> list[Path]:
+    """``count`` different images named 00.png, 01.png, ..."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{index:02}.png" for index in range(count)]
     for index, path in enumerate(paths):
-        picture(index).save(path)
+        make_image(index).save(path)
     return paths
 
 
 @torch.inference_mode()
 def _features(backbone: torch.nn.Module) -> torch.Tensor:
-    return backbone(torch.stack([backbone.preprocess(picture(seed)) for seed in range(8)]))
+    return backbone(torch.stack([backbone.preprocess(make_image(seed)) for seed in range(8)]))

@@ -1,4 +1,4 @@
-"""A data set of a few coloured shapes, whose captions a tiny decoder learns in seconds; for the tests of training."""
+"""A data set of a few colored shapes, whose captions a tiny decoder learns in seconds; for the tests of training."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SPEC = BackboneSpec("compact", 192, resize="squash", dimension=DIMENSION)
 
 
 def make_data(folder: Path) -> Path:
-    """Write 36 pictures with two captions each below ``folder``, and their features in ``folder/features.h5``."""
+    """Write 36 images with two captions each below ``folder``, and their features in ``folder/features.h5``."""
     (folder / "images").mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(0)
     lines = []
@@ -30,14 +30,14 @@ def make_data(folder: Path) -> Path:
         FeatureWriter(folder / "features.h5", SPEC, "toy") as plain,
         FeatureWriter(folder / "mirrored.h5", SPEC, "toy", mirrored=True) as mirrored,
     ):
-        for number, (colour, place, split) in enumerate(
+        for number, (color, place, split) in enumerate(
             itertools.product(COLOURS, range(len(PLACES)), ("train", "train", "val"))
         ):
             name = f"{number:02}.png"
-            Image.new("RGB", (24, 24), COLOURS[colour]).save(folder / "images" / name)
-            captions = [f"A {colour} square {PLACES[place]}.", f"there is a {colour} square"]
+            Image.new("RGB", (24, 24), COLOURS[color]).save(folder / "images" / name)
+            captions = [f"A {color} square {PLACES[place]}.", f"there is a {color} square"]
             lines.append(json.dumps({"image": name, "captions": captions, "split": split}))
-            vector = np.concatenate([np.eye(4)[list(COLOURS).index(colour)], np.eye(3)[place], noise.random(2)])
+            vector = np.concatenate([np.eye(4)[list(COLOURS).index(color)], np.eye(3)[place], noise.random(2)])
             plain.add(name, 5 + vector.astype(np.float32))
             mirrored.add(name, -5 - vector.astype(np.float32))
     (folder / "captions.jsonl").write_text("\n".join(lines) + "\n")

@@ -14,20 +14,20 @@ COLOURS = {
     "green": (0, 255, 0),
     "blue": (0, 0, 255),
     "white": (255, 255, 255),
-    "grey": (90, 90, 90),
+    "gray": (90, 90, 90),
 }
 MILLISECOND = Fraction(1, 1000)
 
 
-def plain(colour: str, width: int = 64, height: int = 48) -> np.ndarray:
-    """A picture (H, W, 3) uint8 of one colour."""
-    return np.full((height, width, 3), COLOURS[colour], np.uint8)
+def plain(color: str, width: int = 64, height: int = 48) -> np.ndarray:
+    """An image (H, W, 3) uint8 of one color."""
+    return np.full((height, width, 3), COLOURS[color], np.uint8)
 
 
 def save_video(
     path: Path, shown: Sequence[tuple[int, np.ndarray]], sound: bool = False, aspect: Fraction | None = None
 ) -> Path:
-    """Pictures (H, W, 3), each from so many milliseconds on; MPEG-4 part 2, which every FFmpeg can write and read."""
+    """Images (H, W, 3), each from so many milliseconds on; MPEG-4 part 2, which every FFmpeg can write and read."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=25)
         stream.height, stream.width = shown[0][1].shape[:2]
@@ -37,8 +37,8 @@ def save_video(
             stream.codec_context.sample_aspect_ratio = aspect
         if sound:
             add_sound(container, 1.0)
-        for time, picture in shown:
-            frame = av.VideoFrame.from_ndarray(picture, "rgb24")
+        for time, image in shown:
+            frame = av.VideoFrame.from_ndarray(image, "rgb24")
             frame.pts, frame.time_base = time, MILLISECOND
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
@@ -46,7 +46,7 @@ def save_video(
 
 
 def save_sound(path: Path) -> Path:
-    """A second of silence and no picture."""
+    """A second of silence and no image."""
     with av.open(str(path), "w") as container:
         add_sound(container, 1.0)
     return path

@@ -1,4 +1,4 @@
-"""Backbones: pretrained networks that turn a picture into a feature vector, each described by a ``BackboneSpec``.
+"""Backbones: pretrained networks that turn an image into a feature vector, each described by a ``BackboneSpec``.
 
 A new family is one file with ``build(name, weights, state)`` and one line in ``FAMILIES``.
 """
@@ -39,13 +39,13 @@ class Backbone(nn.Module):
         self.spec = spec if spec.dimension else spec.with_dimension(self._probe(spec))
 
     def preprocess(self, image: Image.Image) -> Tensor:
-        """An RGB picture as the network wants it, (3, S, S) float32."""
+        """An RGB image as the network wants it, (3, S, S) float32."""
         return prepare(image, self.spec)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Prepared pictures (N, 3, S, S) to features (N, D)."""
+        """Prepared images (N, 3, S, S) to features (N, D)."""
         if images.ndim != 4 or images.shape[1] != 3:
-            raise BackboneError(f"{self.spec.key}: expected pictures (N, 3, S, S), got {tuple(images.shape)}")
+            raise BackboneError(f"{self.spec.key}: expected images (N, 3, S, S), got {tuple(images.shape)}")
         features = self.read(self.network, images)  # (N, D)
         if features.shape[1] != self.spec.dimension:
             sizes = f"{self.spec.dimension} numbers, the network gives {features.shape[1]}"
@@ -59,7 +59,7 @@ class Backbone(nn.Module):
 
     @torch.no_grad()
     def _probe(self, spec: BackboneSpec) -> int:
-        """Length of the feature vector, from one black picture."""
+        """Length of the feature vector, from one black image."""
         was_training = self.network.training
         features = self.read(self.network.eval(), torch.zeros(1, 3, spec.size, spec.size))
         self.network.train(was_training)

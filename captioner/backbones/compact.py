@@ -18,7 +18,7 @@ from captioner.backbones.layers import reader
 from captioner.backbones.spec import BackboneSpec
 from captioner.backbones.weights import State, fit_weights, read_weights
 from captioner.errors import BackboneError
-from captioner.undrawn import Undrawn
+from captioner.skip_init import Undrawn
 
 STEM = 32
 STAGES = (  # (channels, expansion, stride, blocks)
@@ -36,12 +36,12 @@ SPEC = BackboneSpec(
     resize="squash",
     dimension=FEATURES,
     weights="captioner/assets/default.safetensors",
-    licence="see docs/default-model.md",
+    license="see docs/default-model.md",
 )
 
 
 class ConvNorm(nn.Sequential):
-    """Convolution without bias, batch normalisation and, unless ``act`` is false, ReLU."""
+    """Convolution without bias, batch normalization and, unless ``act`` is false, ReLU."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, act: bool = True) -> None:
         layers: list[nn.Module] = [
@@ -69,7 +69,7 @@ class FusedBlock(nn.Module):
 
 
 class CompactCNN(nn.Module):
-    """Images (N, 3, H, W), normalised, to pooled features (N, 1280); H and W of 96 to 256 pixels make sense."""
+    """Images (N, 3, H, W), normalized, to pooled features (N, 1280); H and W of 96 to 256 pixels make sense."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -65,7 +65,7 @@ class _Layer:
             network(images)
         except _Reached as reached:
             return pool(reached.output, self.where)
-        raise BackboneError(f"{self.where}: the layer was not reached; choose one that every picture passes")
+        raise BackboneError(f"{self.where}: the layer was not reached; choose one that every image passes")
 
 
 def _reach(module: nn.Module, inputs: Any, output: Any) -> None:

@@ -1,4 +1,4 @@
-"""What a backbone is and how a picture is made ready for it. Captioning and extraction both prepare pictures here."""
+"""What a backbone is and how an image is made ready for it. Captioning and extraction both prepare images here."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from captioner.errors import BackboneError
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 RESIZES = ("squash", "crop")
 CLASSIC_MARGIN = 256 / 224
-"""Ten crops are cut from a picture so much larger than the network's input (Krizhevsky et al. 2012, section 4.1)."""
+"""Ten crops are cut from an image so much larger than the network's input (Krizhevsky et al. 2012, section 4.1)."""
 Box = tuple[float, float, float, float]
 
 
@@ -47,7 +47,7 @@ class BackboneSpec:
     """Where the weights come from: url, path, or model name."""
     sha256: str = ""
     """SHA-256 of the weight file or, as in torchvision's file names, its first digits; empty where unknown."""
-    licence: str = ""
+    license: str = ""
     """Terms of code and weights, as far as known."""
     names: tuple[str, ...] = ()
     """What each number of the feature means, NODE=LABEL, where it has a meaning of its own; else empty."""
@@ -69,7 +69,7 @@ class BackboneSpec:
 
     @property
     def digest(self) -> str:
-        """16 hexadecimal digits that change when a picture would be prepared otherwise or another layer is read."""
+        """16 hexadecimal digits that change when an image would be prepared otherwise or another layer is read."""
         facts = [self.size, self.resize, self.shorter or self.size, self.filter, self.mean, self.std, self.output]
         facts += [self.names] if self.names else []
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
@@ -95,16 +95,16 @@ class BackboneSpec:
 
 
 def pixels(image: Image.Image, spec: BackboneSpec) -> np.ndarray:
-    """An RGB picture scaled and cut for the backbone, (S, S, 3) uint8."""
+    """An RGB image scaled and cut for the backbone, (S, S, 3) uint8."""
     if spec.resize == "squash":
         return _resample(image, (0.0, 0.0, float(image.width), float(image.height)), spec)
     return _resample(image, _window(image.size, spec.size, spec.shorter or spec.size, 0.5, 0.5), spec)
 
 
 def ten_crops(image: Image.Image, spec: BackboneSpec) -> np.ndarray:
-    """Four corners and the centre, and their mirror images: (10, S, S, 3) uint8 (Krizhevsky et al. 2012, section 4.1).
+    """Four corners and the center, and their mirror images: (10, S, S, 3) uint8 (Krizhevsky et al. 2012, section 4.1).
 
-    They are cut from the whole picture, its shorter side scaled to 256/224 of the input (or to the backbone's own
+    They are cut from the whole image, its shorter side scaled to 256/224 of the input (or to the backbone's own
     ``shorter``, if that is more); for a squashing backbone both sides are.
     """
     margin = max(spec.shorter, round(spec.size * CLASSIC_MARGIN))
@@ -119,7 +119,7 @@ def ten_crops(image: Image.Image, spec: BackboneSpec) -> np.ndarray:
     return np.concatenate([plain, plain[:, :, ::-1]])
 
 
-def normalise(batch: np.ndarray | Tensor, spec: BackboneSpec) -> Tensor:
+def normalize(batch: np.ndarray | Tensor, spec: BackboneSpec) -> Tensor:
     """Pixels (N, S, S, 3) uint8 to (N, 3, S, S) float32 in the backbone's units, channels last in memory."""
     values = torch.as_tensor(batch).permute(0, 3, 1, 2).float()  # (N, 3, S, S)
     mean = torch.tensor(spec.mean, device=values.device).mul_(255)[:, None, None]
@@ -128,21 +128,21 @@ def normalise(batch: np.ndarray | Tensor, spec: BackboneSpec) -> Tensor:
 
 
 def prepare(image: Image.Image, spec: BackboneSpec) -> Tensor:
-    """An RGB picture as the backbone wants it, (3, S, S) float32."""
-    return normalise(pixels(image, spec)[None], spec)[0]
+    """An RGB image as the backbone wants it, (3, S, S) float32."""
+    return normalize(pixels(image, spec)[None], spec)[0]
 
 
 def _window(size: tuple[int, int], side: int, shorter: int, across: float, down: float) -> Box:
-    """Part of a picture that is a crop of ``side`` pixels once its shorter side is scaled to ``shorter``."""
+    """Part of an image that is a crop of ``side`` pixels once its shorter side is scaled to ``shorter``."""
     least = min(size)
     scaled = (int(shorter * size[0] / least), int(shorter * size[1] / least))  # rounded as by torchvision's Resize
     return _cut(size, scaled, side, across, down)
 
 
 def _cut(size: tuple[int, int], scaled: tuple[int, int], side: int, across: float, down: float) -> Box:
-    """The square of ``side`` pixels at 0..1 of the way across and down a ``scaled`` picture, in its own pixels.
+    """The square of ``side`` pixels at 0..1 of the way across and down a ``scaled`` image, in its own pixels.
 
-    Resampling only this part equals resizing the whole and cutting, and a panorama never becomes a gigantic picture.
+    Resampling only this part equals resizing the whole and cutting, and a panorama never becomes a gigantic image.
     """
     left, top = round((scaled[0] - side) * across), round((scaled[1] - side) * down)
     wide, high = size[0] / scaled[0], size[1] / scaled[1]

@@ -44,7 +44,7 @@ def build(name: str, weights: Path | None, state: State | None) -> Backbone:
 
 
 def preset_spec(model: str, layer: str) -> BackboneSpec:
-    """The record of torchvision's default weights for ``model``: its url and how its pictures are prepared."""
+    """The record of torchvision's default weights for ``model``: its url and how its images are prepared."""
     enum = models.get_model_weights(model).DEFAULT
     preset = enum.transforms()
     return BackboneSpec(
@@ -57,7 +57,7 @@ def preset_spec(model: str, layer: str) -> BackboneSpec:
         output=layer,
         weights=enum.url,
         sha256=enum.url.rsplit("-", 1)[-1].partition(".")[0],
-        licence=LICENCE,
+        license=LICENCE,
     )
 
 

@@ -107,7 +107,7 @@ def _hub_is_there() -> bool:
 
 
 def _encoder_name(config: Any) -> str | None:
-    """Class of the picture half of a model of pictures and text, such as CLIPVisionModel; None for plain encoders."""
+    """Class of the image half of a model of images and text, such as CLIPVisionModel; None for plain encoders."""
     if not hasattr(config, "vision_config"):
         return None
     name = type(config).__name__.removesuffix("Config") + "VisionModel"
@@ -133,16 +133,16 @@ def _spec(key: str, processor: dict[str, Any]) -> BackboneSpec:
     side = cut.get("height") if crops else resize.get("height", shorter)
     if not side:
         raise BackboneError(f"{key}: its image processor has no fixed size ({resize}); use another model")
-    normalised = processor.get("do_normalize", True)
+    normalized = processor.get("do_normalize", True)
     return BackboneSpec(
         key=key,
         size=int(side),
         resize="crop" if shorter else "squash",
         shorter=int(shorter) if shorter else 0,
         filter=FILTERS.get(int(processor.get("resample") or 2), "bicubic"),
-        mean=tuple(processor["image_mean"]) if normalised else (0.0, 0.0, 0.0),
-        std=tuple(processor["image_std"]) if normalised else (1.0, 1.0, 1.0),
+        mean=tuple(processor["image_mean"]) if normalized else (0.0, 0.0, 0.0),
+        std=tuple(processor["image_std"]) if normalized else (1.0, 1.0, 1.0),
         output="pooler_output",
         weights=key.partition(":")[2],
-        licence="see the model's card",
+        license="see the model's card",
     )

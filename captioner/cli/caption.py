@@ -1,4 +1,4 @@
-"""``captioner caption``: pictures, or cached features, to captions on stdout."""
+"""``captioner caption``: images, or cached features, to captions on stdout."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from captioner.cli.search import (
 from captioner.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from captioner.pipeline import Captioner, Result, Results
+    from captioner.predictors.lrcn import Captioner, Result, Results
 
 GLOB = "*?["
 
@@ -39,7 +39,7 @@ GLOB = "*?["
 def caption(
     images: Annotated[
         list[str] | None,
-        typer.Argument(metavar="IMG", help="Pictures, folders, globs, or - for paths on stdin, one a line."),
+        typer.Argument(metavar="IMG", help="Images, folders, globs, or - for paths on stdin, one a line."),
     ] = None,
     model: Annotated[
         str, typer.Option(help="default, a checkpoint (.safetensors) or the folder of a training run.")
@@ -54,7 +54,7 @@ def caption(
     max_length: MaxLength = None,
     length_penalty: LengthPenalty = None,
     no_repeat: NoRepeat = None,
-    batch_size: Annotated[int, typer.Option(metavar="N", help="Pictures that go through the model together.")] = 64,
+    batch_size: Annotated[int, typer.Option(metavar="N", help="Images that go through the model together.")] = 64,
     device: Device = "cpu",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one object a line: image, caption, log_prob (in nats), model.")
@@ -67,7 +67,7 @@ def caption(
         list[str] | None,
         typer.Option(
             metavar="STORE",
-            help="Caption cached features (or potentials: FILE@max, FILE@prob), not pictures; repeat it for a model of "
+            help="Caption cached features (or potentials: FILE@max, FILE@prob), not images; repeat it for a model of "
             "several CNNs.",
         ),
     ] = None,
@@ -83,21 +83,21 @@ def caption(
         str | None, typer.Option("--format", help="With --data: how it is laid out, for example flickr8k or coco.")
     ] = None,
 ) -> None:
-    """Caption pictures.
+    """Caption images.
 
-    A single picture prints its caption alone. Several, and any folder, glob or -, print the path, a tab and the
-    caption; cached features print the picture's id instead of a path. With --num-captions K each gets K lines.
+    A single image prints its caption alone. Several, and any folder, glob or -, print the path, a tab and the
+    caption; cached features print the image's id instead of a path. With --num-captions K each gets K lines.
 
-    A picture that cannot be opened costs one line on stderr; the others are captioned and the exit status is 1.
+    An image that cannot be opened costs one line on stderr; the others are captioned and the exit status is 1.
 
-    In a COCO results file, image_id is the picture's file name (its path, where two have the same name), or its
-    number if the data set numbers its pictures.
+    In a COCO results file, image_id is the image's file name (its path, where two have the same name), or its
+    number if the data set numbers its images.
     """
     cached = split is not None or data is not None or data_format is not None
     _check_usage(images, features, cached, output, num_captions)
     accept_any_name()
     options = search_options(locals())
-    from captioner.pipeline import load
+    from captioner.predictors.lrcn import load
 
     captioner = load(model, device)
     options["batch_size"] = batch_size
@@ -107,8 +107,8 @@ def caption(
             numbers = _split_ids(captioner, split, data, data_format)
         results, total = _cached_results(captioner, features, list(numbers), options)
     else:
-        results, total = _picture_results(captioner, images or [], options)
-    alone = bool(images) and _is_one_picture(images or [])
+        results, total = _image_results(captioner, images or [], options)
+    alone = bool(images) and _is_one_image(images or [])
     with closing(results):
         shown = _with_progress(results, total, hidden=alone)
         captions, failed = report(shown, captioner.name, alone, as_json, quiet=output is not None and not as_json)
@@ -123,13 +123,13 @@ def _check_usage(
 ) -> None:
     """Raise ``UsageError`` for options that contradict each other or miss each other."""
     if features and images:
-        raise UsageError("give pictures or --features, not both; several stores are several --features")
+        raise UsageError("give images or --features, not both; several stores are several --features")
     if not features and cached:
         raise UsageError("--split, --data and --format choose among cached features; name their store with --features")
     if not features and not images:
-        raise UsageError("nothing to caption; give pictures, folders, globs, - for paths on stdin, or --features")
+        raise UsageError("nothing to caption; give images, folders, globs, - for paths on stdin, or --features")
     if output is not None and number > 1:
-        raise UsageError("COCO results (-o) hold one caption a picture; use --json for --num-captions above 1")
+        raise UsageError("COCO results (-o) hold one caption an image; use --json for --num-captions above 1")
     if output is not None:
         check_output("-o", output)
 
@@ -152,31 +152,29 @@ def accept_any_name() -> None:
         sys.stdout.reconfigure(errors="surrogateescape" if utf8 else "backslashreplace")
 
 
-def _is_one_picture(images: Sequence[str]) -> bool:
+def _is_one_image(images: Sequence[str]) -> bool:
     """Whether the arguments name a single file: not a folder, a glob or stdin, which may hold any number."""
     if len(images) != 1 or images[0] == "-" or Path(images[0]).is_dir():
         return False
     return Path(images[0]).exists() or not any(sign in images[0] for sign in GLOB)
 
 
-def _picture_results(
-    captioner: Captioner, images: Sequence[str], options: dict[str, Any]
-) -> tuple[Results, int | None]:
+def _image_results(captioner: Captioner, images: Sequence[str], options: dict[str, Any]) -> tuple[Results, int | None]:
     """The stream of results for the arguments, and how many there will be if that is worth knowing."""
     from captioner.data.images import find_images
 
-    pictures: Iterable[Any] = find_images(images, sys.stdin)
+    found: Iterable[Any] = find_images(images, sys.stdin)
     if "-" in images or not sys.stderr.isatty():  # paths on stdin may come slowly, or never end
-        return captioner.results(pictures, **options), None
-    pictures = list(pictures)
-    return captioner.results(pictures, **options), len(pictures)
+        return captioner.results(found, **options), None
+    found = list(found)
+    return captioner.results(found, **options), len(found)
 
 
 def _cached_results(
     captioner: Captioner, stores: Sequence[str], ids: Sequence[str], options: dict[str, Any]
 ) -> tuple[Results, int | None]:
     """The stream of results for ``ids``, or for all in the first store, and their number."""
-    from captioner.features.potentials import open_store
+    from captioner.features.label_predictions import open_store
 
     opened = [open_store(path) for path in stores]
     wanted = ids or opened[0].ids
@@ -186,7 +184,7 @@ def _cached_results(
 def _split_ids(
     captioner: Captioner, split: str | None, data: Path | None, data_format: str | None
 ) -> dict[str, int | None]:
-    """The pictures of a data set's split, all of them by default, with their numbers where it numbers them."""
+    """The images of a data set's split, all of them by default, with their numbers where it numbers them."""
     from captioner.data import SPLITS, read_dataset
 
     if split is not None and split not in SPLITS:
@@ -198,7 +196,7 @@ def _split_ids(
     root = data or Path(known.root if known else "")
     chosen = {r.image_id: r.number for r in read_dataset(data_format, root) if split in (None, r.split)}
     if not chosen:
-        raise DataError(f"{root}: the data set has no pictures in its {split} split")
+        raise DataError(f"{root}: the data set has no images in its {split} split")
     return chosen
 
 
@@ -244,7 +242,7 @@ def report(
             else:
                 print(caption.text if alone else f"{line_of(image)}\t{caption.text}", flush=True)
     if not captions and not failed:
-        print("error: no pictures were given", file=sys.stderr)
+        print("error: no images were given", file=sys.stderr)
     return captions, failed
 
 

@@ -1,4 +1,4 @@
-"""``captioner compare``: whether systems differ by more than the choice of pictures."""
+"""``captioner compare``: whether systems differ by more than the choice of images."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from captioner.cli.score import (
 )
 from captioner.cli.table import footnote, render
 from captioner.errors import UsageError
-from captioner.text.tokenize import DEFAULT
+from captioner.text.tokenizers import DEFAULT
 
 if TYPE_CHECKING:
     from captioner.metrics.significance import Estimate
@@ -59,16 +59,16 @@ def compare(
     tokenizer: Annotated[str, TOKENIZER] = DEFAULT,
     df: Annotated[Path | None, DF] = None,
     resamples: Annotated[int, typer.Option(min=40, help="Bootstrap resamples.")] = 1000,
-    trials: Annotated[int, typer.Option(min=0, help="Trials of approximate randomisation; 0 leaves it out.")] = 10000,
+    trials: Annotated[int, typer.Option(min=0, help="Trials of approximate randomization; 0 leaves it out.")] = 10000,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     latex: Annotated[bool, LATEX] = False,
     markdown: Annotated[bool, MARKDOWN] = False,
 ) -> None:
-    """Compare systems on the same pictures: scores with 95 % intervals, and p-values against the first.
+    """Compare systems on the same images: scores with 95 % intervals, and p-values against the first.
 
-    Paired bootstrap resampling and approximate randomisation over pictures, with the formulas, numbers of draws and
+    Paired bootstrap resampling and approximate randomization over images, with the formulas, numbers of draws and
     seed of sacreBLEU (SACREBLEU_SEED, 12345 by default). A p-value below 0.05, marked *, says that the choice of
-    pictures hardly explains the difference; it says nothing about another training seed. For that, give several runs
+    images hardly explains the difference; it says nothing about another training seed. For that, give several runs
     of a system as a --group: its score is their mean, with their standard deviation behind it.
     """
     style = choose_style(as_json, latex, markdown)
@@ -81,7 +81,7 @@ def compare(
     first = matched[0]
     if any(one.references.keys() != first.references.keys() for one in matched):
         raise UsageError(
-            "the systems have captions of different pictures; --missing empty counts what is missing as empty"
+            "the systems have captions of different images; --missing empty counts what is missing as empty"
         )
     prepared = prepare(first, records, tokenizer)
     chosen = choose_metrics(metrics, df, prepared)
@@ -123,7 +123,7 @@ def _files(part: str) -> list[Path]:
 
 def _table(found: Mapping[str, Mapping[str, Estimate]], signed: Sequence[str], style: str) -> str:
     base, *_ = found
-    header = ["score", "system", "value", "95 % interval", "difference", "p bootstrap", "p randomised"]
+    header = ["score", "system", "value", "95 % interval", "difference", "p bootstrap", "p randomized"]
     rows = []
     for score in found[base]:
         for system, scores in found.items():
@@ -131,7 +131,7 @@ def _table(found: Mapping[str, Mapping[str, Estimate]], signed: Sequence[str], s
             value = f"{one.score:.2f}" + (f" ± {one.spread:.2f}" if one.spread is not None else "")
             difference = "" if system == base else f"{one.score - found[base][score].score:+.2f}"
             interval = f"{one.low:.2f} to {one.high:.2f}"
-            rows.append([score, system, value, interval, difference, _p(one.p_bootstrap), _p(one.p_randomised)])
+            rows.append([score, system, value, interval, difference, _p(one.p_bootstrap), _p(one.p_randomized)])
     lines = [f"{SCALE}; differences and p-values against {base}; * p < {CERTAIN}"]
     runs = {name: next(iter(scores.values())).runs for name, scores in found.items()}
     if max(runs.values()) > 1:

@@ -13,8 +13,8 @@ from captioner.errors import DataError, FeatureStoreError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from captioner.crf.learning import Clips, Epoch
-    from captioner.crf.potentials import Potentials
+    from captioner.crf.predictions import Potentials
+    from captioner.crf.training import Clips, Epoch
     from captioner.data.clips import Clip
     from captioner.features.store import FeatureStore
 
@@ -65,9 +65,9 @@ def train(
     """
     from dataclasses import asdict, replace
 
-    from captioner.crf.learning import LearnConfig, learn_with_folds, predict
     from captioner.crf.model import CRFConfig, save_crf
-    from captioner.crf.potentials import assess
+    from captioner.crf.predictions import assess
+    from captioner.crf.training import LearnConfig, learn_with_folds, predict
     from captioner.data.clips import read_clips
 
     config = CRFConfig(graph, chain, unary, hidden, dropout)
@@ -117,9 +117,9 @@ def predict_command(
 
     import numpy as np
 
-    from captioner.crf.learning import predict
     from captioner.crf.model import load_crf
-    from captioner.crf.potentials import with_truth, write_potentials
+    from captioner.crf.predictions import with_truth, write_potentials
+    from captioner.crf.training import predict
     from captioner.data.clips import Clip, read_clips, whole_clip
 
     crf, stores = load_crf(model), _stores(features)
@@ -157,7 +157,7 @@ def score(
     clips: Annotated[Path, CLIPS],
 ) -> None:
     """Compare potentials with the true labels of clips: accuracy of each node and of all at once, calibration (ECE)."""
-    from captioner.crf.potentials import read_potentials
+    from captioner.crf.predictions import read_potentials
     from captioner.data.clips import read_clips
 
     _print_scores(read_potentials(potentials), read_clips("clips", clips))
@@ -207,7 +207,7 @@ def _arrays(clips: Sequence[Clip], stores: Sequence[FeatureStore], labels: Mappi
     """Those of ``clips`` that have features, video after video and in time."""
     import numpy as np
 
-    from captioner.crf.learning import Clips
+    from captioner.crf.training import Clips
 
     chosen = [clip for clip in clips if all(clip.clip_id in store for store in stores)]
     chosen.sort(key=lambda clip: (clip.video, clip.start, clip.end, clip.clip_id))
@@ -236,7 +236,7 @@ def _print_scores(potentials: Potentials, clips: Sequence[Clip]) -> None:
     """A line for each split: accuracy of each node, of all at once, calibration."""
     import numpy as np
 
-    from captioner.crf.potentials import assess
+    from captioner.crf.predictions import assess
 
     for split in ("train", "val", "test"):
         here = [clip for clip in clips if clip.split == split and clip.clip_id in potentials.rows]

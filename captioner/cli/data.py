@@ -76,7 +76,7 @@ def get(
 
     entry = find(read_manifest(), name)
     if not entry.manual:
-        print(f"{entry.name}: {_size(entry.bytes)}; licence: {entry.licence}", file=sys.stderr)
+        print(f"{entry.name}: {_size(entry.bytes)}; license: {entry.license}", file=sys.stderr)
     print(download(entry, _place(entry, folder), _progress if sys.stderr.isatty() else None))
 
 

@@ -32,7 +32,7 @@ from captioner.errors import DataError, UsageError
 from captioner.files import write_text
 
 if TYPE_CHECKING:
-    from captioner.describer import Describer, Description
+    from captioner.predictors.video import Describer, Description
 
 HDF5 = (b"\x89HDF\r\n\x1a\n", (".h5", ".hdf5"))
 """How a potentials file begins, or is called; all else is taken for a video."""
@@ -88,7 +88,7 @@ def describe(
     Of potentials, each clip prints its id, a tab and a sentence; a single --clip its sentence alone. The model knows
     whether it reads the best assignment or the probabilities.
 
-    A video goes through the network and the CRF that its model holds (python -m scripts.pack_describer puts them
+    A video goes through the network and the CRF that its model holds (python -m scripts.pack_clip_captioner puts them
     there), and each interval prints start and end in seconds and a sentence, with tabs between them. An interval that
     is not in the video costs one line on stderr; the others are described and the exit status is 1.
     """
@@ -101,7 +101,7 @@ def describe(
     when = _when(intervals, every)
     accept_any_name()
     options = search_options(locals())
-    from captioner.describer import EVERY, load_describer
+    from captioner.predictors.video import EVERY, load_describer
 
     for option, path in (("-o", output), ("--srt", srt), ("--vtt", vtt)):
         if path is not None:

@@ -1,4 +1,4 @@
-"""``captioner extract``: pictures to a feature store."""
+"""``captioner extract``: images to a feature store."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ def extract(
         ),
     ] = "compact",
     weights: Annotated[Path | None, typer.Option(help="Weight file instead of the backbone's usual one.")] = None,
-    crops: Annotated[int, typer.Option(help="1: the picture; 10: corners, centre and mirror images, averaged.")] = 1,
+    crops: Annotated[int, typer.Option(help="1: the image; 10: corners, center and mirror images, averaged.")] = 1,
     mirror: Annotated[
-        bool, typer.Option("--mirror", help="Mirror the pictures: a store for data.features_mirrored in training.")
+        bool, typer.Option("--mirror", help="Mirror the images: a store for data.features_mirrored in training.")
     ] = False,
-    workers: Annotated[int, typer.Option(min=0, help="Processes that read pictures.")] = 2,
-    batch_size: Annotated[int, typer.Option(min=1, help="Pictures in one pass through the network.")] = 32,
-    part: Annotated[str, typer.Option(help="i/n: every n-th picture from the i-th, into the folder -o.")] = "1/1",
+    workers: Annotated[int, typer.Option(min=0, help="Processes that read images.")] = 2,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images in one pass through the network.")] = 32,
+    part: Annotated[str, typer.Option(help="i/n: every n-th image from the i-th, into the folder -o.")] = "1/1",
     dtype: Annotated[str, typer.Option(help="Stored as float16 or float32.")] = "float16",
     precision: Annotated[str, typer.Option(help="Computed in float32 or bfloat16.")] = "float32",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps ...")] = "cpu",
 ) -> None:
-    """Compute the features of pictures once and keep them in a store.
+    """Compute the features of images once and keep them in a store.
 
-    Started again, it goes on where it was stopped. Pictures that cannot be read are named on stderr and left out; the
+    Started again, it goes on where it was stopped. Images that cannot be read are named on stderr and left out; the
     exit status is then 1.
     """
     from captioner.backbones import load_backbone
     from captioner.data.images import find_named
     from captioner.features import extract as extraction
-    from captioner.pipeline import find_device
+    from captioner.predictors.lrcn import find_device
 
     choice = extraction.parse_part(part)
     place = find_device(device)
@@ -84,7 +84,7 @@ class _Bar:
 
         self.progress = Progress(console=Console(stderr=True))
         self.progress.start()
-        task = self.progress.add_task("pictures", total=None)
+        task = self.progress.add_task("images", total=None)
         self.update = lambda done, total: self.progress.update(task, completed=done, total=total)
         return self
 

@@ -1,4 +1,4 @@
-"""``captioner score``: captions of pictures against their references."""
+"""``captioner score``: captions of images against their references."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typer
 
 from captioner.cli.table import footnote, render
 from captioner.errors import UsageError
-from captioner.text.tokenize import DEFAULT
+from captioner.text.tokenizers import DEFAULT
 
 if TYPE_CHECKING:
     from captioner.data.records import Record
@@ -25,17 +25,17 @@ REFERENCES = typer.Option(
     "--references",
     "-r",
     metavar="REF",
-    help="COCO or Karpathy JSON, JSON lines, picture<TAB>caption, or a data set's folder; for plain results text "
+    help="COCO or Karpathy JSON, JSON lines, image<TAB>caption, or a data set's folder; for plain results text "
     "files with one caption a line, each a reference (repeat the option).",
 )
 FORMAT = typer.Option("--format", help="flickr8k, flickr30k, karpathy, coco or own.  [default: what the file is]")
 SPLIT = typer.Option(help="Only this part of the references: train, val or test.  [default: all]")
 MISSING = typer.Option(
     metavar="HOW",
-    help="Pictures without a caption (or with null): error; skip leaves them out, and captions without references; "
+    help="Images without a caption (or with null): error; skip leaves them out, and captions without references; "
     "empty counts them as empty captions.",
 )
-TOKENIZER = typer.Option(help="Tokeniser of captions and references; ptb is coco-caption's.")
+TOKENIZER = typer.Option(help="Tokenizer of captions and references; ptb is coco-caption's.")
 DF = typer.Option(
     "--df",
     metavar="REF",
@@ -48,7 +48,7 @@ LATEX = typer.Option("--latex", help="Print the table as LaTeX.")
 def score(
     results: Annotated[
         Path,
-        typer.Argument(help="Captions: COCO results, JSON lines, picture<TAB>caption, or one a line."),
+        typer.Argument(help="Captions: COCO results, JSON lines, image<TAB>caption, or one a line."),
     ],
     references: Annotated[list[Path], REFERENCES],
     data_format: Annotated[str, FORMAT] = "",
@@ -71,7 +71,7 @@ def score(
         typer.Option("--json", help="Print one JSON object: value in percent, fraction as coco-caption prints it."),
     ] = False,
     per_image: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write each picture's scores there, one JSON object a line.")
+        Path | None, typer.Option(metavar="FILE", help="Write each image's scores there, one JSON object a line.")
     ] = None,
     latex: Annotated[bool, LATEX] = False,
     markdown: Annotated[bool, MARKDOWN] = False,
@@ -82,7 +82,7 @@ def score(
     run they are left out, and a line on stderr says why. Behind the scores stand the share of distinct captions, of
     captions that are new (equal to no training caption) and of the references' words that were used, and the length.
 
-    A result belongs to the picture with that file name or numeric id. What does not match is an error; --missing has
+    A result belongs to the image with that file name or numeric id. What does not match is an error; --missing has
     the other choices.
     """
     style = choose_style(as_json, latex, markdown)
@@ -96,7 +96,7 @@ def score(
     training = [prepared.tokenize(text) for text in _training(train, records, split)]
     variety = diversity(tokens, list(prepared.tokens.values()), training)
     if per_image is not None:
-        _write_pictures(per_image, scored, matched.hypotheses)
+        _write_images(per_image, scored, matched.hypotheses)
     print(_as_json(scored, variety) if as_json else _table(results, scored, variety, style))
 
 
@@ -120,7 +120,7 @@ def read_systems(
 
 
 def prepare(matched: Matched, records: Iterable[Record], tokenizer: str) -> References:
-    """The references, tokenised, with the split and what was left out in their signature."""
+    """The references, tokenized, with the split and what was left out in their signature."""
     from captioner.metrics import References
 
     splits = sorted({r.split for r in records if r.split and r.image_id in matched.references})
@@ -174,10 +174,10 @@ def _training(train: Path | None, records: Sequence[Record], split: str) -> list
     return [text for record in records if record.split == "train" for text in record.captions]
 
 
-def _write_pictures(path: Path, scored: Scored, captions: Mapping[str, str]) -> None:
+def _write_images(path: Path, scored: Scored, captions: Mapping[str, str]) -> None:
     from captioner.files import write_text
 
-    scores = {name: values.tolist() for name, values in scored.of_pictures().items()}
+    scores = {name: values.tolist() for name, values in scored.of_images().items()}
     lines = [
         json.dumps({"image": image, "caption": captions[image], **{name: values[n] for name, values in scores.items()}})
         for n, image in enumerate(scored.images)

@@ -32,7 +32,7 @@ SearchName = Annotated[
         "theirs.  [default: beam]",
     ),
 ]
-NumCaptions = Annotated[int, typer.Option(metavar="K", help="Captions for each picture or clip, best first.")]
+NumCaptions = Annotated[int, typer.Option(metavar="K", help="Captions for each image or clip, best first.")]
 MaxLength = Annotated[
     int | None, typer.Option(metavar="N", help="Most words in a caption.  [default: the model's own]")
 ]
@@ -53,14 +53,14 @@ Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps: as torch name
 
 
 def search_options(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of ``captioner.pipeline.Search`` among a command's ``values``, its parameters by name.
+    """The fields of ``captioner.predictors.lrcn.Search`` among a command's ``values``, its parameters by name.
 
     Contradictions raise ``UsageError``: they are found before a model is loaded.
     """
     # torch's threads spin while they wait, and the steps of a decoder are short: on a machine that does other things
     # as well, one photo then takes twice as long. Read by OpenMP when torch is loaded; the user's own choice stays.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    from captioner.pipeline import Search
+    from captioner.predictors.lrcn import Search
 
     options = {field.name: values[field.name] for field in fields(Search)}
     options["sample"] = options["sample"] or 0

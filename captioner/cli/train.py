@@ -17,14 +17,14 @@ def train(
         bool, typer.Option("--no-resume", help="Start afresh instead of continuing what lies in the output folder.")
     ] = False,
 ) -> None:
-    """Train a decoder on cached features (or from pictures) as CONFIG says.
+    """Train a decoder on cached features (or from images) as CONFIG says.
 
     A run that was stopped or killed goes on where it was when the same command is given again. Several processes:
     torchrun --nproc-per-node N -m captioner train CONFIG.
     """
     from captioner.config import load_experiment
     from captioner.train.distributed import is_first
-    from captioner.train.loop import train as run
+    from captioner.train.trainer import train as run
 
     experiment = load_experiment(config, settings or [])
     result = run(experiment, resume=not no_resume)

@@ -44,7 +44,7 @@ class Field:
         """Number of labels of each node."""
         return [one.shape[1] for one in self.unary]
 
-    def neighbours(self, node: int) -> list[int]:
+    def neighbors(self, node: int) -> list[int]:
         """Nodes of the same clip that share an edge with ``node``, in order."""
         return sorted(v + w - node for v, w in self.pairwise if node in (v, w))
 
@@ -95,7 +95,7 @@ class Marginals:
     """What ``marginals`` finds."""
 
     log_prob: tuple[Tensor, ...]
-    """(N, L_v) for each node, normalised, in nats."""
+    """(N, L_v) for each node, normalized, in nats."""
     converged: Tensor
     """(N,) bool; False where messages still changed when the iterations ended."""
 
@@ -194,7 +194,7 @@ def climb(field: Field, labels: Tensor, rounds: int = 10) -> Tensor:
     for _ in range(rounds):
         before = labels.clone()
         for v in range(len(field.unary)):
-            for rows in turns if field.transition else (slice(None),):  # neighbours in time are never changed at once
+            for rows in turns if field.transition else (slice(None),):  # neighbors in time are never changed at once
                 labels[rows, v] = _given_the_others(field, labels, v)[rows].argmax(1)
         if torch.equal(labels, before):
             break
@@ -214,9 +214,9 @@ class _Messages:
         self.back = [torch.zeros_like(one) for one in field.unary]  # from the clip after
 
     def belief(self, node: int) -> Tensor:
-        """Unnormalised log marginals (or max-marginals) of a node, (N, L_v)."""
+        """Unnormalized log marginals (or max-marginals) of a node, (N, L_v)."""
         total = self.field.unary[node]
-        for other in self.field.neighbours(node):
+        for other in self.field.neighbors(node):
             total = total + self.inside[other, node]
         return total + self.onward[node] + self.back[node] if self.field.transition else total
 
@@ -228,7 +228,7 @@ class _Messages:
         """
         field = self.field
         loops = has_loops(field.pairwise, bool(field.transition))
-        ways = [(v, field.neighbours(v)) for v in range(len(field.unary))] if loops else _there_and_back(field)
+        ways = [(v, field.neighbors(v)) for v in range(len(field.unary))] if loops else _there_and_back(field)
         tables = {(v, w): Table(field.table(v, w), maximum) for v, w in self.inside}
         forward = [Table(table, maximum) for table in field.transition]
         backward = [Table(table.T, maximum) for table in field.transition]
@@ -275,7 +275,7 @@ class _Messages:
         chosen: dict[int, Tensor] = {}
         for v in _walk(self.field):
             belief = self.belief(v)
-            for w in self.field.neighbours(v):
+            for w in self.field.neighbors(v):
                 if w in chosen:
                     belief = belief - self.inside[w, v] + self.field.table(w, v)[chosen[w]]
             chosen[v] = belief.argmax(1)
@@ -295,7 +295,7 @@ class _Messages:
             sent = Table(table, False).send(beliefs[v] - self.back[v]).roll(1, 0)
             total = total + (sent + beliefs[v] - self.onward[v]).logsumexp(1)[linked].sum()
         for v, belief in enumerate(beliefs):
-            degree = len(field.neighbours(v)) + (linked.long() + following.long() if field.transition else 0)
+            degree = len(field.neighbors(v)) + (linked.long() + following.long() if field.transition else 0)
             total = total + ((1 - degree) * belief.logsumexp(1)).sum()
         return total
 
@@ -340,13 +340,13 @@ def _there_and_back(field: Field) -> list[tuple[int, list[int]]]:
     """On a graph without loops: from the leaves to a root and back, each node with those that it sends to."""
     walk = list(_walk(field))
     place = {v: number for number, v in enumerate(walk)}
-    inward = [(v, [w for w in field.neighbours(v) if place[w] < place[v]]) for v in reversed(walk)]
-    outward = [(v, [w for w in field.neighbours(v) if place[w] > place[v]]) for v in walk]
+    inward = [(v, [w for w in field.neighbors(v) if place[w] < place[v]]) for v in reversed(walk)]
+    outward = [(v, [w for w in field.neighbors(v) if place[w] > place[v]]) for v in walk]
     return inward + outward
 
 
 def _walk(field: Field) -> Iterator[int]:
-    """All nodes, each after one of its neighbours where it has any."""
+    """All nodes, each after one of its neighbors where it has any."""
     seen: set[int] = set()
     for root in range(len(field.unary)):
         waiting = [root]
@@ -355,13 +355,13 @@ def _walk(field: Field) -> Iterator[int]:
             if v not in seen:
                 seen.add(v)
                 yield v
-                waiting += field.neighbours(v)
+                waiting += field.neighbors(v)
 
 
 def _given_the_others(field: Field, labels: Tensor, node: int) -> Tensor:
     """Score of each label of a node when all else stays, up to a constant: (N, L_v)."""
     score = field.unary[node]
-    for other in field.neighbours(node):
+    for other in field.neighbors(node):
         score = score + field.table(other, node)[labels[:, other]]
     if field.transition:
         table, own, linked = field.transition[node], labels[:, node], field.linked[:, None]

@@ -55,7 +55,7 @@ class CRFConfig:
 
 
 class CRF(nn.Module):
-    """Log potentials of the nodes of a clip, linear in (or by an MLP from) its standardised features."""
+    """Log potentials of the nodes of a clip, linear in (or by an MLP from) its standardized features."""
 
     feature_mean: Tensor
     feature_std: Tensor

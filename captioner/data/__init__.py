@@ -11,17 +11,17 @@ from captioner.errors import DataError
 __all__ = ["READERS", "SPLITS", "Record", "read_dataset", "read_sentences"]
 
 READERS: dict[str, str] = {
-    "flickr8k": "captioner.data.flickr:read_flickr8k",
-    "flickr30k": "captioner.data.flickr:read_flickr30k",
-    "karpathy": "captioner.data.karpathy:read_karpathy",
-    "coco": "captioner.data.coco:read_coco",
-    "own": "captioner.data.own:read_own",
+    "flickr8k": "captioner.data.readers.flickr:read_flickr8k",
+    "flickr30k": "captioner.data.readers.flickr:read_flickr30k",
+    "karpathy": "captioner.data.readers.karpathy:read_karpathy",
+    "coco": "captioner.data.readers.coco:read_coco",
+    "own": "captioner.data.readers.own:read_own",
     "clips": "captioner.data.clips:read_clip_records",
 }
 
 
 def read_dataset(format: str, root: str | Path) -> list[Record]:
-    """All pictures of the data set at ``root`` (a folder; for some formats also a file) that are in a split.
+    """All images of the data set at ``root`` (a folder; for some formats also a file) that are in a split.
 
     Raises ``DataError`` for an unknown format and for everything that is wrong with the files.
     """

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from captioner.errors import DataError
-from captioner.text.vocab import END, PAD, START
+from captioner.text.vocabulary import END, PAD, START
 
 
 @dataclass(frozen=True)
 class Batch:
-    """``rows`` (B,) number the pictures' features; ``inputs`` and ``targets`` (B, T) are int64 word numbers.
+    """``rows`` (B,) number the images' features; ``inputs`` and ``targets`` (B, T) are int64 word numbers.
 
     Inputs start with ``START``, targets end with ``END``; both hold ``PAD`` behind that. ``targets[:, t]`` is the
     word that follows ``inputs[:, t]``.
@@ -50,7 +50,7 @@ class CaptionBatches:
         max_length: int | None = None,
         window: int = 64,
     ) -> None:
-        """``ids``: word numbers of each caption, neither start nor end; ``image_rows``: its picture's row.
+        """``ids``: word numbers of each caption, neither start nor end; ``image_rows``: its image's row.
 
         ``max_length`` counts tokens with the end token; longer captions are cut and then do not end in ``END``
         (the model must not learn to stop in mid-sentence).

@@ -27,9 +27,9 @@ SENTENCE = "#"
 """``CLIP#3`` is the third sentence of CLIP as a clip of its own, with the labels that this sentence tells."""
 
 CLIP_READERS: dict[str, str] = {
-    "tacos": "captioner.data.tacos:read_tacos",
-    "tacos-json": "captioner.data.tacos:read_tacos_json",
-    "tacos-multilevel": "captioner.data.tacos:read_tacos_multilevel",
+    "tacos": "captioner.data.readers.tacos:read_tacos",
+    "tacos-json": "captioner.data.readers.tacos:read_tacos_json",
+    "tacos-multilevel": "captioner.data.readers.tacos:read_tacos_multilevel",
     "clips": "captioner.data.clips:read_clip_file",
 }
 
@@ -95,7 +95,7 @@ def read_clip_file(path: Path) -> list[Clip]:
 
 
 def read_clip_records(path: Path) -> list[Record]:
-    """The clips of that file as what is captioned: each with its sentences, and no picture on disk."""
+    """The clips of that file as what is captioned: each with its sentences, and no image on disk."""
     return [Record(clip.clip_id, None, clip.sentences, clip.split) for clip in read_clip_file(path)]
 
 

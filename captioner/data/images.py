@@ -1,4 +1,4 @@
-"""Pictures as people have them: found on disk, opened upright in RGB, or refused with one line that says why."""
+"""Images as people have them: found on disk, opened upright in RGB, or refused with one line that says why."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from PIL import Image, UnidentifiedImageError
 from captioner.errors import ImageError
 
 MAX_PIXELS = 128_000_000
-"""Larger pictures are refused: at 4 bytes a pixel this is half a gigabyte while one is decoded."""
+"""Larger images are refused: at 4 bytes a pixel this is half a gigabyte while one is decoded."""
 ENOUGH = 1024
-"""Huge pictures are shrunk while they are read; the shorter side keeps so many pixels, more than networks look at."""
+"""Huge images are shrunk while they are read; the shorter side keeps so many pixels, more than networks look at."""
 SUFFIXES = frozenset(".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .tif .tiff .ppm .pgm".split())
-"""Files that count as pictures when a folder is searched; any file may be named itself."""
+"""Files that count as images when a folder is searched; any file may be named itself."""
 ORIENTATION = 0x0112  # EXIF tag; values as in the EXIF 2.3 standard, section 4.6.4
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -37,16 +37,16 @@ _opening = threading.Lock()  # warning filters belong to the whole process
 
 @dataclass(frozen=True)
 class Found:
-    """A picture file and its name in a feature store: its path below the folder that was given, else its file name."""
+    """An image file and its name in a feature store: its path below the folder that was given, else its file name."""
 
     path: Path
     id: str
 
 
 def open_image(source: str | os.PathLike[str] | Image.Image) -> Image.Image:
-    """The picture as people see it: upright, RGB, transparency on white, the first frame of an animation.
+    """The image as people see it: upright, RGB, transparency on white, the first frame of an animation.
 
-    Raises ``ImageError`` with a short reason for anything that cannot be read as a picture.
+    Raises ``ImageError`` with a short reason for anything that cannot be read as an image.
     """
     path = Path(getattr(source, "filename", "") or "image") if isinstance(source, Image.Image) else Path(source)
     try:
@@ -66,17 +66,17 @@ def open_image(source: str | os.PathLike[str] | Image.Image) -> Image.Image:
 
 
 def find_images(arguments: Iterable[str], stdin: Iterable[str] = ()) -> Iterator[Path | ImageError]:
-    """Paths of the pictures that ``arguments`` name, in order; what names none comes as an ``ImageError``.
+    """Paths of the images that ``arguments`` name, in order; what names none comes as an ``ImageError``.
 
     An argument is a file, a folder (searched with its subfolders, sorted, without hidden files), a glob pattern, or
-    ``-`` for one path a line from ``stdin``. A picture named by two arguments comes twice.
+    ``-`` for one path a line from ``stdin``. An image named by two arguments comes twice.
     """
     for found in find_named(arguments, stdin):
         yield found if isinstance(found, ImageError) else found.path
 
 
 def find_named(arguments: Iterable[str], stdin: Iterable[str] = ()) -> Iterator[Found | ImageError]:
-    """As ``find_images``, with the id that each picture has in a feature store."""
+    """As ``find_images``, with the id that each image has in a feature store."""
     for argument in arguments:
         if argument == "-":
             for line in stdin:
@@ -109,7 +109,7 @@ def _file(path: Path) -> Found:
 
 
 def _folder(folder: Path) -> Iterator[Found | ImageError]:
-    """Pictures below ``folder``, sorted by their path in it."""
+    """Images below ``folder``, sorted by their path in it."""
     problems: list[ImageError] = []
 
     def note(error: OSError) -> None:
@@ -123,7 +123,7 @@ def _folder(folder: Path) -> Iterator[Found | ImageError]:
                 names.append(Path(root, name).relative_to(folder).as_posix())
     yield from problems
     if not names and not problems:
-        yield ImageError(folder, "no pictures in this folder")
+        yield ImageError(folder, "no images in this folder")
     for name in sorted(names):
         yield Found(folder / name, name)
 
@@ -131,7 +131,7 @@ def _folder(folder: Path) -> Iterator[Found | ImageError]:
 def _check_file(path: Path) -> None:
     status = path.stat()
     if stat.S_ISDIR(status.st_mode):
-        raise ImageError(path, "is a folder, not a picture")
+        raise ImageError(path, "is a folder, not an image")
     if not stat.S_ISREG(status.st_mode):
         raise ImageError(path, "is not a regular file")
     if status.st_size == 0:
@@ -163,7 +163,7 @@ def _turn(image: Image.Image) -> Image.Image:
 
 
 def _shrink(image: Image.Image) -> Image.Image:
-    """A huge picture reduced by a whole factor before it is copied from one colour mode to another."""
+    """A huge image reduced by a whole factor before it is copied from one color mode to another."""
     factor = min(image.size) // ENOUGH
     return image.reduce(factor) if factor > 1 and image.mode in ("L", "LA", "RGB", "RGBA", "CMYK") else image
 
@@ -182,7 +182,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _to_bytes(values: np.ndarray) -> np.ndarray:
-    """Grey values of 16 or 32 bits or floats, (H, W), scaled to 0..255; Pillow's own conversion would clip them."""
+    """Gray values of 16 or 32 bits or floats, (H, W), scaled to 0..255; Pillow's own conversion would clip them."""
     if values.dtype.kind == "f":
         values = np.nan_to_num(values)
         top = 1.0 if values.max(initial=0) <= 1 else 255.0
@@ -200,7 +200,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, PermissionError):
         return "no permission to read it"
     if isinstance(error, UnidentifiedImageError):
-        return "not a picture in a known format, or badly damaged"
+        return "not an image in a known format, or badly damaged"
     if isinstance(error, Image.DecompressionBombError):
         return f"more than the {MAX_PIXELS:,} pixels that are opened"
     if isinstance(error, MemoryError):

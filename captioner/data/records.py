@@ -1,4 +1,4 @@
-"""What every reader of a data set gives: one record a picture."""
+"""What every reader of a data set gives: one record an image."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ SPLIT_NAMES = {
 
 @dataclass(frozen=True)
 class Record:
-    """A picture with its captions.
+    """An image with its captions.
 
-    ``image_id`` is the picture's name in a feature store: its path below the pictures' folder, with suffix.
+    ``image_id`` is the image's name in a feature store: its path below the images' folder, with suffix.
     ``path`` is the file, or ``None`` when it is not on this disk (features may be). ``split`` is train, val or test.
     ``number`` is the data set's own numeric id, as results in COCO form use it.
     """
@@ -89,5 +89,5 @@ def of_split(records: list[Record], split: str) -> list[Record]:
     chosen = [record for record in records if record.split == wanted]
     if not chosen:
         counts = ", ".join(f"{name} {sum(r.split == name for r in records)}" for name in SPLITS)
-        raise DataError(f"no pictures in split {wanted}; the data set has: {counts}")
+        raise DataError(f"no images in split {wanted}; the data set has: {counts}")
     return chosen

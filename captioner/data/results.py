@@ -1,11 +1,11 @@
-"""Captions of pictures and their references from files, and which belongs to which.
+"""Captions of images and their references from files, and which belongs to which.
 
 Everything that is scored comes through this door: ``captioner score``, ``captioner compare`` and the reports. What does
 not match is an error or a choice that the signature of the scores names; nothing is left out in silence.
 
-Results are COCO results JSON, our own JSON lines (``captioner caption --json``), ``picture<TAB>caption`` lines (what
+Results are COCO results JSON, our own JSON lines (``captioner caption --json``), ``image<TAB>caption`` lines (what
 ``captioner caption`` prints), or plain text with one caption a line. References are a data set in any format of
-``READERS``, JSON lines or ``picture<TAB>caption`` lines without their pictures, or, for plain results, one or several
+``READERS``, JSON lines or ``image<TAB>caption`` lines without their images, or, for plain results, one or several
 text files with the references of line n in line n, several of them parted by tabs.
 """
 
@@ -20,8 +20,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from captioner.data import READERS, read_dataset
-from captioner.data.karpathy import load_json
-from captioner.data.own import HEADER
+from captioner.data.readers.karpathy import load_json
+from captioner.data.readers.own import HEADER
 from captioner.data.records import SPLIT_NAMES, Record, read_lines
 from captioner.errors import DataError, UsageError
 
@@ -32,24 +32,24 @@ _MISREAD = re.compile("\ufffd|[ÃÂ][\u0080-\u00bf]|â€")
 
 @dataclass(frozen=True)
 class Results:
-    """One system's captions by picture, None where the file has null."""
+    """One system's captions by image, None where the file has null."""
 
     path: Path
     captions: dict[str, str | None]
     aligned: bool = False
-    """Plain lines without pictures' names: the keys are line numbers from 1."""
+    """Plain lines without images' names: the keys are line numbers from 1."""
 
 
 @dataclass(frozen=True)
 class Matched:
-    """Captions and references of the same pictures, by the references' ids and in their order."""
+    """Captions and references of the same images, by the references' ids and in their order."""
 
     hypotheses: dict[str, str]
     references: dict[str, tuple[str, ...]]
     notes: list[str] = field(default_factory=list)
     """What a reader of the scores should know, a sentence each."""
     facts: dict[str, str] = field(default_factory=dict)
-    """What the signature must say: how many pictures were left out or counted as empty."""
+    """What the signature must say: how many images were left out or counted as empty."""
 
 
 @dataclass(frozen=True)
@@ -70,14 +70,14 @@ def read_results(path: Path) -> Results:
     for row in _rows(path, form):
         if row.image in captions:
             raise DataError(
-                f"{row.where}: a second caption for {row.image}; keep one a picture (or are these the references?)"
+                f"{row.where}: a second caption for {row.image}; keep one an image (or are these the references?)"
             )
         captions[row.image] = None if row.caption is None else row.caption.strip()
     return _not_empty(Results(path, captions))
 
 
 def read_references(paths: Sequence[Path], data_format: str = "", aligned: bool = False) -> list[Record]:
-    """The pictures that have references, of all splits; ``aligned``: those of plain results, by line number."""
+    """The images that have references, of all splits; ``aligned``: those of plain results, by line number."""
     if not paths:
         raise UsageError("no references; name them with --references")
     if aligned and not data_format:
@@ -89,23 +89,23 @@ def read_references(paths: Sequence[Path], data_format: str = "", aligned: bool 
         )
     if aligned:
         raise UsageError(
-            "results without pictures' names, one a line, go with references one a line, not with a data set; "
-            "write picture<TAB>caption lines instead"
+            "results without images' names, one a line, go with references one a line, not with a data set; "
+            "write image<TAB>caption lines instead"
         )
     [path] = paths
     records = read_dataset(data_format, path) if data_format else _read_guessed(path)
     found = [record for record in records if record.captions]
     if not found:
-        raise DataError(f"{path}: no picture has a reference caption")
+        raise DataError(f"{path}: no image has a reference caption")
     return found
 
 
 def match(results: Results, references: Sequence[Record], missing: str = "error") -> Matched:
-    """Put captions and references together; both must be of the same pictures.
+    """Put captions and references together; both must be of the same images.
 
-    A caption belongs to the picture with that id, number, file name, or file name without suffix. Where a picture has
+    A caption belongs to the image with that id, number, file name, or file name without suffix. Where an image has
     no caption, or null, ``missing`` decides: ``"error"`` raises ``DataError``, ``"empty"`` counts an empty caption,
-    ``"skip"`` leaves the picture out. Captions of unknown pictures are an error too, unless ``"skip"``. A caption that
+    ``"skip"`` leaves the image out. Captions of unknown images are an error too, unless ``"skip"``. A caption that
     is an empty text is a caption; how many there are is told.
     """
     if missing not in MISSING:
@@ -119,14 +119,14 @@ def match(results: Results, references: Sequence[Record], missing: str = "error"
         facts["unknown"] = f"skip-{len(unknown)}"
     if absent:
         fate = "are left out" if missing == "skip" else "count as empty captions"
-        notes.append(f"{_some(absent, len(references), 'pictures')} have no caption and {fate}")
+        notes.append(f"{_some(absent, len(references), 'images')} have no caption and {fate}")
         facts["missing"] = f"{missing}-{len(absent)}"
     left_out = set(absent) if missing == "skip" else set()
     kept = [record for record in references if record.image_id not in left_out]
     hypotheses = {record.image_id: found.get(record.image_id) or "" for record in kept}
     empty = [image for image, caption in found.items() if caption == ""]
     if empty:
-        notes.append(f"{_some(empty, len(references), 'pictures')} have an empty caption")
+        notes.append(f"{_some(empty, len(references), 'images')} have an empty caption")
         facts["empty"] = str(len(empty))
     notes += _doubts(results, hypotheses, kept)
     return Matched(hypotheses, {record.image_id: record.captions for record in kept}, notes, facts)
@@ -200,7 +200,7 @@ def _tabbed(path: Path) -> Iterator[_Row]:
             continue
         where = f"{path}, line {number}"
         if len(cells) not in (2, 3) or not cells[0] or (len(cells) == 3 and cells[2].lower() not in SPLIT_NAMES):
-            raise DataError(f"{where}: expected picture<TAB>caption, perhaps with <TAB>train, val or test behind")
+            raise DataError(f"{where}: expected image<TAB>caption, perhaps with <TAB>train, val or test behind")
         yield _Row(where, *cells)
 
 
@@ -212,7 +212,7 @@ def _read_guessed(path: Path) -> list[Record]:
         raise DataError(f"{path}: no such file or folder")
     form = _form(path)
     if form == "plain":
-        raise DataError(f"{path}: has no pictures' names, but the results have; give picture<TAB>caption lines")
+        raise DataError(f"{path}: has no images' names, but the results have; give image<TAB>caption lines")
     if form != "json":
         return _group(_rows(path, form))
     content = load_json(path)
@@ -226,7 +226,7 @@ def _read_guessed(path: Path) -> list[Record]:
 
 
 def _group(rows: Iterator[_Row]) -> list[Record]:
-    """Records of rows, in the order in which pictures first appear."""
+    """Records of rows, in the order in which images first appear."""
     captions: dict[str, list[str]] = {}
     splits: dict[str, str] = {}
     for row in rows:
@@ -245,17 +245,17 @@ def _read_aligned(paths: Sequence[Path]) -> list[Record]:
     counts = {path.name: len(table) for path, table in zip(paths, tables, strict=True)}
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"{name} {count}" for name, count in counts.items())
-        raise DataError(f"reference files of different numbers of lines: {listed}; line n of each must be of picture n")
+        raise DataError(f"reference files of different numbers of lines: {listed}; line n of each must be of image n")
     rows = [[text for cells in line for text in cells if text] for line in zip(*tables, strict=True)]
     return [Record(str(n), None, tuple(texts), "") for n, texts in enumerate(rows, start=1) if texts]
 
 
 def _lines(path: Path) -> list[list[str]]:
     if path.is_dir() or path.suffix in (".json", ".jsonl"):
-        raise DataError(f"{path}: results without pictures' names, one a line, go with references one a line")
+        raise DataError(f"{path}: results without images' names, one a line, go with references one a line")
     table = [[cell.strip() for cell in line.split("\t")] for line in read_lines(path)]
     if table and all(len(cells) == 2 and re.fullmatch(r"\S+\.\w{3,4}(#\d)?|\d+", cells[0]) for cells in table):
-        raise DataError(f"{path}: has pictures' names, but the results have none; write picture<TAB>caption lines")
+        raise DataError(f"{path}: has images' names, but the results have none; write image<TAB>caption lines")
     return table
 
 
@@ -271,14 +271,14 @@ def _assign(results: Results, references: Sequence[Record]) -> tuple[dict[str, s
         if image is None:
             unknown.append(key)
         elif image in found:
-            raise DataError(f"{results.path}: two captions are of the picture {image}; keep one")
+            raise DataError(f"{results.path}: two captions are of the image {image}; keep one")
         else:
             found[image] = caption
     return found, unknown
 
 
 def _names(references: Sequence[Record]) -> dict[str, str]:
-    """Every name by which a picture may be called; names that two pictures share call neither."""
+    """Every name by which an image may be called; names that two images share call neither."""
     tiers: list[Callable[[Record], str]] = [
         lambda record: record.image_id,
         lambda record: "" if record.number is None else str(record.number),
@@ -301,7 +301,7 @@ def _check_lines(results: Results, references: Sequence[Record]) -> None:
     if lines == there:
         return
     more, fewer = max(lines, there), min(lines, there)
-    hint = f", {more // fewer} times as many: one file a reference, not all of a picture in a row" if (
+    hint = f", {more // fewer} times as many: one file a reference, not all of an image in a row" if (
         there > lines > 0 and more % fewer == 0
     ) else ""  # fmt: skip
     raise DataError(f"{results.path}: {lines} captions, but references for {there} lines{hint}")
@@ -313,7 +313,7 @@ def _check(
     """Raise what ``missing`` does not allow."""
     if len(unknown) == len(results.captions):
         raise DataError(
-            f"no result has references: results are of pictures such as {unknown[0]}, references of "
+            f"no result has references: results are of images such as {unknown[0]}, references of "
             f"{references[0].image_id}; is it the right data set and split?"
         )
     if unknown and missing != "skip":
@@ -324,7 +324,7 @@ def _check(
     if absent and missing == "error":
         null = sum(caption is None for caption in results.captions.values())
         raise DataError(
-            f"{results.path}: {_some(absent, len(references), 'pictures')} have no caption"
+            f"{results.path}: {_some(absent, len(references), 'images')} have no caption"
             + (f" ({null} are null)" if null else "")
             + "; is it the right --split? --missing empty counts them as empty captions, --missing skip leaves them out"
         )
@@ -334,7 +334,7 @@ def _doubts(results: Results, hypotheses: dict[str, str], references: Sequence[R
     """What is allowed but may well be a mistake."""
     notes = []
     if all(len(record.captions) == 1 for record in references):
-        notes.append("there is one reference a picture: scores are far below those with the usual five")
+        notes.append("there is one reference an image: scores are far below those with the usual five")
     texts = [*hypotheses.values(), *(text for record in references for text in record.captions)]
     wrong = next((text for text in texts if _MISREAD.search(text)), None)
     if wrong is not None:

@@ -29,7 +29,7 @@ class Frame:
     _aspect: float  # width of a pixel over its height
 
     def image(self) -> Image.Image:
-        """The picture as players show it, RGB: turned as the display matrix says, with square pixels."""
+        """The image as players show it, RGB: turned as the display matrix says, with square pixels."""
         width = max(1, round(self._raw.width * self._aspect))
         image: Image.Image = self._raw.to_image(width=width, height=self._raw.height)
         return image.rotate(self._raw.rotation, expand=True) if self._raw.rotation else image
@@ -40,7 +40,7 @@ def read_frames(path: str | Path) -> Generator[Frame, None, None]:
 
     Times are the file's own, so a variable frame rate and gaps are as people see them: the first frame is seen from 0
     on, each until the next. Damaged packets are left out. Raises ``DataError`` for a file that is missing, empty, no
-    video, or that has no picture; ``MissingDependency`` without PyAV.
+    video, or that has no image; ``MissingDependency`` without PyAV.
     """
     path = Path(path)
     if not path.is_file():
@@ -62,13 +62,13 @@ def read_frames(path: str | Path) -> Generator[Frame, None, None]:
                 start = time
             shown, end = raw, max(time, 0.0) + (float(raw.duration * raw.time_base) if raw.duration else step)
         if shown is None:
-            raise DataError(f"{path}: no picture of this video can be decoded; the file is damaged or cut off")
+            raise DataError(f"{path}: no image of this video can be decoded; the file is damaged or cut off")
         yield Frame(start, end, shown, aspect)
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
-    """The file and its pictures; a cover of music is none."""
+    """The file and its images; a cover of music is none."""
     av = require("av", "video")
     try:
         container = av.open(str(path))
@@ -79,14 +79,14 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
         cover = av.stream.Disposition.attached_pic
         streams = [one for one in container.streams.video if not one.disposition & cover]
         if not streams:
-            raise DataError(f"{path}: has {_kinds(container)}, but no moving picture")
+            raise DataError(f"{path}: has {_kinds(container)}, but no moving image")
         streams[0].thread_type = "AUTO"
         yield container, streams[0]
 
 
 def _kinds(container: Any) -> str:
     kinds = sorted({str(stream.type) for stream in container.streams})
-    names = {"audio": "sound", "video": "a cover picture"}
+    names = {"audio": "sound", "video": "a cover image"}
     return " and ".join(names.get(kind, kind) for kind in kinds) or "nothing in it"
 
 

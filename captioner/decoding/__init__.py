@@ -16,7 +16,7 @@ __all__ = ["SEARCHES", "Decoder", "How", "Hypothesis", "find_search", "search"]
 SEARCHES: dict[str, str] = {
     "beam": "captioner.decoding.beam:beam_search",
     "greedy": "captioner.decoding.greedy:greedy",
-    "sample": "captioner.decoding.sample:sample",
+    "sample": "captioner.decoding.sampling:sample",
 }
 
 

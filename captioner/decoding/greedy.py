@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from captioner.decoding.ngram_blocking import forbid_repeats
 from captioner.decoding.protocol import Decoder, How, Hypothesis
-from captioner.decoding.repeats import forbid_repeats
 from captioner.errors import UsageError
 
 

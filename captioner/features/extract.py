@@ -1,4 +1,4 @@
-"""From picture files to a feature store: workers read and prepare pictures, the network runs, the store keeps rows."""
+"""From image files to a feature store: workers read and prepare images, the network runs, the store keeps rows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from captioner.backbones import Backbone, BackboneSpec
-from captioner.backbones.spec import normalise, pixels, ten_crops
+from captioner.backbones.spec import normalize, pixels, ten_crops
 from captioner.data.images import Found, open_image
 from captioner.errors import ImageError, UsageError
 from captioner.features.store import DTYPES, FeatureWriter
@@ -30,15 +30,15 @@ class ExtractReport:
     """What an extraction did."""
 
     done: int = 0
-    """Pictures whose features were added."""
+    """Images whose features were added."""
     skipped: int = 0
-    """Pictures whose features were there already."""
+    """Images whose features were there already."""
     failed: list[ImageError] = field(default_factory=list)
-    """Pictures that could not be found or read."""
+    """Images that could not be found or read."""
 
 
-class _Pictures(Dataset[tuple[str, np.ndarray | ImageError]]):
-    """Opened and scaled pictures: (id, crops (C, S, S, 3) uint8), or (id, error)."""
+class _Images(Dataset[tuple[str, np.ndarray | ImageError]]):
+    """Opened and scaled images: (id, crops (C, S, S, 3) uint8), or (id, error)."""
 
     def __init__(self, found: Sequence[Found], spec: BackboneSpec, crops: int, mirror: bool) -> None:
         self.found, self.spec, self.crops, self.mirror = found, spec, crops, mirror
@@ -51,7 +51,7 @@ class _Pictures(Dataset[tuple[str, np.ndarray | ImageError]]):
 
 
 def prepare_crops(path: Path, spec: BackboneSpec, crops: int, mirror: bool) -> np.ndarray | ImageError:
-    """The picture, or its mirror image, as (crops, S, S, 3) uint8, or why it cannot be had."""
+    """The image, or its mirror image, as (crops, S, S, 3) uint8, or why it cannot be had."""
     try:
         image = open_image(path)
     except ImageError as error:
@@ -78,10 +78,10 @@ def extract(
 ) -> ExtractReport:
     """Add the features of ``sources`` (from ``find_named``) to the store ``output``, but for those it has.
 
-    ``crops`` is 1 (the whole prepared picture) or 10 (corners, centre and their mirror images, averaged); ``mirror``
-    turns the one into its mirror image. ``part`` (i, n) takes every n-th picture from the i-th on; then ``output`` is a
+    ``crops`` is 1 (the whole prepared image) or 10 (corners, center and their mirror images, averaged); ``mirror``
+    turns the one into its mirror image. ``part`` (i, n) takes every n-th image from the i-th on; then ``output`` is a
     folder, and n processes fill it. ``precision`` bfloat16 runs the network under autocast. ``progress`` is called with
-    pictures done and to do. Pictures that cannot be read are reported, not raised. ``FeatureStoreError``: see
+    images done and to do. Images that cannot be read are reported, not raised. ``FeatureStoreError``: see
     ``FeatureWriter``.
     """
     if crops not in (1, 10):
@@ -103,15 +103,15 @@ def extract(
     with FeatureWriter(
         path, spec, digest, dtype, crops=crops, mirrored=mirror, precision=precision, part=part
     ) as writer:
-        todo = set(writer.plan(picture.id for picture in found))
+        todo = set(writer.plan(image.id for image in found))
         report.skipped = len(found) - len(todo)
-        left = [picture for picture in found if picture.id in todo]
-        batches = _batches(_Pictures(left, spec, crops, mirror), workers, max(1, batch_size // crops), context)
+        left = [image for image in found if image.id in todo]
+        batches = _batches(_Images(left, spec, crops, mirror), workers, max(1, batch_size // crops), context)
         backbone = backbone.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        for ids, pictures, errors in batches:
+        for ids, images, errors in batches:
             report.failed += errors
             if ids:
-                for name, vector in zip(ids, _features(backbone, pictures, precision, device), strict=True):
+                for name, vector in zip(ids, _features(backbone, images, precision, device), strict=True):
                     writer.add(name, vector)
             report.done += len(ids)
             if progress is not None:
@@ -128,9 +128,9 @@ def parse_part(text: str) -> tuple[int, int]:
 
 
 def _split(sources: Iterable[Found | ImageError], part: tuple[int, int], report: ExtractReport) -> list[Found]:
-    """The pictures of this part, each id once; errors go to the report of the first part.
+    """The images of this part, each id once; errors go to the report of the first part.
 
-    A path where nothing is, is an error and not a picture that could not be read: it gets no row in the store.
+    A path where nothing is, is an error and not an image that could not be read: it gets no row in the store.
     """
     paths: dict[str, Path] = {}
     for source in sources:
@@ -157,13 +157,13 @@ def _part_file(output: Path, part: tuple[int, int]) -> Path:
     return output / f"part-{part[0]:03d}-of-{part[1]:03d}.h5"
 
 
-def _batches(pictures: _Pictures, workers: int, batch_size: int, context: BaseContext | str | None) -> Iterator[Batch]:
-    if not len(pictures):  # all there already
+def _batches(images: _Images, workers: int, batch_size: int, context: BaseContext | str | None) -> Iterator[Batch]:
+    if not len(images):  # all there already
         return iter(())
     loader = DataLoader(
-        pictures,
+        images,
         batch_size=batch_size,
-        num_workers=min(workers, len(pictures)),
+        num_workers=min(workers, len(images)),
         collate_fn=_collate,
         multiprocessing_context=context if workers else None,
         worker_init_fn=_end_with_parent,
@@ -192,10 +192,10 @@ def _collate(items: Sequence[tuple[str, np.ndarray | ImageError]]) -> Batch:
 
 @torch.no_grad()
 def _features(backbone: Backbone, batch: np.ndarray, precision: str, device: str | torch.device) -> np.ndarray:
-    """Pictures (N, C, S, S, 3) uint8 to features (N, D) float32, averaged over the C crops."""
+    """Images (N, C, S, S, 3) uint8 to features (N, D) float32, averaged over the C crops."""
     count, crops = batch.shape[:2]
     flat = torch.from_numpy(batch).flatten(0, 1).to(device)  # (N * C, S, S, 3)
     with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bfloat16"):
-        features = backbone(normalise(flat, backbone.spec))
+        features = backbone(normalize(flat, backbone.spec))
     vectors: np.ndarray = features.float().view(count, crops, -1).mean(1).cpu().numpy()  # (N, D)
     return vectors

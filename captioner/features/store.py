@@ -4,7 +4,7 @@
                  dtype, crops, mirrored, precision, part, provenance (JSON), crc32 (of the finished features' bytes)
     /ids         (N,) UTF-8 text
     /features    (N, D) float16 or float32, contiguous
-    /finished    (N,) bool; False where a picture could not be read
+    /finished    (N,) bool; False where an image could not be read
 
 While a store is being written its rows wait in ``FILE.parts/`` as small files of the same format, each written under
 a temporary name and then renamed, and are merged into ``FILE`` at the end by one rename: whenever a process is killed,
@@ -181,7 +181,7 @@ class FeatureWriter:
 class FeatureStore:
     """Reads a store: a file, or a folder of files written by parts. Files are opened when first needed.
 
-    ``mirrored`` says what is wanted: features of pictures as they are, of mirrored ones, or (None) either.
+    ``mirrored`` says what is wanted: features of images as they are, of mirrored ones, or (None) either.
     An object may be handed to other processes, forked or spawned. Raises ``FeatureStoreError`` for what is not a
     store of this version, for one of the other kind, and for files in a folder that different backbones made.
     """
@@ -221,7 +221,7 @@ class FeatureStore:
 
     @cached_property
     def unfinished(self) -> list[str]:
-        """Ids of rows without a feature: pictures that could not be read."""
+        """Ids of rows without a feature: images that could not be read."""
         named = (name for file in self._files for name in file.ids)
         return [name for name in dict.fromkeys(named) if name not in self._rows]
 
@@ -234,7 +234,7 @@ class FeatureStore:
             file = missing[0].rpartition("/")[2]
             alike = next((name for name in self._rows if name.rpartition("/")[2] == file), None)
             if alike:  # a name is the path below what was given to extract
-                lack += f"; it has {alike}, as captioner extract was given another folder than the pictures' own"
+                lack += f"; it has {alike}, as captioner extract was given another folder than the images' own"
             raise FeatureStoreError(f"{self.path}: no features of {', '.join(missing[:3])}{more}{lack}")
         places = np.array([self._rows[name] for name in ids], np.int64).reshape(-1, 2)  # (N, 2): file, row
         values = np.empty((len(places), self.dimension), np.float32)
@@ -320,7 +320,7 @@ class FeatureStore:
         for file in files[1:]:
             _require_same(file.attributes, files[0].attributes, str(file.path), str(files[0].path))
         if self.mirrored is not None and self.mirrored != files[0].attributes["mirrored"]:
-            kinds = ("pictures as they are", "mirrored pictures (captioner extract --mirror)")
+            kinds = ("images as they are", "mirrored images (captioner extract --mirror)")
             raise FeatureStoreError(f"{self.path}: made of {kinds[not self.mirrored]}, wanted: {kinds[self.mirrored]}")
         return files
 

@@ -1,13 +1,13 @@
 """What a metric is, and how captions are scored by several of them at once.
 
-Every metric counts first and adds up second, as sacreBLEU's do: ``statistics`` gives a row of numbers for each picture,
-``aggregate`` turns the sum of any rows into scores. So a significance test draws pictures again without counting
-again, the score of one picture is that of a sum of one row, and all scores of a thousand draws are one matrix product::
+Every metric counts first and adds up second, as sacreBLEU's do: ``statistics`` gives a row of numbers for each image,
+``aggregate`` turns the sum of any rows into scores. So a significance test draws images again without counting
+again, the score of one image is that of a sum of one row, and all scores of a thousand draws are one matrix product::
 
     scored = score_captions({"1.jpg": "a dog"}, {"1.jpg": ["A dog runs.", "The dog."], ...}, ["bleu", "rouge"])
     scored["BLEU-4"].value                      # 0 to 100
-    scored.of_pictures()["ROUGE-L"]             # (N,), in the order of scored.images
-    scored.weighed(weights)["BLEU-4"]           # (W,), for weights (W, N) of the pictures
+    scored.of_images()["ROUGE-L"]             # (N,), in the order of scored.images
+    scored.weighed(weights)["BLEU-4"]           # (W,), for weights (W, N) of the images
 
 Scores are percentages: 25.5 where coco-caption prints 0.255, and a CIDEr-D of 74.5 where it prints 0.745. CIDEr-D may
 exceed 100. To add a metric: one class, one line in ``METRICS``.
@@ -29,8 +29,8 @@ from numpy.typing import NDArray
 
 from captioner.errors import CaptionerError, ConfigError, DataError, MissingDependency
 from captioner.metrics.corpus import Corpus, Tokens
-from captioner.text.tokenize import DEFAULT as DEFAULT_TOKENIZER
-from captioner.text.tokenize import tokenizer as find_tokenizer
+from captioner.text.tokenizers import DEFAULT as DEFAULT_TOKENIZER
+from captioner.text.tokenizers import tokenizer as find_tokenizer
 
 METRICS: dict[str, str] = {
     "bleu": "captioner.metrics.bleu:Bleu",
@@ -49,7 +49,7 @@ Array = NDArray[np.float64]
 class Score:
     """A number with all that is needed to compare it.
 
-    ``value`` is in percent. ``signature`` names images, references per image, tokeniser, case, a digest of the
+    ``value`` is in percent. ``signature`` names images, references per image, tokenizer, case, a digest of the
     references and the metric's version; scores with different signatures must not be compared. ``parts`` are further
     numbers of the same metric, such as the brevity penalty of BLEU.
     """
@@ -82,20 +82,20 @@ class Metric(Protocol):
         ...
 
     def statistics(self, corpus: Corpus) -> Array:
-        """What each picture contributes, (N, K)."""
+        """What each image contributes, (N, K)."""
         ...
 
     def aggregate(self, sums: Array) -> dict[str, Array]:
-        """From sums (..., K) of pictures' statistics each of ``names`` (...), in percent, and perhaps further parts."""
+        """From sums (..., K) of images' statistics each of ``names`` (...), in percent, and perhaps further parts."""
         ...
 
 
 @dataclass(frozen=True)
 class Scored:
-    """One system's captions, counted: scores over all pictures, one by one, and over any weighting of them."""
+    """One system's captions, counted: scores over all images, one by one, and over any weighting of them."""
 
     images: tuple[Any, ...]
-    """The pictures' keys, in the order of the rows of ``statistics``."""
+    """The images' keys, in the order of the rows of ``statistics``."""
     metrics: tuple[Metric, ...]
     statistics: tuple[Array, ...]
     """(N, K) for each of ``metrics``; K is the metric's own."""
@@ -104,7 +104,7 @@ class Scored:
 
     @cached_property
     def scores(self) -> dict[str, Score]:
-        """Every score by its name, over all pictures."""
+        """Every score by its name, over all images."""
         found: dict[str, Score] = {}
         for metric, rows in zip(self.metrics, self.statistics, strict=True):
             numbers = {name: float(value) for name, value in metric.aggregate(rows.sum(0)).items()}
@@ -116,12 +116,12 @@ class Scored:
     def __getitem__(self, name: str) -> Score:
         return self.scores[name]
 
-    def of_pictures(self) -> dict[str, Array]:
-        """The scores of each picture by itself, (N,). Their mean is the score, but for BLEU and METEOR."""
+    def of_images(self) -> dict[str, Array]:
+        """The scores of each image by itself, (N,). Their mean is the score, but for BLEU and METEOR."""
         return self.aggregate(self.statistics)
 
     def weighed(self, weights: Array) -> dict[str, Array]:
-        """The scores (W,) of each row of ``weights`` (W, N): how often each picture counts."""
+        """The scores (W,) of each row of ``weights`` (W, N): how often each image counts."""
         return self.aggregate([weights @ rows for rows in self.statistics])
 
     def aggregate(self, sums: Sequence[Array]) -> dict[str, Array]:
@@ -134,9 +134,9 @@ class Scored:
 
 
 class References:
-    """The references of a set of pictures, tokenised once for any number of systems.
+    """The references of a set of images, tokenized once for any number of systems.
 
-    ``captions``: raw references by picture; each picture needs at least one, else ``DataError``. ``facts`` are added to
+    ``captions``: raw references by image; each image needs at least one, else ``DataError``. ``facts`` are added to
     every signature (``split="test"``).
     """
 
@@ -163,14 +163,14 @@ class References:
         metrics: Sequence[str | Metric] = FAST,
         on_missing: Callable[[CaptionerError], None] | None = None,
     ) -> Scored:
-        """Count raw ``hypotheses``, one for each picture (else ``DataError``), for ``metrics``: names or objects.
+        """Count raw ``hypotheses``, one for each image (else ``DataError``), for ``metrics``: names or objects.
 
         ``on_missing`` is told of a metric that cannot run here or says nothing about these captions, which is then left
         out; without it that is raised.
         """
         if hypotheses.keys() != self.tokens.keys():
             odd = sorted(map(str, hypotheses.keys() ^ self.tokens.keys()))
-            raise DataError(f"captions and references differ in {len(odd)} pictures, such as {', '.join(odd[:3])}")
+            raise DataError(f"captions and references differ in {len(odd)} images, such as {', '.join(odd[:3])}")
         images = tuple(self.tokens)
         corpus = Corpus([self._cut(hypotheses[image]) for image in images], list(self.tokens.values()))
         used, statistics = [], []
@@ -197,7 +197,7 @@ def score_captions(
     metrics: Sequence[str | Metric] = FAST,
     tokenizer: str = DEFAULT_TOKENIZER,
 ) -> Scored:
-    """Score one system's raw captions against raw references, both by picture; see ``References`` for the errors."""
+    """Score one system's raw captions against raw references, both by image; see ``References`` for the errors."""
     return References(references, tokenizer).score(hypotheses, metrics)
 
 
@@ -211,13 +211,13 @@ def find_metric(name: str) -> Metric:
 
 
 def digest(captions: Mapping[Any, Sequence[str]]) -> str:
-    """Eight hexadecimal digits of the SHA-256 of raw references, whatever the pictures' names and the order."""
+    """Eight hexadecimal digits of the SHA-256 of raw references, whatever the images' names and the order."""
     rows = sorted(sorted(map(str.strip, texts)) for texts in captions.values())
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:8]
 
 
 def tokenizer_version(cut: Callable[[str], Tokens]) -> str:
-    """``VERSION`` of the module that a tokeniser is from; 1 where it has none."""
+    """``VERSION`` of the module that a tokenizer is from; 1 where it has none."""
     return str(getattr(sys.modules[cut.__module__], "VERSION", "1"))
 
 

@@ -11,7 +11,7 @@ from captioner.metrics.corpus import ORDER, Corpus, Integers, Ngrams, find, sum_
 class Bleu:
     """Clipped precisions, closest reference length (the shorter of two), no smoothing.
 
-    Equal to sacreBLEU without its tokeniser and smoothing. Where an order has no match at all both give 0 and
+    Equal to sacreBLEU without its tokenizer and smoothing. Where an order has no match at all both give 0 and
     coco-caption about 1e-5; everywhere else the three are equal.
     """
 
@@ -43,7 +43,7 @@ def _matches(corpus: Corpus, ngrams: Ngrams) -> Array:
     """N-grams of each caption that are in a reference, each at most as often as in one reference, (N,)."""
     distinct = max(len(ngrams.keys), 1)
     border = np.searchsorted(ngrams.sentence, corpus.size)
-    place = corpus.owners[ngrams.sentence] * distinct + ngrams.ngram  # which n-gram of which picture
+    place = corpus.owners[ngrams.sentence] * distinct + ngrams.ngram  # which n-gram of which image
     order = np.argsort(place[border:], kind="stable")
     there, first = np.unique(place[border:][order], return_index=True)
     most = np.maximum.reduceat(ngrams.count[border:][order], first) if len(first) else ngrams.count[:0]

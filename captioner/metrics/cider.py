@@ -15,7 +15,7 @@ SIGMA = 6.0
 
 
 class Rarity:
-    """How rare n-grams are among ``documents``, a document being the tokens of all references of one picture."""
+    """How rare n-grams are among ``documents``, a document being the tokens of all references of one image."""
 
     def __init__(self, documents: Sequence[Sequence[Tokens]], name: str = "corpus") -> None:
         """``name`` says in signatures what the documents are."""
@@ -46,8 +46,8 @@ class Rarity:
 class CiderD:
     """Section 4 of the paper with its clipping and length penalty, in which "length" counts bigrams.
 
-    Without ``rarity``, n-grams are weighed by how many of the scored pictures' references hold them: the score depends
-    on the set of pictures, and of a single picture it would be 0, which is refused.
+    Without ``rarity``, n-grams are weighed by how many of the scored images' references hold them: the score depends
+    on the set of images, and of a single image it would be 0, which is refused.
     """
 
     names = ("CIDEr-D",)
@@ -58,10 +58,10 @@ class CiderD:
         self.settings = f"n:{ORDER}|sigma:{SIGMA:g}|df:{df}|version:2"
 
     def statistics(self, corpus: Corpus) -> Array:
-        """(N, 2): the picture's score, 0 to 10 as coco-caption has it, and 1."""
+        """(N, 2): the image's score, 0 to 10 as coco-caption has it, and 1."""
         if self.rarity is None and corpus.size < 2:
             raise DataError(
-                "CIDEr-D weighs words by how few pictures they fit: of one picture alone it is 0 whatever the caption; "
+                "CIDEr-D weighs words by how few images they fit: of one image alone it is 0 whatever the caption; "
                 "score at least 2, name a larger corpus for the document frequencies, or leave CIDEr-D out"
             )
         corpus = corpus.at_blanks
@@ -81,27 +81,27 @@ class CiderD:
 
 def _rarity(corpus: Corpus) -> list[Array]:
     """Log inverse document frequency of each n-gram among the references of a corpus, (G,), for n = 1 to 4."""
-    pictures = len(corpus.references)
+    images = len(corpus.references)
     found = []
     for ngrams in corpus.ngrams:
         border = np.searchsorted(ngrams.sentence, corpus.size)
         owner, ngram = corpus.owners[ngrams.sentence[border:]], ngrams.ngram[border:]
         distinct = max(len(ngrams.keys), 1)
         places = np.sort(owner * distinct + ngram)
-        once = places[np.diff(places, prepend=-1) > 0]  # each n-gram once for each picture
+        once = places[np.diff(places, prepend=-1) > 0]  # each n-gram once for each image
         frequency = np.bincount(once % distinct, minlength=len(ngrams.keys))
-        found.append(math.log(max(pictures, 1)) - np.log(np.maximum(frequency, 1)))
+        found.append(math.log(max(images, 1)) - np.log(np.maximum(frequency, 1)))
     return found
 
 
 def _cosines(corpus: Corpus, ngrams: Ngrams, rarity: Array) -> Array:
-    """Clipped cosine (equation 4 of the paper) of each reference with its picture's caption, (R,), for one order."""
+    """Clipped cosine (equation 4 of the paper) of each reference with its image's caption, (R,), for one order."""
     weights = ngrams.count * rarity[ngrams.ngram]
     norms = np.sqrt(sum_by(ngrams.sentence, len(corpus.lengths), weights**2))
     border = np.searchsorted(ngrams.sentence, corpus.size)
     distinct = max(len(ngrams.keys), 1)
     place = corpus.owners[ngrams.sentence] * distinct + ngrams.ngram
-    at, same = find(place[:border], place[border:])  # a caption's sentence number is its picture's
+    at, same = find(place[:border], place[border:])  # a caption's sentence number is its image's
     references = weights[border:][same]
     dots = np.minimum(weights[:border][at[same]], references) * references
     products = sum_by(ngrams.sentence[border:][same] - corpus.size, len(corpus.lengths) - corpus.size, dots)

@@ -33,21 +33,21 @@ class Ngrams:
 
 
 class Corpus:
-    """Captions of N pictures and their R references in all: sentences 0 to N - 1 and N to N + R - 1."""
+    """Captions of N images and their R references in all: sentences 0 to N - 1 and N to N + R - 1."""
 
     def __init__(self, hypotheses: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> None:
-        """Tokens of a caption and of any number of references for each picture."""
+        """Tokens of a caption and of any number of references for each image."""
         self.hypotheses, self.references = hypotheses, references
         sentences = [*hypotheses, *chain.from_iterable(references)]
         self.size = len(hypotheses)
         self.lengths: Integers = np.fromiter(map(len, sentences), np.int64, len(sentences))
         """Tokens of each sentence, (N + R,)."""
         self.reference_counts: Integers = np.fromiter(map(len, references), np.int64, len(references))
-        """References of each picture, (N,)."""
+        """References of each image, (N,)."""
         self.owners: Integers = np.concatenate(
             [np.arange(self.size), np.repeat(np.arange(len(references)), self.reference_counts)]
         )
-        """The picture of each sentence, (N + R,)."""
+        """The image of each sentence, (N + R,)."""
         self.words: dict[str, int] = {}
         numbers = self.words
         total = int(self.lengths.sum())
@@ -61,7 +61,7 @@ class Corpus:
     @cached_property
     def at_blanks(self) -> Corpus:
         """The same with tokens parted at blanks inside them: coco-caption's BLEU and CIDEr-D read tokens so, and its
-        ROUGE-L does not. The PTB tokeniser leaves a no-break space in ``22 3/4``."""
+        ROUGE-L does not. The PTB tokenizer leaves a no-break space in ``22 3/4``."""
         if not any(len(word.split()) > 1 for word in self.words):
             return self
         hypotheses = [" ".join(tokens).split() for tokens in self.hypotheses]

@@ -31,7 +31,7 @@ class Meteor:
     """METEOR 1.5 ``-l en -norm`` (Denkowski and Lavie 2014) over the tokens, against the best of the references.
 
     The program aligns; its scores are computed here from the counts that it gives, and are equal to its own. Like BLEU,
-    the score of a corpus is that of the sums, not the mean over pictures. 5,000 pictures take about a minute.
+    the score of a corpus is that of the sums, not the mean over images. 5,000 images take about a minute.
     """
 
     names = ("METEOR",)
@@ -69,7 +69,7 @@ class Meteor:
 
 
 class Spice:
-    """SPICE 1.0 (Anderson et al. 2016): F-measure over propositions of scene graphs, averaged over pictures.
+    """SPICE 1.0 (Anderson et al. 2016): F-measure over propositions of scene graphs, averaged over images.
 
     Needs Stanford CoreNLP 3.6.0 with its models beside the program, which pycocoevalcap downloads when it is first
     asked for SPICE. Run without the cache, which is what breaks on modern Java. Needs up to 8 GB and many minutes.
@@ -87,7 +87,7 @@ class Spice:
             )
 
     def statistics(self, corpus: Corpus) -> Array:
-        """(N, 2): the picture's score, 0 to 1, and 1. Where no graph has a proposition the score is 0 of 0 and both
+        """(N, 2): the image's score, 0 to 1, and 1. Where no graph has a proposition the score is 0 of 0 and both
         are 0."""
         asked = [
             {"image_id": number, "test": " ".join(hypothesis), "refs": [" ".join(tokens) for tokens in references]}

@@ -13,7 +13,7 @@ AT_ONCE = 1024  # pairs of sentences compared together
 
 
 class RougeL:
-    """F-measure of the longest common subsequence, recall weighing more (beta 1.2), averaged over pictures.
+    """F-measure of the longest common subsequence, recall weighing more (beta 1.2), averaged over images.
 
     The best precision and the best recall over references are taken independently. An empty sentence counts as one
     word, the empty one, as it does there.
@@ -23,7 +23,7 @@ class RougeL:
     settings = f"beta:{BETA:g}|version:1"
 
     def statistics(self, corpus: Corpus) -> Array:
-        """(N, 2): the picture's score, 0 to 1, and 1."""
+        """(N, 2): the image's score, 0 to 1, and 1."""
         owners = corpus.owners[corpus.size :]
         common = common_lengths(corpus, owners, np.arange(corpus.size, len(corpus.lengths)))
         lengths = np.maximum(corpus.lengths, 1)
@@ -42,8 +42,8 @@ class RougeL:
 def common_lengths(corpus: Corpus, one: Integers, other: Integers) -> Integers:
     """Length of the longest common subsequence of each pair of sentences, given by their numbers (P,), (P,).
 
-    The table of the dynamic programme is filled for many pairs at once, a row for each word of ``other``. Within a row
-    "the best so far" is a running maximum: neighbours of the table differ by at most 1.
+    The table of the dynamic program is filled for many pairs at once, a row for each word of ``other``. Within a row
+    "the best so far" is a running maximum: neighbors of the table differ by at most 1.
     """
     found = np.zeros(len(one), np.int64)
     order = np.lexsort((corpus.lengths[one], corpus.lengths[other]))  # like lengths together: little is padding

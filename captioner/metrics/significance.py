@@ -1,11 +1,11 @@
-"""Whether two systems differ by more than the choice of pictures: paired bootstrap and approximate randomisation.
+"""Whether two systems differ by more than the choice of images: paired bootstrap and approximate randomization.
 
 Both follow sacreBLEU (``sacrebleu --paired-bs`` and ``--paired-ar``, version 2.6), draws and formulas included, so that
 for BLEU they give its numbers: 1,000 bootstrap resamples (Koehn 2004), 10,000 trials (Riezler and Maxwell 2005), seed
 12345 or ``SACREBLEU_SEED``, and p = (c + 1) / (n + 1). What sacreBLEU does for BLEU happens here for every score.
 
 A system may be several runs, such as seeds: its score is then the mean over them, in every resample too. So its
-interval is about the choice of pictures; ``spread`` is the standard deviation over the runs.
+interval is about the choice of images; ``spread`` is the standard deviation over the runs.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Estimate:
     """One score of one system, in percent; p-values are against the first system, and None of itself."""
 
     score: float
-    """Over all pictures; the mean over the system's runs."""
+    """Over all images; the mean over the system's runs."""
     mean: float
     """Over the bootstrap resamples."""
     interval: float
@@ -43,7 +43,7 @@ class Estimate:
     high: float
     """The ends of that interval: the 2.5 % lowest and highest resamples lie outside."""
     p_bootstrap: float | None = None
-    p_randomised: float | None = None
+    p_randomized: float | None = None
     """None also where the systems have different numbers of runs, which cannot be exchanged."""
     spread: float | None = None
     """Standard deviation over the runs; None of a single run."""
@@ -59,8 +59,8 @@ def compare_systems(
 ) -> dict[str, dict[str, Estimate]]:
     """Each score of each system with its interval and p-values against the first system: ``found[system][score]``.
 
-    All must be scored on the same pictures and references by the same metrics, else ``DataError``. ``trials=0`` leaves
-    approximate randomisation out. ``seed``: -1 for sacreBLEU's, None for another one at each call.
+    All must be scored on the same images and references by the same metrics, else ``DataError``. ``trials=0`` leaves
+    approximate randomization out. ``seed``: -1 for sacreBLEU's, None for another one at each call.
     """
     groups = {name: [runs] if isinstance(runs, Scored) else list(runs) for name, runs in systems.items()}
     _check(groups)
@@ -78,12 +78,12 @@ def compare_systems(
         for score in runs[0].scores:
             values = [run[score].value for run in runs]
             gap = abs(found[base][score].score - float(np.mean(values))) if name != base else 0.0
-            randomised = exchanged.get(name)
+            randomized = exchanged.get(name)
             found[name][score] = Estimate(
                 float(np.mean(values)),
                 *estimate_interval(drawn[name][score]),
                 p_bootstrap=None if name == base else _bootstrap_p(drawn[base][score], drawn[name][score], gap),
-                p_randomised=None if randomised is None else p_value(randomised[score], gap),
+                p_randomized=None if randomized is None else p_value(randomized[score], gap),
                 spread=float(np.std(values, ddof=1)) if len(values) > 1 else None,
                 runs=len(values),
             )
@@ -125,11 +125,11 @@ def _check(groups: Mapping[str, Sequence[Scored]]) -> None:
     for name, runs in groups.items():
         for run in runs:
             if run.images != first.images or run.facts != first.facts or [*run.scores] != [*first.scores]:
-                raise DataError(f"{name} was scored on other pictures, references or metrics than {next(iter(groups))}")
+                raise DataError(f"{name} was scored on other images, references or metrics than {next(iter(groups))}")
 
 
 def _resample(groups: Mapping[str, Sequence[Scored]], size: int, number: int, seed: int | None) -> dict[str, Scores]:
-    """The scores (number,) of each system in bootstrap resamples, the same pictures for all."""
+    """The scores (number,) of each system in bootstrap resamples, the same images for all."""
     rows = np.random.default_rng(seed).choice(size, size=(number, size), replace=True)
     parts: dict[str, list[Scores]] = {name: [] for name in groups}
     for some in _pieces(number):
@@ -145,7 +145,7 @@ def _bootstrap_p(base: Array, other: Array, gap: float) -> float:
 
 
 def _exchange(base: Sequence[Scored], other: Sequence[Scored], flips: NDArray[np.bool_]) -> Scores | None:
-    """The absolute differences (T,) of each score when the pictures in ``flips`` (T, N) change sides, run by run."""
+    """The absolute differences (T,) of each score when the images in ``flips`` (T, N) change sides, run by run."""
     if len(base) != len(other):
         return None
     parts: list[Scores] = []

@@ -3,7 +3,7 @@
 Captions that begin alike share the branches of a tree of prefixes. What a layer sees enters its gates as a sum: the
 part of the word, and all of the layers below the first that sees the image, is computed once a prefix; the part of the
 image once an image; only what mixes the two is computed for each pair of a prefix and an image. Of the softmax, there
-is the log-normaliser and the words that do follow. There is no padding.
+is the log-normalizer and the words that do follow. There is no padding.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from captioner.config import choose
-from captioner.models.captioner import ImageCaptioner
+from captioner.models.lrcn import ImageCaptioner
 from captioner.models.stack import State
-from captioner.text.vocab import END, START
+from captioner.text.vocabulary import END, START
 
 PRECISIONS = ("float32", "bfloat16")
 ROWS = 1024
@@ -54,7 +54,7 @@ def log_likelihoods(
 
     Each is the sum of the log softmax of ``model.forward`` over a caption and the ``END`` after it, of the model in
     evaluation mode. Precision bfloat16 rounds the factors of matrix products, not the sums, on processors that have
-    it; elsewhere it is float32. Fastest with some dozens of captions that begin alike: neighbours of a sorted list.
+    it; elsewhere it is float32. Fastest with some dozens of captions that begin alike: neighbors of a sorted list.
     Raises ``ConfigError`` for another precision.
     """
     choose("precision", precision, PRECISIONS)
@@ -183,13 +183,13 @@ class _Scorer:
     def _word_log_probs(self, hidden: Tensor, level: Level) -> Tensor:
         """Outputs (P, N, H) of the top layer to log probabilities (E, N) of the words that follow."""
         top = self.model.bridge(hidden)
-        normalisers = torch.cat([self._normaliser(rows) for rows in torch.split(top.flatten(0, 1), SOFTMAX_ROWS)])
+        normalizers = torch.cat([self._normalizer(rows) for rows in torch.split(top.flatten(0, 1), SOFTMAX_ROWS)])
         weights = functional.embedding(level.targets, self.model.softmax.weight)  # (E, H)
         logits = torch.bmm(top.index_select(0, level.rows), weights.unsqueeze(2)).squeeze(2)  # (E, N)
         logits += self.model.softmax.bias[level.targets].unsqueeze(1)
-        return logits - normalisers.view(hidden.shape[:2]).index_select(0, level.rows)
+        return logits - normalizers.view(hidden.shape[:2]).index_select(0, level.rows)
 
-    def _normaliser(self, rows: Tensor) -> Tensor:
+    def _normalizer(self, rows: Tensor) -> Tensor:
         """Rows (R, H) to the logarithm of the sum over the vocabulary, (R,)."""
         # torch.logsumexp finds the maximum first, which costs as much as this and is needed only far from 0.
         found: Tensor = self.model.softmax(rows).exp_().sum(-1).log_()

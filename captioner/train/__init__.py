@@ -1,1 +1,1 @@
-"""Training: material, network, objective, schedule, loop and record. ``captioner.train.loop.train`` is the way in."""
+"""Training: network, objective, optimizer, trainer and log. The entry point is ``captioner.train.trainer.train``."""

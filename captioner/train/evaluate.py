@@ -1,4 +1,4 @@
-"""Dev loss, and captions of the dev pictures with their scores."""
+"""Dev loss, and captions of the dev images with their scores."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from torch import Tensor
 from captioner.config import DecodeConfig
 from captioner.decoding import How, search
 from captioner.metrics import score_captions
-from captioner.models.captioner import ImageCaptioner
-from captioner.text.vocab import END, START
+from captioner.models.lrcn import ImageCaptioner
+from captioner.text.vocabulary import END, START
 from captioner.train.material import Material
 from captioner.train.network import Network
 
-AT_ONCE = 100  # pictures encoded and decoded together
+AT_ONCE = 100  # images encoded and decoded together
 
 
 @torch.inference_mode()
 def evaluate(
     network: Network, material: Material, decode: DecodeConfig, precision: str = "float32"
 ) -> dict[str, float]:
-    """``dev_loss`` (nats a token, unsmoothed) and, where there are pictures, ``bleu4`` (percent) and ``cider`` (of 1).
+    """``dev_loss`` (nats a token, unsmoothed) and, where there are images, ``bleu4`` (percent) and ``cider`` (of 1).
 
     Captions are found as ``decode`` says, in float32 as they will be later, and scored over the model's own tokens. The
-    loss is computed in the training's ``precision``. CIDEr-D of a single picture would be 0 whatever its caption is.
+    loss is computed in the training's ``precision``. CIDEr-D of a single image would be 0 whatever its caption is.
     """
     network.eval()
     features = encode(network, material, material.dev_rows) if material.references else None
@@ -37,7 +37,7 @@ def evaluate(
 
 
 def describe(decoder: ImageCaptioner, features: Tensor, material: Material, decode: DecodeConfig) -> dict[str, str]:
-    """A caption of each dev picture by its id, from features (N, D)."""
+    """A caption of each dev image by its id, from features (N, D)."""
     how = How.of(decode, START, END)
     parts = torch.split(features, AT_ONCE)
     found = [ranked for part in parts for ranked in search(decoder, decoder.start(part), len(part), how)]
@@ -47,11 +47,11 @@ def describe(decoder: ImageCaptioner, features: Tensor, material: Material, deco
 
 @torch.no_grad()
 def encode(network: Network, material: Material, rows: Tensor) -> Tensor:
-    """Features (len(rows), D) of unmirrored pictures as the decoder sees them, on its device."""
+    """Features (len(rows), D) of unmirrored images as the decoder sees them, on its device."""
     device = network.decoder.device
     parts = []
-    for pictures in material.pictures.stream(torch.split(rows, AT_ONCE)):
-        features = network.features(None if pictures is None else pictures.to(device))
+    for images in material.images.stream(torch.split(rows, AT_ONCE)):
+        features = network.features(None if images is None else images.to(device))
         assert features is not None  # text has no rows to encode
         parts.append(features.float())
     return torch.cat(parts)

@@ -1,4 +1,4 @@
-"""Pictures from files, for training the CNN together with the decoder."""
+"""Images from files, for training the CNN together with the decoder."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch.utils.data import DataLoader, Dataset
 from captioner.backbones.spec import BackboneSpec, prepare
 from captioner.data.images import open_image
 
-Key = tuple[int, bool]  # row of a picture, and whether it is mirrored
+Key = tuple[int, bool]  # row of an image, and whether it is mirrored
 
 
-class PictureFiles:
-    """Prepared pictures by row, opened by ``workers`` processes ahead of the training; 0 opens them here.
+class ImageFiles:
+    """Prepared images by row, opened by ``workers`` processes ahead of the training; 0 opens them here.
 
     Without ``mirror`` flips are ignored.
     """

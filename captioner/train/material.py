@@ -1,4 +1,4 @@
-"""What a run learns from: vocabulary, caption batches, and the pictures behind them (features, files or none)."""
+"""What a run learns from: vocabulary, caption batches, and the images behind them (features, files or none)."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from captioner.config import DataConfig, Experiment
 from captioner.data import Record, read_dataset, read_sentences
 from captioner.data.batching import CaptionBatches
 from captioner.errors import ConfigError, DataError
-from captioner.features.potentials import Store, open_store
-from captioner.text.tokenize import tokenize
-from captioner.text.vocab import Vocabulary
+from captioner.features.label_predictions import Store, open_store
+from captioner.text.tokenizers import tokenize
+from captioner.text.vocabulary import Vocabulary
 
 READ_AT_ONCE = 4096  # rows taken from a feature store in one go
 DEV_SHARE = 0.02  # of the sentences of a text-only run, kept for the dev loss
@@ -30,12 +30,12 @@ DEV_BATCH = 128
 
 @dataclass(frozen=True)
 class Step:
-    """One optimiser step's data for this process: its rows of the global batch, and the whole batch's token count."""
+    """One optimizer step's data for this process: its rows of the global batch, and the whole batch's token count."""
 
     rows: Tensor
-    """The pictures' numbers, (B,)."""
-    pictures: Tensor | None
-    """Features (B, D), prepared pictures (B, 3, S, S), or None for text."""
+    """The images' numbers, (B,)."""
+    images: Tensor | None
+    """Features (B, D), prepared images (B, 3, S, S), or None for text."""
     inputs: Tensor
     """Words from START on, (B, T)."""
     targets: Tensor
@@ -43,18 +43,18 @@ class Step:
     tokens: int
     """Real targets of the global batch."""
     advantages: Tensor | None = None
-    """Of captions that were drawn from the model, (B,): what each earned more than the others of its picture."""
+    """Of captions that were drawn from the model, (B,): what each earned more than the others of its image."""
     reward: float = 0.0
     """Sum of the rewards of all captions drawn for the global batch."""
     captions: int = 0
     """Captions drawn for the global batch."""
 
 
-class Pictures(Protocol):
-    """What the model sees of pictures, numbered by row."""
+class Images(Protocol):
+    """What the model sees of images, numbered by row."""
 
     def stream(self, rows: Sequence[Tensor], flips: Sequence[Tensor] | None = None) -> Iterator[Tensor | None]:
-        """One tensor for each batch of rows (B,); ``flips`` (B,) of bool say which pictures are mirrored, None none."""
+        """One tensor for each batch of rows (B,); ``flips`` (B,) of bool say which images are mirrored, None none."""
         ...
 
 
@@ -66,7 +66,7 @@ class Nothing:
 
 
 class Features:
-    """Cached features (N, D), and perhaps those of the mirrored pictures, held in memory in the store's own type.
+    """Cached features (N, D), and perhaps those of the mirrored images, held in memory in the store's own type.
 
     Those that only the teachers read stand behind the model's own.
     """
@@ -90,16 +90,16 @@ class Material:
     vocabulary: Vocabulary
     batches: CaptionBatches
     dev_batches: CaptionBatches
-    pictures: Pictures
+    images: Images
     seed: int
     train_rows: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
-    """Rows of the training pictures, for the features' statistics."""
+    """Rows of the training images, for the features' statistics."""
     dev_rows: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
-    """Rows of the dev pictures; ``dev_batches`` count within these."""
+    """Rows of the dev images; ``dev_batches`` count within these."""
     references: dict[str, list[str]] = field(default_factory=dict)
-    """Captions of each dev picture, in the order of ``dev_rows``; empty for text."""
+    """Captions of each dev image, in the order of ``dev_rows``; empty for text."""
     train_references: dict[int, list[list[str]]] = field(default_factory=dict)
-    """Tokens of each training picture's captions by row; only where drawn captions are compared with them."""
+    """Tokens of each training image's captions by row; only where drawn captions are compared with them."""
     backbones: list[BackboneSpec] = field(default_factory=list)
     feature_size: int = 1
 
@@ -112,12 +112,12 @@ class Material:
         batches = list(islice(self.batches.epoch(epoch), skip, None))
         mine = slice(rank, None, size)
         flips = [self._flips(epoch, skip + i, len(batch.rows))[mine] for i, batch in enumerate(batches)]
-        pictures = self.pictures.stream([batch.rows[mine] for batch in batches], flips)
-        for batch, seen in zip(batches, pictures, strict=True):
+        images = self.images.stream([batch.rows[mine] for batch in batches], flips)
+        for batch, seen in zip(batches, images, strict=True):
             yield Step(batch.rows[mine], seen, batch.inputs[mine], batch.targets[mine], batch.tokens)
 
     def _flips(self, epoch: int, number: int, count: int) -> Tensor:
-        """Which of ``count`` pictures are mirrored, (count,) of bool."""
+        """Which of ``count`` images are mirrored, (count,) of bool."""
         return torch.from_numpy(np.random.default_rng([self.seed, epoch, number, 1]).random(count) < 0.5)
 
 
@@ -151,27 +151,27 @@ def _read_captions(experiment: Experiment) -> Material:
     data, train = experiment.data, experiment.train
     records = read_dataset(data.format, data.root)
     stores = data.features + train.teacher_features
-    unread = {name for path in stores for name in open_store(path).unfinished}  # damaged pictures
+    unread = {name for path in stores for name in open_store(path).unfinished}  # damaged images
     chosen = [r for r in records if r.split in ("train", "val") and r.captions and r.image_id not in unread]
     rows = {split: [i for i, r in enumerate(chosen) if r.split == split] for split in ("train", "val")}
     for split, found in rows.items():
         if not found:
-            raise DataError(f"{data.root}: no captioned picture is in split {split}; training needs train and val")
+            raise DataError(f"{data.root}: no captioned image is in split {split}; training needs train and val")
     words = {i: [tokenize(caption) for caption in record.captions] for i, record in enumerate(chosen)}
     pairs = {split: [(caption, i) for i in found for caption in words[i]] for split, found in rows.items()}
     captions, owners = [c for c, _ in pairs["train"]], [i for _, i in pairs["train"]]
     critical, batch_size = train.objective == "self_critical", train.batch_size
     vocabulary = _vocabulary(data, train.init_from if critical else data.vocabulary_from, captions)
-    if critical:  # captions will be drawn: batches are of pictures, each once, with a caption that has no words yet
+    if critical:  # captions will be drawn: batches are of images, each once, with a caption that has no words yet
         captions, owners, batch_size = [[] for _ in rows["train"]], rows["train"], batch_size // train.samples
     place = {row: n for n, row in enumerate(rows["val"])}
     dev_captions, dev_owners = [c for c, _ in pairs["val"]], [place[i] for _, i in pairs["val"]]
-    pictures, backbones, size = _pictures(experiment, chosen)
+    images, backbones, size = _images(experiment, chosen)
     return Material(
         vocabulary,
         _batches(captions, owners, vocabulary, data, batch_size, train.seed),
         _batches(dev_captions, dev_owners, vocabulary, data, DEV_BATCH, 0),
-        pictures,
+        images,
         train.seed,
         train_rows=torch.tensor(rows["train"]),
         dev_rows=torch.tensor(rows["val"]),
@@ -182,16 +182,16 @@ def _read_captions(experiment: Experiment) -> Material:
     )
 
 
-def _pictures(experiment: Experiment, records: list[Record]) -> tuple[Pictures, list[BackboneSpec], int]:
-    """The pictures of ``records`` by row, the backbones that made their features, and the feature's size.
+def _images(experiment: Experiment, records: list[Record]) -> tuple[Images, list[BackboneSpec], int]:
+    """The images of ``records`` by row, the backbones that made their features, and the feature's size.
 
     When fine-tuning the backbone and the size are not known yet: none and 0.
     """
     if experiment.train.finetune:
-        from captioner.train.finetune import PictureFiles
+        from captioner.train.finetune import ImageFiles
 
         train = experiment.train
-        return PictureFiles([_file(record) for record in records], train.workers, train.mirror), [], 0
+        return ImageFiles([_file(record) for record in records], train.workers, train.mirror), [], 0
     data, train = experiment.data, experiment.train
     if not data.features:
         raise ConfigError("data.features is empty: name the feature stores, made with `captioner extract`")
@@ -212,7 +212,7 @@ def _pictures(experiment: Experiment, records: list[Record]) -> tuple[Pictures, 
 
 def _file(record: Record) -> Path:
     if record.path is None:
-        raise DataError(f"{record.image_id}: the picture is not on this disk; fine-tuning needs the files")
+        raise DataError(f"{record.image_id}: the image is not on this disk; fine-tuning needs the files")
     return record.path
 
 

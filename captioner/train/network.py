@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from captioner.backbones import Backbone
-from captioner.models.captioner import ImageCaptioner
-from captioner.text.vocab import PAD
+from captioner.models.lrcn import ImageCaptioner
+from captioner.text.vocabulary import PAD
 from captioner.train.objective import imitation_loss, policy_loss, token_loss
 from captioner.train.teachers import Teachers
 
 
 class Network(nn.Module):
-    """Pictures (features, or prepared pictures when there is a ``backbone``) and words to a loss.
+    """Images (features, or prepared images when there is a ``backbone``) and words to a loss.
 
     With ``teachers`` (no part of its parameters) their expectations make up the share ``weight`` of the loss.
     """
@@ -35,24 +35,24 @@ class Network(nn.Module):
         self.weight = weight
 
     def train(self, mode: bool = True) -> Network:
-        """Training mode, save for the CNN: small batches that repeat pictures would spoil BatchNorm's statistics."""
+        """Training mode, save for the CNN: small batches that repeat images would spoil BatchNorm's statistics."""
         super().train(mode)
         if self.backbone is not None:
             self.backbone.eval()
         return self
 
-    def features(self, pictures: Tensor | None) -> Tensor | None:
-        """Pictures (B, 3, S, S) through the CNN to features (B, D); with no CNN the first D of (B, D or more)."""
-        if pictures is None:
+    def features(self, images: Tensor | None) -> Tensor | None:
+        """Images (B, 3, S, S) through the CNN to features (B, D); with no CNN the first D of (B, D or more)."""
+        if images is None:
             return None
         if self.backbone is None:
-            return pictures[:, : self.decoder.feature_size]
-        features: Tensor = self.backbone(pictures)
+            return images[:, : self.decoder.feature_size]
+        features: Tensor = self.backbone(images)
         return features
 
     def forward(
         self,
-        pictures: Tensor | None,
+        images: Tensor | None,
         inputs: Tensor,
         targets: Tensor,
         smoothing: float,
@@ -62,7 +62,7 @@ class Network(nn.Module):
 
         With ``advantages`` (B,) the targets are drawn captions and the loss is ``policy_loss``, without smoothing.
         """
-        features = self.features(pictures)
+        features = self.features(images)
         row, step = (targets != PAD).nonzero(as_tuple=True)  # (tokens,) each
 
         def real(hidden: Tensor) -> Tensor:
@@ -77,8 +77,8 @@ class Network(nn.Module):
         loss = token_loss(logits, words, smoothing)
         if self.teachers is None:
             return loss
-        assert features is not None and pictures is not None
-        behind = pictures[:, features.shape[1] :]  # where the teachers have features of their own
+        assert features is not None and images is not None
+        behind = images[:, features.shape[1] :]  # where the teachers have features of their own
         expected = self.teachers.expect(behind if behind.shape[1] else features, inputs, real)
         return (1 - self.weight) * loss + self.weight * imitation_loss(logits, expected)
 

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from captioner.models.captioner import NEVER
+from captioner.models.lrcn import NEVER
 
 
 def token_loss(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
     """Sum over tokens of the cross-entropy in nats, a scalar in float32.
 
-    ``logits`` (N, V) are unnormalised and of any float type, ``targets`` (N,) word ids without padding.
+    ``logits`` (N, V) are unnormalized and of any float type, ``targets`` (N,) word ids without padding.
     ``smoothing`` is the probability mass spread evenly over the vocabulary (Szegedy et al. 2016, section 7).
     It is a sum, not a mean, so that processes that hold different numbers of tokens can divide by the global count.
     """

@@ -17,7 +17,7 @@ SCORES = (
     ("cider", "dev CIDEr-D", "tab:green"),
     ("train_reward", "training reward", "tab:red"),
 )
-"""What the curve shows against its right axis: key in the log, label, colour."""
+"""What the curve shows against its right axis: key in the log, label, color."""
 
 
 class RunLog:
@@ -31,7 +31,7 @@ class RunLog:
         write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
 
     def write(self, kind: str, step: int, **facts: Any) -> None:
-        """Append one object; every one carries its ``kind`` and the number of optimiser ``step``s done."""
+        """Append one object; every one carries its ``kind`` and the number of optimizer ``step``s done."""
         with self.path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps({"kind": kind, "step": step, **facts}) + "\n")
 
@@ -47,7 +47,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     return records
 
 
-def draw_curve(log: Path, picture: Path, title: str) -> None:
+def draw_curve(log: Path, image: Path, title: str) -> None:
     """Draw the losses, rewards and dev scores of ``log`` over epochs as a PNG; needs matplotlib."""
     figures = require("matplotlib.figure", extra="plots")
     epochs = [r for r in read_log(log) if r["kind"] == "epoch"]
@@ -61,14 +61,14 @@ def draw_curve(log: Path, picture: Path, title: str) -> None:
             left.plot(*zip(*points, strict=True), style, color="tab:blue", label=f"{label} loss")
     left.set(xlabel="epoch", ylabel="loss (nats a token)", title=title)
     right = left.twinx()
-    for key, label, colour in SCORES:
+    for key, label, color in SCORES:
         scale = 0.01 if key == "bleu4" else 1.0  # percent, which would squash the others
         points = [(r["epoch"], r[key] * scale) for r in epochs if key in r]
         if points:
-            right.plot(*zip(*points, strict=True), "o-", markersize=3, color=colour, label=label)
+            right.plot(*zip(*points, strict=True), "o-", markersize=3, color=color, label=label)
     right.set_ylabel("score")
     figure.legend(loc="outside lower center", ncols=4, fontsize="small")
-    with atomic_path(picture) as temporary:
+    with atomic_path(image) as temporary:
         figure.savefig(temporary, format="png")
 
 

@@ -2,7 +2,7 @@
 
 Rennie et al. 2017 ("Self-critical sequence training for image captioning", CVPR): the gradient of the expected reward
 is estimated from drawn captions, each weighed by what it earns more than a baseline. The baseline here is the mean
-reward of the other captions drawn for the same picture (Luo 2020, "A better variant of self-critical sequence
+reward of the other captions drawn for the same image (Luo 2020, "A better variant of self-critical sequence
 training"): it needs no further decoding and, independent of the caption that it is held against, leaves the gradient
 unbiased.
 """
@@ -18,38 +18,38 @@ from torch.nn.utils.rnn import pad_sequence
 
 from captioner.config import Experiment
 from captioner.decoding import How
-from captioner.decoding.sample import draw
+from captioner.decoding.sampling import draw
 from captioner.metrics.cider import CiderD, Rarity
 from captioner.metrics.corpus import Corpus, Tokens
-from captioner.text.vocab import END, PAD, SPECIALS, START
+from captioner.text.vocabulary import END, PAD, SPECIALS, START
 from captioner.train.distributed import World
 from captioner.train.material import Material, Step
 from captioner.train.network import Network
 
-END_WORD = SPECIALS[END]  # no tokeniser makes it
+END_WORD = SPECIALS[END]  # no tokenizer makes it
 
 
 class CaptionReward:
-    """CIDEr-D against the references of training pictures, among which n-grams are counted.
+    """CIDEr-D against the references of training images, among which n-grams are counted.
 
     The end counts as a word, in references and captions alike: without it "a man in a" earns nearly as much as
     "a man in a hat", and models learn to stop in mid-phrase.
     """
 
     def __init__(self, references: Mapping[int, Sequence[Tokens]]) -> None:
-        """``references``: tokens of each picture's captions by the picture's number."""
+        """``references``: tokens of each image's captions by the image's number."""
         self._references = {row: [[*line, END_WORD] for line in lines] for row, lines in references.items()}
         self._metric = CiderD(Rarity(list(self._references.values())))
 
     def __call__(self, rows: Sequence[int], captions: Sequence[Tokens]) -> list[float]:
-        """The reward of each caption for the picture of its row; they end in ``END_WORD`` if they are complete."""
+        """The reward of each caption for the image of its row; they end in ``END_WORD`` if they are complete."""
         counted = self._metric.statistics(Corpus(captions, [self._references[row] for row in rows]))
         rewards: list[float] = counted[:, 0].tolist()
         return rewards
 
 
 class SelfCritical:
-    """Turns a step's pictures into captions drawn from ``network``, with what each is worth."""
+    """Turns a step's images into captions drawn from ``network``, with what each is worth."""
 
     def __init__(
         self, experiment: Experiment, material: Material, network: Network, processes: World, precision: str
@@ -62,13 +62,13 @@ class SelfCritical:
         self.network, self.processes = network, processes
 
     def draw(self, step: Step, seed: int) -> Step:
-        """The step with ``samples`` captions for each of its pictures, side by side, as targets.
+        """The step with ``samples`` captions for each of its images, side by side, as targets.
 
-        A pure function of the weights, the pictures and the ``seed``. Every process must call it: tokens, rewards and
+        A pure function of the weights, the images and the ``seed``. Every process must call it: tokens, rewards and
         captions are those of all.
         """
         device = self.network.decoder.device
-        drawn = self._draw(step.pictures, seed) if step.pictures is not None and len(step.rows) else []
+        drawn = self._draw(step.images, seed) if step.images is not None and len(step.rows) else []
         rows = [row for row in step.rows.tolist() for _ in range(self.samples)]
         captions = [[self.words[i] for i in caption] for some in drawn for caption in some]
         table = torch.tensor(self.reward(rows, captions) if drawn else []).reshape(-1, self.samples)  # (B, S)
@@ -78,7 +78,7 @@ class SelfCritical:
         return dataclasses.replace(
             step,
             rows=step.rows.repeat_interleave(self.samples),
-            pictures=None if step.pictures is None else step.pictures.repeat_interleave(self.samples, 0),
+            images=None if step.images is None else step.images.repeat_interleave(self.samples, 0),
             inputs=inputs,
             targets=targets,
             tokens=int(tokens),
@@ -91,7 +91,7 @@ class SelfCritical:
     def _draw(self, features: Tensor, seed: int) -> list[list[list[int]]]:
         """For each of the features (B, D) the ids of ``samples`` captions, with ``END`` where they are complete.
 
-        Without dropout: the captions are those of the model that is to describe pictures later.
+        Without dropout: the captions are those of the model that is to describe images later.
         """
         decoder = self.network.decoder
         how = How(START, END, max_length=self.max_length, number=self.samples, seed=seed)

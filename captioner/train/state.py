@@ -20,20 +20,20 @@ VERSION = "1"
 def save_state(
     path: Path,
     network: nn.Module,
-    optimiser: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer,
     average: list[Tensor],
     facts: dict[str, Any],
 ) -> None:
-    """Write weights, optimiser moments, moving average and ``facts`` (anything JSON can hold), atomically.
+    """Write weights, optimizer moments, moving average and ``facts`` (anything JSON can hold), atomically.
 
     Everything is in one file, so a kill can never leave the parts of two different steps side by side.
     """
     tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
     tensors |= {f"average.{i}": value for i, value in enumerate(average)}
     scalars: dict[str, Any] = {}
-    for index, slots in optimiser.state_dict()["state"].items():
+    for index, slots in optimizer.state_dict()["state"].items():
         for name, value in slots.items():
-            key = f"optimiser.{index}.{name}"
+            key = f"optimizer.{index}.{name}"
             if isinstance(value, Tensor):
                 tensors[key] = value
             else:
@@ -46,7 +46,7 @@ def save_state(
 
 
 def load_state(
-    path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, average: list[Tensor]
+    path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, average: list[Tensor]
 ) -> dict[str, Any]:
     """Put a saved state back into its owners and return its ``facts``; ``CheckpointError`` if it does not fit."""
     tensors, header = _read(path)
@@ -56,10 +56,10 @@ def load_state(
     except RuntimeError as error:
         raise CheckpointError(f"{path}: {' '.join(str(error).split())}; start afresh with --no-resume") from None
     slots: dict[int, dict[str, Any]] = {}
-    for key, value in {**_under(tensors, "optimiser."), **_under(scalars, "optimiser.")}.items():
+    for key, value in {**_under(tensors, "optimizer."), **_under(scalars, "optimizer.")}.items():
         index, name = key.split(".", 1)
         slots.setdefault(int(index), {})[name] = value
-    optimiser.load_state_dict({"state": slots, "param_groups": optimiser.state_dict()["param_groups"]})
+    optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
     with torch.no_grad():
         for i, value in enumerate(average):
             value.copy_(tensors[f"average.{i}"])

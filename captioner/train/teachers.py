@@ -9,16 +9,16 @@ from torch import Tensor
 
 from captioner.checkpoint import load_checkpoint
 from captioner.errors import ConfigError
-from captioner.models.captioner import ImageCaptioner
-from captioner.text.vocab import Vocabulary
+from captioner.models.lrcn import ImageCaptioner
+from captioner.text.vocabulary import Vocabulary
 
 Choose = Callable[[Tensor], Tensor]
 
 
 class Teachers:
-    """An ensemble of trained captioners that see the same pictures and words as the model that learns.
+    """An ensemble of trained captioners that see the same images and words as the model that learns.
 
-    They may see the pictures through other networks, better ones for example, than the model will have.
+    They may see the images through other networks, better ones for example, than the model will have.
     Hinton et al. 2015 at temperature 1: the mean of the teachers' probabilities is a target that knows which other
     words would have done. They are frozen, without dropout, and no part of the network that is trained.
     """

@@ -45,9 +45,9 @@ class Table:
     part: str
     """That split as we call it: train, val or test."""
     images: int | None
-    """How many pictures it has; None where it was not checked."""
+    """How many images it has; None where it was not checked."""
     references: int | None
-    """Sentences a picture; None where that means nothing or is not known."""
+    """Sentences an image; None where that means nothing or is not known."""
     scorer: str
     """coco-caption, recall, accuracy, or unknown where the paper does not say which program counted."""
     rows: tuple[Row, ...]
@@ -67,7 +67,7 @@ class Setting:
     images: int
     tokenizer: str
     references: str
-    """Sentences a picture as a signature says it: ``5``, or ``5-7``."""
+    """Sentences an image as a signature says it: ``5``, or ``5-7``."""
     backbones: str
     """Keys of the networks whose features were used."""
 
@@ -85,9 +85,9 @@ def differences(table: Table, row: Row, ours: Setting) -> list[str]:
     """Reasons why ``row`` may not be held against scores of ours; none where nothing that is known differs."""
     reasons = []
     if table.scorer == "unknown":
-        reasons.append("scorer and tokeniser not stated")
+        reasons.append("scorer and tokenizer not stated")
     elif table.scorer == "coco-caption" and ours.tokenizer != "ptb":
-        reasons.append(f"tokeniser: coco-caption's there, {ours.tokenizer} here")
+        reasons.append(f"tokenizer: coco-caption's there, {ours.tokenizer} here")
     if table.part != ours.split or table.images != ours.images:
         here = f"{ours.split}, {ours.images:,} images"
         reasons.append(f"split: {table.split}{'' if table.images else ' (number not stated)'} there, {here} here")

@@ -3,7 +3,7 @@
     python -m eval.smt --clips clips.jsonl --potentials potentials.h5 --input max -o smt-max.json
     python -m eval.smt --clips clips.jsonl --potentials potentials.h5 --input prob -o smt-prob.json
 
-Translation is learnt from the labels and sentences of the training clips, the weights are chosen by BLEU-4 on val.
+Translation is learned from the labels and sentences of the training clips, the weights are chosen by BLEU-4 on val.
 max: the best assignment of the CRF is translated. prob: each of the most probable assignments is, and the best
 translation of any is taken, where the probability of its assignment counts with a weight of its own.
 """
@@ -16,10 +16,10 @@ import sys
 import time
 from collections.abc import Sequence
 
-from captioner.crf.potentials import KINDS, Potentials, read_potentials
+from captioner.crf.predictions import KINDS, Potentials, read_potentials
 from captioner.data.clips import NULL, Clip, read_clips
 from captioner.errors import exit_status
-from captioner.text.tokenize import tokenizer
+from captioner.text.tokenizers import tokenizer
 from eval.baselines import write_results
 from eval.smt.alignment import HEURISTICS, MODELS
 from eval.smt.translator import ALL_FEATURES, Sources, Words, train_smt

@@ -24,7 +24,7 @@ _NEIGHBOURS = ((-1, 0), (0, -1), (1, 0), (0, 1), (-1, -1), (-1, 1), (1, -1), (1,
 
 
 def align(pairs: Sequence[Pair], model: str = "ibm1", heuristic: str = "intersection") -> list[Alignment]:
-    """The alignment of each pair of (source, target), by an IBM model learnt from all of them in both directions."""
+    """The alignment of each pair of (source, target), by an IBM model learned from all of them in both directions."""
     forward = _directed(pairs, model)
     backward = _directed([(target, source) for source, target in pairs], model)
     return [

@@ -54,7 +54,7 @@ class Translator:
     def tune(
         self, clips: Sequence[Sources], references: Sequence[Sequence[Sequence[str]]], seed: int = 0, processes: int = 1
     ) -> None:
-        """Set the weights to those with the highest BLEU-4 on ``clips``, each with its tokenised ``references``."""
+        """Set the weights to those with the highest BLEU-4 on ``clips``, each with its tokenized ``references``."""
         each = max(CANDIDATES // max(map(len, clips)), 5)
         tokens = [[tuple(one) for one in mine] for mine in references]
         with _working(self.decoder, processes) as run:
@@ -71,7 +71,7 @@ def train_smt(
     pairs = [(tuple(source), tuple(target)) for source, target in pairs if target]
     parallel = [pair for pair in pairs if pair[0]]
     if not parallel:
-        raise DataError("no sentence has a tuple; translation is learnt from pairs of both")
+        raise DataError("no sentence has a tuple; translation is learned from pairs of both")
     table = phrase_table(parallel, align(parallel, model, heuristic))
     return Translator(Decoder(table, LanguageModel([target for _, target in pairs], order)))
 

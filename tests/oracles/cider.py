@@ -5,7 +5,7 @@ import math
 
 def cider_d(pairs, sigma=6.0, documents=None):
     """The score of each of the pairs (hypothesis tokens, list of reference tokens); ``documents`` are the references
-    of each picture among which n-grams are counted, those of the pairs by default."""
+    of each image among which n-grams are counted, those of the pairs by default."""
     documents = documents or [references for _, references in pairs]
     return [
         10

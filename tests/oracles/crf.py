@@ -61,7 +61,7 @@ def propagate(
     rounds: int = 100,
     tolerance: float = 1e-4,
 ) -> list[np.ndarray]:
-    """Normalised log beliefs of one clip's nodes by belief propagation, a message at a time until none changes.
+    """Normalized log beliefs of one clip's nodes by belief propagation, a message at a time until none changes.
 
     ``unary`` (L_v,) for each node; exact without loops.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from captioner.text.vocab import END, START
+from captioner.text.vocabulary import END, START
 
 
 def probability(sentences: Sequence[Sequence[int]], word: int, history: Sequence[int], words: int, order: int) -> float:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from captioner.models.captioner import ImageCaptioner
-from captioner.text.vocab import END, START
+from captioner.models.lrcn import ImageCaptioner
+from captioner.text.vocabulary import END, START
 
 
 @torch.no_grad()
@@ -20,7 +20,7 @@ def log_likelihood(model: ImageCaptioner, feature: Tensor, caption: Sequence[int
     return sum(float(log_probs[place, word]) for place, word in enumerate([*caption, END]))
 
 
-def normalised(log_probs: Sequence[Sequence[float]]) -> list[list[float]]:
+def normalized(log_probs: Sequence[Sequence[float]]) -> list[list[float]]:
     """log p(c|i) - log of the mean over images i of p(c|i), from rows of images."""
     means = [math.fsum(math.exp(row[c]) for row in log_probs) / len(log_probs) for c in range(len(log_probs[0]))]
     return [[value - math.log(mean) for value, mean in zip(row, means, strict=True)] for row in log_probs]

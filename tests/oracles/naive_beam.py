@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from captioner.models.captioner import NEVER, ImageCaptioner
+from captioner.models.lrcn import NEVER, ImageCaptioner
 
 Next = Callable[[list[tuple[int, ...]]], Sequence[Sequence[float]]]
 """Several prefixes of equal length, start token first, to the log probabilities of their next tokens."""

@@ -1,4 +1,4 @@
-"""Captions made to break a tokeniser: fragments of every kind, strung together and damaged at random."""
+"""Captions made to break a tokenizer: fragments of every kind, strung together and damaged at random."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-_KINDS = json.loads((Path(__file__).parents[1] / "data" / "nasty_fragments.json").read_text())
+_KINDS = json.loads((Path(__file__).parents[1] / "fixtures" / "nasty_fragments.json").read_text())
 FRAGMENTS = [fragment for kind in _KINDS.values() for fragment in kind]
 
 

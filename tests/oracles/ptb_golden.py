@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.oracles import ptb_java
 
-FILE = Path(__file__).parents[1] / "data" / "ptb_golden.jsonl"
+FILE = Path(__file__).parents[1] / "fixtures" / "ptb_golden.jsonl"
 
 
 def main() -> None:

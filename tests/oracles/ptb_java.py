@@ -1,4 +1,4 @@
-"""The tokeniser of coco-caption itself: Stanford's PTBTokenizer 3.4.1 in Java, out of the pycocoevalcap package."""
+"""The tokenizer of coco-caption itself: Stanford's PTBTokenizer 3.4.1 in Java, out of the pycocoevalcap package."""
 
 from __future__ import annotations
 

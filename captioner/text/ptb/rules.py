@@ -6,8 +6,8 @@ matches the rule that stands first (see ``automaton``). The context is then give
 
 The rules describe what the tool does, in parts and words of this project. What it does was learnt by watching it, from
 the tables in its program and from the grammars published with neighbouring versions; that they describe it exactly is
-shown by walking both automata side by side, each state of the one with the state of the other (tests/test_ptb.py). Two
-of the tool's rules are left out because they only repeat a full stop, which coco-caption throws away: after an
+shown by walking both automata side by side, each state of the one with the state of the other (tests/text/test_ptb.py).
+Two of the tool's rules are left out because they only repeat a full stop, which coco-caption throws away: after an
 abbreviation that ends a sentence, and after an acronym before a typical first word. Their one visible effect is the
 rule of single letters below.
 """

@@ -1,0 +1,56 @@
+"""Learning rates over the steps of a run, and the optimizers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from captioner.config import TrainConfig
+
+WARM_UP = 0.02  # share of the steps over which the cosine schedule climbs to its peak
+MOMENTUM = 0.9  # LRCN's released solver
+
+
+def rate_factor(config: TrainConfig, step: int, total: int) -> float:
+    """Factor on the peak learning rate at ``step`` (from 0) of ``total`` steps, in 0..1."""
+    if config.schedule == "constant":
+        return 1.0
+    if config.schedule == "halve":
+        return 0.5 ** (step // config.halve_every)
+    warm = max(1, round(WARM_UP * total))
+    if step < warm:
+        return (step + 1) / warm
+    return 0.5 * (1.0 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
+
+
+def make_optimizer(config: TrainConfig, decoder: nn.Module, backbone: nn.Module | None = None) -> torch.optim.Optimizer:
+    """AdamW or SGD over the decoder, and over the CNN at its own rate when it is fine-tuned.
+
+    Each group carries ``peak``, the rate that ``set_rate`` scales.
+    """
+    groups = _groups(decoder.named_parameters(), config.lr, config.weight_decay)
+    if backbone is not None:
+        groups += _groups(backbone.named_parameters(), config.finetune_lr, config.weight_decay)
+    if config.optimizer == "sgd":
+        for group in groups:
+            group["weight_decay"] = 0.0
+        return torch.optim.SGD(groups, momentum=MOMENTUM)
+    return torch.optim.AdamW(groups, fused=True)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Set every group's learning rate to its peak times ``factor``."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"] * factor
+
+
+def _groups(named: Iterable[tuple[str, nn.Parameter]], peak: float, decay: float) -> list[dict[str, object]]:
+    """Parameter groups: matrices and filters are decayed; biases and scales (1-d) are not."""
+    parameters = [p for _, p in named if p.requires_grad]
+    matrices = [p for p in parameters if p.ndim > 1]
+    vectors = [p for p in parameters if p.ndim <= 1]
+    pairs = ((matrices, decay), (vectors, 0.0))
+    return [{"params": ps, "lr": peak, "peak": peak, "weight_decay": d} for ps, d in pairs if ps]

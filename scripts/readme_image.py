@@ -1,0 +1,87 @@
+"""Draw docs/at-work.png, the image at the top of the README: photographs, the command, and what the model says.
+
+    python scripts/readme_image.py [PHOTO...] [--model CHECKPOINT] [-o docs/at-work.png]
+
+The photographs are those in examples/ unless others are named. The captions are asked of the model while drawing;
+nothing in the image is written by hand. Needs matplotlib.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import textwrap
+from pathlib import Path
+
+import matplotlib
+from PIL import Image
+
+matplotlib.use("Agg")
+
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+
+from captioner import load
+from captioner.data.images import open_image
+from captioner.files import atomic_path
+
+CHECKOUT = Path(__file__).parents[1]
+PANEL = 3.6  # inches: width of a photograph
+TERMINAL = 1.0  # inches: height of the terminal below it
+DOTS = 110  # an inch
+COLUMNS = 42  # characters of a terminal line
+INK, PROMPT, PAPER = "#e6e6e6", "#8fbf7f", "#22252b"
+
+
+def draw_photo(axes: Axes, path: Path) -> None:
+    """The middle square of a photograph."""
+    image = open_image(path)
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    axes.imshow(image.crop((left, top, left + side, top + side)))
+    axes.set_axis_off()
+
+
+def draw_terminal(axes: Axes, command: str, caption: str) -> None:
+    """The command and its answer as a terminal shows them."""
+    axes.set_axis_off()
+    axes.add_patch(plt.Rectangle((0, 0), 1, 1, transform=axes.transAxes, color=PAPER))
+    style = {"transform": axes.transAxes, "family": "monospace", "fontsize": 9, "va": "top"}
+    axes.text(0.03, 0.88, f"$ {command}", color=PROMPT, **style)
+    axes.text(0.03, 0.62, textwrap.fill(caption, COLUMNS), color=INK, linespacing=1.4, **style)
+
+
+def draw(photos: list[Path], captions: list[str], output: Path) -> None:
+    """One column a photograph; 256 colors, which keep the file small."""
+    figure, rows = plt.subplots(
+        2,
+        len(photos),
+        squeeze=False,
+        figsize=(PANEL * len(photos), PANEL + TERMINAL),
+        height_ratios=(PANEL, TERMINAL),
+        gridspec_kw={"left": 0.01, "right": 0.99, "top": 0.99, "bottom": 0.01, "wspace": 0.03, "hspace": 0.02},
+    )
+    for photo, caption, above, below in zip(photos, captions, *rows, strict=True):
+        inside = photo.resolve().is_relative_to(CHECKOUT)
+        shown = photo.resolve().relative_to(CHECKOUT).as_posix() if inside else photo.name
+        draw_photo(above, photo)
+        draw_terminal(below, f"captioner caption {shown}", caption)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=DOTS, format="png")
+    plt.close(figure)
+    with atomic_path(output) as temporary:
+        Image.open(drawn).convert("RGB").quantize(256).save(temporary, "PNG", optimize=True)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("photos", type=Path, nargs="*")
+    parser.add_argument("--model", default="default")
+    parser.add_argument("-o", "--output", type=Path, default=CHECKOUT / "docs" / "at-work.png")
+    options = parser.parse_args(arguments)
+    photos = options.photos or sorted((CHECKOUT / "examples").glob("*.jpg"))
+    draw(photos, load(options.model).caption(photos), options.output)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""The benchmarks run and compare like with like; what they measure is for ``make bench`` to say."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import captioning, decoding, extraction, memory, run, scoring, startup, training
+from benchmarks.measure import AT_MOST, Measurement, compare
+from captioner.checkpoint import load_checkpoint
+from captioner.errors import CaptionerError
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tiny.save_tiny(tmp_path_factory.mktemp("model") / "tiny.safetensors"))
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("photo") / "photo.jpg"
+    tiny.make_image(0, (300, 200)).save(path)
+    return path
+
+
+def check(results: list[Measurement]) -> None:
+    assert results
+    assert all(0 < one.low <= one.high and one.ratio > 0 and one.ours > 0 for one in results)
+
+
+def test_extraction(photo: Path) -> None:
+    check(extraction.measure(count=3, batch_size=2, workers=0, rounds=1, networks=("compact",), photo=photo))
+
+
+def test_captioning(model: str, photo: Path) -> None:
+    check(captioning.measure(count=3, batch_size=2, rounds=1, photo=photo, model=model))
+
+
+def test_training() -> None:
+    sizes = [f"model.{name}=6" for name in ("hidden", "embedding", "image")]
+    check(training.measure(steps=2, rounds=1, words=30, feature_size=5, settings=[*sizes, "train.batch_size=6"]))
+    check(training.measure(2, 1, 30, 5, [*sizes, "train.batch_size=6"], "tacos-c", training.TACOS))
+
+
+def test_decoding(model: str) -> None:
+    check(decoding.measure(model, batch_size=2, count=3, few=2, rounds=1))
+
+
+def test_the_rerunning_beam_finds_what_the_beam_finds(model: str) -> None:
+    """A baseline that does other work would make the ratio worthless."""
+    checkpoint = load_checkpoint(model)
+    features = decoding.random_features(checkpoint.model, 4)
+    ours, theirs = (
+        decoding.search(decoder, decoder.start(features), 4, checkpoint)
+        for decoder in (checkpoint.model, decoding.Rerunning(checkpoint.model))
+    )
+    assert [[h.ids for h in one] for one in ours] == [[h.ids for h in one] for one in theirs]
+
+
+@pytest.mark.slow
+@pytest.mark.java
+def test_scoring() -> None:
+    """Both sides give the same scores; would catch a baseline that scores something else."""
+    pytest.importorskip("pycocoevalcap")
+    captions = scoring.draw(50)
+    assert scoring.ours(*captions) == pytest.approx(scoring.theirs(*captions), abs=1e-8)
+    check(scoring.measure(count=20, rounds=1))
+    check(scoring.measure_memory(count=1000))
+
+
+def test_startup(photo: Path, model: str) -> None:
+    """Would catch a command line that is not the program's."""
+    check(startup.measure(rounds=1, warm_up=False, photo=photo, model=model))
+
+
+def test_memory_is_the_commands_own(monkeypatch: pytest.MonkeyPatch, photo: Path) -> None:
+    """On Linux a process takes over the peak of its parent, here several times what the command itself needs."""
+    program = "import os, sys; b'x' * (2**20 * len(os.listdir(sys.argv[2])))"
+    monkeypatch.setattr(memory, "captioner_command", lambda: [sys.executable, "-c", program])
+    [result] = memory.measure(count=40, photo=photo)
+    assert 40 < result.ours < 75
+    assert 30 < result.ours - result.baseline < 42
+    monkeypatch.setattr(memory, "captioner_command", lambda: [sys.executable, "-c", "raise SystemExit('broken')"])
+    with pytest.raises(CaptionerError, match="broken"):
+        memory.measure(count=1, photo=photo)
+
+
+def test_rounds_are_taken_in_turns_and_the_first_does_not_count() -> None:
+    called = []
+
+    def piece(name: str, values: list[float]) -> float:
+        called.append(name)
+        return values.pop(0)
+
+    ours, theirs = [99.0, 1.0, 4.0, 3.0], [1.0, 2.0, 2.0, 4.0]
+    result = compare("x", "s", lambda: piece("a", ours), lambda: piece("b", theirs), rounds=3)
+    assert "".join(called) == "baabbaab"
+    assert (result.ours, result.baseline, result.ratio, result.low, result.high) == (3, 2, 1.5, 0.5, 2)
+
+
+@pytest.mark.parametrize(("ratio", "verdict"), [(0.9, "PASS"), (1.1, "MISS")])
+def test_table_and_csv_say_whether_a_target_is_met(tmp_path: Path, ratio: float, verdict: str) -> None:
+    rows = [Measurement("x, y", ratio, 1, 1, "s", 1, ratio, ratio, 1.0, AT_MOST)]
+    assert verdict in run.table(rows).splitlines()[1]
+    for _ in range(2):
+        run.append(tmp_path / "results.csv", rows)
+    with (tmp_path / "results.csv").open(encoding="utf-8") as stream:
+        read = list(csv.DictReader(stream))
+    assert [(row["benchmark"], row["verdict"], row["direction"]) for row in read] == [("x, y", verdict, AT_MOST)] * 2
+    assert all(row["torch"] and torch.__version__.startswith(row["torch"].split("+")[0]) for row in read)
+
+
+def test_a_benchmark_that_cannot_run_costs_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def missing() -> list[Measurement]:
+        raise CaptionerError("photo.jpg is missing")
+
+    monkeypatch.setattr(startup, "measure", missing)
+    assert run.main(["startup"]) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == "error: startup: photo.jpg is missing"

@@ -1,0 +1,331 @@
+"""``captioner describe``: potentials and videos to sentences, and the file that holds all three stages."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from captioner.backbones import load_backbone
+from captioner.checkpoint import save_checkpoint
+from captioner.cli.app import main
+from captioner.config import DecodeConfig, ModelConfig
+from captioner.crf.model import CRF, CRFConfig, CRFFile, all_pairs, load_crf, save_crf
+from captioner.crf.predictions import NodePotentials, Potentials, write_potentials
+from captioner.crf.training import Clips, predict
+from captioner.features.label_predictions import open_store
+from captioner.models.lrcn import ImageCaptioner
+from captioner.predictors.lrcn import Search, load
+from captioner.predictors.video import load_describer, load_vision
+from captioner.text.vocabulary import END, SPECIALS, Vocabulary
+from scripts.pack_clip_captioner import main as pack_main
+from scripts.pack_clip_captioner import pack
+from tests.tiny import WORDS, network, save_tiny
+
+LABELS = {"activity": ("-", "cut", "take out"), "object": ("-", "cutting board", "knife")}
+IDS = ["s1_0_9", "s1_9_20", "s2_0_5"]
+Run = Callable[..., tuple[int, list[str], list[str]]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """The command line in this process: exit status, lines of stdout, lines of stderr."""
+
+    def run(*arguments: object) -> tuple[int, list[str], list[str]]:
+        monkeypatch.setattr("sys.argv", ["captioner", *map(str, arguments)])
+        try:
+            status = main()
+        except SystemExit as ended:
+            status = int(ended.code or 0)
+        out, err = capsys.readouterr()
+        return status, out.splitlines(), err.splitlines()
+
+    return run
+
+
+def save_potentials(path: Path, labels: Mapping[str, tuple[str, ...]] = LABELS) -> Path:
+    random = np.random.default_rng(0)
+    nodes = {}
+    for name, values in labels.items():
+        prob = random.dirichlet(np.full(len(values), 0.5), len(IDS))
+        nodes[name] = NodePotentials(values, np.log(prob).astype(np.float32), random.integers(0, len(values), len(IDS)))
+    write_potentials(path, Potentials(IDS, nodes))
+    return path
+
+
+def save_describer_of(path: Path, potentials: Path, kind: str) -> Path:
+    """A checkpoint of a random decoder that reads ``kind`` of potentials, as training writes it."""
+    spec = open_store(f"{potentials}@{kind}").spec
+    torch.manual_seed(3)
+    vocabulary = Vocabulary(SPECIALS + tuple(WORDS))
+    wiring = {"wiring": "2e", "encoder": True} if kind == "max" else {"wiring": "2u"}
+    config = ModelConfig(embedding=12, hidden=16, image=0, normalize="none", **wiring)
+    model = ImageCaptioner(config, len(vocabulary), spec.dimension, spec.names)
+    with torch.no_grad():  # so that sentences differ from clip to clip
+        for parameter in model.parameters():
+            parameter.mul_(3)
+        model.softmax.bias[END] = -9  # and have words
+    save_checkpoint(path, model, vocabulary, [spec], DecodeConfig(beam=3, max_length=7))
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of files that no test changes."""
+    return tmp_path_factory.mktemp("describe")
+
+
+@pytest.fixture(scope="module")
+def potentials(folder: Path) -> Path:
+    return save_potentials(folder / "p.h5")
+
+
+@pytest.fixture(scope="module")
+def model(potentials: Path, folder: Path) -> Path:
+    """A describer of probabilities."""
+    return save_describer_of(folder / "c.safetensors", potentials, "prob")
+
+
+@pytest.fixture(scope="module")
+def stages(model: Path, folder: Path) -> tuple[Path, Path, Path]:
+    """A describer of probabilities, a CRF with folds on features of a tiny CNN, and that CNN's weights."""
+    from safetensors.torch import save_file
+
+    backbone = load_backbone("compact", state=network(0))
+    torch.manual_seed(0)
+    crf = CRF(CRFConfig(chain=True), LABELS, backbone.spec.dimension, all_pairs(2))
+    colors = [Image.new("RGB", (64, 48), color) for color in ("red", "lime", "blue", "white")]
+    with torch.no_grad():  # so that it believes something else of each color
+        features = backbone(torch.stack([backbone.preprocess(color) for color in colors]))
+        crf.feature_mean.copy_(features.mean(0))
+        crf.feature_std.copy_(features.std(0) + 1e-3)
+        crf.output.weight.normal_(0, 0.2)
+    fact = {"backbone": "compact", "preprocessing": backbone.spec.digest, "dimension": backbone.spec.dimension}
+    fact["weights_digest"] = backbone.weights_digest
+    save_crf(folder / "crf.safetensors", CRFFile(crf, ((frozenset("0"), copy.deepcopy(crf)),), (fact,)))
+    save_file(network(0), folder / "cnn.safetensors")
+    return model, folder / "crf.safetensors", folder / "cnn.safetensors"
+
+
+@pytest.fixture(scope="module")
+def packed(stages: tuple[Path, Path, Path], folder: Path) -> Path:
+    describer, crf, weights = stages
+    pack(describer, crf, "compact", weights, 4, folder / "all.safetensors")
+    return folder / "all.safetensors"
+
+
+@pytest.fixture
+def video(tmp_path: Path) -> Path:
+    """Two seconds, four colors."""
+    pytest.importorskip("av", reason="needs PyAV: pip install 'captioner[video]'")
+    from tests.videos import plain, save_video
+
+    shown = {0: "red", 500: "green", 1000: "blue", 1500: "white", 1960: "white"}
+    return save_video(tmp_path / "v.mp4", [(time, plain(color)) for time, color in shown.items()])
+
+
+@pytest.mark.parametrize("kind", ["max", "prob"])
+def test_each_clip_has_a_line(kind: str, run: Run, potentials: Path, tmp_path: Path) -> None:
+    """Would catch the wrong kind of potentials taken for a model, and clips and sentences out of step."""
+    model = save_describer_of(tmp_path / "m.safetensors", potentials, kind)
+    status, lines, _ = run("describe", potentials, "--model", model)
+    wanted = load(model).caption_features(open_store(f"{potentials}@{kind}"))
+    assert (status, lines) == (0, [f"{one.image}\t{one.captions[0].text}" for one in wanted])
+    assert len(set(line.partition("\t")[2] for line in lines)) > 1
+    assert run("describe", potentials, "--model", model, "--clip", IDS[1])[1] == [lines[1].partition("\t")[2]]
+    chosen = run("describe", potentials, "--model", model, "--clip", IDS[2], "--clip", IDS[0])[1]
+    assert chosen == [lines[2], lines[0]]
+
+
+def test_json_and_results(run: Run, model: Path, potentials: Path, tmp_path: Path) -> None:
+    _, lines, _ = run("describe", potentials, "--model", model)
+    _, objects, _ = run("describe", potentials, "--model", model, "--json", "--num-captions", 2)
+    assert [json.loads(one)["clip"] for one in objects] == [name for name in IDS for _ in range(2)]
+    assert set(json.loads(objects[0])) == {"clip", "caption", "log_prob", "model"}
+    results = tmp_path / "out" / "r.json"
+    status, out, err = run("describe", potentials, "--model", model, "-o", results)
+    assert (status, out, len(err)) == (0, [], 1)
+    assert [f"{one['image_id']}\t{one['caption']}" for one in json.loads(results.read_text())] == lines
+
+
+def test_an_unknown_clip_costs_only_itself(run: Run, model: Path, potentials: Path) -> None:
+    status, lines, err = run("describe", potentials, "--model", model, "--clip", IDS[0], "--clip", "s9")
+    assert (status, len(lines), err) == (1, 1, [f"error: s9: no such clip in {potentials}"])
+    status, lines, err = run("describe", potentials, "--model", model, "--clip", "s9")
+    assert (status, lines, err) == (1, [], [f"error: s9: no such clip in {potentials}"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("labels", "which has other labels than the potentials@"),
+        ("nan", "holds NaN"),
+        ("missing", "no such potentials file"),
+        ("text", "damaged, or not an HDF5 file"),
+        ("empty", "holds no clips"),
+    ],
+)
+def test_potentials_that_cannot_be_described(
+    kind: str, message: str, run: Run, model: Path, potentials: Path, tmp_path: Path
+) -> None:
+    """Would catch sentences made from columns that mean something else, or from NaN."""
+    path = tmp_path / "bad.h5"
+    if kind in ("labels", "nan"):
+        save_potentials(path, LABELS | {"object": ("-", "fork", "knife")} if kind == "labels" else LABELS)
+    if kind == "nan":
+        with h5py.File(path, "a") as file:
+            file["object/log_prob"][1, 1] = np.nan
+    if kind == "text":
+        path.write_text("knife")
+    if kind == "empty":
+        nodes = {k: NodePotentials(v, np.zeros((0, 3), np.float32), np.zeros(0, int)) for k, v in LABELS.items()}
+        write_potentials(path, Potentials([], nodes))
+    status, lines, err = run("describe", path, "--model", model)
+    assert (status, lines, len(err)) == (1, [], 1)
+    assert message in err[0]
+
+
+def test_other_models_are_refused(run: Run, potentials: Path, tmp_path: Path) -> None:
+    status, _, err = run("describe", potentials, "--model", save_tiny(tmp_path / "photos.safetensors"))
+    assert status == 1
+    assert err == [
+        f"error: {tmp_path / 'photos.safetensors'} is no describer of clips: it reads compact, not potentials"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["p.h5", "--intervals", "0-1"], "--intervals is for a video; p.h5 is taken for potentials"),
+        (["p.h5", "--srt", "x.srt"], "--srt is for a video"),
+        (["v.mp4", "--clip", "a"], "--clip is for potentials; v.mp4 is taken for a video"),
+        (["v.mp4", "-o", "r.json"], "-o is for potentials"),
+        (["p.h5", "-o", "r.json", "--num-captions", "2"], "-o"),
+        (["v.mp4", "--intervals", "0-1", "--every", "2"], "exclude each other"),
+        (["v.mp4", "--intervals", "0:1"], "not seconds as in 0-5.2,5.2-9"),
+        (["v.mp4", "--every", "0"], "--every must be at least"),
+        (["v.mp4", "--greedy", "--beam", "3"], "exclude each other"),
+    ],
+)
+def test_wrong_usage_is_one_line(arguments: list[str], message: str, run: Run) -> None:
+    status, lines, err = run("describe", *arguments, "--model", "none.safetensors")
+    assert (status, lines, len(err)) == (2, [], 1)
+    assert message in err[0]
+
+
+def test_the_packed_file_is_all_three(
+    packed: Path, stages: tuple[Path, Path, Path], potentials: Path, run: Run
+) -> None:
+    """Would catch a stage that lost something on the way into the one file, or that another stage trips over."""
+    describer, crf, _ = stages
+    assert run("describe", potentials, "--model", packed)[1] == run("describe", potentials, "--model", describer)[1]
+    together, alone = load_crf(packed), load_crf(crf)
+    assert together.folds == ()
+    assert together.model.state_dict().keys() == alone.model.state_dict().keys()
+    assert all(torch.equal(one, alone.model.state_dict()[name]) for name, one in together.model.state_dict().items())
+    vision = load_vision(packed)
+    assert (vision.backbone.weights_digest, vision.number) == (alone.features[0]["weights_digest"], 4)
+
+
+def test_a_video_becomes_sentences_with_times(run: Run, packed: Path, video: Path) -> None:
+    """The whole way against its parts by hand, intervals out of order; would catch clips exchanged on the way."""
+    from captioner.data.video import read_frames
+    from captioner.features.frames import clip_features
+
+    intervals = [(1.0, 2.0), (0.0, 1.0), (0.5, 1.5)]
+    status, lines, err = run("describe", video, "--intervals", "1-2,0-1,.5-1.5", "--model", packed)
+    describer = load_describer(packed)
+    crf = load_crf(packed).model
+    clips = clip_features(read_frames(video), sorted(intervals), describer.vision.backbone, number=4)
+    features = np.stack([clip.feature for clip in clips])
+    believed, _ = predict(crf, Clips(list("abc"), ["v"] * 3, features, np.full((3, 2), -1)))
+    with torch.inference_mode():
+        sentences = describer.captioner._decode(torch.from_numpy(believed.vector("prob")), Search())
+    wanted = {(clip.start, clip.end): found[0].text for clip, found in zip(clips, sentences, strict=True)}
+    assert (status, err) == (0, [])
+    assert lines == [f"{start:.3f}\t{end:.3f}\t{wanted[start, end]}" for start, end in intervals]
+    assert len(set(wanted.values())) > 1
+
+
+def test_windows_json_and_subtitles(run: Run, packed: Path, video: Path, tmp_path: Path) -> None:
+    srt, vtt = tmp_path / "v.srt", tmp_path / "subtitles" / "v.vtt"
+    status, lines, _ = run("describe", video, "--every", 1, "--json", "--srt", srt, "--vtt", vtt, "--model", packed)
+    objects = [json.loads(line) for line in lines]
+    assert status == 0
+    assert [(one["start"], one["end"]) for one in objects] == [(0, 1), (1, pytest.approx(2, abs=1e-3))]
+    assert {one["video"] for one in objects} == {str(video)}
+    assert srt.read_text().startswith(f"1\n00:00:00,000 --> 00:00:01,000\n{objects[0]['caption']}\n")
+    assert vtt.read_text().startswith(f"WEBVTT\n\n00:00:00.000 --> 00:00:01.000\n{objects[0]['caption']}\n")
+    assert len(run("describe", video, "--model", packed)[1]) == 1, "ten seconds are more than the video has"
+
+
+def test_a_bad_interval_costs_only_itself(run: Run, packed: Path, video: Path, tmp_path: Path) -> None:
+    """Would catch sentences that move up to the interval before theirs, and a batch lost for one mistake."""
+    listed = tmp_path / "intervals.tsv"
+    listed.write_text("0\t1\tcut\n\n50\t60\n1.5\t0.5\n1\t2\n")
+    status, lines, err = run("describe", video, "--intervals", listed, "--srt", tmp_path / "v.srt", "--model", packed)
+    _, good, _ = run("describe", video, "--intervals", "0-1,1-2", "--model", packed)
+    assert (status, lines) == (1, good)
+    assert [line.partition("v.mp4: ")[2][:8] for line in err] == ["50-60 is", "1.5-0.5 "]
+    assert (tmp_path / "v.srt").read_text().count("-->") == 2
+    listed.write_text("0\t1\n1 second\n")
+    status, lines, err = run("describe", video, "--intervals", listed, "--model", packed)
+    assert (status, lines, err) == (1, [], [f"error: {listed}, line 2: not START<tab>END in seconds: 1 second"])
+
+
+def test_a_model_without_crf_and_a_file_that_is_no_video(run: Run, model: Path, packed: Path, video: Path) -> None:
+    status, _, err = run("describe", video, "--model", model)
+    assert (status, len(err)) == (1, 1)
+    assert "describes potentials only; python -m scripts.pack_clip_captioner adds" in err[0]
+    video.write_text("knives")
+    status, _, err = run("describe", video, "--model", packed)
+    assert (status, len(err)) == (1, 1)
+    assert "v.mp4: not a video" in err[0]
+
+
+@pytest.mark.parametrize("what", ["weights_digest", "preprocessing", "dimension", "stores", "labels", "photos"])
+def test_stages_that_do_not_fit_are_not_packed(
+    what: str,
+    stages: tuple[Path, Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Would catch a CRF fed with numbers of another network, which still gives fluent sentences."""
+    describer, source, weights = stages
+    path, crf = tmp_path / "crf.safetensors", load_crf(source)
+    save_crf(path, crf)
+    fact = dict(crf.features[0])
+    messages = {
+        "weights_digest": f"features of compact with weights digest 0000; compact has {fact['weights_digest']}",
+        "preprocessing": f"features of compact with preprocessing 0000; compact has {fact['preprocessing']}",
+        "dimension": f"with dimension 7; compact has {fact['dimension']}",
+        "stores": "the CRF needs 2 feature stores (compact, compact), not those of one network",
+        "labels": "the CRF has 4 labels",
+        "photos": "is no describer of clips",
+    }
+    if what in fact:
+        save_crf(path, replace(crf, features=(fact | {what: 7 if what == "dimension" else "0000"},)))
+    elif what == "stores":
+        save_crf(path, replace(crf, features=(fact, fact)))
+    elif what == "labels":
+        other = CRF(CRFConfig(), {"activity": ("-", "cut"), "object": ("-", "knife")}, fact["dimension"], all_pairs(2))
+        save_crf(path, CRFFile(other, features=(fact,)))
+    else:
+        describer = save_tiny(tmp_path / "photos.safetensors")
+    output = tmp_path / "all.safetensors"
+    arguments = f"{describer} --crf {path} --backbone compact --weights {weights} -o {output}"
+    monkeypatch.setattr("sys.argv", ["pack_describer", *arguments.split()])
+    assert pack_main() == 1
+    err = capsys.readouterr().err
+    assert messages[what] in err
+    assert err.count("\n") == 1
+    assert not output.exists()

@@ -1,0 +1,65 @@
+"""Batches of captions: nothing lost, little padding, an order that can be had again."""
+
+import numpy as np
+import pytest
+import torch
+
+from captioner.data.batching import CaptionBatches
+from captioner.errors import DataError
+from captioner.text.vocabulary import END, PAD, START
+
+
+def captions(count, seed=0):
+    """Random captions of 4 to 25 words, with their image's row."""
+    generator = np.random.default_rng(seed)
+    lengths = np.clip(generator.normal(11, 4, count).astype(int), 4, 25)
+    return [generator.integers(4, 100, n).tolist() for n in lengths], [i // 5 for i in range(count)]
+
+
+def test_every_caption_comes_once_between_start_and_end():
+    ids, rows = captions(103)
+    found = []
+    for batch in CaptionBatches(ids, rows, 16, seed=1).epoch(0):
+        assert batch.inputs.dtype == batch.targets.dtype == torch.int64
+        assert batch.inputs.shape == batch.targets.shape
+        for row, inputs, targets in zip(batch.rows, batch.inputs.tolist(), batch.targets.tolist(), strict=True):
+            end = targets.index(END)
+            assert inputs[0] == START
+            assert inputs[1 : end + 1] == targets[:end]
+            assert set(targets[end + 1 :]) <= {PAD}
+            assert set(inputs[end + 1 :]) <= {PAD}
+            found.append((int(row), targets[:end]))
+    assert sorted(found) == sorted(zip(rows, ids, strict=True))
+
+
+def test_order_depends_on_seed_and_epoch_alone():
+    ids, rows = captions(200)
+
+    def order(seed, epoch):
+        return [b.tolist() for b in CaptionBatches(ids, rows, 16, seed=seed).order(epoch)]
+
+    assert order(1, 3) == order(1, 3)
+    assert order(1, 3) != order(1, 4)
+    assert order(1, 3) != order(2, 3)
+
+
+def test_padding_is_little():
+    """Without buckets a third of such a batch is padding."""
+    ids, rows = captions(5000)
+    batches = list(CaptionBatches(ids, rows, 64, seed=0).epoch(0))
+    assert sum(b.tokens for b in batches) / sum(b.targets.numel() for b in batches) > 0.95
+    assert {len(b.rows) for b in batches} <= {63, 64}
+
+
+def test_a_caption_that_is_cut_does_not_end():
+    """The end token in mid-sentence would teach the model to stop anywhere."""
+    (batch,) = CaptionBatches([[4, 5, 6, 7], [8]], [0, 1], 2, seed=0, max_length=3).epoch(0)
+    lines = {tuple(i): t for i, t in zip(batch.inputs.tolist(), batch.targets.tolist(), strict=True)}
+    assert lines == {(START, 4, 5): [4, 5, 6], (START, 8, PAD): [8, END, PAD]}
+
+
+def test_impossible_batches_are_refused():
+    with pytest.raises(DataError, match="2 captions but 1"):
+        CaptionBatches([[4], [5]], [0], 2, seed=0)
+    with pytest.raises(DataError, match="no captions"):
+        CaptionBatches([], [], 2, seed=0)

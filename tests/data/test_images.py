@@ -1,0 +1,236 @@
+"""Images as people have them are opened upright in RGB; everything else is refused in one line."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import warnings
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from captioner.data import images
+from captioner.data.images import find_images, find_named, open_image
+from captioner.errors import ImageError
+
+RED, BLUE = (200, 30, 40), (20, 60, 190)
+
+
+def halves(width: int = 40, height: int = 20) -> Image.Image:
+    """Left half red, right half blue."""
+    image = Image.new("RGB", (width, height), RED)
+    image.paste(BLUE, (width // 2, 0, width, height))
+    return image
+
+
+def corner_colors(image: Image.Image) -> tuple[np.ndarray, np.ndarray]:
+    """Color near the top left and near the bottom right corner."""
+    values = np.asarray(image).astype(int)
+    return values[2, 2], values[-3, -3]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_turns_as_exif_says(tmp_path: Path, orientation: int) -> None:
+    """Would catch a swapped rotation: every one of the eight orientations shows the same upright image."""
+    undo: dict[int, Image.Transpose] = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    exif = Image.Exif()
+    exif[images.ORIENTATION] = orientation
+    stored = halves() if orientation == 1 else halves().transpose(undo[orientation])
+    stored.save(tmp_path / "a.jpg", exif=exif, quality=95)
+    opened = open_image(tmp_path / "a.jpg")
+    assert opened.size == (40, 20)
+    for seen, meant in zip(corner_colors(opened), (RED, BLUE), strict=True):
+        assert np.abs(seen - meant).max() < 12
+
+
+CONVERSIONS: dict[str, tuple[str, Callable[[Image.Image], Image.Image]]] = {
+    "grayscale": ("a.jpg", lambda image: image.convert("L")),
+    "one bit": ("a.png", lambda image: image.convert("1", dither=Image.Dither.NONE)),
+    "cmyk": ("a.jpg", lambda image: image.convert("CMYK")),
+    "palette": ("a.png", lambda image: image.convert("P")),
+    "webp": ("a.webp", lambda image: image),
+    "tiff": ("a.tif", lambda image: image),
+    "alpha": ("a.png", lambda image: image.convert("RGBA")),
+    "gray and alpha": ("a.png", lambda image: image.convert("LA")),
+}
+
+
+@pytest.mark.parametrize("kind", CONVERSIONS)
+def test_every_mode_becomes_rgb(tmp_path: Path, kind: str) -> None:
+    """Would catch inverted CMYK and lost channels."""
+    name, convert = CONVERSIONS[kind]
+    stored = convert(halves())
+    stored.save(tmp_path / name)
+    opened = open_image(tmp_path / name)
+    assert (opened.mode, opened.size) == ("RGB", (40, 20))
+    expected = stored.convert("RGB") if kind != "cmyk" else halves()
+    for seen, meant in zip(corner_colors(opened), corner_colors(expected), strict=True):
+        assert np.abs(seen - meant).max() < 25
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparency_is_white(tmp_path: Path, mode: str) -> None:
+    """Would catch the black that lies behind transparent pixels, palette transparency included."""
+    image = halves().convert("RGBA")
+    image.paste((0, 0, 0, 0), (0, 0, 20, 20))
+    if mode == "P":
+        palette = halves().convert("P", palette=Image.Palette.ADAPTIVE, colors=4)
+        palette.save(tmp_path / "a.png", transparency=palette.getpixel((0, 0)))
+    else:
+        image.convert(mode).save(tmp_path / "a.png")
+    left, right = corner_colors(open_image(tmp_path / "a.png"))
+    assert left.tolist() == [255, 255, 255] and right.max() < 250
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (np.array([[0, 257 * 100, 65535]], np.uint16), [0, 100, 255]),
+        (np.array([[0, 257 * 100, 65535]], np.int32), [0, 100, 255]),
+        (np.array([[0.0, 0.2, 1.0]], np.float32), [0, 51, 255]),
+        (np.array([[0.0, 100.0, 255.0]], np.float32), [0, 100, 255]),
+        (np.array([[-1.0, 0.0, 1.0]], np.float32), [0, 128, 255]),
+    ],
+)
+def test_deep_gray_is_scaled(tmp_path: Path, values: np.ndarray, expected: list[int]) -> None:
+    """Would catch clipping: 16-bit images opened by Pillow's own conversion are almost white."""
+    Image.fromarray(values).save(tmp_path / "a.tif")
+    assert np.asarray(open_image(tmp_path / "a.tif"))[0, :, 0].tolist() == expected
+    if values.dtype == np.uint16:
+        Image.fromarray(values).save(tmp_path / "a.png")
+        assert np.asarray(open_image(tmp_path / "a.png"))[0, :, 2].tolist() == expected
+
+
+def test_first_frame_and_single_pixel(tmp_path: Path) -> None:
+    halves().save(tmp_path / "a.gif", save_all=True, append_images=[Image.new("RGB", (40, 20), BLUE)])
+    assert np.abs(corner_colors(open_image(tmp_path / "a.gif"))[0] - RED).max() < 12
+    Image.new("RGB", (1, 1), RED).save(tmp_path / "b.png")
+    assert open_image(tmp_path / "b.png").getpixel((0, 0)) == RED
+
+
+def test_pil_images_are_taken_as_they_are() -> None:
+    given = halves().convert("RGBA")
+    assert np.array_equal(np.asarray(open_image(given)), np.asarray(halves()))
+    assert given.mode == "RGBA"
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_large_images_are_shrunk_while_read(tmp_path: Path, suffix: str) -> None:
+    halves(4800, 2400).save(tmp_path / f"a.{suffix}")
+    opened = open_image(tmp_path / f"a.{suffix}")
+    assert opened.size == (2400, 1200)
+    assert np.abs(np.array(opened.getpixel((2000, 600))) - BLUE).max() < 12
+
+
+def test_one_hundred_megapixels_open_without_a_warning(tmp_path: Path) -> None:
+    """A telephone's image: Pillow warns from 89 million pixels on, and warnings are errors here."""
+    filters = list(warnings.filters)
+    Image.new("L", (12000, 9000), 90).save(tmp_path / "a.jpg", quality=20)
+    assert open_image(tmp_path / "a.jpg").size == (1500, 1125)
+    assert (list(warnings.filters), Image.MAX_IMAGE_PIXELS) == (filters, 89478485)  # nothing global was changed
+
+
+def bomb() -> bytes:
+    """A PNG header that announces 60,000 x 60,000 pixels."""
+    small = io.BytesIO()
+    Image.new("L", (1, 1)).save(small, "png")
+    raw = bytearray(small.getvalue())
+    raw[16:24] = (60000).to_bytes(4, "big") * 2
+    raw[29:33] = zlib.crc32(raw[12:29]).to_bytes(4, "big")
+    return bytes(raw)
+
+
+def jpeg_bytes() -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(stream, "jpeg")
+    return stream.getvalue()
+
+
+BROKEN = {
+    "truncated": (jpeg_bytes()[:900], "truncated"),
+    "empty": (b"", "empty"),
+    "text": (b"this is not an image\n" * 9, "not an image"),
+    "bomb": (bomb(), "pixels"),
+    "header only": (jpeg_bytes()[:20], "truncated|damaged"),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_broken_files_are_refused_with_a_reason(tmp_path: Path, kind: str) -> None:
+    content, reason = BROKEN[kind]
+    path = tmp_path / "broken.jpg"
+    path.write_bytes(content)
+    with pytest.raises(ImageError, match=reason) as caught:
+        open_image(path)
+    message = str(caught.value)
+    assert str(path) in message and "\n" not in message
+    copy = pickle.loads(pickle.dumps(caught.value))  # as it comes back from a worker process
+    assert (copy.path, copy.reason, str(copy)) == (path, caught.value.reason, message)
+
+
+def test_size_limit_counts_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    halves().save(tmp_path / "a.png")
+    monkeypatch.setattr(images, "MAX_PIXELS", 799)
+    with pytest.raises(ImageError, match="40 x 20"):
+        open_image(tmp_path / "a.png")
+
+
+def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="no such file"):
+        open_image(tmp_path / "missing.jpg")
+    with pytest.raises(ImageError, match="folder"):
+        open_image(tmp_path)
+    os.mkfifo(tmp_path / "pipe.jpg")  # opening it would wait for ever
+    with pytest.raises(ImageError, match="not a regular file"):
+        open_image(tmp_path / "pipe.jpg")
+
+
+@pytest.fixture
+def album(tmp_path: Path) -> Path:
+    for name in ("b.jpg", "a.PNG", "sub/c.webp", ".hidden.jpg", ".git/d.jpg", "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "bare").mkdir()
+    return tmp_path
+
+
+def names(found: object, album: Path) -> list[str]:
+    assert isinstance(found, list)
+    return [os.path.relpath(item, album) if isinstance(item, Path) else f"error: {item.reason}" for item in found]
+
+
+def test_finds_files_folders_patterns_and_lines(album: Path) -> None:
+    """Would catch hidden files, unsorted folders, unexpanded patterns and arguments that vanish silently."""
+
+    def found(*arguments: str, stdin: str = "") -> list[str]:
+        paths = [argument if argument == "-" else str(album / argument) for argument in arguments]
+        return names(list(find_images(paths, stdin.splitlines())), album)
+
+    assert found(".") == ["a.PNG", "b.jpg", "sub/c.webp"]
+    assert found("b.jpg", "b.jpg") == ["b.jpg", "b.jpg"]
+    assert found("*.jpg", "**/*.webp") == ["b.jpg", "sub/c.webp"]
+    assert found("**") == ["a.PNG", "b.jpg", "sub/c.webp", "notes.txt"]
+    assert found("missing.jpg") == ["missing.jpg"]  # refused when opened
+    assert found("bare") == ["error: no images in this folder"]
+    assert found("*.bmp") == ["error: no file matches this pattern"]
+    assert found("-", stdin=f"{album}/b.jpg\n\n{album}/sub\n") == ["b.jpg", "sub/c.webp"]
+    (album / "[x].jpg").write_bytes(b"x")
+    assert found("[x].jpg") == ["[x].jpg"]  # a name that looks like a pattern
+
+
+def test_ids_are_paths_below_the_folder(album: Path) -> None:
+    ids = [item.id for item in find_named([str(album), str(album / "sub/c.webp")]) if not isinstance(item, ImageError)]
+    assert ids == ["a.PNG", "b.jpg", "sub/c.webp", "c.webp"]

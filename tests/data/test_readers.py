@@ -1,0 +1,191 @@
+"""Readers of the public data sets, on small files made like them and on the real ones."""
+
+import json
+from collections import Counter
+
+import pytest
+
+from captioner.data import READERS, read_dataset, read_sentences
+from captioner.data.records import of_split, split_name
+from captioner.errors import DataError
+
+
+@pytest.fixture
+def flickr8k(tmp_path):
+    """Four images in three lists, with what the real files hold: the odd name, blanks, an image in no list."""
+    tokens = [
+        "a.jpg#0\tA dog .",
+        "a.jpg#1\tOne dog .",
+        "b.jpg#0\tA cat .",
+        "c.jpg.1#0\tpeople waiting",
+        "d.jpg#0\tA hat .",
+    ]
+    (tmp_path / "Flickr8k.token.txt").write_bytes("\ufeff".encode() + "\r\n".join(tokens).encode() + b"\r\n")
+    for name, images in (("train", "a.jpg\r\n\r\n"), ("dev", "b.jpg\n"), ("test", "c.jpg")):
+        (tmp_path / f"Flickr_8k.{name}Images.txt").write_text(images)
+    (tmp_path / "Flicker8k_Dataset").mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / "Flicker8k_Dataset" / name).touch()
+    return tmp_path
+
+
+def test_flickr8k(flickr8k):
+    """Catches: a byte-order mark in the first name, line ends in captions, the slip ``.jpg.1``, an absent image."""
+    a, b, c = read_dataset("flickr8k", flickr8k)
+    assert (a.image_id, a.split, a.captions) == ("a.jpg", "train", ("A dog .", "One dog ."))
+    assert a.path == flickr8k / "Flicker8k_Dataset" / "a.jpg"
+    assert (b.split, c.split) == ("val", "test")
+    assert c.captions == ("people waiting",)
+    assert c.path is None
+
+
+def test_flickr8k_damage_is_explained(flickr8k):
+    with pytest.raises(DataError, match=r"no caption file of Flickr8k here; looked for Flickr8k.token.txt"):
+        read_dataset("flickr8k", flickr8k / "Flicker8k_Dataset")
+    with pytest.raises(DataError, match="no such folder"):
+        read_dataset("flickr8k", flickr8k / "nowhere")
+    (flickr8k / "Flickr_8k.devImages.txt").write_text("a.jpg\n")
+    with pytest.raises(DataError, match=r"a\.jpg is both in the train and the val list"):
+        read_dataset("flickr8k", flickr8k)
+    (flickr8k / "Flickr_8k.devImages.txt").write_text("e.jpg\n")
+    with pytest.raises(DataError, match=r"no caption for e\.jpg"):
+        read_dataset("flickr8k", flickr8k)
+    (flickr8k / "Flickr8k.token.txt").write_text("a.jpg#0\tA dog\na.jpg A dog\n")
+    with pytest.raises(DataError, match=r"token\.txt, line 2: expected"):
+        read_dataset("flickr8k", flickr8k)
+    (flickr8k / "Flickr8k.token.txt").write_bytes(b"a.jpg#0\tA dog\na.jpg#1\tA caf\xe9\n")
+    with pytest.raises(DataError, match="line 2: not UTF-8"):
+        read_dataset("flickr8k", flickr8k)
+
+
+def karpathy(path, *images):
+    items = [
+        {"filename": f, "split": s, "sentences": [{"raw": " A dog. "}, {"raw": "  "}], **more} for f, s, more in images
+    ]
+    path.write_text(json.dumps({"images": items}))
+    return path
+
+
+def test_flickr30k_of_lists_and_of_karpathy(tmp_path):
+    (tmp_path / "results_20130124.token").write_text(
+        "1.jpg#0\tA dog .\n1.jpg#1\t\n2.jpg#0\tA cat .\n3.jpg#0\tA hat .\n"
+    )
+    for split, name in (("train", "1.jpg"), ("val", "2"), ("test", "3.jpg")):
+        (tmp_path / f"split_karpathy_{split}.txt").write_text(f"{name}\n")
+    records = read_dataset("flickr30k", tmp_path)
+    assert [(r.image_id, r.split) for r in records] == [("1.jpg", "train"), ("2.jpg", "val"), ("3.jpg", "test")]
+    assert records[0].captions == ("A dog .",)
+    karpathy(tmp_path / "dataset_flickr30k.json", ("9.jpg", "val", {}))
+    assert [r.image_id for r in read_dataset("flickr30k", tmp_path)] == ["9.jpg"]
+
+
+def test_karpathy_s_coco(tmp_path):
+    """Catches: restval left out of training, images looked for without ``filepath``, numbers lost."""
+    folder = tmp_path / "images" / "val2014"
+    folder.mkdir(parents=True)
+    (folder / "COCO_val2014_000000000042.jpg").touch()
+    extra = {"filepath": "val2014", "cocoid": 42}
+    path = karpathy(tmp_path / "dataset_coco.json", ("COCO_val2014_000000000042.jpg", "restval", extra))
+    for root in (tmp_path, path):
+        (record,) = read_dataset("karpathy", root)
+        assert (record.split, record.number, record.captions) == ("train", 42, ("A dog.",))
+        assert record.path == folder / "COCO_val2014_000000000042.jpg"
+
+
+def test_karpathy_damage_is_explained(tmp_path):
+    with pytest.raises(DataError, match="expected one Karpathy file, found none of"):
+        read_dataset("karpathy", tmp_path)
+    path = karpathy(tmp_path / "dataset.json", ("a.jpg", "tset", {}))
+    with pytest.raises(DataError, match="image 0: unknown split 'tset'; use train, val or test"):
+        read_dataset("karpathy", path)
+    path.write_text('{"images": [{"filename": "a.jpg"}]}')
+    with pytest.raises(DataError, match="image 0: needs filename, split and sentences"):
+        read_dataset("karpathy", path)
+    path.write_text('{"annotations": []}')
+    with pytest.raises(DataError, match="no list 'images'"):
+        read_dataset("karpathy", path)
+    path.write_text('{"images": [\n}')
+    with pytest.raises(DataError, match="line 2: not valid JSON"):
+        read_dataset("karpathy", path)
+
+
+def coco(path, numbers):
+    path.parent.mkdir(exist_ok=True)
+    images = [{"id": n, "file_name": f"{n:012d}.jpg"} for n in numbers]
+    annotations = [{"id": 10 * n, "image_id": n, "caption": "A dog.\n"} for n in numbers]
+    path.write_text(json.dumps({"images": images, "annotations": annotations}))
+    return path
+
+
+def test_coco(tmp_path, capsys):
+    """Catches: pycocotools' own printing on stdout, splits by file, images' folders."""
+    pytest.importorskip("pycocotools")
+    coco(tmp_path / "annotations" / "captions_train2017.json", [5, 3])
+    val = coco(tmp_path / "annotations" / "captions_val2017.json", [7])
+    (tmp_path / "val2017").mkdir()
+    (tmp_path / "val2017" / "000000000007.jpg").touch()
+    records = read_dataset("coco", tmp_path)
+    assert [(r.image_id, r.number, r.split) for r in records] == [
+        ("000000000003.jpg", 3, "train"), ("000000000005.jpg", 5, "train"), ("000000000007.jpg", 7, "val")
+    ]  # fmt: skip
+    assert records[2].captions == ("A dog.",)
+    assert records[2].path == tmp_path / "val2017" / "000000000007.jpg"
+    assert read_dataset("coco", val) == records[2:]
+    assert capsys.readouterr().out == ""
+
+
+def test_coco_damage_is_explained(tmp_path):
+    pytest.importorskip("pycocotools")
+    with pytest.raises(DataError, match="no caption annotations here"):
+        read_dataset("coco", tmp_path)
+    path = tmp_path / "instances_val2017.json"
+    path.write_text('{"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [{"id": 1, "image_id": 1}]}')
+    with pytest.raises(DataError, match="not COCO caption annotations"):
+        read_dataset("coco", path)
+    for text in ("[]", "{}", '{"images": [], "annotations": []}'):
+        path.write_text(text)
+        with pytest.raises(DataError, match="not COCO caption annotations"):
+            read_dataset("coco", path)
+    path.write_text("{")
+    with pytest.raises(DataError, match="not valid JSON"):
+        read_dataset("coco", path)
+    coco(tmp_path / "captions_val2014.json", [1])
+    coco(tmp_path / "captions_val2017.json", [1])
+    with pytest.raises(DataError, match="of 2014 and of 2017"):
+        read_dataset("coco", tmp_path)
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_every_reader_explains_a_missing_folder(name, tmp_path):
+    with pytest.raises(DataError, match="nowhere: no such"):
+        read_dataset(name, tmp_path / "nowhere")
+
+
+def test_unknown_formats_and_splits():
+    with pytest.raises(DataError, match="no data set format 'flickr'; there are: flickr8k"):
+        read_dataset("flickr", ".")
+    assert [split_name(n, "") for n in ("Train", "dev", "validation", "restval")] == ["train", "val", "val", "train"]
+    with pytest.raises(DataError, match="no images in split test; the data set has: train 0, val 0, test 0"):
+        of_split([], "test")
+
+
+def test_sentences(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_bytes("\ufeffA dog.\r\n\r\n A cat\u2028here. \n".encode())
+    assert read_sentences(path) == ["A dog.", "A cat\u2028here."]
+    path.write_text("\n\n")
+    with pytest.raises(DataError, match="holds no sentences"):
+        read_sentences(path)
+
+
+@pytest.mark.shared_data
+def test_the_real_data_sets(shared_data):
+    flickr8k = read_dataset("flickr8k", shared_data / "flickr8k")
+    assert Counter(r.split for r in flickr8k) == {"train": 6000, "val": 1000, "test": 1000}
+    assert all(len(r.captions) == 5 and r.path for r in flickr8k)
+    flickr30k = read_dataset("flickr30k", shared_data / "flickr30k")
+    assert Counter(r.split for r in flickr30k) == {"train": 29000, "val": 1014, "test": 1000}
+    pytest.importorskip("pycocotools")
+    coco = read_dataset("coco", shared_data / "coco" / "captions_val2017.json")
+    assert len(coco) == 5000
+    assert sum(len(r.captions) for r in coco) == 25014

@@ -1,0 +1,236 @@
+"""Results and references from files of every form: what belongs together, and every way in which it may not."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from captioner.data.results import Matched, match, read_references, read_results
+from captioner.errors import DataError, UsageError
+
+CAPTIONS = {"1.jpg": "a red dog", "2.jpg": "a blue dog"}
+REFERENCES = {"1.jpg": ("A red dog.", "A dog."), "2.jpg": ("A blue dog.", "Dogs.")}
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def lines(*rows: object) -> str:
+    return "".join(f"{row if isinstance(row, str) else json.dumps(row)}\n" for row in rows)
+
+
+def coco_results(**captions: object) -> str:
+    return json.dumps([{"image_id": image, "caption": text} for image, text in captions.items()])
+
+
+TSV = lines(*(f"{image}\t{text}" for image, texts in REFERENCES.items() for text in texts))
+KARPATHY = json.dumps(
+    {
+        "images": [
+            {"filename": image, "split": "test", "cocoid": int(image[0]), "sentences": [{"raw": t} for t in texts]}
+            for image, texts in REFERENCES.items()
+        ]
+    }
+)
+COCO = json.dumps(
+    {
+        "images": [{"id": int(image[0]), "file_name": image} for image in REFERENCES],
+        "annotations": [
+            {"id": 10 * int(image[0]) + n, "image_id": int(image[0]), "caption": text}
+            for image, texts in REFERENCES.items()
+            for n, text in enumerate(texts)
+        ],
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.json", coco_results(**CAPTIONS)),
+        ("a.json", coco_results(**{"2": "a blue dog", "1": "a red dog"})),
+        ("a", coco_results(**{"photos/1.jpg": "a red dog", "2": " a blue dog "})),
+        ("a.jsonl", lines(*({"image": f"/x/{i}", "caption": t, "log_prob": -1.5} for i, t in CAPTIONS.items()))),
+        ("a", lines(*({"image_id": i, "caption": t} for i, t in CAPTIONS.items()))),
+        ("a.tsv", "image\tcaption\r\n1.jpg\ta red dog\r\n2.jpg\ta blue dog\r\n"),
+        ("a.txt", "\ufeff" + lines("1.jpg\ta red dog", "2.jpg\ta blue dog")),
+    ],
+)
+@pytest.mark.parametrize(
+    ("reference", "content"),
+    [
+        ("refs.tsv", TSV),
+        ("refs.jsonl", lines(*({"image": i, "captions": list(t)} for i, t in REFERENCES.items()))),
+        ("refs.json", KARPATHY),
+        ("captions_val2017.json", COCO),
+    ],
+)
+def test_every_form_reads_the_same(tmp_path: Path, name: str, text: str, reference: str, content: str) -> None:
+    results = read_results(write(tmp_path / name, text))
+    if not reference.endswith(".json") and set(results.captions) == {"1", "2"}:
+        results.captions.update({f"{key}.jpg": results.captions.pop(key) for key in "12"})  # no numbers there
+    found = match(results, read_references([write(tmp_path / reference, content)]))
+    assert found == Matched(CAPTIONS, REFERENCES)
+
+
+@pytest.mark.parametrize("one_file", [True, False])
+def test_plain_lines_go_with_plain_lines(tmp_path: Path, one_file: bool) -> None:
+    results = read_results(write(tmp_path / "a.txt", lines("a red dog", "a blue dog")))
+    columns = [[texts[n] for texts in REFERENCES.values()] for n in range(2)]
+    paths = [write(tmp_path / f"r{n}.txt", lines(*column)) for n, column in enumerate(columns)]
+    if one_file:
+        paths = [write(tmp_path / "r.tsv", lines(*("\t".join(texts) for texts in REFERENCES.values())))]
+    found = match(results, read_references(paths, aligned=results.aligned))
+    assert [*found.hypotheses.values()] == [*CAPTIONS.values()]
+    assert [*found.references.values()] == [*REFERENCES.values()]
+
+
+def refused(tmp_path: Path, results: str, references: str, names: tuple[str, str], **options: str) -> str:
+    """The message for two files that cannot be scored."""
+    with pytest.raises((DataError, UsageError)) as caught:
+        read = read_results(write(tmp_path / names[0], results))
+        match(read, read_references([write(tmp_path / names[1], references)], aligned=read.aligned), **options)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+JSON_TSV = ("a.json", "refs.tsv")
+
+
+@pytest.mark.parametrize(
+    ("results", "message"),
+    [
+        ("[{]", "line 1: not valid JSON"),
+        ("{}", "expected a list"),
+        ("[]", "holds no captions"),
+        ("[3]", "entry 0: needs image_id"),
+        ('[{"image_id": 1}]', "entry 0: needs image_id"),
+        ('[{"image_id": true, "caption": "a"}]', "entry 0: needs image_id"),
+        ('[{"image_id": 1, "caption": ["a"]}]', "entry 0: needs image_id"),
+        ('[{"image_id": 1, "caption": "a"}, {"image_id": "1", "caption": "b"}]', "a second caption for 1; keep one"),
+        (coco_results(**{"1.jpg": "a", "x/1.jpg": "b"}), "two captions are of the image 1.jpg"),
+        (coco_results(**{"77": "a"}), "no result has references: .* such as 77, references of 1.jpg"),
+        (coco_results(**CAPTIONS, **{"9.jpg": "a"}), r"1 of 3 captions \(9.jpg\) have no references; .*--missing skip"),
+        (coco_results(**{"1.jpg": "a"}), r"1 of 2 images \(2.jpg\) have no caption; .*--missing empty"),
+        (coco_results(**{"1.jpg": "a", "2.jpg": None}), r"\(2.jpg\) have no caption \(1 are null\)"),
+        (coco_results(**{"1.jpg": None, "2.jpg": "  "}), "holds no captions but empty ones"),
+        (COCO, "holds references, not results; are results and references exchanged?"),
+    ],
+)
+def test_wrong_results_are_explained(tmp_path: Path, results: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        match(read_results(write(tmp_path / "a.json", results)), read_references([write(tmp_path / "refs.tsv", TSV)]))
+
+
+@pytest.mark.parametrize(
+    ("results", "references", "names", "message"),
+    [
+        (
+            TSV,
+            coco_results(**CAPTIONS),
+            ("a.tsv", "r.json"),
+            "a second caption for 1.jpg; .*are these the references",
+        ),
+        (coco_results(**CAPTIONS), coco_results(**CAPTIONS), ("a.json", "r.json"), "holds results, not references"),
+        (coco_results(**CAPTIONS), lines("a dog", "a dog"), ("a.json", "r.txt"), "has no images' names, but"),
+        (lines("a dog", "a cat"), TSV, ("a.txt", "r.tsv"), "has images' names, but the results have none"),
+        (lines("a dog", "a cat"), KARPATHY, ("a.txt", "r.json"), "go with references one a line"),
+        (lines("a dog", "a cat"), lines("a", "b", "c"), ("a.txt", "r.txt"), "2 captions, but references for 3 lines$"),
+        (lines("a dog", "a cat"), lines(*"abcdef"), ("a.txt", "r.txt"), "6 lines, 3 times as many: one file a ref"),
+        (lines(*"abcdef"), lines("a", "b"), ("a.txt", "r.txt"), "6 captions, but references for 2 lines$"),
+        ("\n\n", lines("a", "b"), ("a.txt", "r.txt"), "holds no captions"),
+        (coco_results(**CAPTIONS), "1.jpg\ta\tb\n", JSON_TSV, "line 1: expected image<TAB>caption"),
+        (
+            coco_results(**CAPTIONS),
+            "1.jpg\ta\ttest\n1.jpg\tb\tdev\n",
+            JSON_TSV,
+            "line 2: 1.jpg is in val here, in test",
+        ),
+        (coco_results(**CAPTIONS), "1.jpg\t\n", JSON_TSV, "no image has a reference caption"),
+        (coco_results(**CAPTIONS), "{}", ("a.json", "r.json"), "neither COCO annotations nor a Karpathy"),
+    ],
+)
+def test_files_that_do_not_go_together(
+    tmp_path: Path, results: str, references: str, names: tuple[str, str], message: str
+) -> None:
+    """Exchanged, transposed, of another form or of other lengths: never a number."""
+    found = refused(tmp_path, results, references, names)
+    assert re.search(message, found), found
+
+
+def test_several_reference_files_and_folders(tmp_path: Path) -> None:
+    one, two = write(tmp_path / "1.txt", lines("a", "b")), write(tmp_path / "2.txt", lines("a"))
+    with pytest.raises(DataError, match=r"different numbers of lines: 1.txt 2, 2.txt 1"):
+        read_references([one, two], aligned=True)
+    with pytest.raises(UsageError, match="go with plain results"):
+        read_references([one, two])
+    with pytest.raises(UsageError, match="say what it is with --format"):
+        read_references([tmp_path])
+    with pytest.raises(UsageError, match="no references"):
+        read_references([])
+    with pytest.raises(DataError, match="is a folder"):
+        read_results(tmp_path)
+    with pytest.raises(UsageError, match="not with a data set"):
+        read_references([tmp_path], "flickr8k", aligned=True)
+
+
+def test_wrong_encodings(tmp_path: Path) -> None:
+    """Latin-1 is refused with its line; what was decoded wrongly before is told."""
+    path = tmp_path / "a.tsv"
+    path.write_bytes("1.jpg\ta dog\n2.jpg\ta café\n".encode("latin-1"))
+    with pytest.raises(DataError, match="line 2: not UTF-8"):
+        read_results(path)
+    path.write_bytes("1.jpg\ta dog\n".encode("utf-16"))
+    with pytest.raises(DataError, match="line 1: not UTF-8"):
+        read_results(path)
+    for wrong in ("a cafÃ©", "a caf\ufffd", "a manâ€™s hat"):
+        results = read_results(write(path, f"1.jpg\t{wrong}\n2.jpg\ta dog\n"))
+        [note] = match(results, read_references([write(tmp_path / "refs.tsv", TSV)])).notes
+        assert "wrong encoding" in note
+    results = read_results(write(path, "1.jpg\ta café â la Ã\n2.jpg\ta man’s dog\n"))
+    assert not match(results, read_references([tmp_path / "refs.tsv"])).notes
+
+
+def test_choices_for_what_is_missing(tmp_path: Path) -> None:
+    """Each choice stands in the signature; would catch images that drop out in silence."""
+    references = read_references([write(tmp_path / "refs.tsv", TSV + "3.jpg\ta cat\n3.jpg\tcats\n")])
+    path = tmp_path / "a.json"
+    results = read_results(write(path, coco_results(**{"1.jpg": "a dog", "2.jpg": None, "9.jpg": "a"})))
+    skipped = match(results, references, "skip")
+    assert [*skipped.hypotheses] == [*skipped.references] == ["1.jpg"]
+    assert skipped.facts == {"unknown": "skip-1", "missing": "skip-2"}
+    assert len(skipped.notes) == 2 and "9.jpg" in skipped.notes[0] and "2 of 3 images" in skipped.notes[1]
+    with pytest.raises(DataError, match="9.jpg"):
+        match(results, references, "empty")
+    results = read_results(write(path, coco_results(**{"1.jpg": "a dog", "2.jpg": None})))
+    filled = match(results, references, "empty")
+    assert filled.hypotheses == {"1.jpg": "a dog", "2.jpg": "", "3.jpg": ""}
+    assert filled.facts == {"missing": "empty-2"}
+    with pytest.raises(UsageError, match="error, skip, empty"):
+        match(results, references, "drop")
+    results = read_results(write(path, coco_results(**{"1.jpg": "a dog", "2.jpg": " "})))
+    empty = match(results, references, "skip")
+    assert empty.hypotheses == {"1.jpg": "a dog", "2.jpg": ""}
+    assert empty.facts == {"missing": "skip-1", "empty": "1"} and "(2.jpg) have an empty caption" in empty.notes[1]
+
+
+def test_one_reference_and_one_caption_are_told(tmp_path: Path) -> None:
+    results = read_results(write(tmp_path / "a.json", coco_results(**dict.fromkeys(CAPTIONS, "a dog"))))
+    notes = match(results, read_references([write(tmp_path / "refs.tsv", "1.jpg\ta\n2.jpg\tb\n")])).notes
+    assert "one reference an image" in notes[0] and "all captions" in notes[1]
+
+
+def test_names_that_two_images_share_fit_neither(tmp_path: Path) -> None:
+    """Would catch a caption that is held against the image of the same name in another folder."""
+    references = read_references([write(tmp_path / "refs.tsv", "a/1.jpg\ta dog\nb/1.jpg\ta cat\nb/2.jpg\ta cow\n")])
+    path = tmp_path / "a.json"
+    found = match(read_results(write(path, coco_results(**{"a/1.jpg": "x", "b/1.jpg": "y", "2.jpg": "z"}))), references)
+    assert found.hypotheses == {"a/1.jpg": "x", "b/1.jpg": "y", "b/2.jpg": "z"}
+    with pytest.raises(DataError, match=r"\(1.jpg\) have no references"):
+        match(read_results(write(path, coco_results(**{"1.jpg": "x", "2.jpg": "z"}))), references)

@@ -1,0 +1,105 @@
+"""Describing clips: potentials as features, and the encoder that reads their labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from captioner.config import ModelConfig
+from captioner.crf.predictions import NodePotentials, Potentials, write_potentials
+from captioner.errors import ConfigError, DataError, FeatureStoreError
+from captioner.features.label_predictions import open_store
+from captioner.features.store import FeatureStore
+from captioner.models.encoder_decoder import BEGIN, PAD
+from captioner.models.lrcn import ImageCaptioner
+
+LABELS = {"activity": ("-", "cut", "take out"), "object": ("-", "cutting board", "knife")}
+NAMES = tuple(f"{node}={label}" for node, labels in LABELS.items() for label in labels)
+ASSIGNMENTS = [(1, 2), (2, 1), (0, 0), (2, 0)]  # cut knife; take out cutting board; nothing; take out
+
+
+def potentials(probability: float = 0.7) -> Potentials:
+    nodes = {}
+    for column, (node, labels) in enumerate(LABELS.items()):
+        best = np.array([assignment[column] for assignment in ASSIGNMENTS])
+        rest = (1 - probability) / (len(labels) - 1)
+        table = np.where(np.eye(len(labels))[best] > 0, probability, rest)
+        nodes[node] = NodePotentials(labels, np.log(table).astype(np.float32), best)
+    return Potentials(list("abcd"), nodes)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    write_potentials(tmp_path / "p.h5", potentials())
+    return tmp_path / "p.h5"
+
+
+def encoder_decoder(cell: str = "lstm", seed: int = 0) -> ImageCaptioner:
+    torch.manual_seed(seed)
+    config = ModelConfig(wiring="2e", encoder=True, cell=cell, embedding=5, hidden=6, image=0, normalize="none")
+    return ImageCaptioner(config, 9, len(NAMES), NAMES).eval()
+
+
+def test_potentials_are_read_as_features(file: Path):
+    """Would catch nodes in another order, the two kinds exchanged, or clips by row instead of by name."""
+    best, chances = open_store(f"{file}@max"), open_store(f"{file}@prob")
+    assert best.spec.names == chances.spec.names == NAMES
+    np.testing.assert_array_equal(best.get(["b", "a"]), [[0, 0, 1, 0, 1, 0], [0, 1, 0, 0, 0, 1]])
+    np.testing.assert_allclose(chances.get(["c"]), [[0.7, 0.15, 0.15, 0.7, 0.15, 0.15]], rtol=1e-5)
+    assert best.spec.digest != chances.spec.digest, "a model of one must not take the other"
+
+
+def test_what_is_no_store_is_refused_by_name(file: Path, tmp_path: Path):
+    with pytest.raises(FeatureStoreError, match=r"p\.h5@max or .*p\.h5@prob"):
+        open_store(f"{file}@best")
+    with pytest.raises(DataError, match="no potentials of x; predict these clips too"):
+        open_store(f"{file}@max").get(["a", "x"])
+    odd = tmp_path / "images@home.h5"
+    odd.touch()
+    assert isinstance(open_store(odd), FeatureStore), "an @ in the name of a file that is there is part of the name"
+
+
+def test_the_encoder_reads_words_in_the_order_of_nodes(file: Path):
+    encoder = encoder_decoder().encoder
+    assert encoder is not None
+    numbers = {word: i + 2 for i, word in enumerate(["board", "cut", "cutting", "knife", "out", "take"])}
+    words, lengths = encoder.read(torch.from_numpy(open_store(f"{file}@max").get(list("abcd"))))
+    wanted = [["cut", "knife"], ["take", "out", "cutting", "board"], [], ["take", "out"]]
+    for row, sentence in enumerate(wanted):
+        assert int(lengths[row]) == len(sentence) + 1
+        assert words[row].tolist() == [BEGIN, *(numbers[w] for w in sentence), *[PAD] * (4 - len(sentence))]
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+def test_a_batch_encodes_as_its_rows_do_alone(cell: str):
+    """Would catch padding that enters the state."""
+    model = encoder_decoder(cell)
+    features = torch.from_numpy(potentials().vector("max"))
+    together = model.start(features).stack
+    for row in range(len(features)):
+        for ours, alone in zip(together, model.start(features[row : row + 1]).stack, strict=True):
+            torch.testing.assert_close(ours[row], alone[0])
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+def test_training_and_decoding_are_one_model(cell: str):
+    """Would catch a decoder whose first state is the encoder's in one of the two only."""
+    model = encoder_decoder(cell)
+    features = torch.from_numpy(potentials().vector("max"))
+    tokens = torch.tensor([[1, 4, 5, 6]] * len(features))
+    whole = model(features, tokens).log_softmax(-1)
+    state = model.start(features)
+    for position in range(tokens.shape[1]):
+        step, state = model.step(tokens[:, position], state)
+        torch.testing.assert_close(step[:, 4:], whole[:, position, 4:])
+    assert not torch.allclose(whole[0], whole[1]), "what the encoder read must matter"
+
+
+def test_an_encoder_without_labels_is_refused():
+    with pytest.raises(ConfigError, match="FILE@max"):
+        ImageCaptioner(ModelConfig(wiring="2e", encoder=True, image=0, normalize="none"), 9, 4)
+    with pytest.raises(ConfigError, match=r"model\.normalize"):
+        ModelConfig(encoder=True)

@@ -1,0 +1,26 @@
+"""preprocess.sentences: what the text-only pre-training rests on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from captioner.data.records import Record
+from preprocess.sentences import main, photo_number, sentences
+
+
+def test_excluded_photographs_are_left_out_under_both_their_names() -> None:
+    """Would catch a test caption of Flickr8k that is learned through Flickr30k."""
+    records = [
+        Record("1000.jpg", None, ("a dog runs",), "train"),
+        Record("1001.jpg", None, ("a  cat\nsits",), "train"),
+        Record("1002.jpg", None, ("a bird",), "val"),
+    ]
+    assert sentences(records, "train", {photo_number("1000_693b08cb0e.jpg")}) == ["a cat sits"]
+
+
+def test_a_missing_data_set_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--root", str(tmp_path / "none"), "-o", str(tmp_path / "out.txt")]) == 1
+    assert capsys.readouterr().err.startswith("error: ")
+    assert not (tmp_path / "out.txt").exists()

@@ -1,0 +1,207 @@
+"""Self-critical training: the reward is the metric, the gradient is exact, the reward rises, a stopped run resumes."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from captioner.checkpoint import load_checkpoint
+from captioner.config import Experiment, ModelConfig
+from captioner.errors import ConfigError
+from captioner.models.lrcn import ImageCaptioner
+from captioner.text.vocabulary import END, PAD, START, UNK
+from captioner.train.distributed import World
+from captioner.train.network import Network
+from captioner.train.runlog import read_log
+from captioner.train.self_critical import END_WORD, CaptionReward, advantages, teach
+from captioner.train.trainer import Run, train
+from tests.oracles.cider import cider_d
+from tests.toy import experiment, make_data
+
+CPU = torch.device("cpu")
+CRITICAL = {"train__objective": "self_critical", "train__batch_size": 20, "train__lr": 0.01, "train__log_every": 1}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_data(tmp_path_factory.mktemp("toy"))
+
+
+@pytest.fixture(scope="module")
+def start(data: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A checkpoint that a few passes of cross-entropy left."""
+    folder = tmp_path_factory.mktemp("start")
+    return str(train(experiment(data, folder / "run", train__epochs=4), progress=False).checkpoint)
+
+
+def continued(data: Path, output: Path, start: str, **settings: object) -> Experiment:
+    return experiment(data, output, **CRITICAL | {"train__init_from": start} | settings)
+
+
+def test_the_reward_is_the_metric_with_the_end_as_a_word() -> None:
+    """Would catch other document frequencies, and an end that only one side has."""
+    references = {
+        7: ["a man in a red hat".split(), "the man wears a hat".split()],
+        2: ["a dog runs".split(), "a brown dog on grass".split()],
+        5: ["two dogs play in a field of grass".split()],
+    }
+    captions = {7: [*"a man in a".split(), END_WORD], 2: "a dog runs on a grass".split(), 5: [END_WORD]}
+    ended = {row: [[*line, END_WORD] for line in lines] for row, lines in references.items()}
+    wanted = cider_d([(captions[row], ended[row]) for row in references])
+    reward = CaptionReward(references)
+    assert reward(list(references), list(captions.values())) == pytest.approx(wanted, rel=1e-12)
+    assert [reward([row], [captions[row]])[0] for row in references] == pytest.approx(wanted, rel=1e-12)
+    assert wanted[0] > 0.1
+    whole, open_ended = reward([7, 7], [[*references[7][0], END_WORD], references[7][0]])
+    assert whole > open_ended
+
+
+def test_advantages_are_against_the_other_captions_of_the_image() -> None:
+    rewards = torch.tensor([[0.5, 1.0, 3.0], [2.0, 2.0, 2.0]])
+    found = advantages(rewards)
+    torch.testing.assert_close(found[0], torch.tensor([0.5 - 2.0, 1.0 - 1.75, 3.0 - 0.75]))
+    torch.testing.assert_close(found.sum(1), torch.zeros(2))
+
+
+def log_likelihood(model: ImageCaptioner, features: Tensor, caption: tuple[int, ...]) -> Tensor:
+    """Of drawing ``caption`` word by word from those that can be drawn: ``END`` and what follows ``UNK``."""
+    total = torch.zeros(())
+    for length, token in enumerate(caption):
+        logits = model(features, torch.tensor([[START, *caption[:length]]]))[0, -1]  # (V,)
+        choices = [END, *range(UNK + 1, len(logits))]
+        total = total + logits[choices].log_softmax(0)[choices.index(token)]
+    return total
+
+
+def test_the_expected_step_is_the_gradient_of_the_expected_reward() -> None:
+    """Over all pairs of captions that two draws can give; would catch wrong signs, masks, baselines and padding."""
+    torch.manual_seed(0)
+    config = ModelConfig(wiring="2f", embedding=3, hidden=4, image=2, normalize="none")
+    network = Network(ImageCaptioner(config, 6, 3))
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(2)
+    model, features = network.decoder, torch.randn(1, 3)
+    words = (4, 5)
+    captions = [(END,), *((w, END) for w in words), *itertools.product(words, words)]  # at most two tokens
+    reward = dict(zip(captions, torch.rand(len(captions)).tolist(), strict=True))
+    likelihood = {c: log_likelihood(model, features, c).exp() for c in captions}
+    assert float(sum(likelihood.values()).detach()) == pytest.approx(1, abs=1e-6)
+    expected_reward = sum(likelihood[c] * reward[c] for c in captions)
+    parameters = [*network.parameters()]
+    wanted = torch.autograd.grad(expected_reward, parameters, retain_graph=True, materialize_grads=True)
+
+    total = torch.zeros(())
+    for pair in itertools.product(captions, repeat=2):
+        worth = advantages(torch.tensor([[reward[c] for c in pair]])).flatten()
+        loss = network(features.expand(2, -1), *teach(pair), 0.0, worth)
+        total = total + (likelihood[pair[0]] * likelihood[pair[1]]).detach() * loss / 2
+    found = torch.autograd.grad(total, parameters, materialize_grads=True)
+    for gradient, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(-gradient, other, rtol=1e-4, atol=1e-6)
+
+
+def test_drawn_steps(data: Path, tmp_path: Path, start: str) -> None:
+    """Captions side by side by image, forbidden words never, rewards of the very captions; two processes share."""
+    run = Run(continued(data, tmp_path / "run", start, train__precision="auto"), World(), CPU, False, False)
+    assert run.critic is not None
+    run.network.train()
+    (bare, *_) = run.material.steps(0, 0)
+    step = run.critic.draw(bare, 3)
+    assert run.network.training
+    assert step.rows.tolist() == [row for row in bare.rows.tolist() for _ in range(5)]
+    assert step.images is not None and step.advantages is not None
+    assert torch.equal(step.images[::5], bare.images)
+    assert not torch.isin(step.targets, torch.tensor([START, UNK])).any()
+    assert (step.inputs[:, 0] == START).all()
+    rewards = []
+    for row, inputs, targets in zip(step.rows.tolist(), step.inputs.tolist(), step.targets.tolist(), strict=True):
+        caption = [word for word in targets if word != PAD]
+        assert PAD not in targets[: len(caption)]
+        assert END not in caption[:-1] and (caption[-1] == END or len(caption) == 10)
+        assert inputs[1 : len(caption)] == caption[:-1] and set(inputs[len(caption) :]) <= {PAD}
+        rewards += run.critic.reward([row], [[run.material.vocabulary.words[word] for word in caption]])
+    table = torch.tensor(rewards).reshape(4, 5)
+    torch.testing.assert_close(step.advantages, advantages(table).flatten())
+    assert step.reward == pytest.approx(float(table.sum()), rel=1e-5)
+    assert (step.tokens, step.captions) == (int((step.targets != PAD).sum()), 20)
+    assert torch.equal(run.critic.draw(bare, 3).targets, step.targets)
+    assert not torch.equal(run.critic.draw(bare, 4).targets, step.targets)
+
+    rows = [bare.rows.tolist() for bare in run.material.steps(0, 0)]
+    assert sorted(itertools.chain(*rows)) == run.material.train_rows.tolist(), "an epoch sees every image once"
+    for rank in range(2):
+        assert [s.rows.tolist() for s in run.material.steps(0, 0, rank, 2)] == [r[rank::2] for r in rows]
+
+
+def test_the_reward_rises_and_the_checkpoint_is_continued(data: Path, tmp_path: Path, start: str) -> None:
+    more = {"train__epochs": 10, "train__samples": 10, "train__batch_size": 40, "data__min_count": 9}
+    settings = continued(data, tmp_path / "run", start, **more)
+    run = Run(settings, World(), CPU, False, False)
+    source = load_checkpoint(start)
+    assert run.material.vocabulary == source.vocabulary
+    for name, value in source.model.state_dict().items():
+        assert torch.equal(run.network.decoder.state_dict()[name], value), name
+    run.go()
+    log = read_log(tmp_path / "run/log.jsonl")
+    rewards = [r["train_reward"] for r in log if r["kind"] == "epoch"]
+    assert sum(rewards[-3:]) / 3 > 1.2 * rewards[0]
+    assert all("reward" in r for r in log if r["kind"] == "steps")
+    assert (tmp_path / "run/curve.png").exists()
+
+
+def test_a_stopped_run_ends_with_the_numbers_of_one_left_alone(
+    data: Path, tmp_path: Path, start: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Would catch draws that depend on anything but the seed, the step and the weights."""
+    settings = {"train__save_minutes": 0, "train__ema": 0.9, "model__dropout": 0.3}
+    whole = train(continued(data, tmp_path / "whole", start, **settings), progress=False)
+    optimize = Run.optimize
+
+    def stop_at_8(self: Run, step: object) -> Tensor:
+        if self.position.step == 8:  # in the second of two epochs of six steps
+            raise KeyboardInterrupt
+        return optimize(self, step)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "optimize", stop_at_8)
+        with pytest.raises(KeyboardInterrupt):
+            train(continued(data, tmp_path / "stopped", start, **settings), progress=False)
+    resumed = train(continued(data, tmp_path / "stopped", start, **settings), progress=False)
+    assert (resumed.score, resumed.epoch) == (whole.score, whole.epoch)
+    ours, theirs = (load_file(tmp_path / name / "state.safetensors") for name in ("stopped", "whole"))
+    for key, value in theirs.items():
+        assert torch.equal(ours[key], value), key
+    logs = [
+        [(r["step"], r.get("reward"), r.get("train_reward")) for r in read_log(tmp_path / name / "log.jsonl")]
+        for name in ("stopped", "whole")
+    ]
+    assert logs[0] == [tuple(x if x is None else pytest.approx(x) for x in record) for record in logs[1]]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"train__init_from": ""}, r"name it in train\.init_from"),
+        ({"train__finetune": True, "train__backbone": "compact"}, r"train\.finetune must be false"),
+        ({"train__batch_size": 21}, r"train\.batch_size: 21 is no multiple of train\.samples, 5"),
+        ({"train__samples": 1}, r"train\.samples: 1 is outside 2"),
+        ({"train__objective": "cider"}, r"not one of cross_entropy, self_critical"),
+        ({"data__text": "sentences.txt"}, r"data\.text must be empty"),
+        ({"data__vocabulary_from": "other.safetensors"}, r"empty data\.vocabulary_from"),
+        (
+            {"model__hidden": 25, "model__residual": True},
+            r"model\.hidden is 24 there, 25 here; model\.residual is False",
+        ),
+    ],
+)
+def test_what_cannot_go_right_is_refused(
+    data: Path, tmp_path: Path, start: str, settings: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        train(continued(data, tmp_path / "run", start, **settings), progress=False)
