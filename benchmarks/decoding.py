@@ -65,7 +65,7 @@ def measure(
             images, batch_size, lambda batch: search(decoder, decoder.start(batch), len(batch), checkpoint)
         )
 
-    limits = {"start": START, "end": END, "max_length": checkpoint.decode.max_length}
+    limits = {"start": START, "end": END, "max_length": checkpoint.decoding.max_length}
 
     def one_word_after_the_other(batch: Tensor) -> None:
         greedy(network, network.start(batch), len(batch), How(**limits))
@@ -87,7 +87,7 @@ def measure(
 
 def search(decoder: Decoder, state: Any, count: int, checkpoint: Checkpoint) -> list[Any]:
     """Our beam search with the checkpoint's limits, by plain log probability."""
-    how = How(START, END, width=WIDTH, max_length=checkpoint.decode.max_length)
+    how = How(START, END, width=WIDTH, max_length=checkpoint.decoding.max_length)
     return beam_search(decoder, state, count, how)
 
 

@@ -26,7 +26,7 @@ from torch.nn import functional
 
 from benchmarks.measure import Measurement, compare, rate
 from captioner.backbones.spec import BackboneSpec
-from captioner.config import Experiment, load_experiment
+from captioner.experiment import Experiment, load_experiment
 from captioner.features.store import FeatureWriter
 from captioner.text.vocabulary import PAD, SPECIALS
 from captioner.train.distributed import World
@@ -138,7 +138,7 @@ def make_experiment(
         images.append({"filename": f"{number}.jpg", "split": "train", "sentences": [{"raw": one} for one in own]})
     images.append({"filename": "dev.jpg", "split": "val", "sentences": [{"raw": sentences[0]}]})
     (folder / "dataset.json").write_text(json.dumps({"images": images}))
-    spec = BackboneSpec("compact", 192, dimension=feature_size)
+    spec = BackboneSpec("compact", size=192, dimension=feature_size)
     with FeatureWriter(folder / "features.h5", spec, "random") as writer:
         for image in images:
             writer.add(str(image["filename"]), generator.random(feature_size, np.float32))

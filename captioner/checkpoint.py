@@ -18,9 +18,10 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from captioner.backbones.spec import BackboneSpec
-from captioner.config import DecodeConfig, ModelConfig, from_mapping, to_mapping
+from captioner.config import ModelConfig, from_mapping, to_mapping
+from captioner.decoding.config import DecodingConfig
 from captioner.errors import CaptionerError, CheckpointError
+from captioner.features.spec import FeatureSpec, read_spec
 from captioner.files import atomic_path, read_tensors, sha256
 from captioner.models.lrcn import ImageCaptioner
 from captioner.provenance import provenance
@@ -39,9 +40,9 @@ class Checkpoint:
     model: ImageCaptioner
     """The decoder, in float32 on the processor, for evaluation."""
     vocabulary: Vocabulary
-    backbones: tuple[BackboneSpec, ...]
+    backbones: tuple[FeatureSpec, ...]
     """Whose features, concatenated in this order, the model takes; none for a model of text."""
-    decode: DecodeConfig
+    decoding: DecodingConfig
     """How captions are found when nobody says otherwise."""
     backbone_states: tuple[dict[str, Tensor] | None, ...] = ()
     """Weights of each backbone in float32, None where the file has none."""
@@ -61,8 +62,8 @@ def save_checkpoint(
     path: str | Path,
     model: ImageCaptioner,
     vocabulary: Vocabulary,
-    backbones: Sequence[BackboneSpec],
-    decode: DecodeConfig,
+    backbones: Sequence[FeatureSpec],
+    decoding: DecodingConfig,
     *,
     extra: Mapping[str, Any] | None = None,
     backbone_states: Sequence[State | None] | None = None,
@@ -79,7 +80,7 @@ def save_checkpoint(
         "format": FORMAT,
         "version": VERSION,
         "config": to_mapping(model.config),
-        "decode": to_mapping(decode),
+        "decoding": to_mapping(decoding),
         "feature_size": model.feature_size,
         "backbones": [spec.to_dict() for spec in backbones],
         "provenance": provenance(),
@@ -110,9 +111,9 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     contents = _parse(path, header)
     try:
         config = from_mapping(ModelConfig, contents["config"], "config")
-        decode = from_mapping(DecodeConfig, contents["decode"], "decode")
+        decoding = from_mapping(DecodingConfig, contents["decoding"], "decoding")
         vocabulary = Vocabulary.from_list(contents["vocabulary"])
-        backbones = tuple(BackboneSpec.from_dict(spec) for spec in contents["backbones"])
+        backbones = tuple(read_spec(spec) for spec in contents["backbones"])
         feature_size = int(contents["feature_size"])
         facts, extra = dict(contents["provenance"]), dict(contents["extra"])
         names = [name for spec in backbones for name in spec.names]
@@ -123,7 +124,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     _check_sizes(str(path), vocabulary, backbones, rows, feature_size)
     _fill(path, model, {name[len("decoder.") :]: t for name, t in tensors.items() if name.startswith("decoder.")})
     states = tuple(_backbone_state(tensors, index) for index in range(len(backbones)))
-    return Checkpoint(model.eval(), vocabulary, backbones, decode, states, facts, extra, Path(path))
+    return Checkpoint(model.eval(), vocabulary, backbones, decoding, states, facts, extra, Path(path))
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], str]:
@@ -202,7 +203,7 @@ def _backbone_state(tensors: State, index: int) -> dict[str, Tensor] | None:
 
 
 def _check_sizes(
-    path: str, vocabulary: Vocabulary, backbones: Sequence[BackboneSpec], rows: int, feature_size: int
+    path: str, vocabulary: Vocabulary, backbones: Sequence[FeatureSpec], rows: int, feature_size: int
 ) -> None:
     """Vocabulary against word vectors, backbones against the decoder's feature."""
     if len(vocabulary) != rows:

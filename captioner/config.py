@@ -10,16 +10,12 @@ import difflib
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, TypeVar
-
-import yaml
 
 from captioner.errors import ConfigError
 
 T = TypeVar("T")
-SHIPPED = Path(__file__).parent / "configs"
 
 
 def choose(name: str, value: object, choices: Iterable[object]) -> None:
@@ -218,72 +214,6 @@ class TrainConfig:
             raise ConfigError(f"train.batch_size: {self.batch_size} is no multiple of train.samples, {self.samples}")
 
 
-@dataclass(frozen=True)
-class DecodeConfig:
-    """How captions are found when nobody says otherwise; kept in the checkpoint."""
-
-    beam: int = 3
-    """Beam width; 1 is greedy."""
-    length_penalty: float = 0.0
-    """Hypotheses are ranked by log probability / length ** this; 0 is the paper's plain log probability."""
-    no_repeat: int = 0
-    """Length in tokens of phrases that may not come twice in a caption; 0 allows all, as the paper does."""
-    max_length: int = 20
-    """Most tokens, without the end token."""
-
-    def __post_init__(self) -> None:
-        within("decode.beam", self.beam, 1)
-        within("decode.max_length", self.max_length, 1)
-        within("decode.length_penalty", self.length_penalty, 0, 2)
-        within("decode.no_repeat", self.no_repeat, 0)
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """One training run, as a YAML file in captioner/configs or the user's own."""
-
-    name: str = "run"
-    """Title in the log and the curve."""
-    output: str = "runs/run"
-    """Folder for checkpoints, log and curve."""
-    model: ModelConfig = field(default_factory=ModelConfig)
-    data: DataConfig = field(default_factory=DataConfig)
-    train: TrainConfig = field(default_factory=TrainConfig)
-    decode: DecodeConfig = field(default_factory=DecodeConfig)
-
-    def __post_init__(self) -> None:
-        if self.train.teachers and self.data.text:
-            raise ConfigError("train.teachers describe images: data.text must be empty")
-        if self.train.objective != "self_critical":
-            return
-        if self.data.text:
-            raise ConfigError("train.objective self_critical describes images: data.text must be empty")
-        if self.data.vocabulary_from not in ("", self.train.init_from):
-            raise ConfigError("train.objective self_critical keeps train.init_from's words: empty data.vocabulary_from")
-
-
-def load_experiment(source: str | Path, settings: Sequence[str] = ()) -> Experiment:
-    """An experiment from a YAML file, or a shipped one by name, with ``section.key=value`` settings over it.
-
-    Raises ``ConfigError`` for a missing file, bad YAML, unknown keys, wrong types and values out of range.
-    """
-    path = Path(source)
-    if not path.exists() and (SHIPPED / f"{source}.yaml").exists():
-        path = SHIPPED / f"{source}.yaml"
-    if not path.is_file():
-        shipped = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.yaml")))
-        raise ConfigError(f"{source}: no such configuration file; shipped ones: {shipped}")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: a configuration is a mapping, not {type(values).__name__}")
-    for setting in settings:
-        _apply(values, setting)
-    return from_mapping(Experiment, values, str(path))
-
-
 def from_mapping(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     """Fill the dataclass ``cls`` from ``values``; ``where`` starts the error messages."""
     hints = typing.get_type_hints(cls)
@@ -310,23 +240,6 @@ def to_mapping(config: Any) -> dict[str, Any]:
             value = to_mapping(value)
         plain[item.name] = list(value) if isinstance(value, tuple) else value
     return plain
-
-
-def _apply(values: dict[str, Any], setting: str) -> None:
-    """Put ``section.key=value`` into ``values``; the value is read as YAML."""
-    key, equals, text = setting.partition("=")
-    if not equals:
-        raise ConfigError(f"--set {setting}: expected key=value")
-    target = values
-    *sections, last = key.strip().split(".")
-    for section in sections:
-        target = target.setdefault(section, {})
-        if not isinstance(target, dict):
-            raise ConfigError(f"--set {setting}: {section} is a value, not a section")
-    try:
-        target[last] = yaml.safe_load(text)
-    except yaml.YAMLError:
-        target[last] = text
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:

@@ -83,7 +83,7 @@ def simulate_vision(options: argparse.Namespace) -> None:
     features = simulate(tuples, options.snr, options.seed, options.similarity)
     key = f"simulated:snr={options.snr:g}"
     source = f"drawn from the labels of each clip, similarity {options.similarity:g}, seed {options.seed}"
-    spec = BackboneSpec(key, 1, dimension=features.shape[1], weights=source, license="no video was seen")
+    spec = BackboneSpec(key, size=1, dimension=features.shape[1], weights=source, license="no video was seen")
     with FeatureWriter(options.output, spec, f"{source}, clips {_digest(clips)}", "float32") as writer:
         writer.plan(clip.clip_id for clip in clips)
         for clip, vector in zip((one for one in clips if one.labels is not None), features, strict=True):

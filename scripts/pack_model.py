@@ -22,7 +22,7 @@ DTYPES = {"float16": torch.float16, "int8": torch.int8}
 
 
 def pack(source: Path, weights: Path | None, output: Path, dtype: str = "float16", **search: float | None) -> None:
-    """Write ``source`` with its backbone's weights inside; fields of its ``DecodeConfig`` may be set on the way."""
+    """Write ``source`` with its backbone's weights inside; fields of its ``DecodingConfig`` may be set on the way."""
     checkpoint = load_checkpoint(source)
     if len(checkpoint.backbones) != 1:
         raise CheckpointError(f"{source} takes {len(checkpoint.backbones)} backbones; packing is for one")
@@ -35,7 +35,7 @@ def pack(source: Path, weights: Path | None, output: Path, dtype: str = "float16
         checkpoint.model,
         checkpoint.vocabulary,
         [replace(spec, weights="", sha256="")],
-        replace(checkpoint.decode, **chosen),
+        replace(checkpoint.decoding, **chosen),
         extra=portable(checkpoint.extra),
         backbone_states=[state],
         dtype=DTYPES[dtype],
@@ -57,12 +57,13 @@ def main() -> int:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--weights", type=Path, help="the CNN's weights, if the checkpoint does not hold them")
     parser.add_argument("--dtype", choices=DTYPES, default="float16", help="of the decoder's matrices")
-    parser.add_argument("--beam", type=int)
+    parser.add_argument("--beam-size", type=int)
     parser.add_argument("--length-penalty", type=float)
-    parser.add_argument("--no-repeat", type=int)
+    parser.add_argument("--no-repeat-ngram-size", type=int)
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args()
-    search = {"beam": options.beam, "length_penalty": options.length_penalty, "no_repeat": options.no_repeat}
+    names = ("beam_size", "length_penalty", "no_repeat_ngram_size")
+    search = {name: getattr(options, name) for name in names}
     return exit_status(lambda: pack(options.checkpoint, options.weights, options.output, options.dtype, **search))
 
 

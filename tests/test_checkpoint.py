@@ -17,14 +17,15 @@ from captioner.backbones import load_backbone
 from captioner.backbones.compact import CompactCNN
 from captioner.backbones.spec import BackboneSpec
 from captioner.checkpoint import FORMAT, load_checkpoint, save_checkpoint
-from captioner.config import DecodeConfig, ModelConfig
+from captioner.config import ModelConfig
+from captioner.decoding.config import DecodingConfig
 from captioner.errors import CheckpointError
 from captioner.files import sha256
 from captioner.models.lrcn import ImageCaptioner
 from captioner.text.vocabulary import SPECIALS, Vocabulary
 
 VOCABULARY = Vocabulary((*SPECIALS, "a", "dog", "naïve", "café"))
-BACKBONES = [BackboneSpec("one", 32, dimension=4), BackboneSpec("two", 64, dimension=2, mean=(0.1, 0.2, 0.3))]
+BACKBONES = [BackboneSpec("one", size=32, dimension=4), BackboneSpec("two", size=64, dimension=2, mean=(0.1, 0.2, 0.3))]
 STATES = [{"conv.weight": torch.randn(3, 2), "norm.running_var": torch.rand(3), "seen": torch.tensor(7)}, None]
 
 
@@ -39,7 +40,7 @@ def build(**options: Any) -> ImageCaptioner:
 
 
 def save(path: Path, model: ImageCaptioner | None = None, **options: Any) -> Path:
-    save_checkpoint(path, model or build(), VOCABULARY, BACKBONES, DecodeConfig(beam=4), **options)
+    save_checkpoint(path, model or build(), VOCABULARY, BACKBONES, DecodingConfig(beam_size=4), **options)
     return path
 
 
@@ -60,7 +61,7 @@ def test_everything_comes_back(path: Path, options: dict[str, Any]) -> None:
     if model.config.tied:
         assert loaded.model.softmax.weight is loaded.model.embedding.weight
     assert (loaded.vocabulary, list(loaded.backbones)) == (VOCABULARY, BACKBONES)
-    assert (loaded.decode, loaded.extra) == (DecodeConfig(beam=4), {"cider": 0.5})
+    assert (loaded.decoding, loaded.extra) == (DecodingConfig(beam_size=4), {"cider": 0.5})
     assert "torch" in loaded.provenance
     first, second = loaded.backbone_states
     assert second is None and first is not None
@@ -136,7 +137,7 @@ def rewrite(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
         (lambda c: c["config"].update(cell="gru"), r"is \(20,\) in the file, its configuration wants \(15,\)"),
         (lambda c: c["config"].update(depth=3), "unknown key 'depth'"),
         (lambda c: c["config"].update(wiring="9x"), "'9x' is not one of"),
-        (lambda c: c.pop("decode"), "header is not as it should be: KeyError"),
+        (lambda c: c.pop("decoding"), "header is not as it should be: KeyError"),
         (lambda c: c.update(feature_size="many"), "header is not as it should be: ValueError"),
     ],
 )
@@ -152,9 +153,9 @@ def test_parts_that_do_not_fit_are_named(path: Path, change: Callable[[dict[str,
 def test_misfits_are_refused_before_they_are_written(path: Path) -> None:
     model = build()
     with pytest.raises(CheckpointError, match="the vocabulary has 5 words, the decoder 8"):
-        save_checkpoint(path, model, Vocabulary((*SPECIALS, "a")), BACKBONES, DecodeConfig())
+        save_checkpoint(path, model, Vocabulary((*SPECIALS, "a")), BACKBONES, DecodingConfig())
     with pytest.raises(CheckpointError, match=r"the backbones give 4 numbers \(one 4\), the decoder takes 6"):
-        save_checkpoint(path, model, VOCABULARY, BACKBONES[:1], DecodeConfig())
+        save_checkpoint(path, model, VOCABULARY, BACKBONES[:1], DecodingConfig())
     assert not path.exists()
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from captioner.config import SHIPPED, Experiment, ModelConfig, from_mapping, load_experiment, to_mapping
+from captioner.config import ModelConfig, from_mapping, to_mapping
 from captioner.errors import ConfigError
+from captioner.experiment import SHIPPED, Experiment, load_experiment
 
 SHIPPED_FILES = sorted(SHIPPED.glob("*.yaml"))
 

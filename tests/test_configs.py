@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from captioner.config import SHIPPED, load_experiment
 from captioner.data import READERS
+from captioner.experiment import SHIPPED, load_experiment
 from captioner.models.lrcn import ImageCaptioner
 
 NAMES = sorted(path.stem for path in SHIPPED.glob("*.yaml"))

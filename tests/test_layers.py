@@ -12,6 +12,7 @@ from tests.conftest import CHECKOUT
 FLOORS = {
     "captioner.errors": 0,
     "captioner.files": 0.5,
+    "captioner.registry": 0.5,
     "captioner.optional": 0.5,
     "captioner.precision": 0.5,
     "captioner.provenance": 0.5,
@@ -20,6 +21,9 @@ FLOORS = {
     "captioner.config": 1,
     "captioner.manifest": 1,
     "captioner.text": 1,
+    "captioner.features.spec": 1.5,
+    "captioner.decoding.config": 1.5,
+    "captioner.experiment": 1.7,
     "captioner.data": 2,
     "captioner.backbones": 2,
     "captioner.crf": 2,

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from captioner.backbones import compact
 from captioner.cli.app import app
-from captioner.config import load_experiment
+from captioner.experiment import load_experiment
 from captioner.predictors import lrcn
 from tests.conftest import CHECKOUT
 from tests.test_layers import FLOORS

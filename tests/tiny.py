@@ -13,12 +13,13 @@ from PIL import Image
 from captioner.backbones import load_backbone
 from captioner.backbones.compact import CompactCNN
 from captioner.checkpoint import save_checkpoint
-from captioner.config import DecodeConfig, ModelConfig
+from captioner.config import ModelConfig
+from captioner.decoding.config import DecodingConfig
 from captioner.models.lrcn import ImageCaptioner
 from captioner.text.vocabulary import SPECIALS, Vocabulary
 
 WORDS = "a man woman dog runs sits on the red blue grass beach with ball café".split()
-DECODE = DecodeConfig(beam=3, max_length=7)
+DECODING = DecodingConfig(beam_size=3, max_length=7)
 
 
 def network(seed: int) -> dict[str, torch.Tensor]:
@@ -47,7 +48,7 @@ def save_tiny(
         for parameter in model.parameters():
             parameter.mul_(2.5)
     specs = [backbone.spec for backbone in backbones]
-    save_checkpoint(path, model, vocabulary, specs, DECODE, backbone_states=states, dtype=dtype, extra=extra)
+    save_checkpoint(path, model, vocabulary, specs, DECODING, backbone_states=states, dtype=dtype, extra=extra)
     return path
 
 

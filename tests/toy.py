@@ -12,13 +12,13 @@ import yaml
 from PIL import Image
 
 from captioner.backbones.spec import BackboneSpec
-from captioner.config import Experiment, load_experiment
+from captioner.experiment import Experiment, load_experiment
 from captioner.features.store import FeatureWriter
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220), "white": (240, 240, 240)}
 PLACES = ("on the left", "on the right", "at the very top of it")
 DIMENSION = 9
-SPEC = BackboneSpec("compact", 192, resize="squash", dimension=DIMENSION)
+SPEC = BackboneSpec("compact", size=192, resize="squash", dimension=DIMENSION)
 
 
 def make_data(folder: Path) -> Path:
@@ -52,7 +52,7 @@ def write_config(data: Path, output: Path, **settings: Any) -> Path:
         "model": {"wiring": "2f", "embedding": 16, "hidden": 24, "image": 8},
         "data": {"format": "own", "root": str(data), "features": [str(data / "features.h5")], "min_count": 1},
         "train": {"epochs": 2, "batch_size": 8, "lr": 0.01, "log_every": 2, "device": "cpu", "precision": "float32"},
-        "decode": {"beam": 1, "max_length": 10},
+        "decoding": {"beam_size": 1, "max_length": 10},
     }
     for key, value in settings.items():
         section, _, name = key.partition("__")

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from captioner.errors import BackboneError
+from captioner.errors import BackboneError, FeatureStoreError
+from captioner.features.spec import FeatureSpec, digest
 
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 RESIZES = ("squash", "crop")
@@ -21,12 +21,12 @@ CLASSIC_MARGIN = 256 / 224
 Box = tuple[float, float, float, float]
 
 
-@dataclass(frozen=True)
-class BackboneSpec:
-    """One backbone as a record: what goes in, what comes out, and under which terms."""
+@dataclass(frozen=True, kw_only=True)
+class BackboneSpec(FeatureSpec):
+    """A network whose output is a feature: what goes in, what comes out, and under which terms."""
 
-    key: str
-    """Name that ``load_backbone`` understands."""
+    kind: ClassVar[str] = "backbone"
+
     size: int
     """Side of the square input in pixels."""
     resize: str = "crop"
@@ -41,23 +41,17 @@ class BackboneSpec:
     """Then divides each channel."""
     output: str = ""
     """Layer whose values are the feature."""
-    dimension: int = 0
-    """Length of the feature vector."""
     weights: str = ""
     """Where the weights come from: url, path, or model name."""
     sha256: str = ""
     """SHA-256 of the weight file or, as in torchvision's file names, its first digits; empty where unknown."""
     license: str = ""
     """Terms of code and weights, as far as known."""
-    names: tuple[str, ...] = ()
-    """What each number of the feature means, NODE=LABEL, where it has a meaning of its own; else empty."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         object.__setattr__(self, "mean", _three("mean", self.mean))
         object.__setattr__(self, "std", _three("std", self.std))
-        object.__setattr__(self, "names", tuple(self.names))
-        if self.names and len(self.names) != self.dimension:
-            raise BackboneError(f"{self.key}: {len(self.names)} names for {self.dimension} numbers")
         if self.resize not in RESIZES:
             raise BackboneError(f"{self.key}: resize: {self.resize!r} is not one of {', '.join(RESIZES)}")
         if self.filter not in FILTERS:
@@ -71,24 +65,17 @@ class BackboneSpec:
     def digest(self) -> str:
         """16 hexadecimal digits that change when an image would be prepared otherwise or another layer is read."""
         facts = [self.size, self.resize, self.shorter or self.size, self.filter, self.mean, self.std, self.output]
-        facts += [self.names] if self.names else []
-        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
-
-    def to_dict(self) -> dict[str, Any]:
-        """A plain dictionary, ready for JSON."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        return digest(facts)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> BackboneSpec:
+    def from_dict(cls, values: Mapping[str, Any]) -> BackboneSpec:
         """The inverse of ``to_dict``; raises ``BackboneError`` for unknown or missing fields."""
-        known = {item.name for item in fields(cls)}
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise BackboneError(f"unknown field {unknown[0]!r} in a backbone record; known: {', '.join(sorted(known))}")
         try:
-            return cls(**values)
-        except TypeError as error:
-            raise BackboneError(f"not a backbone record: {error}") from None
+            spec = super().from_dict(values)
+        except FeatureStoreError as error:
+            raise BackboneError(str(error)) from None
+        assert isinstance(spec, BackboneSpec)
+        return spec
 
     def with_dimension(self, dimension: int) -> BackboneSpec:
         return replace(self, dimension=dimension)

@@ -22,7 +22,7 @@ def train(
     A run that was stopped or killed goes on where it was when the same command is given again. Several processes:
     torchrun --nproc-per-node N -m captioner train CONFIG.
     """
-    from captioner.config import load_experiment
+    from captioner.experiment import load_experiment
     from captioner.train.distributed import is_first
     from captioner.train.trainer import train as run
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
-from captioner.config import DecodeConfig
+from captioner.decoding.config import DecodingConfig
 
 
 class Decoder(Protocol):
@@ -66,13 +66,13 @@ class How:
     """Where the draws for each image start, so that they do not depend on the images beside it."""
 
     @classmethod
-    def of(cls, decode: DecodeConfig, start: int, end: int, search: str = "", **others: Any) -> How:
+    def of(cls, decode: DecodingConfig, start: int, end: int, search: str = "", **others: Any) -> How:
         """As a configuration says, ``others`` apart; without a ``search`` by beam, or greedily where it is 1 wide."""
         settings = {
-            "search": search or ("greedy" if decode.beam == 1 else "beam"),
-            "width": decode.beam,
+            "search": search or ("greedy" if decode.beam_size == 1 else decode.method),
+            "width": decode.beam_size,
             "length_penalty": decode.length_penalty,
-            "no_repeat": decode.no_repeat,
+            "no_repeat": decode.no_repeat_ngram_size,
             "max_length": decode.max_length,
         }
         return cls(start, end, **{**settings, **others})

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from captioner.backbones.spec import BackboneSpec
 from captioner.crf.predictions import KINDS, Potentials, read_potentials
 from captioner.errors import FeatureStoreError
+from captioner.features.spec import FeatureSpec
 from captioner.features.store import FeatureStore
 
 
@@ -36,11 +36,11 @@ class PotentialsStore:
         return read_potentials(self.path)
 
     @cached_property
-    def spec(self) -> BackboneSpec:
+    def spec(self) -> FeatureSpec:
         """A record whose ``names`` say what each number means; potentials of other labels have another digest."""
         names = [f"{node}={label}" for node, labels in self.potentials.labels.items() for label in labels]
         key = f"potentials@{self.kind}"
-        return BackboneSpec(key, 1, "squash", output=self.kind, dimension=len(names), names=tuple(names))
+        return FeatureSpec(key, len(names), names=tuple(names))
 
     @property
     def dimension(self) -> int:

@@ -28,9 +28,12 @@ from PIL import Image
 from torch import Tensor
 
 from captioner import decoding
+from captioner.backbones.spec import BackboneSpec
 from captioner.checkpoint import Checkpoint, load_checkpoint
-from captioner.config import DataConfig, DecodeConfig, from_mapping
+from captioner.config import DataConfig, from_mapping
+from captioner.decoding.config import DecodingConfig
 from captioner.errors import BackboneError, CaptionerError, CheckpointError, FeatureStoreError, ImageError, UsageError
+from captioner.features.spec import FeatureSpec
 from captioner.text.vocabulary import END, START
 
 if TYPE_CHECKING:  # h5py and the network are loaded when they are needed
@@ -140,7 +143,7 @@ class Search:
         if most and self.num_captions > most:
             raise UsageError(f"num_captions {self.num_captions} is more than the {most} that {self.name} gives")
 
-    def how(self, decode: DecodeConfig) -> decoding.How:
+    def how(self, decode: DecodingConfig) -> decoding.How:
         """The same as searches want it, with what is left open as the checkpoint's ``decode`` says."""
         given = {name: value for name in OPEN if (value := getattr(self, name)) is not None}
         return decoding.How.of(
@@ -149,7 +152,7 @@ class Search:
             END,
             self.name,
             best=self.num_captions,
-            width=self.beam or max(decode.beam, self.num_captions),
+            width=self.beam or max(decode.beam_size, self.num_captions),
             number=self.sample or max(decoding.How.number, self.num_captions),
             temperature=self.temperature or 1.0,
             seed=self.seed,
@@ -181,9 +184,9 @@ class Captioner:
             backbone = load_backbone(spec.key, state=state)
             if backbone.spec.digest != spec.digest:
                 raise BackboneError(f"{spec.key} is prepared or read otherwise than when {self.name} was trained")
-            if state is None and not _agree(backbone.spec.sha256, spec.sha256, unknown=True):
+            if state is None and not _agree(backbone.spec.sha256, _sha256(spec), unknown=True):
                 raise BackboneError(
-                    f"{self.name} was trained on {spec.key} with weights {spec.sha256[:16]}, "
+                    f"{self.name} was trained on {spec.key} with weights {_sha256(spec)[:16]}, "
                     f"those here are {backbone.spec.sha256[:16]} ({backbone.spec.weights})"
                 )
             loaded.append(backbone.to(self.device).eval())
@@ -310,7 +313,7 @@ class Captioner:
     @torch.inference_mode()
     def _decode(self, features: Tensor, search: Search) -> list[tuple[Caption, ...]]:
         """Features (N, D) to the captions of each row, best first."""
-        how = search.how(self.checkpoint.decode)
+        how = search.how(self.checkpoint.decoding)
         found = decoding.search(self.model, self.model.start(features), len(features), how)
         words = self.checkpoint.vocabulary
         return [tuple(Caption(words.decode(h.ids), h.log_prob) for h in ranked) for ranked in found]
@@ -331,7 +334,7 @@ class Captioner:
                 same = self.backbones[index].weights_digest == store.attributes["weights_digest"]
                 reason = "" if same else "has other weights than"
             else:
-                same = _agree(found.sha256, spec.sha256, unknown=found.key == spec.key)
+                same = _agree(_sha256(found), _sha256(spec), unknown=found.key == spec.key)
                 reason = "" if same else "has other weights than"
             if reason:
                 raise FeatureStoreError(
@@ -410,6 +413,11 @@ def _enough_memory() -> Iterator[None]:
 def _at_least_one(batch_size: int) -> None:
     if batch_size < 1:
         raise UsageError(f"batch_size must be at least 1, not {batch_size}")
+
+
+def _sha256(spec: FeatureSpec) -> str:
+    """SHA-256 of a backbone's weight file, as far as its record says it."""
+    return spec.sha256 if isinstance(spec, BackboneSpec) else ""
 
 
 def _agree(one: str, other: str, unknown: bool) -> bool:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from captioner.config import DecodeConfig
 from captioner.decoding import How, search
+from captioner.decoding.config import DecodingConfig
 from captioner.metrics import score_captions
 from captioner.models.lrcn import ImageCaptioner
 from captioner.text.vocabulary import END, START
@@ -18,7 +18,7 @@ AT_ONCE = 100  # images encoded and decoded together
 
 @torch.inference_mode()
 def evaluate(
-    network: Network, material: Material, decode: DecodeConfig, precision: str = "float32"
+    network: Network, material: Material, decode: DecodingConfig, precision: str = "float32"
 ) -> dict[str, float]:
     """``dev_loss`` (nats a token, unsmoothed) and, where there are images, ``bleu4`` (percent) and ``cider`` (of 1).
 
@@ -36,7 +36,7 @@ def evaluate(
     return scores
 
 
-def describe(decoder: ImageCaptioner, features: Tensor, material: Material, decode: DecodeConfig) -> dict[str, str]:
+def describe(decoder: ImageCaptioner, features: Tensor, material: Material, decode: DecodingConfig) -> dict[str, str]:
     """A caption of each dev image by its id, from features (N, D)."""
     how = How.of(decode, START, END)
     parts = torch.split(features, AT_ONCE)

@@ -12,13 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captioner.backbones.spec import BackboneSpec
 from captioner.checkpoint import load_checkpoint
-from captioner.config import DataConfig, Experiment
+from captioner.config import DataConfig
 from captioner.data import Record, read_dataset, read_sentences
 from captioner.data.batching import CaptionBatches
 from captioner.errors import ConfigError, DataError
+from captioner.experiment import Experiment
 from captioner.features.label_predictions import Store, open_store
+from captioner.features.spec import FeatureSpec
 from captioner.text.tokenizers import tokenize
 from captioner.text.vocabulary import Vocabulary
 
@@ -100,7 +101,7 @@ class Material:
     """Captions of each dev image, in the order of ``dev_rows``; empty for text."""
     train_references: dict[int, list[list[str]]] = field(default_factory=dict)
     """Tokens of each training image's captions by row; only where drawn captions are compared with them."""
-    backbones: list[BackboneSpec] = field(default_factory=list)
+    backbones: list[FeatureSpec] = field(default_factory=list)
     feature_size: int = 1
 
     def steps(self, epoch: int, skip: int, rank: int = 0, size: int = 1) -> Iterator[Step]:
@@ -182,7 +183,7 @@ def _read_captions(experiment: Experiment) -> Material:
     )
 
 
-def _images(experiment: Experiment, records: list[Record]) -> tuple[Images, list[BackboneSpec], int]:
+def _images(experiment: Experiment, records: list[Record]) -> tuple[Images, list[FeatureSpec], int]:
     """The images of ``records`` by row, the backbones that made their features, and the feature's size.
 
     When fine-tuning the backbone and the size are not known yet: none and 0.

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from captioner.config import Experiment
 from captioner.decoding import How
 from captioner.decoding.sampling import draw
+from captioner.experiment import Experiment
 from captioner.metrics.cider import CiderD, Rarity
 from captioner.metrics.corpus import Corpus, Tokens
 from captioner.text.vocabulary import END, PAD, SPECIALS, START
@@ -56,7 +56,7 @@ class SelfCritical:
     ) -> None:
         self.samples = experiment.train.samples
         self.precision = precision
-        self.max_length = experiment.decode.max_length
+        self.max_length = experiment.decoding.max_length
         self.words = material.vocabulary.words
         self.reward = CaptionReward(material.train_references)
         self.network, self.processes = network, processes

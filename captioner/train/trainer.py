@@ -16,8 +16,9 @@ from torch import Tensor
 
 from captioner.backbones import load_backbone
 from captioner.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from captioner.config import Experiment, TrainConfig, to_mapping
+from captioner.config import TrainConfig, to_mapping
 from captioner.errors import CaptionerError, ConfigError, MissingDependency
+from captioner.experiment import Experiment
 from captioner.features.label_predictions import open_store
 from captioner.models.lrcn import ImageCaptioner
 from captioner.precision import resolve_precision
@@ -335,8 +336,8 @@ class Run:
 
     def _evaluate(self) -> dict[str, float]:
         """Dev scores of the weights that are kept, which become ``last`` and, if they win, ``best``."""
-        position, config, decode = self.position, self.config, self.experiment.decode
-        searched = dataclasses.replace(decode, beam=config.dev_beam) if config.dev_beam else decode
+        position, config, decode = self.position, self.config, self.experiment.decoding
+        searched = dataclasses.replace(decode, beam_size=config.dev_beam) if config.dev_beam else decode
         with self.average.applied():
             scores = evaluate(self.network, self.material, searched, self.precision)
             score = scores[self.metric] if self.metric != "dev_loss" else -scores["dev_loss"]
@@ -357,7 +358,7 @@ class Run:
             network.decoder,
             material.vocabulary,
             material.backbones,
-            self.experiment.decode,
+            self.experiment.decoding,
             extra=extra,
             backbone_states=states,
         )

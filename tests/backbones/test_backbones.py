@@ -192,13 +192,13 @@ def test_transformers_agree_with_their_own_pipeline(kind: str, tmp_path: Path) -
 
 def test_crop_of_a_panorama_needs_little_memory() -> None:
     """Scaling all of a 1 x 100,000 image to 256 pixels across would take 20 gigabytes."""
-    spec = BackboneSpec("x", 224, shorter=256)
+    spec = BackboneSpec("x", size=224, shorter=256)
     assert pixels(Image.new("RGB", (1, 100_000), "red"), spec).shape == (224, 224, 3)
 
 
 @pytest.mark.parametrize("resize", ["squash", "crop"])
 def test_ten_crops_are_corners_center_and_mirrors(resize: str) -> None:
-    spec = BackboneSpec("x", 14, resize=resize)
+    spec = BackboneSpec("x", size=14, resize=resize)
     image = make_image(3, 32, 16)
     crops = ten_crops(image, spec)
     width = 16 if resize == "squash" else 32

@@ -17,10 +17,11 @@ from PIL import Image
 from captioner.backbones import load_backbone
 from captioner.checkpoint import save_checkpoint
 from captioner.cli.app import main
-from captioner.config import DecodeConfig, ModelConfig
+from captioner.config import ModelConfig
 from captioner.crf.model import CRF, CRFConfig, CRFFile, all_pairs, load_crf, save_crf
 from captioner.crf.predictions import NodePotentials, Potentials, write_potentials
 from captioner.crf.training import Clips, predict
+from captioner.decoding.config import DecodingConfig
 from captioner.features.label_predictions import open_store
 from captioner.models.lrcn import ImageCaptioner
 from captioner.predictors.lrcn import Search, load
@@ -73,7 +74,7 @@ def save_describer_of(path: Path, potentials: Path, kind: str) -> Path:
         for parameter in model.parameters():
             parameter.mul_(3)
         model.softmax.bias[END] = -9  # and have words
-    save_checkpoint(path, model, vocabulary, [spec], DecodeConfig(beam=3, max_length=7))
+    save_checkpoint(path, model, vocabulary, [spec], DecodingConfig(beam_size=3, max_length=7))
     return path
 
 

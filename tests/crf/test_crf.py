@@ -522,7 +522,7 @@ def test_what_the_command_refuses(corpus: Path, tmp_path: Path) -> None:
 def test_several_stores_are_joined(corpus: Path, tmp_path: Path) -> None:
     """Would catch a second store that is ignored: here it alone tells something."""
     store = FeatureStore(corpus / "features.h5")
-    spec = BackboneSpec("nothing", 1, dimension=2)
+    spec = BackboneSpec("nothing", size=1, dimension=2)
     with FeatureWriter(tmp_path / "nothing.h5", spec, "zeros") as writer:
         for name in store.ids:
             writer.add(name, np.zeros(2, np.float32))

@@ -112,7 +112,7 @@ def test_neighbors_by_the_mean_cosine_of_several_stores(tmp_path: Path) -> None:
     features = {"x": ([1, 0], [0, 50]), "long": ([30, 40], [0, 1]), "near": ([1, 0.1], [9, 9]), "off": ([0, 1], [1, 0])}
     stores = []
     for index in range(2):
-        spec = BackboneSpec("compact", 192, resize="squash", dimension=2)
+        spec = BackboneSpec("compact", size=192, resize="squash", dimension=2)
         with FeatureWriter(tmp_path / f"{index}.h5", spec, "toy", "float32") as writer:
             for name, vectors in features.items():
                 writer.add(name, np.array(vectors[index], np.float32))

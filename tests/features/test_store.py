@@ -7,6 +7,7 @@ import os
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,13 @@ from captioner.errors import FeatureStoreError, UsageError
 from captioner.features.extract import extract, parse_part
 from captioner.features.store import FeatureStore, FeatureWriter
 
-SPEC = BackboneSpec("tiny", 8, resize="squash", dimension=12)
+SPEC = BackboneSpec("tiny", size=8, resize="squash", dimension=12)
 
 
 def tiny_backbone(**fields: Any) -> Backbone:
     """Averages of 4 x 4 pixels: 12 numbers that depend on the image, and no weights."""
     network = nn.Sequential(nn.AvgPool2d(4), nn.Flatten())
-    return Backbone(BackboneSpec(**{**SPEC.to_dict(), **fields}), network, reader(network, "", "tiny")).eval()
+    return Backbone(replace(SPEC, **fields), network, reader(network, "", "tiny")).eval()
 
 
 def vector(number: int) -> np.ndarray:
@@ -157,8 +158,11 @@ def test_one_writer_at_a_time(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"spec": BackboneSpec("other", 8, resize="squash", dimension=12)}, "has backbone tiny, this run has other"),
-        ({"spec": BackboneSpec("tiny", 9, resize="squash", dimension=12)}, "preprocessing"),
+        (
+            {"spec": replace(SPEC, key="other")},
+            "has backbone tiny, this run has other",
+        ),
+        ({"spec": replace(SPEC, size=9)}, "preprocessing"),
         ({"digest": "v"}, "has weights digest w, this run has v"),
         ({"dtype": "float32"}, "has dtype float16, this run has float32"),
         ({"crops": 10}, "has crops 1, this run has 10"),
@@ -182,7 +186,7 @@ def test_readers_name_the_other_backbone(tmp_path: Path) -> None:
     store = FeatureStore(tmp_path / "a.h5")
     store.check_backbone(SPEC, "w")
     with pytest.raises(FeatureStoreError, match="has backbone tiny, the model has other"):
-        store.check_backbone(BackboneSpec("other", 8, resize="squash"))
+        store.check_backbone(BackboneSpec("other", size=8, resize="squash"))
     with pytest.raises(FeatureStoreError, match="weights digest w, the model has v"):
         store.check_backbone(SPEC, "v")
 

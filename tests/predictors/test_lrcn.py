@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 from captioner import load
-from captioner.config import DecodeConfig
 from captioner.data.images import find_named
 from captioner.decoding import SEARCHES, How, Hypothesis
+from captioner.decoding.config import DecodingConfig
 from captioner.errors import CheckpointError, FeatureStoreError, ImageError, UsageError
 from captioner.features.extract import extract
 from captioner.features.store import FeatureStore
@@ -227,7 +227,7 @@ def test_contradictions_are_refused_at_once(captioner: Captioner, options: dict,
 
 def test_settings_left_open_are_the_checkpoints() -> None:
     """Would catch an option of 0, which is the paper's setting, taken for one that was not given."""
-    own = DecodeConfig(beam=4, length_penalty=1.0, no_repeat=2, max_length=9)
+    own = DecodingConfig(beam_size=4, length_penalty=1.0, no_repeat_ngram_size=2, max_length=9)
     how = Search().how(own)
     assert (how.width, how.length_penalty, how.no_repeat, how.max_length) == (4, 1.0, 2, 9)
     paper = Search(length_penalty=0.0, no_repeat=0).how(own)

@@ -55,7 +55,7 @@ def distillation(teacher: Path, folder: Path, images: int) -> list[str]:
     paths = save_images(folder / "images", images)
     lines = [f"{path.name}\timage {i} of {n}\n" for i, path in enumerate(paths[: images // 2]) for n in range(20)]
     (folder / "images" / "captions.tsv").write_text("".join(lines))
-    spec = BackboneSpec("strong", 32, dimension=5)
+    spec = BackboneSpec("strong", size=32, dimension=5)
     for name, mirrored in (("plain", False), ("mirrored", True)):
         with FeatureWriter(folder / f"{name}.h5", spec, "0", mirrored=mirrored) as store:
             for i, path in enumerate(paths[: images // 2]):
@@ -136,10 +136,10 @@ def test_packing_keeps_the_cnn_and_halves_the_file(tmp_path: Path) -> None:
     source = save_tiny(tmp_path / "best.safetensors", extra={"experiment": settings})
     photo = save_images(tmp_path / "images", 1)[0]
     packed = tmp_path / "packed.safetensors"
-    pack_model.pack(source, None, packed, beam=2, length_penalty=0.5)
+    pack_model.pack(source, None, packed, beam_size=2, length_penalty=0.5)
     assert packed.stat().st_size < 0.6 * source.stat().st_size
-    decode = load_checkpoint(packed).decode
-    assert (decode.beam, decode.length_penalty) == (2, 0.5)
+    decode = load_checkpoint(packed).decoding
+    assert (decode.beam_size, decode.length_penalty) == (2, 0.5)
     assert load_checkpoint(packed).extra["experiment"] == {
         "data": {"root": "flickr8k", "features": ["x.h5", "runs/y.h5"]},
         "name": "2f",

@@ -11,8 +11,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from captioner.checkpoint import load_checkpoint
-from captioner.config import Experiment, ModelConfig
+from captioner.config import ModelConfig
 from captioner.errors import ConfigError
+from captioner.experiment import Experiment
 from captioner.models.lrcn import ImageCaptioner
 from captioner.text.vocabulary import END, PAD, START, UNK
 from captioner.train.distributed import World

@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from captioner.checkpoint import save_checkpoint
-from captioner.config import DecodeConfig, ModelConfig, load_experiment
+from captioner.config import ModelConfig
+from captioner.decoding.config import DecodingConfig
 from captioner.errors import ConfigError
+from captioner.experiment import load_experiment
 from captioner.models.lrcn import ImageCaptioner
 from captioner.text.vocabulary import PAD, Vocabulary
 from captioner.train.network import Network
@@ -88,7 +90,7 @@ def test_teachers_are_no_part_of_what_is_trained():
 def test_a_teacher_of_other_words_or_features_is_refused(tmp_path: Path, words, size, message):
     vocabulary = VOCABULARY if words is None else Vocabulary.build([words], 1)
     other = ImageCaptioner(SMALL, len(vocabulary), size)
-    save_checkpoint(tmp_path / "t.safetensors", other, vocabulary, [], DecodeConfig())
+    save_checkpoint(tmp_path / "t.safetensors", other, vocabulary, [], DecodingConfig())
     with pytest.raises(ConfigError, match=message):
         read_teachers([str(tmp_path / "t.safetensors")], VOCABULARY, 4, torch.device("cpu"))
 

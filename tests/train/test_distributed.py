@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import multiprocessing
 
-from captioner.config import Experiment
+from captioner.experiment import Experiment
 from captioner.train.distributed import World, world
 from captioner.train.trainer import Run, train
 from tests.toy import experiment, make_data

@@ -1,0 +1,128 @@
+"""What a feature is, whatever made it, and the one interface to stored features."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+
+from captioner.errors import FeatureStoreError
+from captioner.registry import resolve
+
+KINDS = {
+    "feature": "captioner.features.spec:FeatureSpec",
+    "backbone": "captioner.backbones.spec:BackboneSpec",
+}
+"""Class of a spec by the ``kind`` in its dictionary."""
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """One kind of feature: its name, its shape and what its numbers mean."""
+
+    kind: ClassVar[str] = "feature"
+
+    key: str
+    """What makes the feature: a backbone's key, or for example ``labels@map``."""
+    dimension: int = 0
+    """Numbers in one vector, D."""
+    frames: int = 0
+    """Vectors in one item, T; 0 where an item is a single vector."""
+    names: tuple[str, ...] = ()
+    """What each number of a vector means, NODE=LABEL, where it has a meaning of its own; else empty."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "names", tuple(self.names))
+        if self.names and len(self.names) != self.dimension:
+            raise FeatureStoreError(f"{self.key}: {len(self.names)} names for {self.dimension} numbers")
+        if self.dimension < 0 or self.frames < 0:
+            raise FeatureStoreError(
+                f"{self.key}: dimension {self.dimension} and frames {self.frames} must be 0 or more"
+            )
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one item: (D,) or (T, D)."""
+        return (self.frames, self.dimension) if self.frames else (self.dimension,)
+
+    @property
+    def digest(self) -> str:
+        """16 hexadecimal digits that change when the numbers would mean something else."""
+        return digest([self.key, self.frames, self.names])
+
+    def to_dict(self) -> dict[str, Any]:
+        """A plain dictionary, ready for JSON; ``read_spec`` is its inverse."""
+        values = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        return {"kind": self.kind, **values}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> FeatureSpec:
+        """A spec of this class; raises ``FeatureStoreError`` for unknown or missing fields."""
+        known = {item.name for item in fields(cls)}
+        unknown = sorted(set(values) - known - {"kind"})
+        if unknown:
+            raise FeatureStoreError(
+                f"unknown field {unknown[0]!r} in a {cls.kind} record; known: {', '.join(sorted(known))}"
+            )
+        try:
+            return cls(**{name: value for name, value in values.items() if name != "kind"})
+        except TypeError as error:
+            raise FeatureStoreError(f"not a {cls.kind} record: {error}") from None
+
+
+def read_spec(values: Mapping[str, Any]) -> FeatureSpec:
+    """The spec that ``to_dict`` made ``values`` of, of the class that its ``kind`` names."""
+    kind: type[FeatureSpec] = resolve(KINDS, str(values.get("kind")), "kind of feature record", FeatureStoreError)
+    return kind.from_dict(values)
+
+
+def digest(facts: Sequence[Any]) -> str:
+    """The first 16 hexadecimal digits of the SHA-256 of ``facts`` as JSON."""
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+
+class Store(Protocol):
+    """Stored features by id. What trains or predicts from features reads them through this interface alone."""
+
+    @property
+    def path(self) -> Path:
+        """The file or folder, for messages."""
+        ...
+
+    @property
+    def spec(self) -> FeatureSpec:
+        """What the features are."""
+        ...
+
+    @property
+    def weights_digest(self) -> str:
+        """Digest of the weights that made the features; empty where no network did."""
+        ...
+
+    @property
+    def dtype(self) -> str:
+        """Type in which the features are stored: float16 or float32."""
+        ...
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """Ids of all items that have a feature."""
+        ...
+
+    @property
+    def unfinished(self) -> Sequence[str]:
+        """Ids of items without a feature, such as images that could not be read."""
+        ...
+
+    def get(self, ids: Sequence[str]) -> np.ndarray:
+        """Features of ``ids`` in that order, (N, D) or (N, T, D) float32; an error names those that are missing."""
+        ...
+
+    def summary(self) -> dict[str, Any]:
+        """What the store is, by name, ready for JSON."""
+        ...
