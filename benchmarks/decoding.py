@@ -22,7 +22,7 @@ from captioner.checkpoint import Checkpoint, load_checkpoint
 from captioner.decoding import Decoder, How
 from captioner.decoding.beam import beam_search
 from captioner.decoding.greedy import greedy
-from captioner.models.lrcn import NEVER, ImageCaptioner
+from captioner.models.lrcn import LRCN, NEVER
 from captioner.predictors.lrcn import find_model
 from captioner.text.vocabulary import END, START
 from tests.oracles.naive_beam import naive_beam_search, run_again
@@ -35,7 +35,7 @@ BATCH = 16  # as the command takes them
 class Rerunning:
     """A model as a ``Decoder`` whose state is the features (N, D) and the words so far (N, T)."""
 
-    def __init__(self, model: ImageCaptioner) -> None:
+    def __init__(self, model: LRCN) -> None:
         self.model = model
 
     def start(self, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -65,7 +65,7 @@ def measure(
             images, batch_size, lambda batch: search(decoder, decoder.start(batch), len(batch), checkpoint)
         )
 
-    limits = {"start": START, "end": END, "max_length": checkpoint.decoding.max_length}
+    limits = {"start": START, "end": END, "max_length": checkpoint.config.decoding.max_length}
 
     def one_word_after_the_other(batch: Tensor) -> None:
         greedy(network, network.start(batch), len(batch), How(**limits))
@@ -87,11 +87,11 @@ def measure(
 
 def search(decoder: Decoder, state: Any, count: int, checkpoint: Checkpoint) -> list[Any]:
     """Our beam search with the checkpoint's limits, by plain log probability."""
-    how = How(START, END, width=WIDTH, max_length=checkpoint.decoding.max_length)
+    how = How(START, END, width=WIDTH, max_length=checkpoint.config.decoding.max_length)
     return beam_search(decoder, state, count, how)
 
 
-def random_features(model: ImageCaptioner, count: int) -> Tensor:
+def random_features(model: LRCN, count: int) -> Tensor:
     """Features (count, D) with the mean and deviation of those that the model learned from."""
     noise = torch.randn(count, model.feature_size, generator=torch.Generator().manual_seed(0))
     return model.feature_mean + model.feature_std * noise

@@ -88,7 +88,7 @@ class Blocks:
         self.captioner = captioner
         self.features = features
         self.precision = precision
-        self.words = [captioner.checkpoint.vocabulary.encode(tokenize(caption)) for caption in captions]
+        self.words = [captioner.checkpoint.outputs.encode(tokenize(caption)) for caption in captions]
         order = sorted(range(len(captions)), key=self.words.__getitem__)  # captions that begin alike share their work
         self.blocks = [order[start : start + BLOCK] for start in range(0, len(order), BLOCK)]
 

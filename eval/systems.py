@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from captioner.config import to_mapping
 from captioner.data.records import Record
 from captioner.data.results import match, read_results
-from captioner.errors import CheckpointError, DataError, UsageError
+from captioner.errors import DataError, UsageError
 from captioner.features.label_predictions import Store, open_store
 from captioner.files import write_text
 from captioner.predictors.lrcn import Captioner
@@ -73,23 +74,22 @@ def read_file(path: Path, records: Sequence[Record], missing: str = "error") -> 
 def read_run(path: Path, captioner: Captioner, records: Sequence[Record], choice: Choice) -> Run:
     """Captions of ``records`` by a trained model from its feature stores, and what is known about its training."""
     data = captioner.data_set
-    if data is None:
-        raise CheckpointError(f"{path} does not say what it was trained on; give the captions it made instead")
     stores = [str(store) for store in choice.features or data.features]
-    experiment = dict(captioner.checkpoint.extra.get("experiment", {}))
-    train = dict(experiment.get("train", {}))
+    checkpoint = captioner.checkpoint
+    train = dict(checkpoint.extra.get("train", {}))
     seed = train.pop("seed", 0)
-    group = [experiment.get("name"), experiment.get("model"), experiment.get("data"), train]
+    name = str(checkpoint.extra.get("name", ""))
+    group = [name, checkpoint.task, to_mapping(checkpoint.config), train]
     folder = path if path.is_dir() else path.parent
     log = folder / "log.jsonl"
     return Run(
-        str(experiment.get("name", folder.name)),
+        name or folder.name,
         f"seed {seed}",
         _captions(captioner, records, stores, choice),
         _command(path, stores, choice),
         json.dumps(group, sort_keys=True),
         tuple(line for line in read_log(log) if line["kind"] == "epoch") if log.is_file() else (),
-        tuple(spec.key for spec in captioner.checkpoint.backbones),
+        tuple(spec.key for spec in checkpoint.inputs),
         {"checkpoint": str(path), "sha256": captioner.checkpoint.digest, **_commit(captioner)},
     )
 

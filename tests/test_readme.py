@@ -131,7 +131,7 @@ def test_own_images_as_the_readme_says(here: Path) -> None:
     files = save_images(here / "my-data" / "images", 30)
     lines = [f"{path.name}\ta {'red' if number % 2 else 'blue'} image" for number, path in enumerate(files)]
     (here / "my-data" / "captions.tsv").write_text("\n".join(lines) + "\n")
-    quick = {"extract": ["--workers", "0"], "train": ["--set", "train.epochs=1", "--set", "model.hidden=8"]}
+    quick = {"extract": ["--workers", "0"], "train": ["--set", "train.epochs=1", "--set", "model.hidden_dim=8"]}
     for line in block.splitlines():
         arguments = shlex.split(line)[1:]
         result = CliRunner().invoke(app, [*arguments, *quick.get(arguments[0], [])])

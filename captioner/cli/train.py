@@ -23,18 +23,18 @@ def train(
     torchrun --nproc-per-node N -m captioner train CONFIG.
     """
     from captioner.experiment import load_experiment
-    from captioner.train.distributed import is_first
+    from captioner.train.distributed import is_main_process
     from captioner.train.trainer import train as run
 
     experiment = load_experiment(config, settings or [])
     result = run(experiment, resume=not no_resume)
-    if not is_first():
+    if not is_main_process():
         return
     reached = f"{result.metric} {result.score:.4g} at epoch {result.epoch} of {result.epochs}"
     print(f"best dev {reached}: {result.checkpoint}")
-    if result.metric == "dev_loss":
+    if experiment.task == "language_model":
         print(f"next: captioner train CONFIG --set train.init_from={result.checkpoint}")
-    elif experiment.data.format == "clips":
+    elif experiment.task == "clip_captioning":
         print(f"next: captioner describe POTENTIALS --model {result.checkpoint}")
     else:
         print(f"next: captioner caption --model {result.checkpoint} photo.jpg")

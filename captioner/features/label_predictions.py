@@ -23,6 +23,8 @@ class PotentialsStore:
     """
 
     unfinished: Sequence[str] = ()
+    dtype = "float32"
+    weights_digest = ""
 
     def __init__(self, path: str | Path, kind: str, potentials: Potentials | None = None) -> None:
         self.path = Path(path)

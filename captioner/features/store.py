@@ -33,6 +33,7 @@ import numpy as np
 
 from captioner.backbones.spec import BackboneSpec
 from captioner.errors import FeatureStoreError
+from captioner.features.spec import FeatureSpec, read_spec
 from captioner.files import atomic_path
 from captioner.provenance import provenance
 
@@ -205,9 +206,17 @@ class FeatureStore:
         return self._files[0].attributes
 
     @property
-    def spec(self) -> BackboneSpec:
+    def dtype(self) -> str:
+        return str(self.attributes["dtype"])
+
+    @property
+    def weights_digest(self) -> str:
+        return str(self.attributes["weights_digest"])
+
+    @property
+    def spec(self) -> FeatureSpec:
         """The backbone's record."""
-        return BackboneSpec.from_dict(json.loads(self.attributes["spec"]))
+        return read_spec(json.loads(self.attributes["spec"]))
 
     @property
     def dimension(self) -> int:
@@ -432,7 +441,9 @@ def _require_same(mine: Mapping[str, Any], other: Mapping[str, Any], my_name: st
             raise FeatureStoreError(f"{facts}; use another file")
 
 
-def _describe(spec: BackboneSpec) -> str:
+def _describe(spec: FeatureSpec) -> str:
+    if not isinstance(spec, BackboneSpec):
+        return spec.key
     size = f"{spec.resize} to {spec.size}" + (f" from {spec.shorter}" if spec.shorter > spec.size else "")
     return f"{size} pixels, {spec.filter}, output {spec.output or 'of the network'}"
 

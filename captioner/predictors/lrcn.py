@@ -30,7 +30,6 @@ from torch import Tensor
 from captioner import decoding
 from captioner.backbones.spec import BackboneSpec
 from captioner.checkpoint import Checkpoint, load_checkpoint
-from captioner.config import DataConfig, from_mapping
 from captioner.decoding.config import DecodingConfig
 from captioner.errors import BackboneError, CaptionerError, CheckpointError, FeatureStoreError, ImageError, UsageError
 from captioner.features.spec import FeatureSpec
@@ -177,10 +176,10 @@ class Captioner:
         """The networks, from the checkpoint where it holds them; loaded when the first image needs them."""
         from captioner.backbones import load_backbone
 
-        if not self.checkpoint.backbones:
+        if not self.checkpoint.inputs:
             raise CheckpointError(f"{self.name} is a model of text alone, or does not say what features it takes")
         loaded = []
-        for spec, state in zip(self.checkpoint.backbones, self._states, strict=True):
+        for spec, state in zip(self.checkpoint.inputs, self._states, strict=True):
             backbone = load_backbone(spec.key, state=state)
             if backbone.spec.digest != spec.digest:
                 raise BackboneError(f"{spec.key} is prepared or read otherwise than when {self.name} was trained")
@@ -193,15 +192,14 @@ class Captioner:
         return loaded
 
     @property
-    def data_set(self) -> DataConfig | None:
-        """What the model was trained on, if its checkpoint says so."""
-        data = self.checkpoint.extra.get("experiment", {}).get("data")
-        return from_mapping(DataConfig, data, self.name) if data else None
+    def data_set(self) -> Any:
+        """The data section of the configuration that the model was trained with."""
+        return self.checkpoint.config.data
 
     @property
     def _states(self) -> Sequence[dict[str, Tensor] | None]:
         """Weights of each backbone, None for those that the checkpoint does not hold."""
-        return self.checkpoint.backbone_states or [None] * len(self.checkpoint.backbones)
+        return self.checkpoint.backbone_states or [None] * len(self.checkpoint.inputs)
 
     def caption(
         self, images: ImageSource | Iterable[ImageSource], *, batch_size: int = 64, **options: Unpack[SearchOptions]
@@ -313,14 +311,14 @@ class Captioner:
     @torch.inference_mode()
     def _decode(self, features: Tensor, search: Search) -> list[tuple[Caption, ...]]:
         """Features (N, D) to the captions of each row, best first."""
-        how = search.how(self.checkpoint.decoding)
+        how = search.how(self.checkpoint.config.decoding)
         found = decoding.search(self.model, self.model.start(features), len(features), how)
-        words = self.checkpoint.vocabulary
+        words = self.checkpoint.outputs
         return [tuple(Caption(words.decode(h.ids), h.log_prob) for h in ranked) for ranked in found]
 
     def check_stores(self, stores: Sequence[Store]) -> None:
         """Raise ``FeatureStoreError`` unless ``stores`` hold what the backbones of the model give, in their order."""
-        wanted = self.checkpoint.backbones
+        wanted = self.checkpoint.inputs
         if len(stores) != len(wanted):
             names = ", ".join(spec.key for spec in wanted) or "none"
             raise FeatureStoreError(f"{self.name} needs {len(wanted)} feature stores ({names}), got {len(stores)}")

@@ -61,7 +61,7 @@ class Describer:
     def __init__(self, captioner: Captioner) -> None:
         self.captioner = captioner
         self.name = captioner.name
-        specs = captioner.checkpoint.backbones
+        specs = captioner.checkpoint.inputs
         source, _, self.kind = specs[0].key.partition("@") if len(specs) == 1 else ("", "", "")
         if source != "potentials" or self.kind not in KINDS:
             names = ", ".join(spec.key for spec in specs) or "nothing"
@@ -69,7 +69,7 @@ class Describer:
 
     def check_labels(self, labels: Mapping[str, Sequence[str]]) -> None:
         """Raise ``CheckpointError`` unless the model was trained on potentials of these ``labels`` of nodes."""
-        wanted = self.captioner.checkpoint.backbones[0].names
+        wanted = self.captioner.checkpoint.inputs[0].names
         given = tuple(f"{node}={label}" for node, values in labels.items() for label in values)
         if given != wanted:
             odd = sorted(set(given) ^ set(wanted))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,12 +12,8 @@ from typing import Any, Protocol
 from captioner.files import atomic_path, write_text
 from captioner.optional import require
 
-SCORES = (
-    ("bleu4", "dev BLEU-4 / 100", "tab:orange"),
-    ("cider", "dev CIDEr-D", "tab:green"),
-    ("train_reward", "training reward", "tab:red"),
-)
-"""What the curve shows against its right axis: key in the log, label, color."""
+COLORS = ("tab:green", "tab:orange", "tab:purple", "tab:brown")
+REWARD = "train_reward"
 
 
 class RunLog:
@@ -47,25 +43,27 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     return records
 
 
-def draw_curve(log: Path, image: Path, title: str) -> None:
-    """Draw the losses, rewards and dev scores of ``log`` over epochs as a PNG; needs matplotlib."""
+def draw_curve(log: Path, image: Path, title: str, scores: Sequence[str]) -> None:
+    """Draw the losses, rewards and dev ``scores`` of ``log`` over epochs as a PNG; needs matplotlib."""
     figures = require("matplotlib.figure", extra="plots")
     epochs = [r for r in read_log(log) if r["kind"] == "epoch"]
     if not epochs:
         return
     figure = figures.Figure(figsize=(7.0, 4.2), dpi=120, layout="constrained")
     left = figure.add_subplot()
-    for key, label, style in (("train_loss", "training", "-"), ("dev_loss", "dev", "--")):
+    for key, label, style in (("train_loss", "training loss", "-"), ("dev_loss", "dev loss", "--")):
         points = [(r["epoch"], r[key]) for r in epochs if key in r]
         if points:
-            left.plot(*zip(*points, strict=True), style, color="tab:blue", label=f"{label} loss")
-    left.set(xlabel="epoch", ylabel="loss (nats a token)", title=title)
+            left.plot(*zip(*points, strict=True), style, color="tab:blue", label=label)
+    left.set(xlabel="epoch", ylabel="loss (nats)", title=title)
     right = left.twinx()
-    for key, label, color in SCORES:
-        scale = 0.01 if key == "bleu4" else 1.0  # percent, which would squash the others
-        points = [(r["epoch"], r[key] * scale) for r in epochs if key in r]
+    for key, color in zip([REWARD, *scores], ["tab:red", *COLORS], strict=False):
+        points = [(r["epoch"], r[key]) for r in epochs if key in r]
+        percent = any(value > 10 for _, value in points)  # which would squash the others
+        label = "training reward" if key == REWARD else f"dev {key}{' / 100' if percent else ''}"
         if points:
-            right.plot(*zip(*points, strict=True), "o-", markersize=3, color=color, label=label)
+            scaled = [(epoch, value * (0.01 if percent else 1.0)) for epoch, value in points]
+            right.plot(*zip(*scaled, strict=True), "o-", markersize=3, color=color, label=label)
     right.set_ylabel("score")
     figure.legend(loc="outside lower center", ncols=4, fontsize="small")
     with atomic_path(image) as temporary:

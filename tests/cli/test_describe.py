@@ -17,15 +17,15 @@ from PIL import Image
 from captioner.backbones import load_backbone
 from captioner.checkpoint import save_checkpoint
 from captioner.cli.app import main
-from captioner.config import ModelConfig
 from captioner.crf.model import CRF, CRFConfig, CRFFile, all_pairs, load_crf, save_crf
 from captioner.crf.predictions import NodePotentials, Potentials, write_potentials
 from captioner.crf.training import Clips, predict
 from captioner.decoding.config import DecodingConfig
 from captioner.features.label_predictions import open_store
-from captioner.models.lrcn import ImageCaptioner
+from captioner.models.lrcn import LRCN, LRCNConfig
 from captioner.predictors.lrcn import Search, load
 from captioner.predictors.video import load_describer, load_vision
+from captioner.tasks.sentences.config import ClipCaptioningConfig
 from captioner.text.vocabulary import END, SPECIALS, Vocabulary
 from scripts.pack_clip_captioner import main as pack_main
 from scripts.pack_clip_captioner import pack
@@ -68,13 +68,15 @@ def save_describer_of(path: Path, potentials: Path, kind: str) -> Path:
     torch.manual_seed(3)
     vocabulary = Vocabulary(SPECIALS + tuple(WORDS))
     wiring = {"wiring": "2e", "encoder": True} if kind == "max" else {"wiring": "2u"}
-    config = ModelConfig(embedding=12, hidden=16, image=0, normalize="none", **wiring)
-    model = ImageCaptioner(config, len(vocabulary), spec.dimension, spec.names)
+    config = LRCNConfig(embedding_dim=12, hidden_dim=16, image_dim=0, normalize="none", **wiring)
+    model = LRCN(config, len(vocabulary), spec.dimension, spec.names)
     with torch.no_grad():  # so that sentences differ from clip to clip
         for parameter in model.parameters():
             parameter.mul_(3)
-        model.softmax.bias[END] = -9  # and have words
-    save_checkpoint(path, model, vocabulary, [spec], DecodingConfig(beam_size=3, max_length=7))
+        model.lm_head.bias[END] = -9  # and have words
+    decoding = DecodingConfig(beam_size=3, max_length=7)
+    settings = ClipCaptioningConfig(model=model.config, decoding=decoding)
+    save_checkpoint(path, "clip_captioning", model, settings, [spec], vocabulary)
     return path
 
 

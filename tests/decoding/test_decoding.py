@@ -11,14 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from captioner.config import ModelConfig
 from captioner.decoding import SEARCHES, How, Hypothesis, search
 from captioner.decoding.beam import beam_search
 from captioner.decoding.greedy import greedy
 from captioner.decoding.ngram_blocking import forbid_repeats
 from captioner.decoding.sampling import draw, sample
 from captioner.errors import UsageError
-from captioner.models.lrcn import ImageCaptioner
+from captioner.models.lrcn import LRCN, LRCNConfig
 from tests.oracles.exhaustive import exhaustive_search
 from tests.oracles.naive_beam import naive_beam_search, run_again
 
@@ -208,7 +207,7 @@ def test_impossible_wishes_are_refused(how: How, reason: str) -> None:
 def test_carried_state_finds_what_running_the_prefix_again_finds() -> None:
     """The whole way with a real model: state carried by ``step`` and ``select`` against ``forward`` on every prefix."""
     torch.manual_seed(0)
-    model = ImageCaptioner(ModelConfig(embedding=12, hidden=16, image=8), vocabulary_size=15, feature_size=10).eval()
+    model = LRCN(LRCNConfig(embedding_dim=12, hidden_dim=16, image_dim=8), vocabulary_size=15, feature_size=10).eval()
     for parameter in model.parameters():
         parameter.mul_(2.5)  # so that images differ in their captions
     features = torch.randn(5, 10)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from captioner.models.lrcn import NEVER, ImageCaptioner
+from captioner.models.lrcn import LRCN, NEVER
 
 Next = Callable[[list[tuple[int, ...]]], Sequence[Sequence[float]]]
 """Several prefixes of equal length, start token first, to the log probabilities of their next tokens."""
@@ -49,7 +49,7 @@ def naive_beam_search(
     return [(tokens, log_prob) for _, tokens, log_prob in ranked[:best]]
 
 
-def run_again(model: ImageCaptioner, feature: Tensor) -> Next:
+def run_again(model: LRCN, feature: Tensor) -> Next:
     """The model as a function of whole prefixes, for the feature (D,) of one image."""
 
     def following(prefixes: list[tuple[int, ...]]) -> list[list[float]]:
