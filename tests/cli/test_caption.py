@@ -18,6 +18,7 @@ from captioner.backbones import load_backbone
 from captioner.cli.app import main
 from captioner.data.images import find_named
 from captioner.features.extract import extract
+from captioner.tasks.sentences.config import CaptionDataConfig
 from tests import tiny
 from tests.conftest import CHECKOUT
 
@@ -212,8 +213,8 @@ def test_a_split_is_captioned_from_cached_features(run: Run, folder: Path, model
         {"image_id": 100, "caption": by_file["00.png"]},
         {"image_id": 102, "caption": by_file["02.png"]},
     ]
-    learned = {"experiment": {"data": {"format": "karpathy", "root": "data"}}}
-    trained = tiny.save_tiny(folder / "trained.safetensors", extra=learned)
+    learned = CaptionDataConfig(format="karpathy", root="data")
+    trained = tiny.save_tiny(folder / "trained.safetensors", data=learned)
     status, lines, _ = run(*arguments, "--model", trained)
     assert columns(lines) == {name: by_file[name] for name in ("00.png", "02.png")}
 

@@ -22,6 +22,7 @@ from captioner.crf.predictions import NodePotentials, Potentials, write_potentia
 from captioner.crf.training import Clips, predict
 from captioner.decoding.config import DecodingConfig
 from captioner.features.label_predictions import open_store
+from captioner.models.encoder_decoder import EncoderDecoder
 from captioner.models.lrcn import LRCN, LRCNConfig
 from captioner.predictors.lrcn import Search, load
 from captioner.predictors.video import load_describer, load_vision
@@ -67,9 +68,9 @@ def save_describer_of(path: Path, potentials: Path, kind: str) -> Path:
     spec = open_store(f"{potentials}@{kind}").spec
     torch.manual_seed(3)
     vocabulary = Vocabulary(SPECIALS + tuple(WORDS))
-    wiring = {"wiring": "2e", "encoder": True} if kind == "max" else {"wiring": "2u"}
+    wiring = {"wiring": "2e", "architecture": "encoder_decoder"} if kind == "max" else {"wiring": "2u"}
     config = LRCNConfig(embedding_dim=12, hidden_dim=16, image_dim=0, normalize="none", **wiring)
-    model = LRCN(config, len(vocabulary), spec.dimension, spec.names)
+    model = (EncoderDecoder if kind == "max" else LRCN)(config, len(vocabulary), spec.dimension, spec.names)
     with torch.no_grad():  # so that sentences differ from clip to clip
         for parameter in model.parameters():
             parameter.mul_(3)

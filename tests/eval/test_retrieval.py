@@ -15,6 +15,7 @@ import torch
 from captioner.errors import ConfigError
 from captioner.models import likelihood
 from captioner.models.likelihood import log_likelihoods, prefix_tree
+from captioner.models.encoder_decoder import EncoderDecoder
 from captioner.models.lrcn import LRCN, LRCNConfig
 from captioner.models.stack import CELLS, State
 from captioner.models.wirings import WIRINGS
@@ -37,7 +38,7 @@ def expected(model: torch.nn.Module, images: torch.Tensor, captions: list[list[i
     return torch.tensor([[naive.log_likelihood(model, image, caption) for caption in captions] for image in images])
 
 
-@pytest.mark.parametrize("options", [{}, {"residual": True, "tied": True, "image": 0}], ids=["plain", "all"])
+@pytest.mark.parametrize("options", [{}, {"residual": True, "tied": True, "image_dim": 0}], ids=["plain", "all"])
 @pytest.mark.parametrize(("wiring", "cell"), list(itertools.product(WIRINGS, CELLS)))
 def test_all_pairs_equal_the_whole_model_on_each(
     wiring: str, cell: str, options: dict[str, object], monkeypatch: pytest.MonkeyPatch
@@ -56,9 +57,9 @@ def test_all_pairs_equal_the_whole_model_on_each(
 def test_states_that_an_encoder_has_read_are_those_of_their_image(wiring: str) -> None:
     """Would catch: layers of language that start from zero, or from another image's words."""
     torch.manual_seed(3)
-    config = LRCNConfig(wiring=wiring, embedding_dim=7, hidden_dim=8, image_dim=5, encoder=True, normalize="none")
+    config = LRCNConfig("encoder_decoder", wiring, embedding_dim=7, hidden_dim=8, image_dim=5, normalize="none")
     names = ["activity=take out", "tool=knife", "tool=-", "object=carrot", "object=bowl", "source=fridge"]
-    model = LRCN(config, 11, len(names), names).eval()
+    model = EncoderDecoder(config, 11, len(names), names).eval()
     images = (features(4) > 0).float()
     torch.testing.assert_close(
         log_likelihoods(model, images, CAPTIONS), expected(model, images, CAPTIONS), atol=2e-5, rtol=1e-5

@@ -19,7 +19,6 @@ from captioner.data import Record, read_dataset, read_sentences
 from captioner.data.batching import CaptionBatches
 from captioner.decoding.config import DecodingConfig
 from captioner.errors import ConfigError, DataError
-from captioner.features.label_predictions import open_store
 from captioner.features.spec import FeatureSpec, Store
 from captioner.seeds import mix_seeds
 from captioner.tasks.sentences.config import CaptioningConfig, ClipCaptioningConfig, FinetuneConfig
@@ -275,6 +274,14 @@ def _read_features(stores: Sequence[Store], ids: Sequence[str]) -> Tensor:
             table[first : first + len(part), column : column + size] = part
         column += size
     return table
+
+
+def open_store(path: str, *, mirrored: bool = False) -> Store:
+    """The feature store or label predictions at ``path``."""
+    # Imported here, because HDF5 would take a tenth of the time of captioning one photo.
+    from captioner.features import label_predictions
+
+    return label_predictions.open_store(path, mirrored=mirrored)
 
 
 def _vocabulary(data: Any, source: str, captions: list[list[str]]) -> Vocabulary:
