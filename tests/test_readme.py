@@ -95,7 +95,7 @@ def test_every_command_parses(page: str) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_make_word_and_module_exists(page: str) -> None:
-    words = set(re.findall(r"^([a-z]+):", text("Makefile"), re.MULTILINE))
+    words = set(re.findall(r"^([a-z-]+):", text("Makefile"), re.MULTILINE))
     assert {arguments[0] for arguments in commands(page, "make")} <= words
     for arguments in commands(page, "python") + commands(page, "torchrun --nproc-per-node 2"):
         if "-m" in arguments:

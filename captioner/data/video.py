@@ -94,11 +94,15 @@ def _decoded(container: Any, stream: Any) -> Generator[Any, None, None]:
     """All frames that can be had: decoding goes on behind a damaged packet, and ends where the file breaks off."""
     av = require("av", "video")
     packets = container.demux(stream)
+    fed = False
     while True:
         try:
             packet = next(packets)
         except (StopIteration, av.error.FFmpegError):
             return
+        fed = fed or packet.size > 0
+        if not fed:  # the empty packet that ends a file without others; PyAV before 18.1 crashes when it decodes that
+            continue
         try:
             frames = packet.decode()
         except av.error.FFmpegError:

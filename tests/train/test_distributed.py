@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -64,7 +65,14 @@ def test_two_processes_equal_one(tmp_path: Path, ports: tuple[int, int]) -> None
     unclipped = experiment(data, tmp_path / "gradients", **SETTINGS | {"train__clip": 0})
     found = tmp_path / "gradients.safetensors"
     two = experiment(data, tmp_path / "two", **SETTINGS)
-    multiprocessing.spawn(one_of_two, (ports, unclipped, two, str(found)), nprocs=2)
+    started = multiprocessing.spawn(one_of_two, (ports, unclipped, two, str(found)), nprocs=2, join=False)
+    deadline = time.monotonic() + 300
+    try:
+        while not started.join(timeout=1):
+            assert time.monotonic() < deadline, "the two processes wait for each other, or for nothing"
+    finally:
+        for process in started.processes:
+            process.kill()
 
     wanted = gradients(unclipped, World())
     ours = load_file(found)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import signal
 import subprocess
 import sys
@@ -171,12 +170,15 @@ def test_a_killed_run_ends_with_the_numbers_of_one_left_alone(data: Path, tmp_pa
     )
     log = tmp_path / "killed/log.jsonl"
     deadline = time.monotonic() + 300
-    while process.poll() is None and time.monotonic() < deadline:
-        if state.exists() and log.exists() and log.read_text().count("\n") > 31:  # 24 steps an epoch
-            os.kill(process.pid, signal.SIGKILL)
-            break
-        time.sleep(0.005)
-    assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
+    try:
+        while not (state.exists() and log.exists() and log.read_text().count("\n") > 31):  # 24 steps an epoch
+            assert process.poll() is None, "the run ended before it could be killed"
+            assert time.monotonic() < deadline, "the run did not reach its second epoch in 5 minutes"
+            time.sleep(0.005)
+    finally:  # always, so that a run that stands still fails this test and does not hold up the others
+        process.kill()
+        status = process.wait()
+    assert status == -signal.SIGKILL, "the run ended before it could be killed"
     run = Trainer(experiment(data, tmp_path / "killed", **HARD, **DROPOUT, **mirrored), World(), CPU, True, False)
     assert 0 < run.position.batch < 24, "the kill did not fall into an epoch"
     resumed = run.fit()
