@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from captioner.data.records import Record
+from captioner.data.records import Captioned
 from captioner.data.results import match, read_results
 from captioner.errors import CheckpointError, DataError, UsageError
 from captioner.features.label_predictions import Store, open_store
@@ -59,7 +59,7 @@ class Choice:
     """Folder for captions that were found, so that a second report need not find them again."""
 
 
-def read_file(path: Path, records: Sequence[Record], missing: str = "error") -> Run:
+def read_file(path: Path, records: Sequence[Captioned], missing: str = "error") -> Run:
     """Captions of ``records`` from a results file; ``missing`` as ``captioner.data.results.match`` has it."""
     matched = match(read_results(path), records, missing)
     for note in matched.notes:
@@ -70,7 +70,7 @@ def read_file(path: Path, records: Sequence[Record], missing: str = "error") -> 
     return Run(name, label, matched.hypotheses, "", f"{path.parent}/{name}", facts=facts)
 
 
-def read_run(path: Path, captioner: Captioner, records: Sequence[Record], choice: Choice) -> Run:
+def read_run(path: Path, captioner: Captioner, records: Sequence[Captioned], choice: Choice) -> Run:
     """Captions of ``records`` by a trained model from its feature stores, and what is known about its training."""
     data = captioner.data_set
     if data is None:
@@ -114,13 +114,13 @@ def group(runs: Sequence[Run]) -> dict[str, list[Run]]:
     return found
 
 
-def is_people(runs: Sequence[Run], records: Sequence[Record]) -> bool:
+def is_people(runs: Sequence[Run], records: Sequence[Captioned]) -> bool:
     """Whether every caption is, word for word, a reference of its own image."""
     own = {record.image_id: {text.strip() for text in record.captions} for record in records}
     return all(caption in own[image] for run in runs for image, caption in run.captions.items())
 
 
-def without(records: Sequence[Record], captions: Mapping[str, str]) -> dict[str, list[str]]:
+def without(records: Sequence[Captioned], captions: Mapping[str, str]) -> dict[str, list[str]]:
     """References by image without the one that ``captions`` repeats; ``DataError`` where none is left."""
     found = {}
     for record in records:
@@ -132,7 +132,9 @@ def without(records: Sequence[Record], captions: Mapping[str, str]) -> dict[str,
     return found
 
 
-def _captions(captioner: Captioner, records: Sequence[Record], stores: Sequence[str], choice: Choice) -> dict[str, str]:
+def _captions(
+    captioner: Captioner, records: Sequence[Captioned], stores: Sequence[str], choice: Choice
+) -> dict[str, str]:
     opened = [open_store(store) for store in stores]
     ids = [record.image_id for record in records]
     kept = _kept(captioner, opened, ids, choice)

@@ -21,7 +21,7 @@ SPLIT_NAMES = {
 
 
 @dataclass(frozen=True)
-class Record:
+class Captioned:
     """An image with its captions.
 
     ``image_id`` is the image's name in a feature store: its path below the images' folder, with suffix.
@@ -83,7 +83,7 @@ def on_disk(path: Path) -> Path | None:
     return path if path.is_file() else None
 
 
-def of_split(records: list[Record], split: str) -> list[Record]:
+def of_split(records: list[Captioned], split: str) -> list[Captioned]:
     """The records of ``split`` (any usual spelling); ``DataError`` when there are none."""
     wanted = split_name(split, "--split")
     chosen = [record for record in records if record.split == wanted]

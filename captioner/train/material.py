@@ -14,7 +14,7 @@ from torch import Tensor
 
 from captioner.checkpoint import load_checkpoint
 from captioner.config import DataConfig
-from captioner.data import Record, read_dataset, read_sentences
+from captioner.data import Captioned, read_dataset, read_sentences
 from captioner.data.batching import CaptionBatches
 from captioner.errors import ConfigError, DataError
 from captioner.experiment import Experiment
@@ -183,7 +183,7 @@ def _read_captions(experiment: Experiment) -> Material:
     )
 
 
-def _images(experiment: Experiment, records: list[Record]) -> tuple[Images, list[FeatureSpec], int]:
+def _images(experiment: Experiment, records: list[Captioned]) -> tuple[Images, list[FeatureSpec], int]:
     """The images of ``records`` by row, the backbones that made their features, and the feature's size.
 
     When fine-tuning the backbone and the size are not known yet: none and 0.
@@ -211,7 +211,7 @@ def _images(experiment: Experiment, records: list[Record]) -> tuple[Images, list
     return Features(features, mirrored), [store.spec for store in stores], sum(store.dimension for store in stores)
 
 
-def _file(record: Record) -> Path:
+def _file(record: Captioned) -> Path:
     if record.path is None:
         raise DataError(f"{record.image_id}: the image is not on this disk; fine-tuning needs the files")
     return record.path
