@@ -20,7 +20,7 @@ from captioner.backbones import load_backbone
 from captioner.data.clips import Clip, write_clips
 from captioner.data.video import Frame, read_frames
 from captioner.errors import DataError, MissingDependency
-from captioner.features.frames import ClipFeature, clip_features, seen
+from captioner.features.frames import ClipFeature, clip_features, is_sampled
 from captioner.features.store import FeatureStore
 from preprocess.clip_features import main as clip_features_main
 from tests.tiny import network
@@ -154,7 +154,7 @@ def test_the_frames_in_the_middle_of_equal_parts_are_seen() -> None:
         edges = [0, *np.sort(random.uniform(0, 10, 12)), 10]
         for shown, until in itertools.pairwise(edges):
             plainly = any(shown <= middle < until for middle in middles)
-            assert seen(shown, until, start, start + length, number) == plainly
+            assert is_sampled(shown, until, start, start + length, number) == plainly
 
 
 def features(path: Path, intervals: Sequence[tuple[float, float]] | float, number: int = 4) -> list[ClipFeature]:
@@ -233,7 +233,7 @@ def test_a_data_sets_clips_become_a_store(
     store = FeatureStore(tmp_path / "f.h5")
     wanted = clip_features(read_frames(video), [(0.5, 1.0), (0, 0.04)], backbone)
     np.testing.assert_allclose(store.get(["v_1_2", "v_0_1"]), [clip.feature for clip in wanted], rtol=1e-5, atol=1e-6)
-    assert store.attributes["weights_digest"] == backbone.weights_digest
+    assert store.weights_digest == backbone.weights_digest
     shutil.copy(video, video.with_name("w.mp4"))
     clip_features_main()
     assert "w_0_1" in FeatureStore(tmp_path / "f.h5")

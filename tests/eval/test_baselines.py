@@ -13,7 +13,8 @@ from captioner.backbones.spec import BackboneSpec
 from captioner.data import read_dataset
 from captioner.data.records import Captioned, of_split
 from captioner.data.results import match, read_results
-from captioner.features.store import FeatureStore, FeatureWriter
+from captioner.features.store import FeatureStore
+from captioner.features.writer import FeatureWriter
 from captioner.metrics.cider import CiderD, Rarity
 from captioner.metrics.corpus import Corpus
 from captioner.text.vocabulary import END, PAD, START, UNK

@@ -216,7 +216,8 @@ def test_the_command_finds_what_the_model_has_learned(run: Path, capsys: pytest.
 
 def test_neighbors_go_by_way_of_the_training_set(run: Path) -> None:
     """Would catch: likeness taken to the wrong image, or a neighbor found among the test captions themselves."""
-    from captioner.features.store import FeatureStore, FeatureWriter
+    from captioner.features.store import FeatureStore
+    from captioner.features.writer import FeatureWriter
 
     store = run.parent / "near.h5"
     with FeatureWriter(store, toy.SPEC, "near") as writer:

@@ -23,10 +23,11 @@ from captioner.backbones import Backbone, BackboneSpec
 from captioner.backbones.layers import reader
 from captioner.backbones.spec import normalize, ten_crops
 from captioner.cli.app import main
-from captioner.data.images import Found, find_named, open_image
+from captioner.data.images import ImageFile, find_named, open_image
 from captioner.errors import FeatureStoreError, UsageError
 from captioner.features.extract import extract, parse_part
-from captioner.features.store import FeatureStore, FeatureWriter
+from captioner.features.store import FeatureStore
+from captioner.features.writer import FeatureWriter
 
 SPEC = BackboneSpec("tiny", size=8, resize="squash", dimension=12)
 
@@ -469,10 +470,12 @@ def test_lock_is_not_held_by_forked_children(tmp_path: Path) -> None:
 def test_parts_of_another_count_and_missing_files(tmp_path: Path) -> None:
     (tmp_path / "parts").mkdir()
     (tmp_path / "parts" / "part-001-of-002.h5").touch()
-    found = [Found(tmp_path / "gone.png", "gone.png")]
+    found = [ImageFile(tmp_path / "gone.png", "gone.png")]
     report = extract(found, tiny_backbone(), tmp_path / "a.h5", workers=0)
     assert [error.reason for error in report.failed] == ["no such file"]
     assert not (tmp_path / "a.h5").exists()
     Image.new("RGB", (8, 8)).save(tmp_path / "here.png")
     with pytest.raises(UsageError, match="other parts"):
-        extract([Found(tmp_path / "here.png", "here.png")], tiny_backbone(), tmp_path / "parts", part=(1, 3), workers=0)
+        extract(
+            [ImageFile(tmp_path / "here.png", "here.png")], tiny_backbone(), tmp_path / "parts", part=(1, 3), workers=0
+        )

@@ -23,7 +23,8 @@ from captioner.config import ModelConfig, TrainConfig
 from captioner.decoding import How
 from captioner.decoding.greedy import greedy
 from captioner.errors import CaptionerError, ConfigError, DataError
-from captioner.features.store import FeatureStore, FeatureWriter
+from captioner.features.store import FeatureStore
+from captioner.features.writer import FeatureWriter
 from captioner.models.lrcn import ImageCaptioner
 from captioner.text.vocabulary import END, PAD, START
 from captioner.train import trainer
@@ -300,7 +301,7 @@ def test_a_teacher_sees_images_through_its_own_features(data: Path, tmp_path: Pa
         read_material(experiment(data, tmp_path / "run", **settings))
     settings["train__teacher_features_mirrored"] = flipped * 2
     result = train(experiment(data, tmp_path / "run", **settings), progress=False)
-    size = FeatureStore(data / "features.h5").dimension
+    size = FeatureStore(data / "features.h5").spec.dimension
     assert load_checkpoint(result.checkpoint).model.feature_size == size
 
 
