@@ -26,7 +26,7 @@ from torch.nn import functional
 from benchmarks.measure import Measurement, compare, rate
 from captioner.backbones.spec import BackboneSpec
 from captioner.experiment import Experiment, load_experiment
-from captioner.features.store import FeatureWriter
+from captioner.features.writer import FeatureWriter
 from captioner.tasks.sentences.data import SentenceBatch
 from captioner.text.vocabulary import PAD, SPECIALS
 from captioner.train.distributed import World

@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 
 from captioner.data import READERS, SPLITS, read_dataset
-from captioner.data.records import Record, of_split
+from captioner.data.records import Captioned, of_split
 from captioner.errors import DataError, UsageError, exit_status
 from captioner.features.store import FeatureStore
 from captioner.files import write_text
@@ -56,7 +56,7 @@ def neighbors(stores: Sequence[FeatureStore], train: Sequence[str], test: Sequen
     return np.concatenate(found)
 
 
-def consensus(train: Sequence[Record], near: np.ndarray, metric: str, cut: str) -> list[str]:
+def consensus(train: Sequence[Captioned], near: np.ndarray, metric: str, cut: str) -> list[str]:
     """For each row of ``near`` (T, k) the caption of those images that agrees most with all others of them.
 
     By CIDEr-D the mean over the others, n-grams weighed by how many training images have them; by BLEU-4 the
@@ -74,14 +74,14 @@ def consensus(train: Sequence[Record], near: np.ndarray, metric: str, cut: str) 
     return [captions[index] for index in best]
 
 
-def typical(train: Sequence[Record], cut: str) -> str:
+def typical(train: Sequence[Captioned], cut: str) -> str:
     """The training caption whose mean CIDEr-D against all training captions is highest."""
     split = tokenizer(cut)
     captions = [caption for record in train for caption in record.captions]
     return captions[Agreement([[split(caption) for caption in record.captions] for record in train]).center()]
 
 
-def ngram(train: Sequence[Record], count: int, options: argparse.Namespace) -> list[str]:
+def ngram(train: Sequence[Captioned], count: int, options: argparse.Namespace) -> list[str]:
     """``count`` sentences of a language model of the training captions: the likeliest of a beam, or drawn."""
     from captioner.decoding import How, search
     from captioner.decoding.sampling import draw
@@ -100,7 +100,7 @@ def ngram(train: Sequence[Record], count: int, options: argparse.Namespace) -> l
     return [words.decode(best.ids)] * count
 
 
-def write_results(path: Path, records: Sequence[Record], captions: Sequence[str]) -> None:
+def write_results(path: Path, records: Sequence[Captioned], captions: Sequence[str]) -> None:
     """COCO results: the data set's number of an image where it has one, else the image's id."""
     entries = [
         {"image_id": record.image_id if record.number is None else record.number, "caption": caption}
@@ -110,7 +110,7 @@ def write_results(path: Path, records: Sequence[Record], captions: Sequence[str]
     print(f"{path}: {len(entries)} captions, {len(set(captions))} different", file=sys.stderr)
 
 
-def write_each(path: Path, records: Sequence[Record], captions: Sequence[Sequence[str]]) -> None:
+def write_each(path: Path, records: Sequence[Captioned], captions: Sequence[Sequence[str]]) -> None:
     """A file for each place that all lists of ``captions`` have: NAME-caption1.json, NAME-caption2.json, ..."""
     for place in reversed(range(min(map(len, captions)))):  # the first comes last: where it is, all are
         name = path.with_name(f"{path.stem}-caption{place + 1}{path.suffix}")
@@ -134,7 +134,7 @@ def run(options: argparse.Namespace) -> None:
         _neighbor(train, test, options)
 
 
-def _neighbor(train: Sequence[Record], test: Sequence[Record], options: argparse.Namespace) -> None:
+def _neighbor(train: Sequence[Captioned], test: Sequence[Captioned], options: argparse.Namespace) -> None:
     if not 1 <= options.k <= len(train):
         raise UsageError(f"-k must be between 1 and the {len(train)} training images, not {options.k}")
     if options.each and options.k > 1:
@@ -152,7 +152,7 @@ def _unit(features: np.ndarray) -> np.ndarray:
     return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
 
 
-def _pool(records: Sequence[Record]) -> tuple[list[str], np.ndarray]:
+def _pool(records: Sequence[Captioned]) -> tuple[list[str], np.ndarray]:
     """All captions, and where each record's begin among them, with the end behind: (len(records) + 1,)."""
     captions = [caption for record in records for caption in record.captions]
     return captions, np.cumsum([0, *(len(record.captions) for record in records)])

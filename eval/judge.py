@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from captioner.data.records import Record
+from captioner.data.records import Captioned
 from captioner.errors import CaptionerError, DataError, UsageError
 from captioner.metrics import References, Scored
 from captioner.metrics.base import digest
@@ -51,7 +51,7 @@ class Side:
 class Judged:
     """All that a report says in numbers."""
 
-    records: Sequence[Record]
+    records: Sequence[Captioned]
     systems: dict[str, list[Run]]
     """The baseline first; people are not among them."""
     references: References
@@ -90,7 +90,7 @@ class Scorer:
 
 
 def judge(
-    systems: Mapping[str, Sequence[Run]], records: Sequence[Record], scorer: Scorer, baseline: str = ""
+    systems: Mapping[str, Sequence[Run]], records: Sequence[Captioned], scorer: Scorer, baseline: str = ""
 ) -> Judged:
     """Score ``systems`` on ``records``; ``baseline`` names what the others are held against, the first by default."""
     people = [runs for runs in systems.values() if is_people(runs, records)]
@@ -108,7 +108,7 @@ def judge(
 
 
 def _beside_people(
-    people: Sequence[Run], systems: Mapping[str, Sequence[Run]], records: Sequence[Record], scorer: Scorer
+    people: Sequence[Run], systems: Mapping[str, Sequence[Run]], records: Sequence[Captioned], scorer: Scorer
 ) -> Side:
     """Each person's caption in turn, and the systems, on the references of the others; scores are means over turns."""
     everything = digest({record.image_id: record.captions for record in records})
@@ -138,7 +138,7 @@ def by_length(judged: Judged, metric: str, bins: int = 5) -> tuple[list[tuple[st
     return list(zip(labels, weights.sum(1).astype(int).tolist(), strict=True)), scores
 
 
-def describe(judged: Judged, training: Sequence[Record]) -> dict[str, dict[str, float]]:
+def describe(judged: Judged, training: Sequence[Captioned]) -> dict[str, dict[str, float]]:
     """What each system's captions are like, as ``captioner.metrics.diversity`` says; means over its runs."""
     cut = judged.references.tokenize
     known = [cut(caption) for record in training for caption in record.captions]

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Literal
 
 from captioner.data import READERS, SPLITS, read_dataset
-from captioner.data.records import Record, of_split
+from captioner.data.records import Captioned, of_split
 from captioner.errors import DataError, UsageError, exit_status
 from captioner.files import write_text
 from captioner.predictors.lrcn import Captioner, load
@@ -67,7 +67,7 @@ def write(folder: Path, title: str, blocks: Sequence[Block]) -> None:
     print(f"report written to {folder / 'index.html'}", file=sys.stderr)
 
 
-def _details(judged: Judged, training: Sequence[Record], options: argparse.Namespace) -> list[Block]:
+def _details(judged: Judged, training: Sequence[Captioned], options: argparse.Namespace) -> list[Block]:
     return [
         *sections.lengths(judged),
         *sections.curves(judged),
@@ -93,7 +93,7 @@ def _is_model(path: Path) -> bool:
     return path.is_dir() or path.suffix == ".safetensors"
 
 
-def _data(models: dict[Path, Captioner], options: argparse.Namespace) -> tuple[list[Record], str]:
+def _data(models: dict[Path, Captioner], options: argparse.Namespace) -> tuple[list[Captioned], str]:
     """The data set: that of ``--root`` and ``--format``, else the one that the first model was trained on."""
     known = next((data for model in models.values() if (data := model.data_set) is not None), None)
     data_format = options.format or (known.format if known else "")
@@ -103,7 +103,7 @@ def _data(models: dict[Path, Captioner], options: argparse.Namespace) -> tuple[l
     return read_dataset(data_format, Path(root)), data_format
 
 
-def _read(models: dict[Path, Captioner], records: Sequence[Record], options: argparse.Namespace) -> list[Run]:
+def _read(models: dict[Path, Captioner], records: Sequence[Captioned], options: argparse.Namespace) -> list[Run]:
     """Every run's captions, in the order of the command line."""
     named = {"beam": options.beam, "length_penalty": options.length_penalty, "no_repeat": options.no_repeat}
     choice = Choice(

@@ -31,7 +31,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from captioner.data import read_dataset
-from captioner.data.records import SPLITS, Record, of_split
+from captioner.data.records import SPLITS, Captioned, of_split
 from captioner.errors import CheckpointError, FeatureStoreError, exit_status
 from captioner.features.store import FeatureStore
 from captioner.files import atomic_path
@@ -58,7 +58,7 @@ class Collection:
     captions: Sequence[Sequence[str]]
 
     @classmethod
-    def of(cls, records: Sequence[Record], which: str = "all") -> Collection:
+    def of(cls, records: Sequence[Captioned], which: str = "all") -> Collection:
         """The first caption of each image (``which`` one), or all of them; images without one are left out."""
         there = [record for record in records if record.captions]
         captions = [record.captions[:1] if which == "one" else record.captions for record in there]

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from captioner.data.images import open_image
-from captioner.data.records import Record
+from captioner.data.records import Captioned
 from captioner.provenance import provenance
 from eval import figures
 from eval.judge import CERTAIN, Judged, Side, by_length, describe
@@ -115,7 +115,7 @@ def curves(judged: Judged) -> list[Block]:
     return [Heading("Learning curves"), Figure("curves", figures.curves(logs), note)]
 
 
-def style(judged: Judged, training: Sequence[Record]) -> list[Block]:
+def style(judged: Judged, training: Sequence[Captioned]) -> list[Block]:
     """What the captions are like as a set."""
     found = describe(judged, training)
     columns = {
@@ -255,7 +255,7 @@ def _said(judged: Judged, name: str, place: int) -> list[tuple[str, str]]:
     return [*lines, *(("" if number else "people", caption) for number, caption in enumerate(record.captions[:3]))]
 
 
-def _example_row(record: Record, top: str, lines: Sequence[tuple[str, str]]) -> list[str]:
+def _example_row(record: Captioned, top: str, lines: Sequence[tuple[str, str]]) -> list[str]:
     return [record.image_id, top.split()[-1], " · ".join(f"{who}: {text}" if who else text for who, text in lines)]
 
 

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from captioner.config import to_mapping
-from captioner.data.records import Record
+from captioner.data.records import Captioned
 from captioner.data.results import match, read_results
 from captioner.errors import DataError, UsageError
-from captioner.features.label_predictions import Store, open_store
+from captioner.features.label_predictions import open_store
+from captioner.features.spec import Store
 from captioner.files import write_text
 from captioner.predictors.lrcn import Captioner
 from captioner.train.runlog import read_log
@@ -60,7 +61,7 @@ class Choice:
     """Folder for captions that were found, so that a second report need not find them again."""
 
 
-def read_file(path: Path, records: Sequence[Record], missing: str = "error") -> Run:
+def read_file(path: Path, records: Sequence[Captioned], missing: str = "error") -> Run:
     """Captions of ``records`` from a results file; ``missing`` as ``captioner.data.results.match`` has it."""
     matched = match(read_results(path), records, missing)
     for note in matched.notes:
@@ -71,7 +72,7 @@ def read_file(path: Path, records: Sequence[Record], missing: str = "error") -> 
     return Run(name, label, matched.hypotheses, "", f"{path.parent}/{name}", facts=facts)
 
 
-def read_run(path: Path, captioner: Captioner, records: Sequence[Record], choice: Choice) -> Run:
+def read_run(path: Path, captioner: Captioner, records: Sequence[Captioned], choice: Choice) -> Run:
     """Captions of ``records`` by a trained model from its feature stores, and what is known about its training."""
     data = captioner.data_set
     stores = [str(store) for store in choice.features or data.features]
@@ -114,13 +115,13 @@ def group(runs: Sequence[Run]) -> dict[str, list[Run]]:
     return found
 
 
-def is_people(runs: Sequence[Run], records: Sequence[Record]) -> bool:
+def is_people(runs: Sequence[Run], records: Sequence[Captioned]) -> bool:
     """Whether every caption is, word for word, a reference of its own image."""
     own = {record.image_id: {text.strip() for text in record.captions} for record in records}
     return all(caption in own[image] for run in runs for image, caption in run.captions.items())
 
 
-def without(records: Sequence[Record], captions: Mapping[str, str]) -> dict[str, list[str]]:
+def without(records: Sequence[Captioned], captions: Mapping[str, str]) -> dict[str, list[str]]:
     """References by image without the one that ``captions`` repeats; ``DataError`` where none is left."""
     found = {}
     for record in records:
@@ -132,7 +133,9 @@ def without(records: Sequence[Record], captions: Mapping[str, str]) -> dict[str,
     return found
 
 
-def _captions(captioner: Captioner, records: Sequence[Record], stores: Sequence[str], choice: Choice) -> dict[str, str]:
+def _captions(
+    captioner: Captioner, records: Sequence[Captioned], stores: Sequence[str], choice: Choice
+) -> dict[str, str]:
     opened = [open_store(store) for store in stores]
     ids = [record.image_id for record in records]
     kept = _kept(captioner, opened, ids, choice)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from captioner.backbones.spec import BackboneSpec
 from captioner.experiment import Experiment, load_experiment
-from captioner.features.store import FeatureWriter
+from captioner.features.writer import FeatureWriter
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220), "white": (240, 240, 240)}
 PLACES = ("on the left", "on the right", "at the very top of it")

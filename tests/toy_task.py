@@ -66,4 +66,6 @@ def evaluate(learner: Learner, data: ToyData, precision: str) -> dict[str, float
     return {"accuracy": float(right.float().mean())}
 
 
-TASK = Task("toy", ToyConfig, {"accuracy": "max"}, load_data, lambda *parts: nn.Linear(2, len(parts[2])), loss, evaluate)
+TASK = Task(
+    "toy", ToyConfig, {"accuracy": "max"}, load_data, lambda *parts: nn.Linear(2, len(parts[2])), loss, evaluate
+)

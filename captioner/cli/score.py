@@ -15,7 +15,7 @@ from captioner.errors import UsageError
 from captioner.text.tokenizers import DEFAULT
 
 if TYPE_CHECKING:
-    from captioner.data.records import Record
+    from captioner.data.records import Captioned
     from captioner.data.results import Matched
     from captioner.metrics import References, Score, Scored
     from captioner.metrics.base import Metric
@@ -102,7 +102,7 @@ def score(
 
 def read_systems(
     results: Sequence[Path], references: Sequence[Path], data_format: str, split: str, missing: str
-) -> tuple[list[Matched], list[Record]]:
+) -> tuple[list[Matched], list[Captioned]]:
     """Each results file matched with the references of the split, and the references of all splits.
 
     Doubts are told on stderr.
@@ -119,7 +119,7 @@ def read_systems(
     return found, records
 
 
-def prepare(matched: Matched, records: Iterable[Record], tokenizer: str) -> References:
+def prepare(matched: Matched, records: Iterable[Captioned], tokenizer: str) -> References:
     """The references, tokenized, with the split and what was left out in their signature."""
     from captioner.metrics import References
 
@@ -162,7 +162,7 @@ def signatures(scores: Mapping[str, Score]) -> list[str]:
     return [f"{','.join(found)}|{signature}" for signature, found in names.items()]
 
 
-def _training(train: Path | None, records: Sequence[Record], split: str) -> list[str]:
+def _training(train: Path | None, records: Sequence[Captioned], split: str) -> list[str]:
     """Training captions: those of a file, else of the data set's train split when another one is scored."""
     from captioner.data.records import split_name
     from captioner.data.results import read_references

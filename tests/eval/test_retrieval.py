@@ -14,9 +14,9 @@ import torch
 
 from captioner.errors import ConfigError
 from captioner.models import likelihood
-from captioner.models.likelihood import log_likelihoods, prefix_tree
 from captioner.models.encoder_decoder import EncoderDecoder
-from captioner.models.lrcn import LRCN, LRCNConfig
+from captioner.models.likelihood import log_likelihoods, prefix_tree
+from captioner.models.lrcn import LRCNConfig
 from captioner.models.stack import CELLS, State
 from captioner.models.wirings import WIRINGS
 from captioner.train.trainer import train
@@ -216,7 +216,8 @@ def test_the_command_finds_what_the_model_has_learned(run: Path, capsys: pytest.
 
 def test_neighbors_go_by_way_of_the_training_set(run: Path) -> None:
     """Would catch: likeness taken to the wrong image, or a neighbor found among the test captions themselves."""
-    from captioner.features.store import FeatureStore, FeatureWriter
+    from captioner.features.store import FeatureStore
+    from captioner.features.writer import FeatureWriter
 
     store = run.parent / "near.h5"
     with FeatureWriter(store, toy.SPEC, "near") as writer:

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from captioner.backbones.compact import CompactCNN
-from captioner.backbones.spec import BackboneSpec
 from safetensors.torch import load_file, save_file
 
+from captioner.backbones.compact import CompactCNN
+from captioner.backbones.spec import BackboneSpec
 from captioner.checkpoint import load_checkpoint
-from captioner.features.store import FeatureWriter
+from captioner.features.writer import FeatureWriter
 from captioner.predictors.lrcn import load
 from scripts import distil_cnn, pack_model
 from tests.tiny import save_images, save_tiny

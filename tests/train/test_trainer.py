@@ -22,7 +22,8 @@ from captioner.config import TrainConfig
 from captioner.decoding import How
 from captioner.decoding.greedy import greedy
 from captioner.errors import CaptionerError, ConfigError, DataError
-from captioner.features.store import FeatureStore, FeatureWriter
+from captioner.features.store import FeatureStore
+from captioner.features.writer import FeatureWriter
 from captioner.models.lrcn import LRCN, LRCNConfig
 from captioner.tasks.sentences.data import load_captions
 from captioner.tasks.sentences.evaluate import encode_rows
@@ -302,7 +303,7 @@ def test_a_teacher_sees_images_through_its_own_features(data: Path, tmp_path: Pa
         load_captions(experiment(data, tmp_path / "run", **settings))
     settings["loss__teacher_features_mirrored"] = flipped * 2
     result = train(experiment(data, tmp_path / "run", **settings), progress=False)
-    size = FeatureStore(data / "features.h5").dimension
+    size = FeatureStore(data / "features.h5").spec.dimension
     assert load_checkpoint(result.checkpoint).model.feature_size == size
 
 

@@ -9,14 +9,14 @@ import re
 from pathlib import Path
 from typing import Any
 
-from captioner.data.records import Record, find_folder, on_disk, split_name
+from captioner.data.records import Captioned, find_folder, on_disk, split_name
 from captioner.errors import DataError
 from captioner.optional import require
 
 _NAMES = tuple(f"captions_{split}{year}.json" for year in (2017, 2014) for split in ("train", "val"))
 
 
-def read_coco(root: Path) -> list[Record]:
+def read_coco(root: Path) -> list[Captioned]:
     """Records of an annotation file, or of the train and val files of one year below a folder.
 
     Files are looked for in the folder and in ``annotations`` below it, images in ``train2017`` or
@@ -36,7 +36,7 @@ def read_coco(root: Path) -> list[Record]:
     return [record for path in found for record in _read_file(path)]
 
 
-def _read_file(path: Path) -> list[Record]:
+def _read_file(path: Path) -> list[Captioned]:
     coco = _load(path)
     match = re.search(r"(train|val|test)(\d{4})?", path.stem)
     split = split_name(match[1], str(path)) if match else "val"
@@ -48,7 +48,7 @@ def _read_file(path: Path) -> list[Record]:
         for number, image in sorted(coco.imgs.items()):
             captions = tuple(text for a in coco.imgToAnns[number] if (text := a["caption"].strip()))
             name = str(image["file_name"])
-            records.append(Record(name, on_disk(folder / name), captions, split, int(number)))
+            records.append(Captioned(name, on_disk(folder / name), captions, split, int(number)))
     except (KeyError, AttributeError, TypeError, ValueError) as error:
         raise DataError(f"{path}: not COCO caption annotations (captions_*.json): {error!r}") from error
     return records

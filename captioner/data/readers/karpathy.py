@@ -6,14 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from captioner.data.records import Record, find_folder, on_disk, read_text, split_name
+from captioner.data.records import Captioned, find_folder, on_disk, read_text, split_name
 from captioner.errors import DataError
 
 _NAMES = ("dataset_coco.json", "dataset_flickr30k.json", "dataset_flickr8k.json", "dataset.json")
 _IMAGES = ("images", "Images", "imgs", "flickr30k-images", "Flicker8k_Dataset")
 
 
-def read_karpathy(root: Path) -> list[Record]:
+def read_karpathy(root: Path) -> list[Captioned]:
     """The images of a ``dataset_*.json`` (the file, or a folder that holds exactly one). ``restval`` is training.
 
     A COCO image's id is its file name, ``number`` its ``cocoid``; it lies at ``filepath/filename``.
@@ -47,7 +47,7 @@ def _json_of(root: Path) -> Path:
     return found[0]
 
 
-def _record(path: Path, folder: Path, index: int, image: Any) -> Record:
+def _record(path: Path, folder: Path, index: int, image: Any) -> Captioned:
     try:
         name = str(image["filename"])
         below = str(image.get("filepath", ""))
@@ -57,4 +57,4 @@ def _record(path: Path, folder: Path, index: int, image: Any) -> Record:
         raise DataError(f"{path}, image {index}: needs filename, split and sentences with raw ({error})") from error
     place = on_disk(folder / below / name) or on_disk(folder / name)
     number = image.get("cocoid")
-    return Record(name, place, tuple(c for c in captions if c), split, None if number is None else int(number))
+    return Captioned(name, place, tuple(c for c in captions if c), split, None if number is None else int(number))

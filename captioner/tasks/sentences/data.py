@@ -15,7 +15,7 @@ from torch import Tensor
 from captioner.backbones import Backbone, load_backbone
 from captioner.checkpoint import load_checkpoint
 from captioner.config import Experiment
-from captioner.data import Record, read_dataset, read_sentences
+from captioner.data import Captioned, read_dataset, read_sentences
 from captioner.data.batching import CaptionBatches
 from captioner.decoding.config import DecodingConfig
 from captioner.errors import ConfigError, DataError
@@ -204,7 +204,9 @@ def load_captions(experiment: Experiment) -> SentenceData:
     return _with_features(loaded, config, chosen)
 
 
-def _with_files(data: SentenceData, config: FinetuneConfig, init_from: str, records: Sequence[Record]) -> SentenceData:
+def _with_files(
+    data: SentenceData, config: FinetuneConfig, init_from: str, records: Sequence[Captioned]
+) -> SentenceData:
     """``data`` with the image files of ``records`` and the backbone that reads them."""
     weights = Path(config.weights) if config.weights else None
     backbone = load_backbone(config.backbone, weights, _trained_state(init_from, config))
@@ -213,7 +215,7 @@ def _with_files(data: SentenceData, config: FinetuneConfig, init_from: str, reco
 
 
 def _with_features(
-    data: SentenceData, config: CaptioningConfig | ClipCaptioningConfig, records: Sequence[Record]
+    data: SentenceData, config: CaptioningConfig | ClipCaptioningConfig, records: Sequence[Captioned]
 ) -> SentenceData:
     """``data`` with the cached features of ``records``."""
     paths = {"input": config.data.features, "teacher": config.loss.teacher_features}
@@ -252,7 +254,7 @@ def _trained_state(init_from: str, config: FinetuneConfig) -> dict[str, Tensor] 
     return None
 
 
-def _file(record: Record) -> Path:
+def _file(record: Captioned) -> Path:
     if record.path is None:
         raise DataError(f"{record.image_id}: the image is not on this disk; fine-tuning needs the files")
     return record.path
