@@ -18,7 +18,7 @@ from captioner.data.results import match, read_results
 from captioner.errors import CheckpointError, DataError, UsageError
 from captioner.features.label_predictions import Store, open_store
 from captioner.files import write_text
-from captioner.predictors.lrcn import Captioner
+from captioner.predictors.features import FeatureCaptioner
 from captioner.train.runlog import read_log
 
 MEMBER = re.compile(r"(.+)-(seed|caption)(\d+)")
@@ -54,7 +54,7 @@ class Choice:
     root: str | None = None
     features: Sequence[str] | None = None
     search: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of ``captioner.predictors.lrcn.Search``."""
+    """Fields of ``DecodingConfig``."""
     keep: Path | None = None
     """Folder for captions that were found, so that a second report need not find them again."""
 
@@ -70,7 +70,7 @@ def read_file(path: Path, records: Sequence[Record], missing: str = "error") -> 
     return Run(name, label, matched.hypotheses, "", f"{path.parent}/{name}", facts=facts)
 
 
-def read_run(path: Path, captioner: Captioner, records: Sequence[Record], choice: Choice) -> Run:
+def read_run(path: Path, captioner: FeatureCaptioner, records: Sequence[Record], choice: Choice) -> Run:
     """Captions of ``records`` by a trained model from its feature stores, and what is known about its training."""
     data = captioner.data_set
     if data is None:
@@ -132,7 +132,9 @@ def without(records: Sequence[Record], captions: Mapping[str, str]) -> dict[str,
     return found
 
 
-def _captions(captioner: Captioner, records: Sequence[Record], stores: Sequence[str], choice: Choice) -> dict[str, str]:
+def _captions(
+    captioner: FeatureCaptioner, records: Sequence[Record], stores: Sequence[str], choice: Choice
+) -> dict[str, str]:
     opened = [open_store(store) for store in stores]
     ids = [record.image_id for record in records]
     kept = _kept(captioner, opened, ids, choice)
@@ -150,7 +152,7 @@ def _captions(captioner: Captioner, records: Sequence[Record], stores: Sequence[
     return captions
 
 
-def _kept(captioner: Captioner, stores: Sequence[Store], ids: Sequence[str], choice: Choice) -> Path | None:
+def _kept(captioner: FeatureCaptioner, stores: Sequence[Store], ids: Sequence[str], choice: Choice) -> Path | None:
     """The file for these captions: its name changes with all that could change them."""
     if choice.keep is None:
         return None
@@ -170,6 +172,6 @@ def _command(path: Path, stores: Sequence[str], choice: Choice) -> str:
     return shlex.join([*words, "--split", choice.split, "-o", f"{path.stem}.json"])
 
 
-def _commit(captioner: Captioner) -> dict[str, str]:
+def _commit(captioner: FeatureCaptioner) -> dict[str, str]:
     commit = captioner.checkpoint.provenance.get("commit")
     return {"commit": commit} if commit else {}

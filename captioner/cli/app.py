@@ -6,6 +6,7 @@ The modules beside this one import typer and nothing heavy; what a command works
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -52,4 +53,7 @@ def captioner(
 
 def main() -> int:
     """Run the command line; returns the exit status. Errors meant for the user are one line without a traceback."""
+    # OpenMP reads this when torch is imported. By default torch's threads spin between the short steps of a decoder,
+    # which doubles the time of a caption on a machine that does other work as well.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     return exit_status(lambda: app(prog_name="captioner"))

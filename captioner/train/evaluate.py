@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from captioner.decoding import How, search
+from captioner.decoding import decode
 from captioner.decoding.config import DecodingConfig
 from captioner.metrics import score_captions
 from captioner.models.lrcn import ImageCaptioner
@@ -18,29 +18,32 @@ AT_ONCE = 100  # images encoded and decoded together
 
 @torch.inference_mode()
 def evaluate(
-    network: Network, material: Material, decode: DecodingConfig, precision: str = "float32"
+    network: Network, material: Material, config: DecodingConfig, precision: str = "float32"
 ) -> dict[str, float]:
     """``dev_loss`` (nats a token, unsmoothed) and, where there are images, ``bleu4`` (percent) and ``cider`` (of 1).
 
-    Captions are found as ``decode`` says, in float32 as they will be later, and scored over the model's own tokens. The
-    loss is computed in the training's ``precision``. CIDEr-D of a single image would be 0 whatever its caption is.
+    Captions are decoded by ``config``, in float32 as they will be later, and scored over the model's own tokens. The loss
+    is computed in the training's ``precision``. CIDEr-D of a single image would be 0 whatever its caption is.
     """
     network.eval()
     features = encode(network, material, material.dev_rows) if material.references else None
     scores = {"dev_loss": _dev_loss(network.decoder, material, features, precision)}
     if features is not None:
-        captions = describe(network.decoder, features, material, decode)
+        captions = describe(network.decoder, features, material, config)
         several = len(captions) > 1
         found = score_captions(captions, material.references, ("bleu", "cider")[: 1 + several])
         scores |= {"bleu4": found["BLEU-4"].value, "cider": found["CIDEr-D"].fraction if several else 0.0}
     return scores
 
 
-def describe(decoder: ImageCaptioner, features: Tensor, material: Material, decode: DecodingConfig) -> dict[str, str]:
+def describe(decoder: ImageCaptioner, features: Tensor, material: Material, config: DecodingConfig) -> dict[str, str]:
     """A caption of each dev image by its id, from features (N, D)."""
-    how = How.of(decode, START, END)
     parts = torch.split(features, AT_ONCE)
-    found = [ranked for part in parts for ranked in search(decoder, decoder.start(part), len(part), how)]
+    found = [
+        ranked
+        for part in parts
+        for ranked in decode(decoder, decoder.start(part), len(part), config, start=START, end=END)
+    ]
     texts = [material.vocabulary.decode(best.ids) for best, *_ in found]
     return dict(zip(material.references, texts, strict=True))
 

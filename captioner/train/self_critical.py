@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from captioner.decoding import How
-from captioner.decoding.sampling import draw
+from captioner.decoding.config import DecodingConfig
+from captioner.decoding.sampling import sample
 from captioner.experiment import Experiment
 from captioner.metrics.cider import CiderD, Rarity
 from captioner.metrics.corpus import Corpus, Tokens
@@ -94,11 +94,11 @@ class SelfCritical:
         Without dropout: the captions are those of the model that is to describe images later.
         """
         decoder = self.network.decoder
-        how = How(START, END, max_length=self.max_length, number=self.samples, seed=seed)
+        config = DecodingConfig("sample", num_samples=self.samples, max_length=self.max_length, seed=seed)
         self.network.eval()
         state = decoder.start(features)  # before autocast, so that states are carried in float32
         with torch.autocast(decoder.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            found = draw(decoder, state, len(features), how)
+            found = sample(decoder, state, len(features), config, start=START, end=END)
         self.network.train()
         # What has max_length words was cut and has no end.
         return [[[*h.ids, END][: self.max_length] for h in hypotheses] for hypotheses in found]
