@@ -36,8 +36,10 @@ def with_options(config: DecodingConfig, options: Mapping[str, Any]) -> Decoding
     wanted = options.get("num_return_sequences")
     if wanted is None:
         wanted = min(config.num_return_sequences, max_sequences(method, size, samples) or config.num_return_sequences)
-    sizes = {"beam_size": max(size, wanted), "num_samples": max(samples, wanted)}
-    merged = {**sizes, "num_return_sequences": wanted, **options, "method": method}
+    merged = {"num_return_sequences": wanted, **options, "method": method}
+    for name, value in (("beam_size", size), ("num_samples", samples)):
+        if name not in options and (method == SELECTS[name] or method not in BUILT_IN):
+            merged[name] = max(value, wanted)
     try:
         return replace(config, **merged)
     except ConfigError as error:

@@ -22,8 +22,8 @@ def evaluate(
 ) -> dict[str, float]:
     """``dev_loss`` (nats a token, unsmoothed) and, where there are images, ``bleu4`` (percent) and ``cider`` (of 1).
 
-    Captions are decoded by ``config``, in float32 as they will be later, and scored over the model's own tokens. The loss
-    is computed in the training's ``precision``. CIDEr-D of a single image would be 0 whatever its caption is.
+    Captions are decoded by ``config``, in float32 as they will be later, and scored over the model's own tokens. The
+    loss is computed in the training's ``precision``. CIDEr-D of a single image would be 0 whatever its caption is.
     """
     network.eval()
     features = encode(network, material, material.dev_rows) if material.references else None

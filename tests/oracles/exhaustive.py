@@ -18,7 +18,7 @@ def exhaustive_search(
     length_penalty: float = 0.0,
     num_return_sequences: int = 1,
 ) -> list[tuple[tuple[int, ...], float]]:
-    """The ``num_return_sequences`` best (tokens, log probability) of all sentences that end or reach ``max_length`` tokens."""
+    """The best (tokens, log probability) of all sentences that end or reach ``max_length`` tokens."""
     scored = []
     for tokens, log_prob in sentences(following, (start,), end, max_length):
         words = tokens[1:-1] if tokens[-1] == end else tokens[1:]
