@@ -1,7 +1,7 @@
-"""The ``captioner`` command: its subcommands, and how an error becomes one line and an exit status.
+"""The ``captioner`` command: its subcommands, and its entry point, which turns errors into one line and an exit status.
 
-The modules beside this one import typer and nothing heavy; what a command works with is imported inside it, so that
-``captioner --help`` answers at once.
+The modules of this package import nothing heavy at the top; a command imports what it works with when it runs, so that
+``captioner --help`` is quick.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def captioner(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and leave.")
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Captions for photos, and the way there: features, training, decoding, scoring.
+    """Caption photos, and train, evaluate and score the models that do.
 
     Results go to stdout, progress and errors to stderr. Exit status: 0 done, 1 failed, 2 wrong usage.
     """

@@ -23,9 +23,10 @@ from captioner.crf.model import CRF, CRFConfig, CRFFile, all_pairs, load_crf, sa
 from captioner.crf.predictions import NodePotentials, Potentials, write_potentials
 from captioner.crf.training import Clips, predict
 from captioner.decoding.config import DecodingConfig
+from captioner.errors import CheckpointError, UsageError
 from captioner.features.label_predictions import open_store
 from captioner.models.lrcn import ImageCaptioner
-from captioner.predictors.video import load_clip_captioner, load_vision
+from captioner.predictors.video import ClipCaptioner, load_clip_captioner, load_vision
 from captioner.text.vocabulary import END, SPECIALS, Vocabulary
 from scripts.pack_clip_captioner import main as pack_main
 from scripts.pack_clip_captioner import pack
@@ -131,6 +132,34 @@ def video(tmp_path: Path) -> Path:
 
     shown = {0: "red", 500: "green", 1000: "blue", 1500: "white", 1960: "white"}
     return save_video(tmp_path / "v.mp4", [(time, plain(color)) for time, color in shown.items()])
+
+
+def test_load_returns_a_clip_captioner(model: Path, potentials: Path) -> None:
+    """Would catch a model of label predictions that is loaded as one of images, and clips that lose their order."""
+    captioner = load(model)
+    assert isinstance(captioner, ClipCaptioner)
+    results = list(captioner.results(potentials, num_return_sequences=2))
+    assert [result.image for result in results] == IDS
+    ranked = [[caption.text for caption in result.captions] for result in results]
+    assert captioner.caption(potentials, num_return_sequences=2) == ranked
+    assert captioner.caption(potentials) == [first for first, _ in ranked]
+    assert captioner.caption(potentials, ids=IDS[1:2]) == [ranked[1][0]]
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "error", "reason"),
+    [
+        (["a.jpg"], {}, CheckpointError, "captions clips: give it label predictions or a video, not images"),
+        ("p.h5", {"intervals": 5.0}, UsageError, "intervals are for a video; p.h5 holds label predictions"),
+        ("v.mp4", {"ids": ["a"]}, UsageError, "ids are for label predictions; v.mp4 is taken for a video"),
+        ("v.mp4", {"beam_size": 2, "num_samples": 2}, UsageError, "exclude each other"),
+    ],
+)
+def test_sources_and_options_that_a_clip_captioner_refuses(
+    source: object, options: dict, error: type[Exception], reason: str, model: Path
+) -> None:
+    with pytest.raises(error, match=reason):
+        load(model).results(source, **options)
 
 
 @pytest.mark.parametrize("kind", ["max", "prob"])
