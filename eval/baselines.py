@@ -83,8 +83,8 @@ def typical(train: Sequence[Captioned], cut: str) -> str:
 
 def ngram(train: Sequence[Captioned], count: int, options: argparse.Namespace) -> list[str]:
     """``count`` sentences of a language model of the training captions: the likeliest of a beam, or drawn."""
-    from captioner.decoding import How, search
-    from captioner.decoding.sampling import draw
+    from captioner.decoding import DecodingConfig, decode
+    from captioner.decoding.sampling import sample
     from captioner.text.vocabulary import END, START, Vocabulary
     from eval.ngram import KneserNey
 
@@ -93,10 +93,11 @@ def ngram(train: Sequence[Captioned], count: int, options: argparse.Namespace) -
     words = Vocabulary.build(sentences, options.min_count)
     model = KneserNey([words.encode(sentence) for sentence in sentences], len(words), options.order)
     if options.sample is not None:
-        (found,) = draw(model, [()], 1, How(START, END, number=count, seed=options.sample))
+        config = DecodingConfig("sample", num_samples=count, seed=options.sample)
+        (found,) = sample(model, [()], 1, config, start=START, end=END)
         return [words.decode(one.ids) for one in found]
-    how = How(START, END, width=options.beam, length_penalty=options.length_penalty)
-    ((best,),) = search(model, [()], 1, how)
+    config = DecodingConfig(beam_size=options.beam, length_penalty=options.length_penalty)
+    ((best,),) = decode(model, [()], 1, config, start=START, end=END)
     return [words.decode(best.ids)] * count
 
 

@@ -26,7 +26,8 @@ from captioner.data import READERS, SPLITS, read_dataset
 from captioner.data.records import Captioned, of_split
 from captioner.errors import DataError, UsageError, exit_status
 from captioner.files import write_text
-from captioner.predictors.lrcn import Captioner, load
+from captioner.predictors import load
+from captioner.predictors.features import FeatureCaptioner
 from captioner.text.tokenizers import DEFAULT
 from eval import sections
 from eval.judge import Judged, Scorer, judge
@@ -93,7 +94,7 @@ def _is_model(path: Path) -> bool:
     return path.is_dir() or path.suffix == ".safetensors"
 
 
-def _data(models: dict[Path, Captioner], options: argparse.Namespace) -> tuple[list[Captioned], str]:
+def _data(models: dict[Path, FeatureCaptioner], options: argparse.Namespace) -> tuple[list[Captioned], str]:
     """The data set: that of ``--root`` and ``--format``, else the one that the first model was trained on."""
     known = next((data for model in models.values() if (data := model.data_set) is not None), None)
     data_format = options.format or (known.format if known else "")
@@ -103,9 +104,13 @@ def _data(models: dict[Path, Captioner], options: argparse.Namespace) -> tuple[l
     return read_dataset(data_format, Path(root)), data_format
 
 
-def _read(models: dict[Path, Captioner], records: Sequence[Captioned], options: argparse.Namespace) -> list[Run]:
+def _read(models: dict[Path, FeatureCaptioner], records: Sequence[Captioned], options: argparse.Namespace) -> list[Run]:
     """Every run's captions, in the order of the command line."""
-    named = {"beam": options.beam, "length_penalty": options.length_penalty, "no_repeat": options.no_repeat}
+    named = {
+        "beam_size": options.beam,
+        "length_penalty": options.length_penalty,
+        "no_repeat_ngram_size": options.no_repeat,
+    }
     choice = Choice(
         options.split,
         options.root,

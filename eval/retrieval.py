@@ -37,7 +37,8 @@ from captioner.features.store import FeatureStore
 from captioner.files import atomic_path
 from captioner.metrics.retrieval import AT, retrieval_scores
 from captioner.models.likelihood import PRECISIONS, log_likelihoods, prefix_tree
-from captioner.predictors.lrcn import Captioner, load
+from captioner.predictors import load
+from captioner.predictors.features import FeatureCaptioner
 from captioner.text.tokenizers import tokenize
 from eval.consensus import Agreement
 
@@ -84,7 +85,9 @@ class Collection:
 class Blocks:
     """The matrix of log probabilities, filled in block by block in files of ``folder``."""
 
-    def __init__(self, captioner: Captioner, features: torch.Tensor, captions: Sequence[str], precision: str) -> None:
+    def __init__(
+        self, captioner: FeatureCaptioner, features: torch.Tensor, captions: Sequence[str], precision: str
+    ) -> None:
         self.captioner = captioner
         self.features = features
         self.precision = precision

@@ -20,7 +20,7 @@ from captioner.errors import DataError, UsageError
 from captioner.features.label_predictions import open_store
 from captioner.features.spec import Store
 from captioner.files import write_text
-from captioner.predictors.lrcn import Captioner
+from captioner.predictors.features import FeatureCaptioner
 from captioner.train.runlog import read_log
 
 MEMBER = re.compile(r"(.+)-(seed|caption)(\d+)")
@@ -56,7 +56,7 @@ class Choice:
     root: str | None = None
     features: Sequence[str] | None = None
     search: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of ``captioner.predictors.lrcn.Search``."""
+    """Fields of ``DecodingConfig``."""
     keep: Path | None = None
     """Folder for captions that were found, so that a second report need not find them again."""
 
@@ -72,7 +72,7 @@ def read_file(path: Path, records: Sequence[Captioned], missing: str = "error") 
     return Run(name, label, matched.hypotheses, "", f"{path.parent}/{name}", facts=facts)
 
 
-def read_run(path: Path, captioner: Captioner, records: Sequence[Captioned], choice: Choice) -> Run:
+def read_run(path: Path, captioner: FeatureCaptioner, records: Sequence[Captioned], choice: Choice) -> Run:
     """Captions of ``records`` by a trained model from its feature stores, and what is known about its training."""
     data = captioner.data_set
     stores = [str(store) for store in choice.features or data.features]
@@ -134,7 +134,7 @@ def without(records: Sequence[Captioned], captions: Mapping[str, str]) -> dict[s
 
 
 def _captions(
-    captioner: Captioner, records: Sequence[Captioned], stores: Sequence[str], choice: Choice
+    captioner: FeatureCaptioner, records: Sequence[Captioned], stores: Sequence[str], choice: Choice
 ) -> dict[str, str]:
     opened = [open_store(store) for store in stores]
     ids = [record.image_id for record in records]
@@ -153,7 +153,7 @@ def _captions(
     return captions
 
 
-def _kept(captioner: Captioner, stores: Sequence[Store], ids: Sequence[str], choice: Choice) -> Path | None:
+def _kept(captioner: FeatureCaptioner, stores: Sequence[Store], ids: Sequence[str], choice: Choice) -> Path | None:
     """The file for these captions: its name changes with all that could change them."""
     if choice.keep is None:
         return None
@@ -173,6 +173,6 @@ def _command(path: Path, stores: Sequence[str], choice: Choice) -> str:
     return shlex.join([*words, "--split", choice.split, "-o", f"{path.stem}.json"])
 
 
-def _commit(captioner: Captioner) -> dict[str, str]:
+def _commit(captioner: FeatureCaptioner) -> dict[str, str]:
     commit = captioner.checkpoint.provenance.get("commit")
     return {"commit": commit} if commit else {}

@@ -10,7 +10,7 @@ from captioner import load
 from captioner.backbones.compact import SPEC
 from captioner.data import read_dataset
 from captioner.metrics import score_captions
-from captioner.predictors.lrcn import MODELS
+from captioner.predictors import MODELS
 from tests.conftest import CHECKOUT
 
 CONSTANT = "a man in a blue shirt is standing in the street"

@@ -19,6 +19,8 @@ FLOORS = {
     "captioner.seeds": 0.5,
     "captioner.subtitles": 0.5,
     "captioner.skip_init": 0.5,
+    "captioner.devices": 0.5,
+    "captioner.progress": 0.5,
     "captioner.config": 1,
     "captioner.manifest": 1,
     "captioner.text": 1,

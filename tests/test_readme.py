@@ -15,10 +15,10 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from captioner import predictors
 from captioner.backbones import compact
 from captioner.cli.app import app
 from captioner.experiment import load_experiment
-from captioner.predictors import lrcn
 from tests.conftest import CHECKOUT
 from tests.test_layers import FLOORS
 from tests.tiny import make_image, save_images, save_tiny
@@ -72,7 +72,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def here(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A current folder with the files that pages talk about, and a random checkpoint in the default model's place."""
-    monkeypatch.setitem(lrcn.MODELS, "default", tiny)
+    monkeypatch.setitem(predictors.MODELS, "default", tiny)
     monkeypatch.setattr(compact, "DEFAULT", tiny)
     folder = tmp_path / "here"
     save_images(folder / "holiday", 2)

@@ -1,16 +1,16 @@
-"""The record of a run: a JSON-lines log, the training curve, and what the person in front of it sees."""
+"""The record of a run: a JSON-lines log and the training curve."""
 
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from captioner.files import atomic_path, write_text
 from captioner.optional import require
+from captioner.progress import Progress, progress_bar
 
 COLORS = ("tab:green", "tab:orange", "tab:purple", "tab:brown")
 REWARD = "train_reward"
@@ -70,51 +70,6 @@ def draw_curve(log: Path, image: Path, title: str, scores: Sequence[str]) -> Non
         figure.savefig(temporary, format="png")
 
 
-class Display(Protocol):
-    """What the loop tells the person in front of it."""
-
-    def advance(self, batches: int, note: str) -> None: ...
-    def say(self, line: str) -> None: ...
-
-
-class Lines:
-    """No terminal: plain lines on stderr, nothing in between."""
-
-    def __init__(self, silent: bool = False) -> None:
-        self.silent = silent
-
-    def advance(self, batches: int, note: str) -> None:
-        pass
-
-    def say(self, line: str) -> None:
-        if not self.silent:
-            print(line, file=sys.stderr, flush=True)
-
-
-class Bar:
-    """A terminal: one bar over all steps of the run with the time left, lines above it."""
-
-    def __init__(self, progress: Any, task: Any) -> None:
-        self.progress = progress
-        self.task = task
-
-    def advance(self, batches: int, note: str) -> None:
-        self.progress.update(self.task, advance=batches, note=note)
-
-    def say(self, line: str) -> None:
-        self.progress.console.print(line, highlight=False, markup=False, soft_wrap=True)
-
-
-@contextmanager
-def display(wanted: bool, done: int, total: int) -> Iterator[Display]:
-    """A bar on stderr if it is a terminal, plain lines if not, silence unless ``wanted``; in batches."""
-    if not wanted or not sys.stderr.isatty():
-        yield Lines(silent=not wanted)
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    note = TextColumn("{task.fields[note]}")
-    columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), note)
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        yield Bar(progress, progress.add_task("training", total=total, completed=done, note=""))
+def display(wanted: bool, done: int, total: int) -> AbstractContextManager[Progress]:
+    """A progress bar over the batches of a run; silence unless ``wanted``."""
+    return progress_bar("training", total, done=done, hidden=not wanted)

@@ -18,13 +18,14 @@ from captioner.checkpoint import save_checkpoint
 from captioner.config import Experiment, TrainConfig
 from captioner.errors import CaptionerError, ConfigError, MissingDependency
 from captioner.precision import resolve_precision
+from captioner.progress import Progress
 from captioner.provenance import provenance
 from captioner.seeds import mix_seeds
 from captioner.tasks.base import Batch, StepLoss, find_task
 from captioner.train.distributed import World, world
 from captioner.train.ema import WeightAverage
 from captioner.train.optim import make_optimizer, rate_factor, set_rate
-from captioner.train.runlog import Display, RunLog, display, draw_curve
+from captioner.train.runlog import RunLog, display, draw_curve
 from captioner.train.state import load_state, read_facts, save_state
 
 DRAW_SECONDS = 20.0  # between two drawings of the curve
@@ -208,7 +209,7 @@ class Trainer:
         if self.processes.is_main:
             self.log = RunLog(self.output / "log.jsonl", self.position.step if self.resuming else None)
 
-    def _announce(self, show: Display) -> None:
+    def _announce(self, show: Progress) -> None:
         if not self.processes.is_main:
             return
         size = sum(p.numel() for p in self.learner.model.parameters())
@@ -238,7 +239,7 @@ class Trainer:
             notes=self.notes,
         )
 
-    def _epoch(self, show: Display) -> None:
+    def _epoch(self, show: Progress) -> None:
         """The rest of the current epoch, its evaluation and its checkpoints."""
         position, processes = self.position, self.processes
         began, resumed = time.monotonic(), Sums(position.sums).terms
@@ -256,7 +257,7 @@ class Trainer:
         position.seconds += trained
         self._finish_epoch(show, (Sums(position.sums).terms - resumed) / max(trained, 1e-9))
 
-    def _report(self, meter: _Meter, show: Display, began: float) -> None:
+    def _report(self, meter: _Meter, show: Progress, began: float) -> None:
         """Log what was done since the last report, if anything."""
         if not meter.steps:
             return
@@ -295,7 +296,7 @@ class Trainer:
             facts = {"experiment": self.experiment.to_mapping(), "position": dataclasses.asdict(self.position)}
             save_state(self.state_path, self.learner, self.optimizer, self.average.values, facts)
 
-    def _finish_epoch(self, show: Display, speed: float) -> None:
+    def _finish_epoch(self, show: Progress, speed: float) -> None:
         """Evaluate, keep the best, write the log and the state; every process learns whether to stop."""
         position, config = self.position, self.config
         began = time.monotonic()

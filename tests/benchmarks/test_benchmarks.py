@@ -56,7 +56,7 @@ def test_the_rerunning_beam_finds_what_the_beam_finds(model: str) -> None:
     checkpoint = load_checkpoint(model)
     features = decoding.random_features(checkpoint.model, 4)
     ours, theirs = (
-        decoding.search(decoder, decoder.start(features), 4, checkpoint)
+        decoding.decode(decoder, decoder.start(features), 4, checkpoint)
         for decoder in (checkpoint.model, decoding.Rerunning(checkpoint.model))
     )
     assert [[h.ids for h in one] for one in ours] == [[h.ids for h in one] for one in theirs]

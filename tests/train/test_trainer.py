@@ -19,8 +19,7 @@ from captioner.backbones.compact import CompactCNN
 from captioner.checkpoint import load_checkpoint
 from captioner.cli import train as command
 from captioner.config import TrainConfig
-from captioner.decoding import How
-from captioner.decoding.greedy import greedy
+from captioner.decoding import DecodingConfig, decode
 from captioner.errors import CaptionerError, ConfigError, DataError
 from captioner.features.store import FeatureStore
 from captioner.features.writer import FeatureWriter
@@ -145,7 +144,9 @@ def test_a_run_learns_and_leaves_its_files(data: Path, tmp_path: Path, capsys: p
     store = FeatureStore(data / "features.h5")
     dev = [name for i, name in enumerate(sorted(store.ids)) if i % 3 == 2]
     model = checkpoint.model
-    found = greedy(model, model.start(torch.from_numpy(store.get(dev))), len(dev), How(START, END, max_length=10))
+    config = DecodingConfig("greedy", max_length=10)
+    state = model.start(torch.from_numpy(store.get(dev)))
+    found = decode(model, state, len(dev), config, start=START, end=END)
     captions = [checkpoint.outputs.decode(hypothesis.ids) for (hypothesis,) in found]
     assert sum("red" in caption for caption in captions) == 3
     train_rows = [name for name in store.ids if name not in dev]

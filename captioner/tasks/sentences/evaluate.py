@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from captioner.decoding import How, search
+from captioner.decoding import decode
 from captioner.metrics import score_captions
 from captioner.models.lrcn import LRCN
 from captioner.tasks.sentences.data import SentenceData
@@ -40,9 +40,12 @@ def evaluate_text(learner: SentenceLearner, data: SentenceData, precision: str) 
 
 def decode_dev(model: LRCN, features: Tensor, data: SentenceData) -> dict[str, str]:
     """A caption of each dev image by its id, from features (N, D)."""
-    how = How.of(data.dev_decoding, START, END)
     parts = torch.split(features, AT_ONCE)
-    found = [ranked for part in parts for ranked in search(model, model.start(part), len(part), how)]
+    found = [
+        ranked
+        for part in parts
+        for ranked in decode(model, model.start(part), len(part), data.dev_decoding, start=START, end=END)
+    ]
     texts = [data.outputs.decode(best.ids) for best, *_ in found]
     return dict(zip(data.references, texts, strict=True))
 

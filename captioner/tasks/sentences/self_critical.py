@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from captioner.decoding import How
-from captioner.decoding.sampling import draw
+from captioner.decoding.config import DecodingConfig
+from captioner.decoding.sampling import sample
 from captioner.metrics.cider import CiderD, Rarity
 from captioner.metrics.corpus import Corpus, Tokens
 from captioner.text.vocabulary import END, PAD, SPECIALS, START
@@ -75,11 +75,11 @@ class Sampler:
         Dropout is off: the captions are those of the model that will be used later.
         """
         model = learner.model
-        config = How(START, END, max_length=self.max_length, number=self.num_samples, seed=seed)
+        config = DecodingConfig("sample", num_samples=self.num_samples, max_length=self.max_length, seed=seed)
         learner.eval()
         with torch.autocast(model.device.type, enabled=False):  # states are carried in float32
             state = model.start(features)
-        found = draw(model, state, len(features), config)
+        found = sample(model, state, len(features), config, start=START, end=END)
         learner.train()
         # A caption of max_length tokens was cut and has no end.
         return [[[*h.ids, END][: self.max_length] for h in hypotheses] for hypotheses in found]
