@@ -16,7 +16,8 @@ from typing import Any
 from captioner.data.records import Record
 from captioner.data.results import match, read_results
 from captioner.errors import CheckpointError, DataError, UsageError
-from captioner.features.label_predictions import Store, open_store
+from captioner.features.label_predictions import open_store
+from captioner.features.spec import Store
 from captioner.files import write_text
 from captioner.predictors.lrcn import Captioner
 from captioner.train.runlog import read_log

@@ -67,8 +67,8 @@ def caption(
         list[str] | None,
         typer.Option(
             metavar="STORE",
-            help="Caption cached features (or potentials: FILE@max, FILE@prob), not images; repeat it for a model of "
-            "several CNNs.",
+            help="Caption cached features (or label predictions: FILE@map, FILE@marginals), not images; "
+            "repeat it for a model of several CNNs.",
         ),
     ] = None,
     split: Annotated[

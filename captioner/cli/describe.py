@@ -1,4 +1,4 @@
-"""``captioner describe``: potentials of clips, or a video, to sentences on stdout."""
+"""``captioner describe``: label predictions of clips, or a video, to sentences on stdout."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ if TYPE_CHECKING:
     from captioner.predictors.video import Describer, Description
 
 HDF5 = (b"\x89HDF\r\n\x1a\n", (".h5", ".hdf5"))
-"""How a potentials file begins, or is called; all else is taken for a video."""
+"""How a label-predictions file begins, or is called; all else is taken for a video."""
 NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)"
 BETWEEN = re.compile(rf"\s*({NUMBER})\s*-\s*({NUMBER})\s*")
 
 
 def describe(
-    source: Annotated[Path, typer.Argument(metavar="FILE", help="Potentials of clips (HDF5), or a video.")],
+    source: Annotated[Path, typer.Argument(metavar="FILE", help="Label predictions of clips (HDF5), or a video.")],
     model: Annotated[str, typer.Option(help="A describer: a checkpoint (.safetensors) or the folder of a run.")],
     clip: Annotated[
         list[str] | None,
-        typer.Option(metavar="ID", help="Of potentials: only this clip; may be repeated.  [default: all]"),
+        typer.Option(metavar="ID", help="Of label predictions: only this clip; may be repeated.  [default: all]"),
     ] = None,
     intervals: Annotated[
         str | None,
@@ -78,24 +78,26 @@ def describe(
     ] = False,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Of potentials: write COCO results there, not sentences."),
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="Of label predictions: write COCO results there, not sentences."
+        ),
     ] = None,
     srt: Annotated[Path | None, typer.Option(metavar="FILE", help="Of a video: also write SubRip subtitles.")] = None,
     vtt: Annotated[Path | None, typer.Option(metavar="FILE", help="Of a video: also write WebVTT subtitles.")] = None,
 ) -> None:
-    """Describe the clips of a potentials file, or a video.
+    """Describe the clips of a label-predictions file, or a video.
 
-    Of potentials, each clip prints its id, a tab and a sentence; a single --clip its sentence alone. The model knows
-    whether it reads the best assignment or the probabilities.
+    Of label predictions, each clip prints its id, a tab and a sentence; a single --clip its sentence alone. The
+    model knows whether it reads the best assignment or the probabilities.
 
     A video goes through the network and the CRF that its model holds (python -m scripts.pack_clip_captioner puts them
     there), and each interval prints start and end in seconds and a sentence, with tabs between them. An interval that
     is not in the video costs one line on stderr; the others are described and the exit status is 1.
     """
-    from_potentials = _is_potentials(source)
+    of_predictions = _is_predictions(source)
     of_clips = {"--clip": clip, "-o": output}
     of_videos = {"--intervals": intervals, "--every": every, "--srt": srt, "--vtt": vtt}
-    _check_usage(source, from_potentials, of_videos if from_potentials else of_clips)
+    _check_usage(source, of_predictions, of_videos if of_predictions else of_clips)
     if output is not None and num_captions > 1:
         raise UsageError("COCO results (-o) hold one sentence a clip; use --json for --num-captions above 1")
     when = _when(intervals, every)
@@ -107,7 +109,7 @@ def describe(
         if path is not None:
             check_output(option, path)
     describer = load_describer(model, device)
-    if from_potentials:
+    if of_predictions:
         failed = _describe_clips(describer, source, clip, output, as_json, options)
     else:
         found = describer.describe_video(source, when or EVERY, **options)
@@ -120,7 +122,7 @@ def describe(
         raise typer.Exit(1)
 
 
-def _is_potentials(source: Path) -> bool:
+def _is_predictions(source: Path) -> bool:
     start, endings = HDF5
     if source.suffix.lower() in endings:
         return True
@@ -130,9 +132,9 @@ def _is_potentials(source: Path) -> bool:
         return stream.read(len(start)) == start
 
 
-def _check_usage(source: Path, from_potentials: bool, others: dict[str, Any]) -> None:
-    """Raise ``UsageError`` for options of the ``others``: those of videos for potentials, and the reverse."""
-    mine, theirs = ("potentials", "a video") if from_potentials else ("a video", "potentials")
+def _check_usage(source: Path, of_predictions: bool, others: dict[str, Any]) -> None:
+    """Raise ``UsageError`` for options of the ``others``: those of videos for label predictions, and the reverse."""
+    mine, theirs = ("label predictions", "a video") if of_predictions else ("a video", "label predictions")
     for option, value in others.items():
         if value is not None:
             raise UsageError(f"{option} is for {theirs}; {source} is taken for {mine}")
@@ -184,7 +186,7 @@ def _describe_clips(
     options: dict[str, Any],
 ) -> bool:
     """Print or write a sentence for each clip; whether any has none."""
-    results = describer.describe_potentials(source, clips, **options)
+    results = describer.describe_label_predictions(source, clips, **options)
     alone = clips is not None and len(clips) == 1
     found, failed = report(results, describer.name, alone, as_json, output is not None and not as_json, what="clip")
     if output is not None and found:

@@ -210,6 +210,16 @@ class FeatureStore:
         return BackboneSpec.from_dict(json.loads(self.attributes["spec"]))
 
     @property
+    def weights_digest(self) -> str:
+        """Digest of the weights that made the features."""
+        return str(self.attributes["weights_digest"])
+
+    @property
+    def dtype(self) -> str:
+        """float16 or float32."""
+        return str(self.attributes["dtype"])
+
+    @property
     def dimension(self) -> int:
         """Length of a feature vector."""
         return self._files[0].shape[1]

@@ -28,7 +28,9 @@ class LabelEncoder(nn.Module):
     def __init__(self, names: Sequence[str], stack: RecurrentStack, embedding: int) -> None:
         super().__init__()
         if not names:
-            raise ConfigError("model.encoder reads labels, and the features have none; give potentials, FILE@max")
+            raise ConfigError(
+                "model.encoder reads labels, and the features have none; give label predictions, FILE@map"
+            )
         labels = [name.partition("=")[2] for name in names]
         split = [[] if label == NULL else label.split() for label in labels]
         numbers = {word: i + 2 for i, word in enumerate(sorted({word for label in split for word in label}))}

@@ -38,7 +38,7 @@ from captioner.text.vocabulary import END, START
 
 if TYPE_CHECKING:  # h5py and the network are loaded when they are needed
     from captioner.backbones import Backbone
-    from captioner.features.label_predictions import Store
+    from captioner.features.spec import Store
 
 MODELS = {"default": Path(__file__).parents[1] / "assets" / "default.safetensors"}
 """Models that come with the package, by name."""
@@ -331,7 +331,7 @@ class Captioner:
             elif (found.dimension, found.digest) != (spec.dimension, spec.digest):
                 reason = "is another network, layer or preparation than"
             elif self._states[index] is not None:
-                same = self.backbones[index].weights_digest == store.attributes["weights_digest"]
+                same = self.backbones[index].weights_digest == store.weights_digest
                 reason = "" if same else "has other weights than"
             else:
                 same = _agree(_sha256(found), _sha256(spec), unknown=found.key == spec.key)

@@ -1,13 +1,13 @@
-"""From potentials of clips, or a video, to sentences: load once, describe many.
+"""From label predictions of clips, or a video, to sentences: load once, describe many.
 
     from captioner.predictors.video import load_describer
     describer = load_describer("describer.safetensors")
-    for result in describer.describe_potentials("potentials.h5"):
+    for result in describer.describe_label_predictions("label-predictions.h5"):
         print(result.image, result.captions[0].text)
     for clip in describer.describe_video("cooking.mp4", [(0, 5.2), (5.2, 9)]):
         print(clip.start, clip.end, clip.error or clip.captions[0].text)
 
-A describer is a captioner whose feature is potentials. What makes the potentials of a video, a CRF and the network
+A describer is a captioner whose feature is label predictions. What makes those of a video, a CRF and the network
 that looks at the frames, may be in the same file: its tensors are then those of the checkpoint, those of the CRF file,
 and ``frames.NAME``; the header has an entry for each.
 """
@@ -28,13 +28,13 @@ import safetensors.torch
 
 from captioner.backbones import Backbone, load_backbone
 from captioner.checkpoint import load_checkpoint
-from captioner.crf.model import CRFFile, load_crf, save_crf
-from captioner.crf.predictions import KINDS
-from captioner.crf.training import Clips, predict
+from captioner.crf.clips import ClipArrays
+from captioner.crf.model import CRFFile, FeatureSource, load_crf, save_crf
+from captioner.crf.predictor import predict
 from captioner.data.video import read_frames
 from captioner.errors import CheckpointError, DataError, ImageError
 from captioner.features.frames import FRAMES, ClipFeature, Interval, clip_features
-from captioner.features.label_predictions import PotentialsStore
+from captioner.features.label_predictions import KEYS, LabelPredictionsStore
 from captioner.files import atomic_path, read_tensors
 from captioner.predictors.lrcn import Caption, Captioner, Result, SearchOptions, find_device, find_model
 
@@ -56,19 +56,19 @@ class Description:
 
 
 class Describer:
-    """A captioner that reads potentials. Every method takes the fields of ``Search`` as keyword arguments."""
+    """A captioner that reads label predictions. Every method takes the fields of ``Search`` as keyword arguments."""
 
     def __init__(self, captioner: Captioner) -> None:
         self.captioner = captioner
         self.name = captioner.name
         specs = captioner.checkpoint.backbones
-        source, _, self.kind = specs[0].key.partition("@") if len(specs) == 1 else ("", "", "")
-        if source != "potentials" or self.kind not in KINDS:
+        if len(specs) != 1 or specs[0].key not in KEYS:
             names = ", ".join(spec.key for spec in specs) or "nothing"
-            raise CheckpointError(f"{self.name} is no describer of clips: it reads {names}, not potentials")
+            raise CheckpointError(f"{self.name} is no describer of clips: it reads {names}, not label predictions")
+        self.kind = KEYS[specs[0].key]
 
     def check_labels(self, labels: Mapping[str, Sequence[str]]) -> None:
-        """Raise ``CheckpointError`` unless the model was trained on potentials of these ``labels`` of nodes."""
+        """Raise ``CheckpointError`` unless the model was trained on predictions of these ``labels`` of nodes."""
         wanted = self.captioner.checkpoint.backbones[0].names
         given = tuple(f"{node}={label}" for node, values in labels.items() for label in values)
         if given != wanted:
@@ -78,20 +78,20 @@ class Describer:
 
     @cached_property
     def vision(self) -> Vision:
-        """What makes potentials from a video; ``CheckpointError`` where the model's file has none."""
+        """What makes label predictions from a video; ``CheckpointError`` where the model's file has none."""
         if self.captioner.checkpoint.path is None:
             raise CheckpointError(f"{self.name} does not come from a file that could hold a CRF")
         return load_vision(self.captioner.checkpoint.path)
 
-    def describe_potentials(
-        self, potentials: str | os.PathLike[str], ids: Sequence[str] | None = None, **options: Unpack[SearchOptions]
+    def describe_label_predictions(
+        self, predictions: str | os.PathLike[str], ids: Sequence[str] | None = None, **options: Unpack[SearchOptions]
     ) -> Iterator[Result]:
-        """One ``Result`` for each clip of ``ids`` (all by default) of a potentials file.
+        """One ``Result`` for each clip of ``ids`` (all by default) of a label-predictions file.
 
         Raises ``DataError`` for what is no such file, ``FeatureStoreError`` for labels that are not the model's. A clip
         that is not in it is an error of its result.
         """
-        store = PotentialsStore(os.fspath(potentials), self.kind)
+        store = LabelPredictionsStore(os.fspath(predictions), self.kind)
         if not store.ids:
             raise DataError(f"{store.path}: holds no clips")
         self.captioner.check_stores([store])
@@ -131,15 +131,15 @@ class Describer:
         features = np.stack([clips[index].feature for index in order])  # (N, D)
         crf = self.vision.crf
         unknown = np.full((len(ids), len(crf.model.sizes)), -1)
-        potentials, _ = predict(crf.model, Clips(ids, [str(path)] * len(ids), features, unknown))
-        store = PotentialsStore(path, self.kind, potentials)
+        predictions, _ = predict(crf.model, ClipArrays(ids, [str(path)] * len(ids), features, unknown))
+        store = LabelPredictionsStore(path, self.kind, predictions)
         results = self.captioner.caption_features(store, [str(index) for index in range(len(ids))], **options)
         return [result.captions for result in results]
 
 
 @dataclass(frozen=True)
 class Vision:
-    """From frames to potentials."""
+    """From frames to label predictions."""
 
     backbone: Backbone
     crf: CRFFile
@@ -150,22 +150,13 @@ class Vision:
         """Raise ``CheckpointError`` unless the CRF learned from features of this network, naming both sides."""
         spec, known = self.backbone.spec, self.crf.features
         if len(known) != 1:
-            names = ", ".join(str(fact["backbone"]) for fact in known) or "unknown ones"
+            names = ", ".join(source.key for source in known) or "unknown ones"
             raise CheckpointError(
                 f"{name}: the CRF needs {len(known)} feature stores ({names}), not those of one network"
             )
-        mine = {
-            "backbone": spec.key,
-            "dimension": spec.dimension,
-            "preprocessing": spec.digest,
-            "weights_digest": self.backbone.weights_digest,
-        }
-        for what, value in mine.items():
-            if value != (wanted := known[0][what]):
-                learned = (
-                    f"the CRF learned from features of {known[0]['backbone']} with {what.replace('_', ' ')} {wanted}"
-                )
-                raise CheckpointError(f"{name}: {learned}; {spec.key} has {value}")
+        mine = FeatureSource(spec.key, spec.dimension, spec.digest, self.backbone.weights_digest)
+        if mismatch := known[0].mismatch(mine):
+            raise CheckpointError(f"{name}: the network has {mismatch} as the features that the CRF learned from")
 
 
 def load_describer(model: str | os.PathLike[str], device: str = "cpu") -> Describer:
@@ -180,13 +171,13 @@ def load_vision(path: Path) -> Vision:
     state = {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items()}
     if entry is None:
         raise CheckpointError(
-            f"{path} describes potentials only; "
+            f"{path} describes label predictions only; "
             "python -m scripts.pack_clip_captioner adds the CRF and the CNN that a video needs"
         )
     contents, crf = json.loads(entry), load_crf(path)
     if contents.get("version") != VERSION:
         raise CheckpointError(f"{path}: frames of version {contents.get('version')}; this captioner reads {VERSION}")
-    vision = Vision(load_backbone(crf.features[0]["backbone"], state=state), crf, int(contents["number"]))
+    vision = Vision(load_backbone(crf.features[0].key, state=state), crf, int(contents["number"]))
     vision.check(str(path))
     return vision
 
@@ -202,8 +193,8 @@ def save_describer(path: str | Path, describer: Describer, vision: Vision) -> No
     assert source is not None, "a describer that was loaded has a file"
     with atomic_path(path) as temporary:
         save_crf(temporary, replace(vision.crf, folds=()))
-        (tensors, header), (potentials, entry) = read_tensors(source), read_tensors(temporary)
-        tensors |= {name: tensor.clone() for name, tensor in potentials.items()}  # their file is written over
+        (tensors, header), (crf_tensors, entry) = read_tensors(source), read_tensors(temporary)
+        tensors |= {name: tensor.clone() for name, tensor in crf_tensors.items()}  # their file is written over
         network = vision.backbone.network.state_dict()
         tensors |= {f"{PREFIX}{name}": tensor.contiguous() for name, tensor in network.items()}
         header |= entry | {ENTRY: json.dumps({"version": VERSION, "number": vision.number})}

@@ -18,8 +18,8 @@ from captioner.data import Record, read_dataset, read_sentences
 from captioner.data.batching import CaptionBatches
 from captioner.errors import ConfigError, DataError
 from captioner.experiment import Experiment
-from captioner.features.label_predictions import Store, open_store
-from captioner.features.spec import FeatureSpec
+from captioner.features.label_predictions import open_store
+from captioner.features.spec import FeatureSpec, Store
 from captioner.text.tokenizers import tokenize
 from captioner.text.vocabulary import Vocabulary
 
@@ -144,7 +144,7 @@ def _read_text(experiment: Experiment) -> Material:
         _batches(dev, [0] * len(dev), vocabulary, data, DEV_BATCH, 0),
         Nothing(),
         train.seed,
-        feature_size=sum(store.dimension for store in stores) or 1,
+        feature_size=sum(store.spec.dimension for store in stores) or 1,
     )
 
 
@@ -208,7 +208,7 @@ def _images(experiment: Experiment, records: list[Record]) -> tuple[Images, list
                 f"features_mirrored give {mirrored.shape[1]} numbers, features {features.shape[1]}"
                 + (", those of the teachers counted in" if train.teacher_features else "")
             )
-    return Features(features, mirrored), [store.spec for store in stores], sum(store.dimension for store in stores)
+    return Features(features, mirrored), [store.spec for store in stores], sum(store.spec.dimension for store in stores)
 
 
 def _file(record: Record) -> Path:
@@ -219,15 +219,15 @@ def _file(record: Record) -> Path:
 
 def _read_features(stores: Sequence[Store], ids: list[str]) -> Tensor:
     """Features (len(ids), D) of all stores side by side; float16 if every store is, which halves the memory."""
-    half = all(str(store.attributes["dtype"]) == "float16" for store in stores)
-    width = sum(store.dimension for store in stores)
+    half = all(store.dtype == "float16" for store in stores)
+    width = sum(store.spec.dimension for store in stores)
     table = torch.empty(len(ids), width, dtype=torch.float16 if half else torch.float32)
     column = 0
     for store in stores:
         for first in range(0, len(ids), READ_AT_ONCE):
             part = torch.from_numpy(store.get(ids[first : first + READ_AT_ONCE]))
-            table[first : first + len(part), column : column + store.dimension] = part
-        column += store.dimension
+            table[first : first + len(part), column : column + store.spec.dimension] = part
+        column += store.spec.dimension
     return table
 
 

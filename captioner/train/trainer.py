@@ -187,7 +187,7 @@ class Run:
         decoder = ImageCaptioner(self.experiment.model, len(material.vocabulary), material.feature_size, names)
         teachers = None
         if config.teachers:
-            size = sum(open_store(path).dimension for path in config.teacher_features) or material.feature_size
+            size = sum(open_store(path).spec.dimension for path in config.teacher_features) or material.feature_size
             teachers = read_teachers(config.teachers, material.vocabulary, size, self.device)
         network = Network(decoder, backbone, teachers, config.teacher_weight).to(self.device)
         if self.resuming:
