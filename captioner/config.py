@@ -38,8 +38,8 @@ class ModelConfig:
     wiring: str = "4f"
     """1u, 2u, 2f or 4f: a line of captioner.models.wirings, where building the model looks it up."""
     encoder: bool = False
-    """Encoder-decoder: read the words of the labels that a one-hot feature names (label predictions, FILE@map) and start
-    from the last state, instead of feeding the feature; for wiring 2e."""
+    """Encoder-decoder: read the words of the labels of a one-hot feature (label predictions, FILE@map) and start from
+    the last state, instead of feeding the feature; for wiring 2e."""
     cell: str = "lstm"
     """Recurrent cell of every layer: lstm, gru or rnn, from captioner.models.stack, in the same way."""
     embedding: int = 512

@@ -1,10 +1,10 @@
 """Describers of clips side by side, over recognizers of any quality: BLEU-4, and which is better than which.
 
-    python -m eval.clip_captioners runs/tacos/simulated-snr*/ --clips runs/tacos/clips/clips.jsonl --plot scores.png
+    python -m eval.clip_captioners runs/tacos/synthetic-snr*/ --clips runs/tacos/clips/clips.jsonl --plot scores.png
 
-Each folder is about one recognizer, as scripts/train_tacos.sh makes it: ``potentials.h5``, and captions of the test
-clips in ``results/``. ``c-prob-seed0.json`` and ``c-prob-seed1.json`` are one system, and so are they with a
-``-simulated`` before ``-seed``, which says that no video was seen. BLEU-4 is against all sentences of a clip, and
+Each folder is about one recognizer, as scripts/train_tacos.sh makes it: ``label-predictions.h5``, and captions of the test
+clips in ``results/``. ``c-marginals-seed0.json`` and ``c-marginals-seed1.json`` are one system, and so are they with a
+``-synthetic`` before ``-seed``, which says that no video was seen. BLEU-4 is against all sentences of a clip, and
 beside it against the first one alone. Of a recognizer it is told how many of all labels are right, and how many of
 those that are not NULL: most clips have no tool and no place, so that the first is high for one that sees nothing.
 """
@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from captioner.crf.predictions import Potentials, read_potentials
+from captioner.crf.predictions import LabelPredictions, read_label_predictions
 from captioner.data.clips import NULL, Clip, read_clips
 from captioner.data.records import SPLITS, Record
 from captioner.errors import DataError, exit_status
@@ -35,23 +35,23 @@ from eval.systems import group, read_file
 from eval.tuples import clips_of, records_of
 
 NAMES = {
-    "smt-max": "SMT, CRF max",
-    "smt-prob": "SMT, CRF prob",
-    "a-max": "(a) encoder-decoder, CRF max",
-    "b-max": "(b) decoder, CRF max",
-    "c-prob": "(c) decoder, CRF prob",
-    "c4f-prob": "(c) with four layers, factored",
-    "nearest-max": "nearest tuple, CRF max",
-    "nearest-prob": "nearest tuple, CRF prob",
+    "smt-map": "SMT, CRF max",
+    "smt-marginals": "SMT, CRF prob",
+    "a-map": "(a) encoder-decoder, CRF max",
+    "b-map": "(b) decoder, CRF max",
+    "c-marginals": "(c) decoder, CRF prob",
+    "c4f-marginals": "(c) with four layers, factored",
+    "nearest-map": "nearest tuple, CRF max",
+    "nearest-marginals": "nearest tuple, CRF prob",
     "template": "template",
 }
 CLAIMS = (
-    ("c-prob", "b-max"),
-    ("b-max", "a-max"),
-    ("smt-prob", "smt-max"),
-    ("b-max", "smt-max"),
-    ("c-prob", "smt-prob"),
-    ("a-max", "smt-max"),
+    ("c-marginals", "b-map"),
+    ("b-map", "a-map"),
+    ("smt-marginals", "smt-map"),
+    ("b-map", "smt-map"),
+    ("c-marginals", "smt-marginals"),
+    ("a-map", "smt-map"),
 )
 """Pairs of systems, the one that the LRCN paper found better first."""
 METRIC = "BLEU-4"
@@ -63,7 +63,7 @@ class Judged:
     """What one recognizer's describers are worth."""
 
     source: str
-    """What made the potentials, in its own words."""
+    """What made the predictions, in its own words."""
     accuracy: float
     """Share of all labels that are right, in percent."""
     stated: float
@@ -89,34 +89,34 @@ class Judged:
         return [one[METRIC].value for one in self.systems[system]]
 
 
-def accuracy(potentials: Potentials, clips: Sequence[Clip]) -> tuple[float, float]:
+def accuracy(predictions: LabelPredictions, clips: Sequence[Clip]) -> tuple[float, float]:
     """Percent of the labels of ``clips`` that the best assignment has right, and of those that are not NULL."""
     known = [clip for clip in clips if clip.labels is not None]
     if not known:
         return float("nan"), float("nan")
-    rows = potentials.select([clip.clip_id for clip in known])
+    rows = predictions.select([clip.clip_id for clip in known])
     truth = np.array([clip.labels for clip in known])
-    right = np.array([potentials.tuple_of(row) for row in rows]) == truth
+    right = np.array([predictions.assignment(row) for row in rows]) == truth
     stated = truth != NULL
     return 100 * float(right.mean()), 100 * float(right[stated].mean()) if stated.any() else float("nan")
 
 
 def judge(folder: Path, clips: Sequence[Clip], everything: References, first: References) -> Judged:
     """Read and score all that lies in ``folder``; ``first`` has one sentence a clip."""
-    potentials = read_potentials(folder / "potentials.h5")
+    predictions = read_label_predictions(folder / "label-predictions.h5")
     records: list[Record] = records_of(clips)
     files = sorted((folder / "results").glob("*.json"))
     if not files:
         raise DataError(f"{folder / 'results'}: no captions here; scripts/train_tacos.sh makes them")
     runs = {
-        name.removesuffix("-simulated"): members
+        name.removesuffix("-synthetic"): members
         for name, members in group([read_file(path, records) for path in files]).items()
     }
     order = sorted(runs, key=lambda name: [*NAMES].index(name) if name in NAMES else len(NAMES))
     systems = {name: [everything.score(one.captions, ["bleu"]) for one in runs[name]] for name in order}
     single = {name: [first.score(one.captions, ["bleu"])[METRIC].value for one in runs[name]] for name in order}
     return Judged(
-        potentials.source, *accuracy(potentials, clips), systems, {k: float(np.mean(v)) for k, v in single.items()}
+        predictions.source, *accuracy(predictions, clips), systems, {k: float(np.mean(v)) for k, v in single.items()}
     )
 
 
@@ -182,15 +182,15 @@ def run(options: argparse.Namespace) -> None:
     if options.csv is not None:
         write_text(options.csv, table(found))
     if options.plot is not None:
-        simulated = any("simulated" in judged.source for judged in found)
+        synthetic = any("synthetic" in judged.source for judged in found)
         axis = "labels that the CRF has right, of those that are not NULL (%)"
         with atomic_path(options.plot) as temporary:
-            temporary.write_bytes(figures.sweep(points(found), f"{axis}{', simulated vision' * simulated}", METRIC))
+            temporary.write_bytes(figures.sweep(points(found), f"{axis}{', synthetic features' * synthetic}", METRIC))
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", type=Path, nargs="+", help="with potentials.h5 and results/")
+    parser.add_argument("folders", type=Path, nargs="+", help="with label-predictions.h5 and results/")
     parser.add_argument("--clips", type=Path, required=True, help="clips.jsonl as preprocess.tacos writes it")
     parser.add_argument("--split", default="test", choices=SPLITS, help="that the captions are of")
     parser.add_argument("--tokenizer", default=DEFAULT, help="how sentences are cut into words")

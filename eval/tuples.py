@@ -1,11 +1,12 @@
-"""Sentences straight from semantic tuples, without a model: what the describers of clips have to beat.
+"""Sentences straight from semantic tuples, without a model: baselines of the clip captioners.
 
-    python -m eval.tuples nearest --clips clips.jsonl --potentials potentials.h5 -o nearest.json
-    python -m eval.tuples nearest --clips clips.jsonl --potentials potentials.h5 --input prob -o nearest-prob.json
-    python -m eval.tuples template --clips clips.jsonl --potentials potentials.h5 -o template.json
+    python -m eval.tuples nearest --clips clips.jsonl --label-predictions label-predictions.h5 -o nearest.json
+    python -m eval.tuples nearest --clips clips.jsonl --label-predictions label-predictions.h5 --input marginals \
+        -o nearest-marginals.json
+    python -m eval.tuples template --clips clips.jsonl --label-predictions label-predictions.h5 -o template.json
 
 nearest: of all sentences of the training clips whose tuples are most similar, the one with which the others agree most.
-Tuples are as similar as they have labels in common; with --input prob, as many as are expected to be.
+Tuples are as similar as they have labels in common; with --input marginals, as many as are expected to be.
 template: "the person {activity} the {object} with the {tool} from the {source} into the {target}", without the parts
 that the best assignment does not have.
 """
@@ -20,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from captioner.crf.predictions import KINDS, Potentials, read_potentials
+from captioner.crf.predictions import KINDS, LabelPredictions, read_label_predictions
 from captioner.data.clips import NODES, NULL, OTHER, Clip, read_clips
 from captioner.data.records import SPLITS, Record
 from captioner.errors import DataError, exit_status
@@ -32,11 +33,11 @@ Labels = tuple[str, ...]
 TEMPLATE = {"object": "the {}", "tool": "with the {}", "source": "from the {}", "target": "into the {}"}
 
 
-def most_probable(potentials: Potentials, row: int, n: int) -> list[tuple[Labels, float]]:
+def most_probable(predictions: LabelPredictions, row: int, n: int) -> list[tuple[Labels, float]]:
     """Up to ``n`` assignments of a clip by the product of its marginals, with its natural log, the best first."""
     found: list[tuple[Labels, float]] = [((), 0.0)]
-    for node in potentials.nodes.values():
-        log_prob = node.log_prob[row]
+    for node in predictions.nodes.values():
+        log_prob = node.log_marginals[row]
         likely = [k for k in np.argsort(-log_prob, kind="stable")[:n] if log_prob[k] > -np.inf]
         longer = [((*labels, node.labels[k]), total + float(log_prob[k])) for labels, total in found for k in likely]
         found = heapq.nlargest(n, longer, key=lambda one: one[1])
@@ -56,10 +57,10 @@ def records_of(clips: Sequence[Clip]) -> list[Record]:
     return [Record(clip.clip_id, None, clip.sentences, clip.split) for clip in clips]
 
 
-def nearest(train: Sequence[Clip], potentials: Potentials, rows: np.ndarray, kind: str, cut: str) -> list[str]:
+def nearest(train: Sequence[Clip], predictions: LabelPredictions, rows: np.ndarray, kind: str, cut: str) -> list[str]:
     """For each of ``rows`` (T,) the sentence that agrees most with all those of the most similar training clips.
 
-    Similarity is the number of equal labels of the best assignment (``max``), or its expectation (``prob``).
+    Similarity is the number of equal labels of the best assignment (kind ``map``), or its expectation (``marginals``).
     """
     known = [clip for clip in train if clip.labels is not None]
     if not known:
@@ -68,7 +69,7 @@ def nearest(train: Sequence[Clip], potentials: Potentials, rows: np.ndarray, kin
     having: dict[Labels | None, list[int]] = {}
     for place, clip in enumerate(known):
         having.setdefault(clip.labels, []).append(place)
-    similar = potentials.vector(kind)[rows] @ _one_hot(distinct, potentials).T  # (T, distinct)
+    similar = predictions.vector(kind)[rows] @ _one_hot(distinct, predictions).T  # (T, distinct)
     near = [tuple(np.flatnonzero(row >= row.max() - 1e-6)) for row in similar]
     different = sorted(set(near))  # clips with equal neighbors share an answer
     places = [[place for one in row for place in having[distinct[one]]] for row in different]
@@ -97,34 +98,34 @@ def third_person(verb: str) -> str:
 def run(options: argparse.Namespace) -> None:
     clips = read_clips("clips", options.clips)
     wanted = clips_of(clips, options.split)
-    potentials = read_potentials(options.potentials)
-    rows = potentials.select([clip.clip_id for clip in wanted])
+    predictions = read_label_predictions(options.label_predictions)
+    rows = predictions.select([clip.clip_id for clip in wanted])
     if options.baseline == "template":
-        if tuple(potentials.nodes) != NODES:
-            raise DataError(f"{options.potentials}: the template is for the nodes {', '.join(NODES)}")
-        sentences = [template(potentials.tuple_of(row)) for row in rows]
+        if tuple(predictions.nodes) != NODES:
+            raise DataError(f"{options.label_predictions}: the template is for the nodes {', '.join(NODES)}")
+        sentences = [template(predictions.assignment(row)) for row in rows]
     else:
-        sentences = nearest(clips_of(clips, "train"), potentials, rows, options.input, options.tokenizer)
+        sentences = nearest(clips_of(clips, "train"), predictions, rows, options.input, options.tokenizer)
     write_results(options.output, records_of(wanted), sentences)
 
 
 def shared_options() -> argparse.ArgumentParser:
-    """Those of every program that makes sentences of potentials."""
+    """Those of every program that makes sentences of predictions."""
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--clips", type=Path, required=True, help="clips.jsonl as preprocess.tacos writes it")
-    shared.add_argument("--potentials", type=Path, required=True, help="what the CRF says of them")
+    shared.add_argument("--label-predictions", type=Path, required=True, help="label predictions of the clips")
     shared.add_argument("--split", default="test", choices=SPLITS, help="clips to describe")
     shared.add_argument("--tokenizer", default=DEFAULT, help="how sentences are cut into words")
     shared.add_argument("-o", "--output", type=Path, required=True)
     return shared
 
 
-def _one_hot(tuples: Sequence[Labels], potentials: Potentials) -> np.ndarray:
-    """(N, sum of L) float32 as ``Potentials.vector`` has it; a label that a node does not know is nowhere."""
+def _one_hot(tuples: Sequence[Labels], predictions: LabelPredictions) -> np.ndarray:
+    """(N, sum of L) float32 as ``LabelPredictions.vector`` has it; a label that a node does not know is nowhere."""
     places = {
         (node, label): place
         for place, (node, label) in enumerate(
-            (node, label) for node, labels in enumerate(potentials.labels.values()) for label in labels
+            (node, label) for node, labels in enumerate(predictions.labels.values()) for label in labels
         )
     }
     found = np.zeros((len(tuples), len(places)), np.float32)
@@ -138,7 +139,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     kinds = parser.add_subparsers(dest="baseline", required=True)
     near = kinds.add_parser("nearest", parents=[shared_options()], help="a sentence of the most similar training clips")
-    near.add_argument("--input", default="max", choices=KINDS, help="the best assignment, or all probabilities")
+    near.add_argument("--input", default="map", choices=KINDS, help="the best assignment, or all probabilities")
     kinds.add_parser("template", parents=[shared_options()], help="the labels in a fixed sentence")
     options = parser.parse_args(arguments)
     return exit_status(lambda: run(options))

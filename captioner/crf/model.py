@@ -154,7 +154,7 @@ class CRFFile:
             raise FeatureStoreError(f"{len(stores)} feature stores; {name} was trained on {len(self.features)}: {keys}")
         for store, source in zip(stores, self.features, strict=True):
             if mismatch := source.mismatch(FeatureSource.of(store)):
-                raise FeatureStoreError(f"{store.path} has {mismatch} as the features that {name} was trained on")
+                raise FeatureStoreError(f"{store.path} has {mismatch} like the features that {name} was trained on")
 
 
 def save_crf(path: str | Path, crf: CRFFile) -> None:

@@ -156,7 +156,7 @@ class Vision:
             )
         mine = FeatureSource(spec.key, spec.dimension, spec.digest, self.backbone.weights_digest)
         if mismatch := known[0].mismatch(mine):
-            raise CheckpointError(f"{name}: the network has {mismatch} as the features that the CRF learned from")
+            raise CheckpointError(f"{name}: {spec.key} has {mismatch} like the features that the CRF was trained on")
 
 
 def load_describer(model: str | os.PathLike[str], device: str = "cpu") -> Describer:

@@ -1,4 +1,4 @@
-"""Describing clips: potentials as features, and the encoder that reads their labels."""
+"""Captioning clips: label predictions as features, and the encoder that reads their labels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from captioner.config import ModelConfig
-from captioner.crf.predictions import NodePotentials, Potentials, write_potentials
+from captioner.crf.predictions import LabelPredictions, NodePredictions, write_label_predictions
 from captioner.errors import ConfigError, DataError, FeatureStoreError
 from captioner.features.label_predictions import open_store
 from captioner.features.store import FeatureStore
@@ -21,19 +21,19 @@ NAMES = tuple(f"{node}={label}" for node, labels in LABELS.items() for label in 
 ASSIGNMENTS = [(1, 2), (2, 1), (0, 0), (2, 0)]  # cut knife; take out cutting board; nothing; take out
 
 
-def potentials(probability: float = 0.7) -> Potentials:
+def predictions(probability: float = 0.7) -> LabelPredictions:
     nodes = {}
     for column, (node, labels) in enumerate(LABELS.items()):
         best = np.array([assignment[column] for assignment in ASSIGNMENTS])
         rest = (1 - probability) / (len(labels) - 1)
         table = np.where(np.eye(len(labels))[best] > 0, probability, rest)
-        nodes[node] = NodePotentials(labels, np.log(table).astype(np.float32), best)
-    return Potentials(list("abcd"), nodes)
+        nodes[node] = NodePredictions(labels, np.log(table).astype(np.float32), best)
+    return LabelPredictions(list("abcd"), nodes)
 
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    write_potentials(tmp_path / "p.h5", potentials())
+    write_label_predictions(tmp_path / "p.h5", predictions())
     return tmp_path / "p.h5"
 
 
@@ -43,9 +43,9 @@ def encoder_decoder(cell: str = "lstm", seed: int = 0) -> ImageCaptioner:
     return ImageCaptioner(config, 9, len(NAMES), NAMES).eval()
 
 
-def test_potentials_are_read_as_features(file: Path):
+def test_label_predictions_are_read_as_features(file: Path):
     """Would catch nodes in another order, the two kinds exchanged, or clips by row instead of by name."""
-    best, chances = open_store(f"{file}@max"), open_store(f"{file}@prob")
+    best, chances = open_store(f"{file}@map"), open_store(f"{file}@marginals")
     assert best.spec.names == chances.spec.names == NAMES
     np.testing.assert_array_equal(best.get(["b", "a"]), [[0, 0, 1, 0, 1, 0], [0, 1, 0, 0, 0, 1]])
     np.testing.assert_allclose(chances.get(["c"]), [[0.7, 0.15, 0.15, 0.7, 0.15, 0.15]], rtol=1e-5)
@@ -53,10 +53,10 @@ def test_potentials_are_read_as_features(file: Path):
 
 
 def test_what_is_no_store_is_refused_by_name(file: Path, tmp_path: Path):
-    with pytest.raises(FeatureStoreError, match=r"p\.h5@max or .*p\.h5@prob"):
+    with pytest.raises(FeatureStoreError, match=r"p\.h5@map or .*p\.h5@marginals"):
         open_store(f"{file}@best")
-    with pytest.raises(DataError, match="no potentials of x; predict these clips too"):
-        open_store(f"{file}@max").get(["a", "x"])
+    with pytest.raises(DataError, match="no label predictions for x; predict these clips too"):
+        open_store(f"{file}@map").get(["a", "x"])
     odd = tmp_path / "images@home.h5"
     odd.touch()
     assert isinstance(open_store(odd), FeatureStore), "an @ in the name of a file that is there is part of the name"
@@ -66,7 +66,7 @@ def test_the_encoder_reads_words_in_the_order_of_nodes(file: Path):
     encoder = encoder_decoder().encoder
     assert encoder is not None
     numbers = {word: i + 2 for i, word in enumerate(["board", "cut", "cutting", "knife", "out", "take"])}
-    words, lengths = encoder.read(torch.from_numpy(open_store(f"{file}@max").get(list("abcd"))))
+    words, lengths = encoder.read(torch.from_numpy(open_store(f"{file}@map").get(list("abcd"))))
     wanted = [["cut", "knife"], ["take", "out", "cutting", "board"], [], ["take", "out"]]
     for row, sentence in enumerate(wanted):
         assert int(lengths[row]) == len(sentence) + 1
@@ -77,7 +77,7 @@ def test_the_encoder_reads_words_in_the_order_of_nodes(file: Path):
 def test_a_batch_encodes_as_its_rows_do_alone(cell: str):
     """Would catch padding that enters the state."""
     model = encoder_decoder(cell)
-    features = torch.from_numpy(potentials().vector("max"))
+    features = torch.from_numpy(predictions().vector("map"))
     together = model.start(features).stack
     for row in range(len(features)):
         for ours, alone in zip(together, model.start(features[row : row + 1]).stack, strict=True):
@@ -88,7 +88,7 @@ def test_a_batch_encodes_as_its_rows_do_alone(cell: str):
 def test_training_and_decoding_are_one_model(cell: str):
     """Would catch a decoder whose first state is the encoder's in one of the two only."""
     model = encoder_decoder(cell)
-    features = torch.from_numpy(potentials().vector("max"))
+    features = torch.from_numpy(predictions().vector("map"))
     tokens = torch.tensor([[1, 4, 5, 6]] * len(features))
     whole = model(features, tokens).log_softmax(-1)
     state = model.start(features)
@@ -99,7 +99,7 @@ def test_training_and_decoding_are_one_model(cell: str):
 
 
 def test_an_encoder_without_labels_is_refused():
-    with pytest.raises(ConfigError, match="FILE@max"):
+    with pytest.raises(ConfigError, match="FILE@map"):
         ImageCaptioner(ModelConfig(wiring="2e", encoder=True, image=0, normalize="none"), 9, 4)
     with pytest.raises(ConfigError, match=r"model\.normalize"):
         ModelConfig(encoder=True)
