@@ -1,14 +1,14 @@
-"""Sentences straight from semantic tuples, without a model: baselines of the clip captioners.
+"""Baselines of the clip captioners: sentences directly from label tuples, without a model.
 
     python -m eval.tuples nearest --clips clips.jsonl --label-predictions label-predictions.h5 -o nearest.json
     python -m eval.tuples nearest --clips clips.jsonl --label-predictions label-predictions.h5 --input marginals \
         -o nearest-marginals.json
     python -m eval.tuples template --clips clips.jsonl --label-predictions label-predictions.h5 -o template.json
 
-nearest: of all sentences of the training clips whose tuples are most similar, the one with which the others agree most.
-Tuples are as similar as they have labels in common; with --input marginals, as many as are expected to be.
+nearest: the consensus of all sentences of the training clips with the most similar tuples. Similarity is the number of
+equal labels of the MAP assignment; with --input marginals, its expectation.
 template: "the person {activity} the {object} with the {tool} from the {source} into the {target}", without the parts
-that the best assignment does not have.
+whose label is NULL in the MAP assignment.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ TEMPLATE = {"object": "the {}", "tool": "with the {}", "source": "from the {}", 
 
 
 def most_probable(predictions: LabelPredictions, row: int, n: int) -> list[tuple[Labels, float]]:
-    """Up to ``n`` assignments of a clip by the product of its marginals, with its natural log, the best first."""
+    """The ``n`` most probable assignments under the product of a clip's marginals, with log probabilities (nats)."""
     found: list[tuple[Labels, float]] = [((), 0.0)]
     for node in predictions.nodes.values():
         log_prob = node.log_marginals[row]
@@ -45,7 +45,7 @@ def most_probable(predictions: LabelPredictions, row: int, n: int) -> list[tuple
 
 
 def clips_of(clips: Sequence[Clip], split: str) -> list[Clip]:
-    """Those of a split that have sentences; ``DataError`` where there are none."""
+    """The clips of a split that have sentences; raises ``DataError`` if there are none."""
     found = [clip for clip in clips if clip.split == split and clip.sentences]
     if not found:
         raise DataError(f"no clip of the {split} split has a sentence")
@@ -53,14 +53,16 @@ def clips_of(clips: Sequence[Clip], split: str) -> list[Clip]:
 
 
 def records_of(clips: Sequence[Clip]) -> list[Record]:
-    """Clips as what is captioned."""
+    """The clips as records of captioned items."""
     return [Record(clip.clip_id, None, clip.sentences, clip.split) for clip in clips]
 
 
-def nearest(train: Sequence[Clip], predictions: LabelPredictions, rows: np.ndarray, kind: str, cut: str) -> list[str]:
-    """For each of ``rows`` (T,) the sentence that agrees most with all those of the most similar training clips.
+def nearest(
+    train: Sequence[Clip], predictions: LabelPredictions, rows: np.ndarray, kind: str, tokenizer: str
+) -> list[str]:
+    """For each of ``rows`` (T,) the consensus sentence of the most similar training clips.
 
-    Similarity is the number of equal labels of the best assignment (kind ``map``), or its expectation (``marginals``).
+    Similarity is the number of equal labels of the MAP assignment (kind ``map``), or its expectation (``marginals``).
     """
     known = [clip for clip in train if clip.labels is not None]
     if not known:
@@ -73,12 +75,12 @@ def nearest(train: Sequence[Clip], predictions: LabelPredictions, rows: np.ndarr
     near = [tuple(np.flatnonzero(row >= row.max() - 1e-6)) for row in similar]
     different = sorted(set(near))  # clips with equal neighbors share an answer
     places = [[place for one in row for place in having[distinct[one]]] for row in different]
-    answers = dict(zip(different, consensus(records_of(known), places, "cider", cut), strict=True))
+    answers = dict(zip(different, consensus(records_of(known), places, "cider", tokenizer), strict=True))
     return [answers[row] for row in near]
 
 
 def template(labels: Sequence[str]) -> str:
-    """A sentence that says each label of a tuple, in the order of ``NODES``, that is neither NULL nor OTHER."""
+    """A sentence with each label of a tuple, in the order of ``NODES``, that is neither NULL nor OTHER."""
     said = {node: label for node, label in zip(NODES, labels, strict=True) if label not in (NULL, OTHER)}
     parts = ["the person", third_person(said.get("activity", "use"))]
     parts += [phrase.format(said[node]) for node, phrase in TEMPLATE.items() if node in said]
@@ -110,18 +112,18 @@ def run(options: argparse.Namespace) -> None:
 
 
 def shared_options() -> argparse.ArgumentParser:
-    """Those of every program that makes sentences of predictions."""
+    """Options of every program that turns label predictions into sentences."""
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--clips", type=Path, required=True, help="clips.jsonl as preprocess.tacos writes it")
     shared.add_argument("--label-predictions", type=Path, required=True, help="label predictions of the clips")
-    shared.add_argument("--split", default="test", choices=SPLITS, help="clips to describe")
-    shared.add_argument("--tokenizer", default=DEFAULT, help="how sentences are cut into words")
+    shared.add_argument("--split", default="test", choices=SPLITS, help="split to caption")
+    shared.add_argument("--tokenizer", default=DEFAULT, help="tokenizer of sentences")
     shared.add_argument("-o", "--output", type=Path, required=True)
     return shared
 
 
 def _one_hot(tuples: Sequence[Labels], predictions: LabelPredictions) -> np.ndarray:
-    """(N, sum of L) float32 as ``LabelPredictions.vector`` has it; a label that a node does not know is nowhere."""
+    """(N, sum of L) float32 in the order of ``LabelPredictions.vector``; labels that a node lacks are left out."""
     places = {
         (node, label): place
         for place, (node, label) in enumerate(
@@ -139,7 +141,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     kinds = parser.add_subparsers(dest="baseline", required=True)
     near = kinds.add_parser("nearest", parents=[shared_options()], help="a sentence of the most similar training clips")
-    near.add_argument("--input", default="map", choices=KINDS, help="the best assignment, or all probabilities")
+    near.add_argument("--input", default="map", choices=KINDS, help="MAP assignment, or all marginals")
     kinds.add_parser("template", parents=[shared_options()], help="the labels in a fixed sentence")
     options = parser.parse_args(arguments)
     return exit_status(lambda: run(options))

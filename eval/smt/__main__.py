@@ -32,7 +32,7 @@ def words_of(labels: Sequence[str]) -> Words:
 
 
 def sources(predictions: LabelPredictions, clips: Sequence[Clip], kind: str, n: int) -> list[Sources]:
-    """What each clip may be: its best assignment, or the ``n`` most probable ones."""
+    """The source sentences of each clip: its MAP assignment, or the ``n`` most probable ones."""
     rows = predictions.select([clip.clip_id for clip in clips])
     if kind == "map":
         return [[(words_of(predictions.assignment(row)), 0.0)] for row in rows]
@@ -75,7 +75,9 @@ def main(arguments: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         parents=[shared_options()],
     )
-    parser.add_argument("--input", default="map", choices=KINDS, help="the best assignment, or the most probable ones")
+    parser.add_argument(
+        "--input", default="map", choices=KINDS, help="MAP assignment, or the most probable assignments"
+    )
     parser.add_argument("--n-best", type=int, default=10, help="how many assignments --input marginals translates")
     parser.add_argument("--alignment", default="ibm1", choices=MODELS)
     parser.add_argument("--heuristic", default="intersection", choices=HEURISTICS)

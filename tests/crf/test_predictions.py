@@ -200,7 +200,7 @@ def test_evaluation() -> None:
     nothing = evaluate(predictions, np.full((2, 3), -1))
     assert nothing.clips == 0 and np.isnan(nothing.joint_accuracy) and np.isnan(nothing.mean_accuracy)
     assert np.isfinite(
-        evaluate(predictions, np.array([[0, 0, 1], [0, 0, 0]])).log_marginals
+        evaluate(predictions, np.array([[0, 0, 1], [0, 0, 0]])).log_prob
     )  # of something called impossible
 
 

@@ -1,4 +1,4 @@
-"""eval.clip_captioners on made-up captions, and the script that makes its folders."""
+"""eval.clip_captioners on made-up captions, and scripts/train_tacos.sh."""
 
 from __future__ import annotations
 
@@ -102,8 +102,8 @@ def test_points_go_from_the_worst_recognizer_to_the_best(folder: Path) -> None:
     """Would catch lines that run back and forth, and a missing spread that is not drawn as none."""
     clips = read_clips("clips", folder / "clips.jsonl")
     texts = References({clip.clip_id: clip.sentences for clip in clips})
-    judged = clip_captioners.judge(folder, clips, texts, texts)
-    series = clip_captioners.points([replace(judged, stated=stated) for stated in (70.0, 30.0)])
+    judged = clip_captioners.evaluate_folder(folder, clips, texts, texts)
+    series = clip_captioners.points([replace(judged, non_null_accuracy=accuracy) for accuracy in (70.0, 30.0)])
     assert [x for x, _, _ in series["SMT, CRF max"]] == [30, 70]
     assert {deviation for _, _, deviation in series["SMT, CRF max"]} == {0.0}
 
