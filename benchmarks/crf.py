@@ -31,8 +31,8 @@ def measure(count: int = 512, few: int = 8, rounds: int = 5, sizes: tuple[int, .
         check(mrf, few)
 
         def ours(mrf: PairwiseMRF = mrf) -> None:
-            for rows in torch.arange(count).split(BATCH_CLIPS):
-                part = PairwiseMRF(tuple(one[rows] for one in mrf.unary), mrf.pairwise)
+            for start in range(0, count, BATCH_CLIPS):
+                part = PairwiseMRF(tuple(one[start : start + BATCH_CLIPS] for one in mrf.unary), mrf.pairwise)
                 marginals(part)
                 map_assignment(part)
 

@@ -11,20 +11,22 @@ no place, so that the former is high even for a recognizer that predicts nothing
 
 from __future__ import annotations
 
-import argparse
 import csv
 import io
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import typer
 
+from captioner.cli.program import run_program
 from captioner.crf.predictions import LabelPredictions, read_label_predictions
 from captioner.data.clips import NULL, Clip, read_clips
-from captioner.data.records import SPLITS, Record
-from captioner.errors import DataError, exit_status
+from captioner.data.records import Record
+from captioner.errors import DataError
 from captioner.files import atomic_path, write_text
 from captioner.metrics import References, Scored
 from captioner.metrics.significance import Estimate, compare_systems
@@ -172,36 +174,31 @@ def points(found: Sequence[RecognizerResult]) -> dict[str, list[tuple[float, flo
     return series
 
 
-def _references(clips: Mapping[str, Sequence[str]], options: argparse.Namespace) -> References:
-    return References(clips, options.tokenizer, split=options.split)
+def compare(
+    folders: Annotated[list[Path], typer.Argument(help="Folders with label-predictions.h5 and results/.")],
+    clips_file: Annotated[Path, typer.Option("--clips", help="clips.jsonl of preprocess.tacos.")],
+    split: Annotated[str, typer.Option(help="Split of the captions.")] = "test",
+    tokenizer: Annotated[str, typer.Option(help="Tokenizer of captions and references.")] = DEFAULT,
+    csv_file: Annotated[Path | None, typer.Option("--csv", help="Also write all scores as CSV.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Also write a PNG with a line for each system.")] = None,
+) -> None:
+    """Print tables of BLEU-4 and p-values for each folder."""
+    clips = clips_of(read_clips("clips", clips_file), split)
+    references = References({clip.clip_id: clip.sentences for clip in clips}, tokenizer, split=split)
+    first = References({clip.clip_id: clip.sentences[:1] for clip in clips}, tokenizer, split=split)
+    results = [evaluate_folder(folder, clips, references, first) for folder in folders]
+    print(to_markdown(f"{METRIC}, {split}", [block for result in results for block in blocks(result)]), end="")
+    if csv_file is not None:
+        write_text(csv_file, table(results))
+    if plot is not None:
+        note = ", synthetic features" if any("synthetic" in result.source for result in results) else ""
+        axis = f"labels that the CRF has right, of those that are not NULL (%){note}"
+        with atomic_path(plot) as temporary:
+            temporary.write_bytes(figures.sweep(points(results), axis, METRIC))
 
 
-def run(options: argparse.Namespace) -> None:
-    clips = clips_of(read_clips("clips", options.clips), options.split)
-    everything = _references({clip.clip_id: clip.sentences for clip in clips}, options)
-    first = _references({clip.clip_id: clip.sentences[:1] for clip in clips}, options)
-    found = [evaluate_folder(folder, clips, everything, first) for folder in options.folders]
-    title = f"{METRIC}, {options.split}"
-    print(to_markdown(title, [block for result in found for block in blocks(result)]), end="")
-    if options.csv is not None:
-        write_text(options.csv, table(found))
-    if options.plot is not None:
-        synthetic = any("synthetic" in result.source for result in found)
-        axis = "labels that the CRF has right, of those that are not NULL (%)"
-        with atomic_path(options.plot) as temporary:
-            temporary.write_bytes(figures.sweep(points(found), f"{axis}{', synthetic features' * synthetic}", METRIC))
-
-
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", type=Path, nargs="+", help="folders with label-predictions.h5 and results/")
-    parser.add_argument("--clips", type=Path, required=True, help="clips.jsonl as preprocess.tacos writes it")
-    parser.add_argument("--split", default="test", choices=SPLITS, help="split of the captions")
-    parser.add_argument("--tokenizer", default=DEFAULT, help="tokenizer of the references")
-    parser.add_argument("--csv", type=Path, help="all scores as a table")
-    parser.add_argument("--plot", type=Path, help="PNG with a line for each system")
-    options = parser.parse_args(arguments)
-    return exit_status(lambda: run(options))
+def main(arguments: Sequence[str] | None = None) -> int:
+    return run_program("python -m eval.clip_captioners", compare, arguments=arguments)
 
 
 if __name__ == "__main__":

@@ -13,18 +13,20 @@ whose label is NULL in the MAP assignment.
 
 from __future__ import annotations
 
-import argparse
 import heapq
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import typer
 
+from captioner.cli.program import run_program
 from captioner.crf.predictions import KINDS, LabelPredictions, read_label_predictions
 from captioner.data.clips import NODES, NULL, OTHER, Clip, read_clips
-from captioner.data.records import SPLITS, Record
-from captioner.errors import DataError, exit_status
+from captioner.data.records import Record
+from captioner.errors import DataError, UsageError
 from captioner.text.tokenizers import DEFAULT
 from eval.baselines import consensus, write_results
 
@@ -97,29 +99,40 @@ def third_person(verb: str) -> str:
     return " ".join([first, *rest])
 
 
-def run(options: argparse.Namespace) -> None:
-    clips = read_clips("clips", options.clips)
-    wanted = clips_of(clips, options.split)
-    predictions = read_label_predictions(options.label_predictions)
+ClipsFile = Annotated[Path, typer.Option("--clips", help="clips.jsonl of preprocess.tacos.")]
+PredictionsFile = Annotated[Path, typer.Option("--label-predictions", help="Label predictions of the clips.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Results file to write.")]
+Split = Annotated[str, typer.Option(help="Split to caption.")]
+
+
+def nearest_command(
+    clips_file: ClipsFile,
+    predictions_file: PredictionsFile,
+    output: Output,
+    split: Split = "test",
+    kind: Annotated[str, typer.Option("--input", help=f"{KINDS[0]} (MAP assignment) or {KINDS[1]}.")] = KINDS[0],
+    tokenizer: Annotated[str, typer.Option(help="Tokenizer of sentences.")] = DEFAULT,
+) -> None:
+    """Write the consensus sentence of the training clips with the most similar labels."""
+    if kind not in KINDS:
+        raise UsageError(f"--input {kind}: choose one of {', '.join(KINDS)}")
+    clips, predictions = read_clips("clips", clips_file), read_label_predictions(predictions_file)
+    wanted = clips_of(clips, split)
     rows = predictions.select([clip.clip_id for clip in wanted])
-    if options.baseline == "template":
-        if tuple(predictions.nodes) != NODES:
-            raise DataError(f"{options.label_predictions}: the template is for the nodes {', '.join(NODES)}")
-        sentences = [template(predictions.assignment(row)) for row in rows]
-    else:
-        sentences = nearest(clips_of(clips, "train"), predictions, rows, options.input, options.tokenizer)
-    write_results(options.output, records_of(wanted), sentences)
+    sentences = nearest(clips_of(clips, "train"), predictions, rows, kind, tokenizer)
+    write_results(output, records_of(wanted), sentences)
 
 
-def shared_options() -> argparse.ArgumentParser:
-    """Options of every program that turns label predictions into sentences."""
-    shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("--clips", type=Path, required=True, help="clips.jsonl as preprocess.tacos writes it")
-    shared.add_argument("--label-predictions", type=Path, required=True, help="label predictions of the clips")
-    shared.add_argument("--split", default="test", choices=SPLITS, help="split to caption")
-    shared.add_argument("--tokenizer", default=DEFAULT, help="tokenizer of sentences")
-    shared.add_argument("-o", "--output", type=Path, required=True)
-    return shared
+def template_command(
+    clips_file: ClipsFile, predictions_file: PredictionsFile, output: Output, split: Split = "test"
+) -> None:
+    """Write the labels of the MAP assignment in a fixed sentence."""
+    wanted = clips_of(read_clips("clips", clips_file), split)
+    predictions = read_label_predictions(predictions_file)
+    if tuple(predictions.nodes) != NODES:
+        raise DataError(f"{predictions_file}: the template is for the nodes {', '.join(NODES)}")
+    rows = predictions.select([clip.clip_id for clip in wanted])
+    write_results(output, records_of(wanted), [template(predictions.assignment(row)) for row in rows])
 
 
 def _one_hot(tuples: Sequence[Labels], predictions: LabelPredictions) -> np.ndarray:
@@ -137,14 +150,8 @@ def _one_hot(tuples: Sequence[Labels], predictions: LabelPredictions) -> np.ndar
     return found
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    kinds = parser.add_subparsers(dest="baseline", required=True)
-    near = kinds.add_parser("nearest", parents=[shared_options()], help="a sentence of the most similar training clips")
-    near.add_argument("--input", default="map", choices=KINDS, help="MAP assignment, or all marginals")
-    kinds.add_parser("template", parents=[shared_options()], help="the labels in a fixed sentence")
-    options = parser.parse_args(arguments)
-    return exit_status(lambda: run(options))
+def main(arguments: Sequence[str] | None = None) -> int:
+    return run_program("python -m eval.tuples", nearest_command, template_command, arguments=arguments)
 
 
 if __name__ == "__main__":

@@ -83,7 +83,7 @@ def write_clip_features(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    return run_program(write_clip_features, "python -m preprocess.clip_features", arguments)
+    return run_program("python -m preprocess.clip_features", write_clip_features, arguments=arguments)
 
 
 if __name__ == "__main__":

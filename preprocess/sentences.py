@@ -56,7 +56,7 @@ def write_sentences(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    return run_program(write_sentences, "python -m preprocess.sentences", arguments)
+    return run_program("python -m preprocess.sentences", write_sentences, arguments=arguments)
 
 
 if __name__ == "__main__":

@@ -110,7 +110,7 @@ def _digest(clips: Sequence[Clip]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    return run_program(write_synthetic_features, "python -m preprocess.synthetic_features", arguments)
+    return run_program("python -m preprocess.synthetic_features", write_synthetic_features, arguments=arguments)
 
 
 if __name__ == "__main__":

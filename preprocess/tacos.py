@@ -204,7 +204,7 @@ def prepare(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    return run_program(prepare, "python -m preprocess.tacos", arguments)
+    return run_program("python -m preprocess.tacos", prepare, arguments=arguments)
 
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ def write_corpus(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    return run_program(write_corpus, "python -m scripts.kitchen_corpus", arguments)
+    return run_program("python -m scripts.kitchen_corpus", write_corpus, arguments=arguments)
 
 
 if __name__ == "__main__":

@@ -15,15 +15,17 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from captioner.crf.predictions import KINDS, LabelPredictions, read_label_predictions
 from captioner.data.clips import NULL, Clip, read_clips
+from captioner.data.records import SPLITS
 from captioner.errors import exit_status
-from captioner.text.tokenizers import tokenizer
+from captioner.text.tokenizers import DEFAULT, tokenizer
 from eval.baselines import write_results
 from eval.smt.alignment import HEURISTICS, MODELS
 from eval.smt.translator import ALL_FEATURES, Sources, Words, train_smt
-from eval.tuples import clips_of, most_probable, records_of, shared_options
+from eval.tuples import clips_of, most_probable, records_of
 
 
 def words_of(labels: Sequence[str]) -> Words:
@@ -73,8 +75,12 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m eval.smt",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        parents=[shared_options()],
     )
+    parser.add_argument("--clips", type=Path, required=True, help="clips.jsonl of preprocess.tacos")
+    parser.add_argument("--label-predictions", type=Path, required=True, help="label predictions of the clips")
+    parser.add_argument("--split", default="test", choices=SPLITS, help="split to caption")
+    parser.add_argument("--tokenizer", default=DEFAULT, help="tokenizer of sentences")
+    parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument(
         "--input", default="map", choices=KINDS, help="MAP assignment, or the most probable assignments"
     )
