@@ -47,7 +47,7 @@ def random_mrf(kind: str, scale: float = 1.0, seed: int = 0) -> PairwiseMRF:
 
 
 def enumerated(mrf: PairwiseMRF) -> tuple[float, list[Tensor], Tensor]:
-    """Log partition function, probabilities of each node and best assignment of all clips, video after video."""
+    """Log partition function, marginals of each node and MAP assignment of all clips, by enumeration of each video."""
     pairwise = {edge: table.tolist() for edge, table in mrf.pairwise.items()}
     results, at = [], 0
     assert mrf.starts_video is not None
@@ -217,7 +217,7 @@ def small_mrfs(draw: st.DrawFn) -> PairwiseMRF:
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(small_mrfs())
 def test_any_small_mrf_is_enumerated(mrf: PairwiseMRF) -> None:
     """Marginals, partition function and MAP score of any graph, with and without a chain, against enumeration."""
@@ -230,7 +230,7 @@ def test_any_small_mrf_is_enumerated(mrf: PairwiseMRF) -> None:
     torch.testing.assert_close(mrf.score(best.labels).sum(), mrf.score(top).sum())  # there may be several
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(small_mrfs())
 def test_loopy_results_are_consistent(mrf: PairwiseMRF) -> None:
     """Without the joint table: normalized marginals, and an assignment that no single change of a label improves."""

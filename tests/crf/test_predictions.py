@@ -247,7 +247,7 @@ def label_predictions(draw: st.DrawFn) -> LabelPredictions:
     return LabelPredictions(ids, nodes, draw(text))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(label_predictions())
 def test_any_predictions_survive_the_file(
     tmp_path_factory: pytest.TempPathFactory, predictions: LabelPredictions

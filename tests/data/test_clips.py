@@ -193,7 +193,7 @@ def any_clips(draw: st.DrawFn) -> list[Clip]:
     return clips
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(any_clips())
 def test_any_clips_survive_the_file(tmp_path_factory: pytest.TempPathFactory, clips: list[Clip]) -> None:
     """Would catch a line that is split within a sentence, and floats that are rounded."""

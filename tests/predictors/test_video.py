@@ -10,9 +10,8 @@ import torch
 
 from captioner.config import ModelConfig
 from captioner.crf.predictions import LabelPredictions, NodePredictions, write_label_predictions
-from captioner.errors import ConfigError, DataError, FeatureStoreError
+from captioner.errors import ConfigError
 from captioner.features.label_predictions import open_store
-from captioner.features.store import FeatureStore
 from captioner.models.encoder_decoder import BEGIN, PAD
 from captioner.models.lrcn import ImageCaptioner
 
@@ -41,25 +40,6 @@ def encoder_decoder(cell: str = "lstm", seed: int = 0) -> ImageCaptioner:
     torch.manual_seed(seed)
     config = ModelConfig(wiring="2e", encoder=True, cell=cell, embedding=5, hidden=6, image=0, normalize="none")
     return ImageCaptioner(config, 9, len(NAMES), NAMES).eval()
-
-
-def test_label_predictions_are_read_as_features(file: Path):
-    """Would catch nodes in another order, the two kinds exchanged, or clips by row instead of by name."""
-    best, chances = open_store(f"{file}@map"), open_store(f"{file}@marginals")
-    assert best.spec.names == chances.spec.names == NAMES
-    np.testing.assert_array_equal(best.get(["b", "a"]), [[0, 0, 1, 0, 1, 0], [0, 1, 0, 0, 0, 1]])
-    np.testing.assert_allclose(chances.get(["c"]), [[0.7, 0.15, 0.15, 0.7, 0.15, 0.15]], rtol=1e-5)
-    assert best.spec.digest != chances.spec.digest, "a model of one must not take the other"
-
-
-def test_what_is_no_store_is_refused_by_name(file: Path, tmp_path: Path):
-    with pytest.raises(FeatureStoreError, match=r"p\.h5@map or .*p\.h5@marginals"):
-        open_store(f"{file}@best")
-    with pytest.raises(DataError, match="no label predictions for x; predict these clips too"):
-        open_store(f"{file}@map").get(["a", "x"])
-    odd = tmp_path / "images@home.h5"
-    odd.touch()
-    assert isinstance(open_store(odd), FeatureStore), "an @ in the name of a file that is there is part of the name"
 
 
 def test_the_encoder_reads_words_in_the_order_of_nodes(file: Path):
