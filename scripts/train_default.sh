@@ -37,7 +37,7 @@ extract compact compact --weights "$out/cnn/cnn.safetensors"
 
 # 3. Sentences without images; none that people wrote about a photograph of Flickr8k's dev or test. 6 minutes.
 python -m preprocess.sentences --format flickr30k --root "$flickr30k" -o "$out/sentences.txt" \
-    --exclude "$flickr8k/Flickr_8k.devImages.txt" "$flickr8k/Flickr_8k.testImages.txt"
+    --exclude "$flickr8k/Flickr_8k.devImages.txt" --exclude "$flickr8k/Flickr_8k.testImages.txt"
 train pretrain-text pretrain-text data.text="$out/sentences.txt"
 common=(data.root="$flickr8k" train.init_from="$out/pretrain-text/best.safetensors" train.evaluate_every=5)
 

@@ -1,10 +1,10 @@
 """Sentences for clips by statistical machine translation of their semantic tuples, as Rohrbach et al. 2013 and 2014.
 
-    python -m eval.smt --clips clips.jsonl --potentials potentials.h5 --input max -o smt-max.json
-    python -m eval.smt --clips clips.jsonl --potentials potentials.h5 --input prob -o smt-prob.json
+    python -m eval.smt --clips clips.jsonl --label-predictions p.h5 --input map -o smt-map.json
+    python -m eval.smt --clips clips.jsonl --label-predictions p.h5 --input marginals -o smt-marginals.json
 
 Translation is learned from the labels and sentences of the training clips, the weights are chosen by BLEU-4 on val.
-max: the best assignment of the CRF is translated. prob: each of the most probable assignments is, and the best
+map: the MAP assignment of the CRF is translated. marginals: each of the most probable assignments is, and the best
 translation of any is taken, where the probability of its assignment counts with a weight of its own.
 """
 
@@ -15,15 +15,17 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
-from captioner.crf.predictions import KINDS, Potentials, read_potentials
+from captioner.crf.predictions import KINDS, LabelPredictions, read_label_predictions
 from captioner.data.clips import NULL, Clip, read_clips
+from captioner.data.records import SPLITS
 from captioner.errors import exit_status
-from captioner.text.tokenizers import tokenizer
+from captioner.text.tokenizers import DEFAULT, tokenizer
 from eval.baselines import write_results
 from eval.smt.alignment import HEURISTICS, MODELS
 from eval.smt.translator import ALL_FEATURES, Sources, Words, train_smt
-from eval.tuples import clips_of, most_probable, records_of, shared_options
+from eval.tuples import clips_of, most_probable, records_of
 
 
 def words_of(labels: Sequence[str]) -> Words:
@@ -31,15 +33,15 @@ def words_of(labels: Sequence[str]) -> Words:
     return tuple(label for label in labels if label != NULL) or (NULL,)
 
 
-def sources(potentials: Potentials, clips: Sequence[Clip], kind: str, n: int) -> list[Sources]:
-    """What each clip may be: its best assignment, or the ``n`` most probable ones."""
-    rows = potentials.select([clip.clip_id for clip in clips])
-    if kind == "max":
-        return [[(words_of(potentials.tuple_of(row)), 0.0)] for row in rows]
+def sources(predictions: LabelPredictions, clips: Sequence[Clip], kind: str, n: int) -> list[Sources]:
+    """The source sentences of each clip: its MAP assignment, or the ``n`` most probable ones."""
+    rows = predictions.select([clip.clip_id for clip in clips])
+    if kind == "map":
+        return [[(words_of(predictions.assignment(row)), 0.0)] for row in rows]
     found: list[Sources] = []
     for row in rows:
         mine: dict[Words, float] = {}
-        for labels, log_prob in most_probable(potentials, row, n):
+        for labels, log_prob in most_probable(predictions, row, n):
             mine.setdefault(words_of(labels), log_prob)
         found.append(list(mine.items()))
     return found
@@ -49,8 +51,8 @@ def run(options: argparse.Namespace) -> None:
     cut = tokenizer(options.tokenizer)
     clips = read_clips("clips", options.clips)
     val, wanted = clips_of(clips, "val"), clips_of(clips, options.split)
-    potentials = read_potentials(options.potentials)
-    tuned_on, asked = (sources(potentials, part, options.input, options.n_best) for part in (val, wanted))
+    predictions = read_label_predictions(options.label_predictions)
+    tuned_on, asked = (sources(predictions, part, options.input, options.n_best) for part in (val, wanted))
     pairs = [
         (words_of(clip.labels) if clip.labels is not None else (), cut(sentence))
         for clip in clips_of(clips, "train")
@@ -73,10 +75,16 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m eval.smt",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        parents=[shared_options()],
     )
-    parser.add_argument("--input", default="max", choices=KINDS, help="the best assignment, or the most probable ones")
-    parser.add_argument("--n-best", type=int, default=10, help="how many assignments --input prob translates")
+    parser.add_argument("--clips", type=Path, required=True, help="clips.jsonl of preprocess.tacos")
+    parser.add_argument("--label-predictions", type=Path, required=True, help="label predictions of the clips")
+    parser.add_argument("--split", default="test", choices=SPLITS, help="split to caption")
+    parser.add_argument("--tokenizer", default=DEFAULT, help="tokenizer of sentences")
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument(
+        "--input", default="map", choices=KINDS, help="MAP assignment, or the most probable assignments"
+    )
+    parser.add_argument("--n-best", type=int, default=10, help="how many assignments --input marginals translates")
     parser.add_argument("--alignment", default="ibm1", choices=MODELS)
     parser.add_argument("--heuristic", default="intersection", choices=HEURISTICS)
     parser.add_argument("--order", type=int, default=4, help="n-grams of the language model")
