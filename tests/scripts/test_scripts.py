@@ -14,7 +14,7 @@ from captioner import load
 from captioner.backbones.compact import CompactCNN
 from captioner.backbones.spec import BackboneSpec
 from captioner.checkpoint import load_checkpoint
-from captioner.features.store import FeatureWriter
+from captioner.features.writer import FeatureWriter
 from scripts import distil_cnn, pack_model
 from tests.tiny import save_images, save_tiny
 
