@@ -1,4 +1,4 @@
-"""Images as people have them are opened upright in RGB; everything else is refused in one line."""
+"""Images are opened upright in RGB; everything else is refused in one line."""
 
 from __future__ import annotations
 
