@@ -180,14 +180,16 @@ def test_workers_of_a_killed_run_do_not_hold_its_lock(tmp_path: Path) -> None:
         Image.new("RGB", (8, 8), (number,) * 3).save(tmp_path / "album" / f"{number}.png")
     script = [sys.executable, "-c", EXTRACTION, str(tmp_path / "album"), str(tmp_path / "a.h5")]
     run = subprocess.Popen(script, stdout=subprocess.PIPE, text=True)
+    assert run.stdout is not None
     try:
-        assert run.stdout is not None and run.stdout.readline() == "2\n"
+        assert run.stdout.readline() == "2\n"
         workers = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
         with pytest.raises(FeatureStoreError, match="another process"):
             FeatureWriter(tmp_path / "a.h5", SPEC, tiny_backbone().weights_digest)
     finally:
         run.kill()
-        run.communicate()
+        run.wait()  # not communicate, which waits until the workers have closed the pipe, too
+        run.stdout.close()
     assert len(workers) == 2 and all(map(is_running, workers))
     deadline = time.monotonic() + 5  # seconds; 0.05 as measured, 0.4 with a filelock older than 3.31
     while True:
