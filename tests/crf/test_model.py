@@ -65,8 +65,8 @@ def test_crf_files_that_cannot_be_read(tmp_path: Path) -> None:
     refused("graph", config={"graph": "loopy"})
     refused("unknown key", config={"grpah": "tree"})
     refused("size mismatch", feature_dim=4)
-    refused("not finite", tensors | {"model.output.bias": torch.full((5,), torch.nan)})
-    refused("Missing key", {name: one for name, one in tensors.items() if name != "model.output.bias"})
+    refused("not finite", tensors | {"crf.output.bias": torch.full((5,), torch.nan)})
+    refused("Missing key", {name: one for name, one in tensors.items() if name != "crf.output.bias"})
     refused("edges", edges=[[0, 7]])
     (tmp_path / "cut").write_bytes(good.read_bytes()[:200])
     with pytest.raises(CheckpointError, match="damaged"):
