@@ -50,7 +50,7 @@ def test_crf_files_that_cannot_be_read(tmp_path: Path) -> None:
     save_crf(good, CRFFile(model))
     with safetensors.safe_open(good, "pt") as stream:
         header, tensors = json.loads(stream.metadata()[FORMAT]), model.state_dict()
-    tensors = {f"model.{name}": tensor for name, tensor in tensors.items()}
+    tensors = {f"crf.{name}": tensor for name, tensor in tensors.items()}
 
     def refused(
         match: str, tensors: dict[str, Tensor] = tensors, key: str = "captioner-crf", **changes: object
