@@ -101,7 +101,7 @@ def caption(
 
     captioner = load(model, device)
     options["batch_size"] = batch_size
-    numbers: dict[str, int | None] = {}
+    numbers: dict[str, int | str | None] = {}
     if features:
         if cached:
             numbers = _split_ids(captioner, split, data, data_format)
@@ -183,7 +183,7 @@ def _cached_results(
 
 def _split_ids(
     captioner: Captioner, split: str | None, data: Path | None, data_format: str | None
-) -> dict[str, int | None]:
+) -> dict[str, int | str | None]:
     """The images of a data set's split, all of them by default, with their numbers where it numbers them."""
     from captioner.data import SPLITS, read_dataset
 
@@ -251,7 +251,7 @@ def line_of(text: str) -> str:
     return text.replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t")
 
 
-def _write_results(path: Path, captions: Sequence[tuple[str, str]], numbers: dict[str, int | None]) -> None:
+def _write_results(path: Path, captions: Sequence[tuple[str, str]], numbers: dict[str, int | str | None]) -> None:
     """Write COCO results: a number of the data set, a file name, or a path where two files have the same name."""
     from captioner.files import write_text
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,14 +27,14 @@ class Record:
 
     ``image_id`` is the image's name in a feature store: its path below the images' folder, with suffix.
     ``path`` is the file, or ``None`` when it is not on this disk (features may be). ``split`` is train, val or test.
-    ``number`` is the data set's own numeric id, as results in COCO form use it.
+    ``number`` is the data set's own id, as results in COCO form use it: mostly a number, but a text is valid too.
     """
 
     image_id: str
     path: Path | None
     captions: tuple[str, ...]
     split: str
-    number: int | None = None
+    number: int | str | None = None
 
 
 def split_name(name: str, where: str) -> str:
@@ -80,7 +81,7 @@ def find_folder(root: Path, names: tuple[str, ...]) -> Path:
 
 
 def on_disk(path: Path) -> Path | None:
-    return path if path.is_file() else None
+    return path if os.path.isfile(path) else None  # False, not an error, for a name that no file can have
 
 
 def of_split(records: list[Record], split: str) -> list[Record]:

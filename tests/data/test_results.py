@@ -78,6 +78,19 @@ def test_every_form_reads_the_same(tmp_path: Path, name: str, text: str, referen
     assert found == Matched(CAPTIONS, REFERENCES)
 
 
+@pytest.mark.parametrize("images", [None, [], [{"id": "x"}, {"id": 7}]])
+def test_coco_references_without_file_names(tmp_path: Path, images: list[object] | None) -> None:
+    """Results of the same ids, numbers or not, find their references."""
+    pytest.importorskip("pycocotools")
+    annotations = [{"image_id": image, "caption": "A dog."} for image in ("x", 7, 7)]
+    content = {"annotations": annotations, **({} if images is None else {"images": images})}
+    references = read_references([write(tmp_path / "r.json", json.dumps(content))])
+    results = write(tmp_path / "a.json", json.dumps([{"image_id": i, "caption": f"dog {i}"} for i in ("x", 7)]))
+    found = match(read_results(results), references)
+    assert found.hypotheses == {"7": "dog 7", "x": "dog x"}
+    assert found.references == {"7": ("A dog.", "A dog."), "x": ("A dog.",)}
+
+
 @pytest.mark.parametrize("one_file", [True, False])
 def test_plain_lines_go_with_plain_lines(tmp_path: Path, one_file: bool) -> None:
     results = read_results(write(tmp_path / "a.txt", lines("a red dog", "a blue dog")))
