@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from captioner.metrics.cider import SIGMA, Rarity
+from captioner.metrics.cider import SIGMA, DocumentFrequency
 from captioner.metrics.corpus import ORDER, Corpus, Integers, Ngrams, Tokens, sum_by
 
 
@@ -24,7 +24,7 @@ class Agreement:
         """The captions' tokens by image; n-grams are weighed by how many images have them."""
         corpus = Corpus([()] * len(images), images)
         self.size = len(corpus.lengths) - len(images)
-        rarity = Rarity(images)(corpus)
+        rarity = DocumentFrequency(images)(corpus)
         self._orders = [
             _Index(ngrams, rare, len(images), self.size) for ngrams, rare in zip(corpus.ngrams, rarity, strict=True)
         ]

@@ -44,7 +44,7 @@ class Side:
     def p(self, system: str, metric: str) -> float | None:
         """By approximate randomization; by paired bootstrap where the systems have different numbers of runs."""
         one = self.estimates[system][metric]
-        return one.p_bootstrap if one.p_randomized is None else one.p_randomized
+        return one.p_bootstrap if one.p_randomization is None else one.p_randomization
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def by_length(judged: Judged, metric: str, bins: int = 5) -> tuple[list[tuple[st
     limits = [f"{mean.min():g}", *(f"{edge:g}" for edge in edges), f"{mean.max():g}"]
     labels = [f"{'' if bin == 0 else 'over '}{limits[bin]} to {limits[bin + 1]}" for bin in used]
     scores = {
-        name: list(np.mean([run.weighed(weights)[metric] for run in runs], 0))
+        name: list(np.mean([run.reweighted(weights)[metric] for run in runs], 0))
         for name, runs in judged.main.scored.items()
     }
     return list(zip(labels, weights.sum(1).astype(int).tolist(), strict=True)), scores

@@ -137,7 +137,7 @@ def examples(judged: Judged, number: int, images: Mapping[str, Path] | None) -> 
     name = judged.best
     run, scored = judged.systems[name][0], judged.main.scored[name][0]
     metric = "CIDEr-D" if "CIDEr-D" in judged.main.metrics else judged.main.metrics[-1]
-    scores = scored.of_images()[metric]
+    scores = scored.per_image()[metric]
     order = np.argsort(-scores, kind="stable")
     middle = max((len(order) - number) // 2, 0)
     groups = {"best": order[:number], "median": order[middle : middle + number], "worst": order[::-1][:number]}

@@ -17,6 +17,7 @@ FLOORS = {
     "captioner.precision": 0.5,
     "captioner.provenance": 0.5,
     "captioner.subtitles": 0.5,
+    "captioner.tables": 0.5,
     "captioner.skip_init": 0.5,
     "captioner.config": 1,
     "captioner.manifest": 1,

@@ -14,7 +14,7 @@ from captioner.data import read_dataset
 from captioner.data.records import Record, of_split
 from captioner.data.results import match, read_results
 from captioner.features.store import FeatureStore, FeatureWriter
-from captioner.metrics.cider import CiderD, Rarity
+from captioner.metrics.cider import CiderD, DocumentFrequency
 from captioner.metrics.corpus import Corpus
 from captioner.text.vocabulary import END, PAD, START, UNK
 from eval.baselines import consensus, main, neighbors, typical
@@ -58,7 +58,7 @@ def test_agreement_is_cider_d_of_each_with_each() -> None:
     """Would catch an index that misses an n-gram, other document frequencies, a missing clip or length penalty."""
     images = [[caption.split() for caption in image] for image in PICTURES]
     captions = [caption for image in images for caption in image]
-    metric = CiderD(Rarity(images))
+    metric = CiderD(DocumentFrequency(images))
     agreement = Agreement(images)
     for index, caption in enumerate(captions):
         corpus = Corpus([caption] * len(captions), [[other] for other in captions])
@@ -72,7 +72,7 @@ def test_the_typical_caption_scores_best_when_all_training_images_get_it() -> No
     """Would catch a caption that is merely frequent, or merely short."""
     records = [Record(str(n), None, tuple(captions), "train") for n, captions in enumerate(PICTURES)]
     images = [[caption.split() for caption in image] for image in PICTURES]
-    metric = CiderD(Rarity(images))
+    metric = CiderD(DocumentFrequency(images))
 
     def score(caption: str) -> float:
         corpus = Corpus([caption.split()] * 3, images)

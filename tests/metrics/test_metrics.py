@@ -13,7 +13,7 @@ from sacrebleu.significance import PairedTest
 from captioner.errors import ConfigError, DataError, MissingDependency
 from captioner.metrics import METRICS, References, score_captions
 from captioner.metrics.base import FAST, find_metric
-from captioner.metrics.cider import CiderD, Rarity
+from captioner.metrics.cider import CiderD, DocumentFrequency
 from captioner.metrics.corpus import Corpus
 from captioner.metrics.diversity import diversity
 from captioner.metrics.java import Meteor, Spice, find_jar, run_java
@@ -92,16 +92,16 @@ def test_cider_with_the_frequencies_of_another_corpus(seed):
     pairs, others = corpus(seed=seed), [refs for _, refs in corpus(9, seed=seed + 50)]
     others[0] = [["zebra", *sentence] for sentence in others[0]]
     pairs.append((["unknown", "words", "here"], [["unknown", "words"]]))
-    rows = CiderD(Rarity(others)).statistics(count(pairs))
+    rows = CiderD(DocumentFrequency(others)).statistics(count(pairs))
     assert rows[:, 0] == pytest.approx(cider_d(pairs, documents=others), abs=1e-10)
-    own = CiderD(Rarity([refs for _, refs in pairs])).statistics(count(pairs))
+    own = CiderD(DocumentFrequency([refs for _, refs in pairs])).statistics(count(pairs))
     assert own == pytest.approx(CiderD().statistics(count(pairs)), abs=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_rouge_is_what_the_table_gives(seed, monkeypatch):
     """Pieces of seven pairs, so that several are joined."""
-    monkeypatch.setattr("captioner.metrics.rouge.AT_ONCE", 7)
+    monkeypatch.setattr("captioner.metrics.rouge.BATCH_SIZE", 7)
     pairs = corpus(seed=seed)
     _, each = values(find_metric("rouge"), pairs)
     assert each["ROUGE-L"] == pytest.approx([100 * rouge_l(*pair) for pair in pairs], abs=1e-10)
@@ -180,12 +180,12 @@ def test_weights_are_images_seen_more_than_once(name):
     scored = score_captions(*as_text(pairs), [name])
     chosen = [0, 0, 3, 5, 5, 5, 11]
     weights = np.bincount(chosen, minlength=len(pairs)).astype(float)
-    found = scored.weighed(weights[None])
+    found = scored.reweighted(weights[None])
     if name == "bleu":
         assert found["BLEU-4"][0] == pytest.approx(100 * corpus_bleu([pairs[i] for i in chosen], 4), abs=1e-9)
     else:
         (score,) = scored.scores
-        assert found[score][0] == pytest.approx(scored.of_images()[score][chosen].mean(), abs=1e-9)
+        assert found[score][0] == pytest.approx(scored.per_image()[score][chosen].mean(), abs=1e-9)
 
 
 def test_odd_captions_have_scores():
@@ -206,7 +206,7 @@ def test_what_cannot_be_scored_is_refused():
         score_captions({}, {})
     with pytest.raises(ConfigError, match="bleu, cider, rouge, meteor, spice"):
         score_captions({"1": "a"}, {"1": ["a"]}, ["blue"])
-    with pytest.raises(DataError, match="of one image alone it is 0"):
+    with pytest.raises(DataError, match="is 0 for a single image"):
         score_captions({"1": "a"}, {"1": ["a"]}, ["cider"])
 
 
@@ -313,7 +313,7 @@ def test_significance_of_bleu_is_sacrebleu_s(systems, kind):
     for name, result in zip(theirs["System"], theirs["BLEU"], strict=True):
         found = ours[name]["BLEU-4"]
         assert found.score == pytest.approx(result.score, abs=1e-9)
-        assert (found.p_bootstrap if kind == "bs" else found.p_randomized) == result.p_value
+        assert (found.p_bootstrap if kind == "bs" else found.p_randomization) == result.p_value
         if kind == "bs":
             assert (found.mean, found.interval) == pytest.approx((result.mean, result.ci), abs=1e-4)
 
@@ -324,11 +324,11 @@ def test_significance_of_every_score(systems):
     scored = {name: prepared.score(texts) for name, texts in captions.items()}
     found = compare_systems({**scored, "again": scored["a"]}, trials=1000)
     for score, estimate in found["c"].items():
-        assert estimate.p_bootstrap < 0.05 and estimate.p_randomized < 0.05, score
-        assert found["b"][score].p_bootstrap > 0.05 and found["b"][score].p_randomized > 0.05, score
+        assert estimate.p_bootstrap < 0.05 and estimate.p_randomization < 0.05, score
+        assert found["b"][score].p_bootstrap > 0.05 and found["b"][score].p_randomization > 0.05, score
         assert estimate.low < estimate.score < estimate.high
-        assert (found["a"][score].p_bootstrap, found["a"][score].p_randomized) == (None, None)
-        assert (found["again"][score].p_bootstrap, found["again"][score].p_randomized) == (1, 1)  # the same captions
+        assert (found["a"][score].p_bootstrap, found["a"][score].p_randomization) == (None, None)
+        assert (found["again"][score].p_bootstrap, found["again"][score].p_randomization) == (1, 1)  # the same captions
     with pytest.raises(DataError, match="b was scored on other images"):
         compare_systems({"a": scored["a"], "b": prepared.score(captions["b"], ["bleu"])})
     with pytest.raises(DataError, match="no system"):
@@ -345,8 +345,8 @@ def test_groups_are_means_over_their_runs(systems, monkeypatch):
         assert estimate.score == pytest.approx(np.mean(pair))
         assert estimate.spread == pytest.approx(np.std(pair, ddof=1)) and estimate.runs == 2
         assert found["high"][score].spread == pytest.approx(0)
-        assert found["high"][score].p_randomized < 0.05
-        assert found["one"][score].p_randomized is None and found["one"][score].spread is None
+        assert found["high"][score].p_randomization < 0.05
+        assert found["one"][score].p_randomization is None and found["one"][score].spread is None
         assert found["one"][score].p_bootstrap == found["high"][score].p_bootstrap
     monkeypatch.setenv("SACREBLEU_SEED", "7")
     other = compare_systems({"a": scored["a"]}, trials=0)["a"]["CIDEr-D"]
