@@ -8,13 +8,24 @@ STYLES = {"plain": "plain", "markdown": "pipe", "latex": "latex"}
 """tabulate's name of each style."""
 
 
-def render(header: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int = 1, style: str = "plain") -> str:
-    """A table in one of ``STYLES``; the first ``text_columns`` are aligned to the left, the others to the right."""
+def render(
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    text_columns: int | Sequence[bool] = 1,
+    style: str = "plain",
+) -> str:
+    """A table in one of ``STYLES``.
+
+    Columns of text are aligned to the left, numbers to the right; ``text_columns`` is how many of the first columns
+    are text, or says it of each column.
+    """
     from tabulate import tabulate
 
     if style == "markdown":
         header, *rows = [[cell.replace("|", "\\|") for cell in cells] for cells in [header, *rows]]
-    alignment = ["left"] * text_columns + ["right"] * (len(header) - text_columns)
+    if isinstance(text_columns, int):
+        text_columns = [column < text_columns for column in range(len(header))]
+    alignment = ["left" if is_text else "right" for is_text in text_columns]
     table: str = tabulate(rows, header, tablefmt=STYLES[style], disable_numparse=True, colalign=alignment)
     return "\n".join(line.rstrip() for line in table.splitlines())
 
