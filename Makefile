@@ -1,19 +1,23 @@
 # One word per chore, the same on a laptop and in CI. Each makes the environment it needs, so any may be run first:
 #   make caption IMG=photo.jpg    print a caption of that photo
 #   make test                     run the tests
+#   make test-oldest              run them with the oldest releases that pyproject.toml allows, on Python 3.11
 #   make setup                    make the environment (.venv), everything included
 #   make check                    lint, format, types, layers, command reference
 #   make bench                    measure speed ratios
 #   make docs                     write docs/commands.md anew
-#   make clean                    remove the environment and what tools left behind
+#   make clean                    remove the environments and what tools left behind
 
 PYTHON ?= python3
+PYTHON_OLDEST ?= python3.11
 IMG ?= examples/dog.jpg
 VENV := .venv
 PY := $(VENV)/bin/python
+OLDEST := .venv-oldest
+PINS := tests/constraints-oldest.txt
 export IMG
 
-.PHONY: help caption setup test check bench docs clean
+.PHONY: help caption setup test test-oldest check bench docs clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -31,6 +35,16 @@ $(VENV)/.dev: $(VENV)/.captioner
 	@$(PY) -m pip install --disable-pip-version-check --editable '.[dev]' >&2
 	@touch $@
 
+# Made anew whenever a pin or a bound changes, so that nothing of another set of releases stays behind. Without build
+# isolation, because pip applies constraints to what is installed and not to what builds it.
+$(OLDEST)/.dev: pyproject.toml $(PINS)
+	@$(PYTHON_OLDEST) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "error: the oldest releases are for Python 3.11, and $(PYTHON_OLDEST) is not; name one with: make PYTHON_OLDEST=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
+	@echo "Setting up $(OLDEST): this downloads an older PyTorch (up to 3 GB on Linux) and takes some minutes." >&2
+	@$(PYTHON_OLDEST) -m venv --clear $(OLDEST) >&2
+	@$(OLDEST)/bin/python -m pip install --disable-pip-version-check --constraint $(PINS) setuptools >&2
+	@$(OLDEST)/bin/python -m pip install --disable-pip-version-check --constraint $(PINS) --no-build-isolation --editable '.[dev]' >&2
+	@touch $@
+
 caption: $(VENV)/.captioner
 	@$(PY) -m captioner caption "$$IMG"
 
@@ -38,6 +52,9 @@ setup: $(VENV)/.dev
 
 test: $(VENV)/.dev
 	@$(PY) -m pytest
+
+test-oldest: $(OLDEST)/.dev
+	@$(OLDEST)/bin/python -m pytest
 
 check: $(VENV)/.dev
 	@$(PY) -m ruff check .
@@ -53,5 +70,5 @@ docs: $(VENV)/.dev
 	@$(PY) -m scripts.command_reference
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(OLDEST) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

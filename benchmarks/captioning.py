@@ -1,6 +1,6 @@
 """Captioning a batch of images against its CNN alone.
 
-Ours: ``Captioner.results``, from JPEG files to sentences, searched as the model's checkpoint says.
+Ours: ``LRCNCaptioner.results``, from JPEG files to sentences, decoded with the checkpoint's settings.
 Baseline: the same files opened, scaled and put through the same CNN in the same batches, without a sentence.
 Both: float32, two threads that open images, all of torch's threads for the network.
 """
@@ -14,7 +14,9 @@ from pathlib import Path
 from benchmarks.images import PHOTO, make_images
 from benchmarks.measure import Measurement, compare, rate
 from captioner.errors import CaptionerError, ImageError
-from captioner.predictors.lrcn import Captioner, ahead, batches, load
+from captioner.predictors import load
+from captioner.predictors.lrcn import LRCNCaptioner
+from captioner.predictors.streams import batches, prefetch
 
 TARGET = 0.7
 
@@ -31,23 +33,23 @@ def measure(
                 "captions over the CNN alone, from files",
                 "images/s",
                 rate(count, lambda: caption(captioner, images, batch_size)),
-                rate(count, lambda: see(captioner, images, batch_size)),
+                rate(count, lambda: encode(captioner, images, batch_size)),
                 rounds=rounds,
                 target=TARGET,
             )
         ]
 
 
-def caption(captioner: Captioner, images: list[Path], batch_size: int) -> None:
+def caption(captioner: LRCNCaptioner, images: list[Path], batch_size: int) -> None:
     """Every image to a sentence; ``CaptionerError`` if one gets none."""
     for result in captioner.results(images, batch_size=batch_size):
         if not result.captions:
             raise CaptionerError(f"{result.image}: {result.error}")
 
 
-def see(captioner: Captioner, images: list[Path], batch_size: int) -> None:
-    """Every image to its feature, on the way that captions take."""
+def encode(captioner: LRCNCaptioner, images: list[Path], batch_size: int) -> None:
+    """Every image to its feature, by the same code as for captions."""
     captioner.backbones  # noqa: B018  # loaded here and not by two threads at once
-    with closing(ahead(captioner._prepare, images, window=2 * batch_size)) as prepared:
+    with closing(prefetch(captioner.prepare, images, window=2 * batch_size)) as prepared:
         for batch in batches(prepared, batch_size):
-            captioner._features([inputs for _, inputs in batch if not isinstance(inputs, ImageError)])
+            captioner.encode([inputs for _, inputs in batch if not isinstance(inputs, ImageError)])

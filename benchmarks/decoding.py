@@ -1,12 +1,12 @@
-"""Beam search against greedy search and against beams that run the sentence so far again at each step.
+"""Beam search against greedy decoding, and against beam search that runs the whole prefix again at each step.
 
-All decode features drawn at random around the mean of those that the default model learned from, without the CNN, so
+All decode random features with the mean and deviation of the default model's training features, without the CNN, so
 that captions are about as long as usual.
 
 * greedy: ``captioner.decoding.greedy`` at the same batch size.
-* naive: ``tests/oracles/naive_beam.py``, plain loops for one image after the other.
-* re-running: our own batched search over a decoder that carries words instead of states, so that nothing differs but
-  what is run again. It has no target: it tells how much of the naive beam's slowness that is.
+* naive: ``tests/oracles/naive_beam.py``, plain loops over one image at a time.
+* re-running: our batched beam search over a decoder whose state is the prefix, so that only the carried state differs.
+  It has no target; it shows how much of the naive beam's time goes into running prefixes again.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from torch import Tensor
 
 from benchmarks.measure import Measurement, compare, rate
 from captioner.checkpoint import Checkpoint, load_checkpoint
-from captioner.decoding import Decoder, How
+from captioner.decoding import Decoder, DecodingConfig
 from captioner.decoding.beam import beam_search
 from captioner.decoding.greedy import greedy
-from captioner.models.lrcn import NEVER, ImageCaptioner
-from captioner.predictors.lrcn import find_model
+from captioner.models.lrcn import LRCN, NEVER
+from captioner.predictors import find_model
 from captioner.text.vocabulary import END, START
 from tests.oracles.naive_beam import naive_beam_search, run_again
 
-WIDTH = 5
+BEAM_SIZE = 5
 OVER_GREEDY, OVER_NAIVE = 0.25, 5.0  # targets
 BATCH = 16  # as the command takes them
 
@@ -35,7 +35,7 @@ BATCH = 16  # as the command takes them
 class Rerunning:
     """A model as a ``Decoder`` whose state is the features (N, D) and the words so far (N, T)."""
 
-    def __init__(self, model: ImageCaptioner) -> None:
+    def __init__(self, model: LRCN) -> None:
         self.model = model
 
     def start(self, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -62,20 +62,23 @@ def measure(
 
     def beam(decoder: Any, images: Tensor) -> Callable[[], float]:
         return _captions(
-            images, batch_size, lambda batch: search(decoder, decoder.start(batch), len(batch), checkpoint)
+            images, batch_size, lambda batch: decode(decoder, decoder.start(batch), len(batch), checkpoint)
         )
 
-    limits = {"start": START, "end": END, "max_length": checkpoint.decoding.max_length}
+    max_length = checkpoint.config.decoding.max_length
+    config = DecodingConfig("greedy", max_length=max_length)
 
-    def one_word_after_the_other(batch: Tensor) -> None:
-        greedy(network, network.start(batch), len(batch), How(**limits))
+    def greedily(batch: Tensor) -> None:
+        greedy(network, network.start(batch), len(batch), config, start=START, end=END)
 
     def naive(image: Tensor) -> None:
-        naive_beam_search(run_again(network, image[0]), width=WIDTH, **limits)
+        naive_beam_search(
+            run_again(network, image[0]), start=START, end=END, beam_size=BEAM_SIZE, max_length=max_length
+        )
 
     ours, rest = beam(network, features), features[:few]
-    name = f"beam {WIDTH} over "
-    quick = _captions(features, batch_size, one_word_after_the_other)
+    name = f"beam {BEAM_SIZE} over "
+    quick = _captions(features, batch_size, greedily)
     slow, again = _captions(rest, 1, naive), beam(Rerunning(network), rest)
     unit = "captions/s"
     return [
@@ -85,13 +88,13 @@ def measure(
     ]
 
 
-def search(decoder: Decoder, state: Any, count: int, checkpoint: Checkpoint) -> list[Any]:
+def decode(decoder: Decoder, state: Any, count: int, checkpoint: Checkpoint) -> list[Any]:
     """Our beam search with the checkpoint's limits, by plain log probability."""
-    how = How(START, END, width=WIDTH, max_length=checkpoint.decoding.max_length)
-    return beam_search(decoder, state, count, how)
+    config = DecodingConfig(beam_size=BEAM_SIZE, max_length=checkpoint.config.decoding.max_length)
+    return beam_search(decoder, state, count, config, start=START, end=END)
 
 
-def random_features(model: ImageCaptioner, count: int) -> Tensor:
+def random_features(model: LRCN, count: int) -> Tensor:
     """Features (count, D) with the mean and deviation of those that the model learned from."""
     noise = torch.randn(count, model.feature_size, generator=torch.Generator().manual_seed(0))
     return model.feature_mean + model.feature_std * noise

@@ -23,7 +23,7 @@ from captioner.backbones.spec import normalize, pixels
 from captioner.data.images import find_named, open_image
 from captioner.errors import CaptionerError
 from captioner.features.extract import extract
-from captioner.predictors.lrcn import batches
+from captioner.predictors.streams import batches
 
 TARGET = 0.9  # for networks of the usual size; the compact one leaves little time to open images in
 

@@ -30,7 +30,7 @@ BENCHMARKS = {
     "captioning": "benchmarks.captioning:measure",
     "extraction": "benchmarks.extraction:measure",
     "training": "benchmarks.training:measure",
-    "training-describer": "benchmarks.training:measure_describer",
+    "training-describer": "benchmarks.training:measure_clip_captioner",
     "decoding": "benchmarks.decoding:measure",
     "memory": "benchmarks.memory:measure",
     "crf": "benchmarks.crf:measure",

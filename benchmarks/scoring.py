@@ -84,10 +84,10 @@ def command(who: str, path: Path) -> list[str]:
 def draw(count: int, references: int = 5) -> tuple[dict[str, str], References]:
     """Captions and references that share many of their words, capitalized and with a full stop."""
     from captioner.checkpoint import load_checkpoint
-    from captioner.predictors.lrcn import find_model
+    from captioner.predictors import find_model
     from captioner.text.vocabulary import SPECIALS
 
-    known = load_checkpoint(find_model("default")).vocabulary.words[len(SPECIALS) :]
+    known = load_checkpoint(find_model("default")).outputs.words[len(SPECIALS) :]
     words = [word for word in known if word.isalpha()]
     weights = list(accumulate(1 / rank for rank in range(1, len(words) + 1)))
     rng = random.Random(0)

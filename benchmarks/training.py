@@ -1,10 +1,9 @@
 """Training against a bare stack of the same recurrent layers.
 
-Ours: ``captioner.train.trainer.Run`` on a shipped configuration, over an epoch of captions: captions sorted into
+Ours: ``captioner.train.trainer.Trainer`` on a shipped configuration, over an epoch of captions: captions sorted into
 batches, features looked up, normalized and projected, words embedded, dropout, residual paths, the loss, gradients
 clipped, AdamW, the moving average of the weights. ``measure``: flickr8k-4f, captions as long as Flickr8k's with 2,600
-words;
-``measure_describer``: tacos-c, sentences as long as TACoS' with 1,017 words, 179 probabilities of labels.
+words; ``measure_clip_captioner``: tacos-c, sentences as long as TACoS' with 1,017 words, 179 probabilities of labels.
 Baseline: the same ``nn.LSTM`` layers, the output layer, the same loss, backward and AdamW over these weights, on random
 inputs that lie ready: word vectors, projected images, which rows are real, and their targets. None of the rest.
 Both: the same batches, precision (bfloat16 autocast) and softmax over real words only; real words are counted.
@@ -27,12 +26,12 @@ from torch.nn import functional
 from benchmarks.measure import Measurement, compare, rate
 from captioner.backbones.spec import BackboneSpec
 from captioner.experiment import Experiment, load_experiment
-from captioner.features.store import FeatureWriter
+from captioner.features.writer import FeatureWriter
+from captioner.tasks.sentences.data import SentenceBatch
 from captioner.text.vocabulary import PAD, SPECIALS
 from captioner.train.distributed import World
-from captioner.train.material import Step
 from captioner.train.optim import make_optimizer
-from captioner.train.trainer import Run
+from captioner.train.trainer import Trainer
 
 TARGET = 0.85
 CAPTIONS_EACH = 5  # of an image
@@ -56,13 +55,13 @@ class Ready(NamedTuple):
 class Bare(nn.Module):
     """The recurrent layers of a run and its output layer, nothing else."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Trainer) -> None:
         super().__init__()
-        stack, self.precision = run.network.decoder.stack, run.precision
-        self.wiring, self.smoothing = stack.wiring, run.config.label_smoothing
+        stack, self.precision = run.learner.model.stack, run.precision
+        self.wiring, self.smoothing = stack.wiring, run.experiment.config.loss.label_smoothing
         self.layers = nn.ModuleList(type(layer)(layer.input_size, layer.hidden_size) for layer in stack.layers)
-        self.softmax = nn.Linear(stack.hidden, len(run.material.vocabulary))
-        self.optimizer = make_optimizer(run.config, self)
+        self.lm_head = nn.Linear(stack.hidden, len(run.data.outputs))
+        self.optimizer = make_optimizer(run.config, [(self, run.config.lr)])
 
     def forward(self, batch: Ready) -> Tensor:
         """The mean loss of a batch, a scalar."""
@@ -71,7 +70,7 @@ class Bare(nn.Module):
             seen = [parts[name] for name in inputs]
             parts["below"], _ = layer(seen[0] if len(seen) == 1 else torch.cat(seen, -1))
         hidden = parts["below"].flatten(0, 1)  # (T, B, H) -> (T * B, H)
-        logits = self.softmax(hidden.index_select(0, batch.real))
+        logits = self.lm_head(hidden.index_select(0, batch.real))
         return functional.cross_entropy(logits.float(), batch.targets, label_smoothing=self.smoothing)
 
     def epoch(self, batches: Sequence[Ready]) -> None:
@@ -97,25 +96,25 @@ def measure(
     with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]):
         start = load_experiment(config, settings)
         experiment = make_experiment(start, Path(folder), steps, rounds + 1, words, feature_size, length)
-        run = Run(experiment, World(), torch.device("cpu"), resume=False, progress=False)
-        run.network.train()
-        bare, model = Bare(run), experiment.model
-        epoch = list(run.material.steps(0, 0))
-        ready = [_ready(step, model.embedding, model.image or feature_size) for step in epoch]
-        tokens = sum(step.tokens for step in epoch)
+        run = Trainer(experiment, World(), torch.device("cpu"), resume=False, progress=False)
+        run.learner.train()
+        bare, model = Bare(run), experiment.config.model
+        epoch = list(run.data.batches(0))
+        ready = [_ready(batch, model.embedding_dim, model.image_dim or feature_size) for batch in epoch]
+        tokens = sum(batch.tokens for batch in epoch)
 
         def ours() -> None:
-            for step in run.material.steps(0, 0):
-                run.optimize(step)
+            for batch in run.data.batches(0):
+                run.optimize(batch)
                 run.position.step += 1
 
-        name = f"training over bare {model.wiring} of {model.hidden}, {run.precision}"
+        name = f"training over bare {model.wiring} of {model.hidden_dim}, {run.precision}"
         theirs = rate(tokens, lambda: bare.epoch(ready))
         return [compare(name, "tokens/s", rate(tokens, ours), theirs, rounds=rounds, target=TARGET)]
 
 
-def measure_describer(steps: int = 24, settings: Sequence[str] = ()) -> list[Measurement]:
-    """The same for a describer of clips."""
+def measure_clip_captioner(steps: int = 24, settings: Sequence[str] = ()) -> list[Measurement]:
+    """The same for a clip captioner."""
     return measure(steps, words=1017, feature_size=179, settings=settings, config="tacos-c", length=TACOS)
 
 
@@ -143,11 +142,12 @@ def make_experiment(
         for image in images:
             writer.add(str(image["filename"]), generator.random(feature_size, np.float32))
     features = (str(folder / "features.h5"),)
-    data = dataclasses.replace(
-        experiment.data, format="karpathy", root=str(folder / "dataset.json"), features=features, min_count=1
-    )
+    config, root = experiment.config, str(folder / "dataset.json")
+    data = dataclasses.replace(config.data, format="karpathy", root=root, features=features, min_count=1)
     train = dataclasses.replace(experiment.train, epochs=epochs, device="cpu")
-    return dataclasses.replace(experiment, output=str(folder / "run"), data=data, train=train)
+    return dataclasses.replace(
+        experiment, output=str(folder / "run"), config=dataclasses.replace(config, data=data), train=train
+    )
 
 
 def make_sentences(
@@ -162,9 +162,9 @@ def make_sentences(
     return [" ".join(f"w{number}" for number in piece) for piece in pieces]
 
 
-def _ready(step: Step, embedding: int, image: int) -> Ready:
-    count, length = step.targets.shape
-    targets = step.targets.t().flatten()  # (B, T) -> (T * B,)
+def _ready(batch: SentenceBatch, embedding: int, image: int) -> Ready:
+    count, length = batch.targets.shape
+    targets = batch.targets.t().flatten()  # (B, T) -> (T * B,)
     real = (targets != PAD).nonzero().flatten()  # (N, 1) -> (N,)
     shown = torch.randn(count, image).expand(length, -1, -1).contiguous()  # (B, I) -> (T, B, I)
     return Ready(torch.randn(length, count, embedding), shown, real, targets[real])

@@ -1,8 +1,17 @@
-"""One file that is all of a captioner: weights, configuration, vocabulary, backbones and where it comes from.
+"""A trained model in one file: task, weights, configuration, inputs, outputs and provenance.
 
-A safetensors file with tensors ``decoder.NAME`` and, where a backbone's weights come along, ``backbone.INDEX.NAME``.
-A matrix in int8 has its rows' scales beside it, ``NAME.scale``.
-Its header holds one entry of JSON with the rest. Opening one never executes anything.
+A safetensors file with tensors ``model.NAME`` and, where a backbone's weights are saved too, ``backbone.INDEX.NAME``.
+A matrix in int8 has the scales of its rows beside it, ``NAME.scale``. The header holds one entry of JSON:
+
+    format, version
+    task          name in captioner.tasks.base.TASKS
+    config        the task's sections, as in a configuration file
+    inputs        a FeatureSpec or BackboneSpec for each feature that the model reads
+    outputs       {"kind": "vocabulary" or "classes", "names": [...]}
+    provenance    versions, hardware, commit
+    extra         training settings, epoch, dev metrics
+
+Opening one never executes anything.
 """
 
 from __future__ import annotations
@@ -16,19 +25,19 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from captioner.config import ModelConfig, from_mapping, to_mapping
-from captioner.decoding.config import DecodingConfig
+from captioner.config import from_mapping, to_mapping
 from captioner.errors import CaptionerError, CheckpointError
 from captioner.features.spec import FeatureSpec, read_spec
 from captioner.files import atomic_path, read_tensors, sha256
-from captioner.models.lrcn import ImageCaptioner
 from captioner.provenance import provenance
-from captioner.text.vocabulary import Vocabulary
+from captioner.registry import resolve
+from captioner.skip_init import skip_init
+from captioner.tasks.base import OUTPUTS, find_task
 
 FORMAT = "captioner-checkpoint"
-VERSION = 1
+VERSION = 2
 SCALE = ".scale"
 State = Mapping[str, Tensor]
 
@@ -37,18 +46,21 @@ State = Mapping[str, Tensor]
 class Checkpoint:
     """What a checkpoint file holds."""
 
-    model: ImageCaptioner
-    """The decoder, in float32 on the processor, for evaluation."""
-    vocabulary: Vocabulary
-    backbones: tuple[FeatureSpec, ...]
-    """Whose features, concatenated in this order, the model takes; none for a model of text."""
-    decoding: DecodingConfig
-    """How captions are found when nobody says otherwise."""
+    task: str
+    """Name of the task."""
+    model: Any
+    """The network, in float32 on the CPU, in evaluation mode."""
+    config: Any
+    """The task's configuration, an instance of its config dataclass."""
+    inputs: tuple[FeatureSpec, ...]
+    """The features that the model reads, concatenated in this order; none for a model of text."""
+    outputs: Any
+    """What the outputs stand for: a ``Vocabulary`` or ``ClassNames``."""
     backbone_states: tuple[dict[str, Tensor] | None, ...] = ()
-    """Weights of each backbone in float32, None where the file has none."""
+    """Weights in float32 of the backbone of each input, None where the file has none."""
     provenance: dict[str, str] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
-    """Whatever else was saved with it, such as scores."""
+    """Whatever else was saved with it, such as dev metrics."""
     path: Path | None = None
     """The file, if it came from one."""
 
@@ -60,10 +72,11 @@ class Checkpoint:
 
 def save_checkpoint(
     path: str | Path,
-    model: ImageCaptioner,
-    vocabulary: Vocabulary,
-    backbones: Sequence[FeatureSpec],
-    decoding: DecodingConfig,
+    task: str,
+    model: nn.Module,
+    config: Any,
+    inputs: Sequence[FeatureSpec],
+    outputs: Any,
     *,
     extra: Mapping[str, Any] | None = None,
     backbone_states: Sequence[State | None] | None = None,
@@ -71,25 +84,26 @@ def save_checkpoint(
 ) -> None:
     """Write a checkpoint, whole or not at all. ``extra`` must be fit for JSON.
 
-    ``dtype`` is for matrices and kernels: float16 halves the file; int8 quarters the matrices, whose rows are scaled to
-    at most 127 each, and makes kernels float16. Vectors, such as biases and batch statistics, are small and stay as
-    they are. Raises ``CheckpointError`` where the parts do not fit each other or the dtype.
+    ``dtype`` applies to matrices and kernels: float16 halves the file; int8 quarters the matrices, whose rows are
+    scaled to at most 127 each, and makes kernels float16. Vectors, such as biases and batch statistics, are small and
+    keep their type. Raises ``CheckpointError`` where model, config, inputs and outputs do not fit each other, or values
+    do not fit the dtype.
     """
-    _check_sizes(str(path), vocabulary, backbones, model.vocabulary_size, model.feature_size)
+    state = _unshared(model)
+    _compare(str(path), _unshared(_build(task, config, inputs, outputs)), state)
     contents = {
         "format": FORMAT,
         "version": VERSION,
-        "config": to_mapping(model.config),
-        "decoding": to_mapping(decoding),
-        "feature_size": model.feature_size,
-        "backbones": [spec.to_dict() for spec in backbones],
+        "task": task,
+        "config": to_mapping(config),
+        "inputs": [spec.to_dict() for spec in inputs],
         "provenance": provenance(),
         "extra": dict(extra or {}),
-        "vocabulary": vocabulary.to_list(),
+        "outputs": {"kind": outputs.kind, "names": outputs.to_list()},
     }
-    tensors = {f"decoder.{name}": tensor for name, tensor in _decoder_state(model).items()}
-    for index, state in enumerate(backbone_states or ()):
-        tensors.update({f"backbone.{index}.{name}": tensor for name, tensor in (state or {}).items()})
+    tensors = {f"model.{name}": tensor for name, tensor in state.items()}
+    for index, backbone in enumerate(backbone_states or ()):
+        tensors.update({f"backbone.{index}.{name}": tensor for name, tensor in (backbone or {}).items()})
     stored: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         if dtype == torch.int8 and tensor.ndim == 2 and tensor.is_floating_point():
@@ -97,12 +111,12 @@ def save_checkpoint(
         else:
             stored[name] = _stored(f"{path}: {name}", tensor, torch.float16 if dtype == torch.int8 else dtype)
     with atomic_path(path) as temporary:
-        # One entry, because safetensors orders several as it likes and equal checkpoints are to be equal files.
+        # One entry, because safetensors orders several as it likes and equal checkpoints should be equal files.
         safetensors.torch.save_file(stored, temporary, {FORMAT: json.dumps(contents, ensure_ascii=False)})
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a checkpoint; it is checked in full and never executes anything.
+    """Read a checkpoint; everything in it is checked and nothing executed.
 
     Raises ``CheckpointError`` for a file that is missing, damaged, no checkpoint or of another version, and for parts
     that do not fit each other, naming both.
@@ -110,21 +124,30 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     tensors, header = _read(Path(path))
     contents = _parse(path, header)
     try:
-        config = from_mapping(ModelConfig, contents["config"], "config")
-        decoding = from_mapping(DecodingConfig, contents["decoding"], "decoding")
-        vocabulary = Vocabulary.from_list(contents["vocabulary"])
-        backbones = tuple(read_spec(spec) for spec in contents["backbones"])
-        feature_size = int(contents["feature_size"])
+        task = find_task(contents["task"])
+        config: Any = from_mapping(task.config, contents["config"], "config")
+        inputs = tuple(read_spec(spec) for spec in contents["inputs"])
+        outputs = resolve(OUTPUTS, contents["outputs"]["kind"], "kind of outputs").from_list(
+            contents["outputs"]["names"]
+        )
         facts, extra = dict(contents["provenance"]), dict(contents["extra"])
-        names = [name for spec in backbones for name in spec.names]
-        model = ImageCaptioner.empty(config, len(vocabulary), feature_size, names)
-    except (CaptionerError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        model = _build(task.name, config, inputs, outputs)
+    except (CaptionerError, KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise CheckpointError(f"{path}: its header is not as it should be: {type(error).__name__}: {error}") from error
-    rows = tensors["decoder.embedding.weight"].shape[0] if "decoder.embedding.weight" in tensors else len(vocabulary)
-    _check_sizes(str(path), vocabulary, backbones, rows, feature_size)
-    _fill(path, model, {name[len("decoder.") :]: t for name, t in tensors.items() if name.startswith("decoder.")})
-    states = tuple(_backbone_state(tensors, index) for index in range(len(backbones)))
-    return Checkpoint(model.eval(), vocabulary, backbones, decoding, states, facts, extra, Path(path))
+    found = {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
+    wanted = _unshared(model)
+    _compare(str(path), wanted, found)
+    with torch.no_grad():
+        for name, tensor in found.items():
+            wanted[name].copy_(tensor)
+    states = tuple(_backbone_state(tensors, index) for index in range(len(inputs)))
+    return Checkpoint(task.name, model.eval(), config, inputs, outputs, states, facts, extra, Path(path))
+
+
+def _build(task: str, config: Any, inputs: Sequence[FeatureSpec], outputs: Any) -> nn.Module:
+    """The task's network without initial weights."""
+    with skip_init():
+        return find_task(task).build(config, inputs, outputs)
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], str]:
@@ -151,31 +174,30 @@ def _parse(path: str | Path, header: str) -> dict[str, Any]:
     return dict(contents)
 
 
-def _decoder_state(model: ImageCaptioner) -> dict[str, Tensor]:
-    """Tensors of the decoder; a tied softmax is stored once, as the word vectors."""
-    state = model.state_dict()
-    if model.config.tied:
-        del state["softmax.weight"]
-    return state
+def _unshared(model: nn.Module) -> dict[str, Tensor]:
+    """The model's tensors by name; of several names for one parameter (tied weights) only the first."""
+    state = model.state_dict(keep_vars=True)
+    first: dict[int, str] = {}
+    return {name: tensor.detach() for name, tensor in state.items() if first.setdefault(id(tensor), name) == name}
 
 
-def _fill(path: str | Path, model: ImageCaptioner, tensors: State) -> None:
-    """Copy stored tensors into the model, once names and shapes are found equal."""
-    wanted = _decoder_state(model)
-    for name, one, other in (("is missing", wanted, tensors), ("has no place in its configuration", tensors, wanted)):
+def _compare(path: str, wanted: State, found: State) -> None:
+    """Raise ``CheckpointError`` unless names and shapes are those that the configuration asks for."""
+    for name, tensor in found.items():
+        got, expected = tuple(tensor.shape), tuple(wanted[name].shape) if name in wanted else None
+        if expected is not None and got != expected:
+            raise CheckpointError(
+                f"{path}: model.{name} is {got}, but configuration, inputs and outputs ask for {expected}"
+            )
+    for reason, one, other in (("is missing", wanted, found), ("has no place in its configuration", found, wanted)):
         odd = sorted(set(one) - set(other))
         if odd:
             more = f" (and {len(odd) - 1} more)" if len(odd) > 1 else ""
-            raise CheckpointError(f"{path}: tensor decoder.{odd[0]}{more} {name}")
-    for name, tensor in tensors.items():
-        got, expected = tuple(tensor.shape), tuple(wanted[name].shape)
-        if got != expected:
-            raise CheckpointError(f"{path}: decoder.{name} is {got} in the file, its configuration wants {expected}")
-        wanted[name].copy_(tensor)
+            raise CheckpointError(f"{path}: tensor model.{odd[0]}{more} {reason}")
 
 
 def _stored(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
-    """The tensor as it goes into the file: on the processor and, for a matrix or kernel, of ``dtype``."""
+    """The tensor as it is saved: on the CPU and, for a matrix or kernel, of ``dtype``."""
     tensor = tensor.detach().cpu()
     if dtype is not None and tensor.ndim > 1 and tensor.is_floating_point():
         if tensor.isfinite().all() and not tensor.to(dtype).isfinite().all():
@@ -185,7 +207,7 @@ def _stored(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
 
 
 def _quantized(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """A matrix (rows, columns) in int8, and what each row is multiplied with to be itself again, (rows,) float32."""
+    """A matrix (rows, columns) in int8 and the scale of each row (rows,) float32: matrix = int8 * scale."""
     matrix = matrix.detach().cpu().float()
     scale = matrix.abs().amax(1).clamp(min=1e-12) / 127
     return (matrix / scale[:, None]).round().to(torch.int8), scale
@@ -200,15 +222,3 @@ def _backbone_state(tensors: State, index: int) -> dict[str, Tensor] | None:
         if name.startswith(prefix)
     }
     return state or None
-
-
-def _check_sizes(
-    path: str, vocabulary: Vocabulary, backbones: Sequence[FeatureSpec], rows: int, feature_size: int
-) -> None:
-    """Vocabulary against word vectors, backbones against the decoder's feature."""
-    if len(vocabulary) != rows:
-        raise CheckpointError(f"{path}: the vocabulary has {len(vocabulary)} words, the decoder {rows}")
-    given = sum(spec.dimension for spec in backbones)
-    if backbones and given != feature_size:
-        names = " + ".join(f"{spec.key} {spec.dimension}" for spec in backbones)
-        raise CheckpointError(f"{path}: the backbones give {given} numbers ({names}), the decoder takes {feature_size}")

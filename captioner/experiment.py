@@ -1,43 +1,22 @@
-"""One training run as a configuration, from YAML and ``--set``."""
+"""Experiments from YAML files and ``--set section.key=value``."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import dataclasses
+import typing
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from captioner.config import DataConfig, ModelConfig, TrainConfig, from_mapping
-from captioner.decoding.config import DecodingConfig
+from captioner.config import Experiment, check_keys, choose, convert, from_mapping
 from captioner.errors import ConfigError
+from captioner.tasks.base import TASKS, find_task
 
 SHIPPED = Path(__file__).parent / "configs"
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """One training run, as a YAML file in captioner/configs or the user's own."""
-
-    name: str = "run"
-    """Title in the log and the curve."""
-    output: str = "runs/run"
-    """Folder for checkpoints, log and curve."""
-    model: ModelConfig = field(default_factory=ModelConfig)
-    data: DataConfig = field(default_factory=DataConfig)
-    train: TrainConfig = field(default_factory=TrainConfig)
-    decoding: DecodingConfig = field(default_factory=DecodingConfig)
-
-    def __post_init__(self) -> None:
-        if self.train.teachers and self.data.text:
-            raise ConfigError("train.teachers describe images: data.text must be empty")
-        if self.train.objective != "self_critical":
-            return
-        if self.data.text:
-            raise ConfigError("train.objective self_critical describes images: data.text must be empty")
-        if self.data.vocabulary_from not in ("", self.train.init_from):
-            raise ConfigError("train.objective self_critical keeps train.init_from's words: empty data.vocabulary_from")
+COMMON = tuple(item.name for item in dataclasses.fields(Experiment) if item.name not in ("task", "config"))
+"""Keys of a configuration that are not the task's."""
 
 
 def load_experiment(source: str | Path, settings: Sequence[str] = ()) -> Experiment:
@@ -59,7 +38,27 @@ def load_experiment(source: str | Path, settings: Sequence[str] = ()) -> Experim
         raise ConfigError(f"{path}: a configuration is a mapping, not {type(values).__name__}")
     for setting in settings:
         _apply(values, setting)
-    return from_mapping(Experiment, values, str(path))
+    return parse_experiment(values, str(path))
+
+
+def parse_experiment(values: Mapping[str, Any], where: str) -> Experiment:
+    """The experiment that ``values`` describe; ``where`` starts the messages of a ``ConfigError``."""
+    if "task" not in values:
+        raise ConfigError(f"{where}: no task; add one of {', '.join(TASKS)}, as in task: captioning")
+    task = find_task(str(values["task"]))
+    sections = [item.name for item in dataclasses.fields(task.config)]
+    check_keys(values, ["task", *COMMON, *sections], where)
+    config: Any = from_mapping(task.config, {name: values[name] for name in sections if name in values}, where)
+    hints = typing.get_type_hints(Experiment)
+    common = {name: convert(hints[name], values[name], f"{where}: {name}") for name in COMMON if name in values}
+    experiment = Experiment(task.name, config, **common)
+    try:
+        if experiment.train.metric:
+            choose("train.metric", experiment.train.metric, task.metrics)
+        task.check(experiment)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    return experiment
 
 
 def _apply(values: dict[str, Any], setting: str) -> None:

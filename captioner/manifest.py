@@ -1,4 +1,4 @@
-"""data_manifest.yaml: the public files that the project knows, whether a copy on disk is right, and fetching it."""
+"""The public files listed in data_manifest.yaml: verify copies on disk and download them."""
 
 from __future__ import annotations
 
@@ -109,11 +109,12 @@ def problem(entry: Entry, path: Path) -> str | None:
 
 
 def download(entry: Entry, path: Path, progress: Progress | None = None) -> Path:
-    """Fetch ``entry`` to ``path`` unless a good copy is there; returns the path (for a hub repository, its folder).
+    """Download ``entry`` to ``path`` unless a good copy is there; returns the path (for a hub repository, its folder).
 
-    The file arrives under ``<name>.part``, is continued there after an interruption, and takes its name only when size
-    and digest agree. Raises ``DataError`` where a person must act, the network fails or the file is not the right one.
+    The file is written to ``<name>.part``, continued there after an interruption, and renamed once size and digest
+    agree. Raises ``DataError`` if the file has to be fetched by hand, the network fails or the file is a wrong one.
     """
+    # Not pooch: it downloads to a temporary file that it deletes after a failure, so it cannot continue (1.9.0).
     if entry.manual:
         raise DataError(f"{entry.name} cannot be fetched by a program: {entry.manual} ({path})")
     if entry.hub:

@@ -1,23 +1,44 @@
-"""Networks whose weights are about to be filled in, made without drawing random ones first."""
+"""Modules whose weights are about to be loaded, made without initializing them first."""
 
 from __future__ import annotations
 
+from contextvars import ContextVar
+from types import TracebackType
 from typing import Any
 
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+_skipping: ContextVar[bool] = ContextVar("skipping", default=False)
 
-class Undrawn(TorchFunctionMode):
-    """Inside a ``with`` block, leaves out the random numbers that torch's layers draw when they are made.
 
-    Drawing them takes as long as all else of loading a checkpoint, and torch's own way, the meta device, is slower.
+class skip_init(TorchFunctionMode):
+    """Inside a ``with`` block, torch's layers keep the memory that they get instead of drawing random weights.
+
+    Initializing takes as long as the rest of loading a checkpoint. ``torch.nn.utils.skip_init`` makes one module whose
+    constructor takes a device: no LSTM, and no module of several layers. The meta device, torch's other way, is slower.
     """
+
+    def __enter__(self) -> skip_init:
+        self._token = _skipping.set(True)
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        super().__exit__(kind, error, trace)  # type: ignore[no-untyped-call]
+        _skipping.reset(self._token)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in _DRAWS:
             return args[0] if args else kwargs["tensor"]
         return func(*args, **(kwargs or {}))
+
+
+def is_skipping() -> bool:
+    """Whether a ``skip_init`` block is open; a model's own initialization then has nothing to do."""
+    return _skipping.get()
 
 
 _DRAWS = (Tensor.uniform_, Tensor.normal_, nn.init.uniform_, nn.init.normal_, nn.init.kaiming_uniform_)

@@ -29,9 +29,9 @@ import numpy as np
 import typer
 
 from captioner.data import read_dataset
-from captioner.data.records import Record, of_split
-from captioner.decoding import How, search
-from captioner.decoding.sampling import draw
+from captioner.data.records import Captioned, of_split
+from captioner.decoding import DecodingConfig, decode
+from captioner.decoding.sampling import sample as sample_sentences
 from captioner.errors import DataError, UsageError
 from captioner.features.store import FeatureStore
 from captioner.files import write_text
@@ -63,7 +63,7 @@ def neighbors(stores: Sequence[FeatureStore], train: Sequence[str], test: Sequen
 
 
 def consensus(
-    train: Sequence[Record], near: Sequence[Sequence[int]] | np.ndarray, metric: str, tokenizer: str
+    train: Sequence[Captioned], near: Sequence[Sequence[int]] | np.ndarray, metric: str, tokenizer: str
 ) -> list[str]:
     """For each row of ``near`` (T, k) the caption of those images that agrees most with all their other captions.
 
@@ -81,21 +81,21 @@ def consensus(
     return [captions[index] for index in best]
 
 
-def typical(train: Sequence[Record], tokenizer: str) -> str:
+def typical(train: Sequence[Captioned], tokenizer: str) -> str:
     """The training caption whose mean CIDEr-D against all training captions is highest."""
     captions = [caption for record in train for caption in record.captions]
     tokens = [[tokenize(caption, tokenizer) for caption in record.captions] for record in train]
     return captions[Agreement(tokens).center()]
 
 
-def ngram(train: Sequence[Record], order: int, min_count: int, tokenizer: str) -> tuple[NgramDecoder, Vocabulary]:
+def ngram(train: Sequence[Captioned], order: int, min_count: int, tokenizer: str) -> tuple[NgramDecoder, Vocabulary]:
     """A language model of the training captions, and its vocabulary."""
     sentences = [tokenize(caption, tokenizer) for record in train for caption in record.captions]
     words = Vocabulary.build(sentences, min_count)
     return train_ngram([words.encode(sentence) for sentence in sentences], len(words), order), words
 
 
-def write_results(path: Path, records: Sequence[Record], captions: Sequence[str]) -> None:
+def write_results(path: Path, records: Sequence[Captioned], captions: Sequence[str]) -> None:
     """COCO results: the data set's number of an image where it has one, else the image's id."""
     entries = [
         {"image_id": record.image_id if record.number is None else record.number, "caption": caption}
@@ -105,7 +105,7 @@ def write_results(path: Path, records: Sequence[Record], captions: Sequence[str]
     print(f"{path}: {len(entries)} captions, {len(set(captions))} different", file=sys.stderr)
 
 
-def write_each(path: Path, records: Sequence[Record], captions: Sequence[Sequence[str]]) -> None:
+def write_each(path: Path, records: Sequence[Captioned], captions: Sequence[Sequence[str]]) -> None:
     """One file for each place in the lists of ``captions``: NAME-caption1.json, NAME-caption2.json, ..."""
     for place in reversed(range(min(map(len, captions)))):  # the first is written last: if it exists, all do
         name = path.with_name(f"{path.stem}-caption{place + 1}{path.suffix}")
@@ -168,9 +168,11 @@ def ngram_command(
     train, test = _read(data, data_format, split)
     model, words = ngram(train, order, min_count, tokenizer)
     if sample is not None:
-        (found,) = draw(model, [()], 1, How(START, END, number=len(test), seed=sample))
+        config = DecodingConfig("sample", num_samples=len(test), seed=sample)
+        (found,) = sample_sentences(model, [()], 1, config, start=START, end=END)
     else:
-        ((best,),) = search(model, [()], 1, How(START, END, width=beam_size, length_penalty=length_penalty))
+        config = DecodingConfig(beam_size=beam_size, length_penalty=length_penalty)
+        ((best,),) = decode(model, [()], 1, config, start=START, end=END)
         found = [best] * len(test)
     write_results(output, test, [words.decode(one.ids) for one in found])
 
@@ -183,7 +185,7 @@ def human_command(data: Data, output: Output, data_format: DataFormat = "flickr8
     write_each(output, test, [record.captions for record in test])
 
 
-def _read(data: Path, data_format: str, split: str) -> tuple[list[Record], list[Record]]:
+def _read(data: Path, data_format: str, split: str) -> tuple[list[Captioned], list[Captioned]]:
     """The training images with captions, and the images of ``split``."""
     records = read_dataset(data_format, data)
     return [record for record in of_split(records, "train") if record.captions], of_split(records, split)
@@ -195,7 +197,7 @@ def _unit(features: np.ndarray) -> np.ndarray:
     return unit
 
 
-def _pool(records: Sequence[Record]) -> tuple[list[str], np.ndarray]:
+def _pool(records: Sequence[Captioned]) -> tuple[list[str], np.ndarray]:
     """All captions, and the offsets (len(records) + 1,) of each record's among them."""
     captions = [caption for record in records for caption in record.captions]
     return captions, np.cumsum([0, *(len(record.captions) for record in records)])

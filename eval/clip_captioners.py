@@ -23,7 +23,7 @@ import numpy as np
 
 from captioner.crf.predictions import Potentials, read_potentials
 from captioner.data.clips import NULL, Clip, read_clips
-from captioner.data.records import SPLITS, Record
+from captioner.data.records import SPLITS, Captioned
 from captioner.errors import DataError, exit_status
 from captioner.files import atomic_path, write_text
 from captioner.metrics import References, Scored
@@ -104,7 +104,7 @@ def accuracy(potentials: Potentials, clips: Sequence[Clip]) -> tuple[float, floa
 def judge(folder: Path, clips: Sequence[Clip], everything: References, first: References) -> Judged:
     """Read and score all that lies in ``folder``; ``first`` has one sentence a clip."""
     potentials = read_potentials(folder / "potentials.h5")
-    records: list[Record] = records_of(clips)
+    records: list[Captioned] = records_of(clips)
     files = sorted((folder / "results").glob("*.json"))
     if not files:
         raise DataError(f"{folder / 'results'}: no captions here; scripts/train_tacos.sh makes them")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from captioner.data.records import Record
+from captioner.data.records import Captioned
 from captioner.errors import CaptionerError, DataError, UsageError
 from captioner.metrics import References, Scored
 from captioner.metrics.base import digest
@@ -51,7 +51,7 @@ class Comparison:
 class Evaluation:
     """All numbers of a report."""
 
-    records: Sequence[Record]
+    records: Sequence[Captioned]
     systems: dict[str, list[Run]]
     """The baseline first; without humans."""
     references: References
@@ -90,7 +90,7 @@ class Scorer:
 
 
 def evaluate(
-    systems: Mapping[str, Sequence[Run]], records: Sequence[Record], scorer: Scorer, baseline: str = ""
+    systems: Mapping[str, Sequence[Run]], records: Sequence[Captioned], scorer: Scorer, baseline: str = ""
 ) -> Evaluation:
     """Score ``systems`` on ``records`` and compare them with ``baseline``, the first by default."""
     human = [runs for runs in systems.values() if is_human(runs, records)]
@@ -108,7 +108,7 @@ def evaluate(
 
 
 def _beside_humans(
-    human: Sequence[Run], systems: Mapping[str, Sequence[Run]], records: Sequence[Record], scorer: Scorer
+    human: Sequence[Run], systems: Mapping[str, Sequence[Run]], records: Sequence[Captioned], scorer: Scorer
 ) -> Comparison:
     """Each human caption in turn, and the systems, on the other references; scores are means over the turns."""
     everything = digest({record.image_id: record.captions for record in records})
@@ -140,7 +140,7 @@ def by_length(
     return list(zip(labels, weights.sum(1).astype(int).tolist(), strict=True)), scores
 
 
-def caption_diversity(evaluation: Evaluation, training: Sequence[Record]) -> dict[str, dict[str, float]]:
+def caption_diversity(evaluation: Evaluation, training: Sequence[Captioned]) -> dict[str, dict[str, float]]:
     """``captioner.metrics.diversity`` of each system's captions, means over its runs."""
     tokenize = evaluation.references.tokenize
     known = [tokenize(caption) for record in training for caption in record.captions]

@@ -24,17 +24,17 @@ from typing import Annotated
 import typer
 
 from captioner.data import READERS, read_dataset
-from captioner.data.records import Record, of_split
+from captioner.data.records import Captioned, of_split
 from captioner.errors import DataError, UsageError
 from captioner.files import write_text
-from captioner.predictors.lrcn import Captioner, load
+from captioner.predictors.features import FeatureCaptioner
 from captioner.text.tokenizers import DEFAULT
 from eval import sections
 from eval.command import Device, Split, Tokenizer, choice, create_app, run
 from eval.evaluation import Evaluation, Scorer, evaluate
 from eval.page import Block, Figure, to_html, to_markdown
 from eval.published import NAMES
-from eval.systems import CaptionOptions, group, read_file, read_run
+from eval.systems import CaptionOptions, group, load_captioner, read_file, read_run
 
 METRICS = "bleu,cider,rouge"
 
@@ -70,10 +70,14 @@ def report(
     title: Annotated[str, typer.Option(help="The data set's name on the page.")] = "",
     device: Device = "cpu",
 ) -> None:
-    models = {path: load(path, device) for path in runs if _is_model(path)}
+    models = {path: load_captioner(path, device) for path in runs if _is_model(path)}
     records, data_format = _data(models, root, data_format)
     chosen = [record for record in of_split(records, split) if record.captions]
-    decoding = {"beam": beam_size, "length_penalty": length_penalty, "no_repeat": no_repeat_ngram_size}
+    decoding = {
+        "beam_size": beam_size,
+        "length_penalty": length_penalty,
+        "no_repeat_ngram_size": no_repeat_ngram_size,
+    }
     options = CaptionOptions(
         split,
         root or None,
@@ -135,7 +139,7 @@ def _is_model(path: Path) -> bool:
     return path.is_dir() or path.suffix == ".safetensors"
 
 
-def _data(models: dict[Path, Captioner], root: str, data_format: str) -> tuple[list[Record], str]:
+def _data(models: dict[Path, FeatureCaptioner], root: str, data_format: str) -> tuple[list[Captioned], str]:
     """The data set of ``root`` and ``data_format``, by default the one that the first model was trained on."""
     known = next((data for model in models.values() if (data := model.data_set) is not None), None)
     data_format = data_format or (known.format if known else "")

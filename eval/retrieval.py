@@ -32,17 +32,18 @@ from rich.console import Console
 from rich.progress import Progress
 
 from captioner.data import read_dataset
-from captioner.data.records import Record, of_split
-from captioner.errors import CheckpointError, FeatureStoreError
+from captioner.data.records import Captioned, of_split
+from captioner.errors import FeatureStoreError
 from captioner.features.store import FeatureStore
 from captioner.files import atomic_path
 from captioner.metrics.retrieval import AT, retrieval_scores
 from captioner.models.likelihood import PRECISIONS, log_likelihoods, prefix_tree
-from captioner.predictors.lrcn import Captioner, load
+from captioner.predictors.features import FeatureCaptioner
 from captioner.tables import render
 from captioner.text.tokenizers import tokenize
 from eval.command import Device, Split, choice, create_app, run
 from eval.consensus import Agreement
+from eval.systems import load_captioner
 
 VERSION = "1"
 """Of the scores' computation: blocks of another version are not reused."""
@@ -61,7 +62,7 @@ class Collection:
     captions: Sequence[Sequence[str]]
 
     @classmethod
-    def of(cls, records: Sequence[Record], which: str = "all") -> Collection:
+    def of(cls, records: Sequence[Captioned], which: str = "all") -> Collection:
         """The first caption of each image (``which`` one), or all of them; images without one are left out."""
         there = [record for record in records if record.captions]
         captions = [record.captions[:1] if which == "one" else record.captions for record in there]
@@ -87,11 +88,13 @@ class Collection:
 class Blocks:
     """The matrix of log probabilities, filled in block by block in files of ``folder``."""
 
-    def __init__(self, captioner: Captioner, features: torch.Tensor, captions: Sequence[str], precision: str) -> None:
+    def __init__(
+        self, captioner: FeatureCaptioner, features: torch.Tensor, captions: Sequence[str], precision: str
+    ) -> None:
         self.captioner = captioner
         self.features = features
         self.precision = precision
-        self.words = [captioner.checkpoint.vocabulary.encode(tokenize(caption)) for caption in captions]
+        self.words = [captioner.checkpoint.outputs.encode(tokenize(caption)) for caption in captions]
         order = sorted(
             range(len(captions)), key=self.words.__getitem__
         )  # captions with a common prefix share its steps
@@ -208,10 +211,8 @@ def retrieve(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     device: Device = "cpu",
 ) -> None:
-    captioner = load(path, device)
+    captioner = load_captioner(path, device)
     data = captioner.data_set
-    if data is None:
-        raise CheckpointError(f"{path} does not name its training data; captioner train did not write it")
     records = read_dataset(data.format, Path(root or data.root))
     test = Collection.of(of_split(records, split), captions)
     stores = [FeatureStore(store) for store in features or data.features]

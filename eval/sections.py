@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from captioner.data.images import open_image
-from captioner.data.records import Record
+from captioner.data.records import Captioned
 from captioner.provenance import provenance
 from eval import figures
 from eval.evaluation import ALPHA, Comparison, Evaluation, by_length, caption_diversity
@@ -117,7 +117,7 @@ def curves(evaluation: Evaluation) -> list[Block]:
     return [Heading("Learning curves"), Figure("curves", figures.curves(logs), note)]
 
 
-def diversity(evaluation: Evaluation, training: Sequence[Record]) -> list[Block]:
+def diversity(evaluation: Evaluation, training: Sequence[Captioned]) -> list[Block]:
     """Diversity of each system's captions."""
     found = caption_diversity(evaluation, training)
     columns = {
@@ -262,7 +262,7 @@ def _captions_of(evaluation: Evaluation, name: str, place: int) -> list[tuple[st
     return [*lines, *(("" if number else "people", caption) for number, caption in enumerate(record.captions[:3]))]
 
 
-def _example_row(record: Record, top: str, lines: Sequence[tuple[str, str]]) -> list[str]:
+def _example_row(record: Captioned, top: str, lines: Sequence[tuple[str, str]]) -> list[str]:
     return [record.image_id, top.split()[-1], " · ".join(f"{who}: {text}" if who else text for who, text in lines)]
 
 

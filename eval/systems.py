@@ -13,12 +13,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from captioner.data.records import Record
+from captioner.config import to_mapping
+from captioner.data.records import Captioned
 from captioner.data.results import match, read_results
-from captioner.errors import CheckpointError, DataError, UsageError
-from captioner.features.label_predictions import Store, open_store
+from captioner.errors import DataError, UsageError
+from captioner.features.label_predictions import open_store
+from captioner.features.spec import Store
 from captioner.files import write_text
-from captioner.predictors.lrcn import Captioner
+from captioner.predictors import load
+from captioner.predictors.features import FeatureCaptioner
 from captioner.train.runlog import read_log
 
 RUN_NAME = re.compile(r"(.+)-(seed|caption)(\d+)")
@@ -54,12 +57,12 @@ class CaptionOptions:
     root: str | None = None
     features: Sequence[str] | None = None
     decoding: Mapping[str, Any] = field(default_factory=dict)
-    """Keyword arguments of ``caption_features``."""
+    """Fields of ``DecodingConfig``."""
     cache: Path | None = None
     """Folder that keeps the captions for a second report."""
 
 
-def read_file(path: Path, records: Sequence[Record], missing: str = "error") -> Run:
+def read_file(path: Path, records: Sequence[Captioned], missing: str = "error") -> Run:
     """Captions of ``records`` from a results file; ``missing`` as ``captioner.data.results.match`` has it."""
     matched = match(read_results(path), records, missing)
     for note in matched.notes:
@@ -70,27 +73,33 @@ def read_file(path: Path, records: Sequence[Record], missing: str = "error") -> 
     return Run(name, label, matched.hypotheses, "", f"{path.parent}/{name}", metadata=metadata)
 
 
-def read_run(path: Path, captioner: Captioner, records: Sequence[Record], options: CaptionOptions) -> Run:
+def load_captioner(path: Path, device: str = "cpu") -> FeatureCaptioner:
+    """The captioner of a run or checkpoint; ``UsageError`` if it does not caption stored features."""
+    captioner = load(path, device)
+    if not isinstance(captioner, FeatureCaptioner):
+        raise UsageError(f"{path} does not caption stored features; give a file of its captions instead")
+    return captioner
+
+
+def read_run(path: Path, captioner: FeatureCaptioner, records: Sequence[Captioned], options: CaptionOptions) -> Run:
     """Captions of ``records`` by a trained model from its feature stores, with the log of its training."""
-    data = captioner.data_set
-    if data is None:
-        raise CheckpointError(f"{path} does not name its training data; give a file of its captions instead")
-    stores = [str(store) for store in options.features or data.features]
-    experiment = dict(captioner.checkpoint.extra.get("experiment", {}))
-    train = dict(experiment.get("train", {}))
+    stores = [str(store) for store in options.features or captioner.data_set.features]
+    checkpoint = captioner.checkpoint
+    train = dict(checkpoint.extra.get("train", {}))
     seed = train.pop("seed", 0)
-    group = [experiment.get("name"), experiment.get("model"), experiment.get("data"), train]
+    name = str(checkpoint.extra.get("name", ""))
+    group = [name, checkpoint.task, to_mapping(checkpoint.config), train]
     folder = path if path.is_dir() else path.parent
     log = folder / "log.jsonl"
     return Run(
-        str(experiment.get("name", folder.name)),
+        name or folder.name,
         f"seed {seed}",
         _captions(captioner, records, stores, options),
         _command(path, stores, options),
         json.dumps(group, sort_keys=True),
         tuple(line for line in read_log(log) if line["kind"] == "epoch") if log.is_file() else (),
-        tuple(spec.key for spec in captioner.checkpoint.backbones),
-        {"checkpoint": str(path), "sha256": captioner.checkpoint.digest, **_commit(captioner)},
+        tuple(spec.key for spec in checkpoint.inputs),
+        {"checkpoint": str(path), "sha256": checkpoint.digest, **_commit(captioner)},
     )
 
 
@@ -114,13 +123,13 @@ def group(runs: Sequence[Run]) -> dict[str, list[Run]]:
     return found
 
 
-def is_human(runs: Sequence[Run], records: Sequence[Record]) -> bool:
+def is_human(runs: Sequence[Run], records: Sequence[Captioned]) -> bool:
     """Whether every caption is, word for word, a reference of its own image."""
     own = {record.image_id: {text.strip() for text in record.captions} for record in records}
     return all(caption in own[image] for run in runs for image, caption in run.captions.items())
 
 
-def leave_one_out(records: Sequence[Record], captions: Mapping[str, str]) -> dict[str, list[str]]:
+def leave_one_out(records: Sequence[Captioned], captions: Mapping[str, str]) -> dict[str, list[str]]:
     """References by image without the one that ``captions`` repeats; ``DataError`` if none is left."""
     found = {}
     for record in records:
@@ -135,7 +144,7 @@ def leave_one_out(records: Sequence[Record], captions: Mapping[str, str]) -> dic
 
 
 def _captions(
-    captioner: Captioner, records: Sequence[Record], stores: Sequence[str], options: CaptionOptions
+    captioner: FeatureCaptioner, records: Sequence[Captioned], stores: Sequence[str], options: CaptionOptions
 ) -> dict[str, str]:
     opened = [open_store(store) for store in stores]
     ids = [record.image_id for record in records]
@@ -154,7 +163,9 @@ def _captions(
     return captions
 
 
-def _cached(captioner: Captioner, stores: Sequence[Store], ids: Sequence[str], options: CaptionOptions) -> Path | None:
+def _cached(
+    captioner: FeatureCaptioner, stores: Sequence[Store], ids: Sequence[str], options: CaptionOptions
+) -> Path | None:
     """The cache file for these captions: its name depends on everything that could change them."""
     if options.cache is None:
         return None
@@ -174,6 +185,6 @@ def _command(path: Path, stores: Sequence[str], options: CaptionOptions) -> str:
     return shlex.join([*words, "--split", options.split, "-o", f"{path.stem}.json"])
 
 
-def _commit(captioner: Captioner) -> dict[str, str]:
+def _commit(captioner: FeatureCaptioner) -> dict[str, str]:
     commit = captioner.checkpoint.provenance.get("commit")
     return {"commit": commit} if commit else {}

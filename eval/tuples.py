@@ -22,7 +22,7 @@ import numpy as np
 
 from captioner.crf.predictions import KINDS, Potentials, read_potentials
 from captioner.data.clips import NODES, NULL, OTHER, Clip, read_clips
-from captioner.data.records import SPLITS, Record
+from captioner.data.records import SPLITS, Captioned
 from captioner.errors import DataError, exit_status
 from captioner.text.tokenizers import DEFAULT
 from eval.baselines import consensus, write_results
@@ -51,9 +51,9 @@ def clips_of(clips: Sequence[Clip], split: str) -> list[Clip]:
     return found
 
 
-def records_of(clips: Sequence[Clip]) -> list[Record]:
+def records_of(clips: Sequence[Clip]) -> list[Captioned]:
     """Clips as what is captioned."""
-    return [Record(clip.clip_id, None, clip.sentences, clip.split) for clip in clips]
+    return [Captioned(clip.clip_id, None, clip.sentences, clip.split) for clip in clips]
 
 
 def nearest(train: Sequence[Clip], potentials: Potentials, rows: np.ndarray, kind: str, cut: str) -> list[str]:

@@ -21,7 +21,7 @@ from captioner.data.clips import Clip, read_clips
 from captioner.data.video import read_frames
 from captioner.errors import DataError, exit_status
 from captioner.features.frames import FRAMES, clip_features
-from captioner.features.store import FeatureWriter
+from captioner.features.writer import FeatureWriter
 
 
 def extract(

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from captioner.data import read_dataset
-from captioner.data.records import Record
+from captioner.data.records import Captioned
 from captioner.errors import exit_status
 from captioner.files import write_text
 
@@ -26,7 +26,7 @@ def photo_number(name: str) -> str:
     return PurePosixPath(name).stem.partition("_")[0]
 
 
-def sentences(records: Iterable[Record], split: str, excluded: set[str]) -> list[str]:
+def sentences(records: Iterable[Captioned], split: str, excluded: set[str]) -> list[str]:
     """All captions of a split's images whose number is not in ``excluded``, one line each."""
     return [
         " ".join(caption.split())

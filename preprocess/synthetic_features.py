@@ -21,7 +21,7 @@ import numpy as np
 from captioner.backbones.spec import BackboneSpec
 from captioner.data.clips import Clip, read_clips
 from captioner.errors import DataError, UsageError, exit_status
-from captioner.features.store import FeatureWriter
+from captioner.features.writer import FeatureWriter
 
 DIMENSION = 64  # of one node; directions drawn at random in it are nearly orthogonal
 SIMILARITY = 0.5  # share of a prototype's power that labels of the same company have in common

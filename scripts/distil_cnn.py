@@ -260,7 +260,7 @@ def distil(options: argparse.Namespace) -> None:
     if options.init:
         fit_weights(student.cnn, read_weights(options.init), "compact")
     how = TrainConfig(lr=options.lr, weight_decay=WEIGHT_DECAY)  # AdamW under a cosine, as decoders are trained
-    optimizer = make_optimizer(how, student)
+    optimizer = make_optimizer(how, [(student, how.lr)])
     state = folder / "state.safetensors"
     first = load_state(state, student, optimizer, [])["step"] if state.exists() else 0
     rich = f"{len(whole.rows)} with features and captions of {len(prior)} words"

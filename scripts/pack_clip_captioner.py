@@ -1,44 +1,49 @@
-"""Put a describer, its CRF and the CNN that looks at frames into one checkpoint, for captioner describe VIDEO.
+"""Put a clip captioner, its CRF and the CNN that reads frames into one checkpoint, for captioner describe VIDEO.
 
     python -m scripts.pack_clip_captioner runs/tacos-c --crf crf.safetensors \
-        --backbone torchvision:resnet50 -o describer.safetensors
+        --backbone torchvision:resnet50 -o clip-captioner.safetensors
 
-The CRF has to have learned from features of that CNN (python -m preprocess.clip_features makes them).
+The CRF must have been trained on features of that CNN (python -m preprocess.clip_features makes them).
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from captioner.backbones import load_backbone
 from captioner.crf.model import load_crf
 from captioner.errors import exit_status
 from captioner.features.frames import FRAMES
-from captioner.predictors.video import Vision, load_describer, save_describer
+from captioner.predictors.video import Vision, load_clip_captioner, save_clip_captioner
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
-def pack(model: Path, crf: Path, backbone: str, weights: Path | None, number: int, output: Path) -> None:
-    """Write the describer ``model`` with the two other stages inside; errors as of ``save_describer``."""
-    vision = Vision(load_backbone(backbone, weights), load_crf(crf), number)
-    save_describer(output, load_describer(model), vision)
+@app.command()
+def pack(
+    model: Annotated[Path, typer.Argument(help="Clip captioner: a checkpoint or the folder of a training run.")],
+    crf: Annotated[Path, typer.Option(help="CRF file of captioner crf train.")],
+    backbone: Annotated[str, typer.Option(help="Key of the CNN, as for captioner extract.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Checkpoint to write (.safetensors).")],
+    weights: Annotated[Path | None, typer.Option(help="Weight file of the CNN instead of its usual one.")] = None,
+    frames: Annotated[int, typer.Option(min=1, help="Frames of an interval that the CNN reads.")] = FRAMES,
+) -> None:
+    """Put a clip captioner, its CRF and the CNN that reads frames into one checkpoint, for captioner describe VIDEO.
+
+    The CRF must have been trained on features of that CNN; otherwise nothing is written.
+    """
+    vision = Vision(load_backbone(backbone, weights), load_crf(crf), frames)
+    save_clip_captioner(output, load_clip_captioner(model), vision)
     print(f"{output}: {output.stat().st_size / 1e6:.1f} MB", file=sys.stderr)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path, help="checkpoint or folder of a run that reads potentials")
-    parser.add_argument("--crf", type=Path, required=True, help="file of captioner crf train")
-    parser.add_argument("--backbone", required=True, help="key of the CNN, as for captioner extract")
-    parser.add_argument("--weights", type=Path, help="file with its weights instead of the usual ones")
-    parser.add_argument("--frames", type=int, default=FRAMES, help="frames of an interval to look at (%(default)s)")
-    parser.add_argument("-o", "--output", type=Path, required=True)
-    options = parser.parse_args()
-    if options.frames < 1:
-        parser.error("--frames must be at least 1")
-    packed = (options.model, options.crf, options.backbone, options.weights, options.frames, options.output)
-    return exit_status(lambda: pack(*packed))
+    """Run the command line; returns the exit status."""
+    return exit_status(lambda: app(prog_name="python -m scripts.pack_clip_captioner"))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,9 @@ from typing import Any
 import torch
 
 from captioner.backbones import load_backbone
+from captioner.backbones.spec import BackboneSpec
 from captioner.checkpoint import load_checkpoint, save_checkpoint
+from captioner.config import from_mapping, to_mapping
 from captioner.errors import CheckpointError, exit_status
 
 DTYPES = {"float16": torch.float16, "int8": torch.int8}
@@ -24,18 +26,22 @@ DTYPES = {"float16": torch.float16, "int8": torch.int8}
 def pack(source: Path, weights: Path | None, output: Path, dtype: str = "float16", **search: float | None) -> None:
     """Write ``source`` with its backbone's weights inside; fields of its ``DecodingConfig`` may be set on the way."""
     checkpoint = load_checkpoint(source)
-    if len(checkpoint.backbones) != 1:
-        raise CheckpointError(f"{source} takes {len(checkpoint.backbones)} backbones; packing is for one")
-    spec = checkpoint.backbones[0]
+    if len(checkpoint.inputs) != 1:
+        raise CheckpointError(f"{source} takes {len(checkpoint.inputs)} backbones; packing is for one")
+    spec = checkpoint.inputs[0]
+    if not isinstance(spec, BackboneSpec):
+        raise CheckpointError(f"{source} reads {spec.key}, which no network makes; packing is for a model with a CNN")
     states = [state for state in checkpoint.backbone_states if state is not None]
     state = states[0] if states else load_backbone(spec.key, weights).network.state_dict()
     chosen: dict[str, Any] = {name: value for name, value in search.items() if value is not None}
+    config = from_mapping(type(checkpoint.config), portable(to_mapping(checkpoint.config)), str(source))
     save_checkpoint(
         output,
+        checkpoint.task,
         checkpoint.model,
-        checkpoint.vocabulary,
+        replace(config, decoding=replace(config.decoding, **chosen)),
         [replace(spec, weights="", sha256="")],
-        replace(checkpoint.decoding, **chosen),
+        checkpoint.outputs,
         extra=portable(checkpoint.extra),
         backbone_states=[state],
         dtype=DTYPES[dtype],

@@ -47,9 +47,9 @@ for seed in 0 1 2; do
     train flickr8k-2u "2u-seed$seed" "${common[@]}" train.seed="$seed" data.features="$(stores "")" \
         data.features_mirrored="$(stores -mirrored)"
 done
-train flickr8k-2f 2f "${common[@]}" train.label_smoothing=0 \
+train flickr8k-2f 2f "${common[@]}" loss.label_smoothing=0 \
     data.features="$out/compact.h5" data.features_mirrored="$out/compact-mirrored.h5" \
-    train.teachers="[$out/2u-seed0/best.safetensors,$out/2u-seed1/best.safetensors,$out/2u-seed2/best.safetensors]" \
-    train.teacher_features="$(stores "")" train.teacher_features_mirrored="$(stores -mirrored)"
+    loss.teachers="[$out/2u-seed0/best.safetensors,$out/2u-seed1/best.safetensors,$out/2u-seed2/best.safetensors]" \
+    loss.teacher_features="$(stores "")" loss.teacher_features_mirrored="$(stores -mirrored)"
 python -m scripts.pack_model "$out/2f/best.safetensors" --weights "$out/cnn/cnn.safetensors" \
     --dtype int8 -o "$model"

@@ -15,7 +15,7 @@ settings=() demo=
 [ "${1-}" != --demo ] || { demo=yes; shift; }
 if [ "$demo" ]; then
     out=${OUT-runs/tacos-demo} data=${DATA-} seeds=${SEEDS-0} snrs=${SNRS-0.2} title=Kitchen
-    set -- model.hidden=64 model.embedding=32 train.batch_size=32 train.epochs=30 train.evaluate_every=5 train.lr=5e-3 \
+    set -- model.hidden_dim=64 model.embedding_dim=32 train.batch_size=32 train.epochs=30 train.evaluate_every=5 train.lr=5e-3 \
         data.min_count=1 model.dropout=0.2 "$@"
     [ "$data" ] || { data=$out/corpus; [ -e "$data/video_info.json" ] || python -m scripts.kitchen_corpus "$data"; }
 else

@@ -17,11 +17,12 @@ from captioner.backbones import load_backbone
 from captioner.backbones.compact import CompactCNN
 from captioner.backbones.spec import BackboneSpec
 from captioner.checkpoint import FORMAT, load_checkpoint, save_checkpoint
-from captioner.config import ModelConfig
 from captioner.decoding.config import DecodingConfig
 from captioner.errors import CheckpointError
 from captioner.files import sha256
-from captioner.models.lrcn import ImageCaptioner
+from captioner.models.lrcn import LRCN, LRCNConfig
+from captioner.skip_init import skip_init
+from captioner.tasks.sentences.config import CaptioningConfig
 from captioner.text.vocabulary import SPECIALS, Vocabulary
 
 VOCABULARY = Vocabulary((*SPECIALS, "a", "dog", "naïve", "café"))
@@ -29,18 +30,20 @@ BACKBONES = [BackboneSpec("one", size=32, dimension=4), BackboneSpec("two", size
 STATES = [{"conv.weight": torch.randn(3, 2), "norm.running_var": torch.rand(3), "seen": torch.tensor(7)}, None]
 
 
-def build(**options: Any) -> ImageCaptioner:
+def build(**options: Any) -> LRCN:
     """A model none of whose numbers is what it would be after construction."""
     torch.manual_seed(0)
-    model = ImageCaptioner(ModelConfig(embedding=6, hidden=5, image=3, **options), len(VOCABULARY), 6)
+    model = LRCN(LRCNConfig(embedding_dim=6, hidden_dim=5, image_dim=3, **options), len(VOCABULARY), 6)
     with torch.no_grad():
         for tensor in model.state_dict().values():
             tensor.copy_(torch.randn_like(tensor))
     return model
 
 
-def save(path: Path, model: ImageCaptioner | None = None, **options: Any) -> Path:
-    save_checkpoint(path, model or build(), VOCABULARY, BACKBONES, DecodingConfig(beam_size=4), **options)
+def save(path: Path, model: LRCN | None = None, **options: Any) -> Path:
+    model = model or build()
+    config = CaptioningConfig(model=model.config, decoding=DecodingConfig(beam_size=4))
+    save_checkpoint(path, "captioning", model, config, BACKBONES, VOCABULARY, **options)
     return path
 
 
@@ -59,9 +62,9 @@ def test_everything_comes_back(path: Path, options: dict[str, Any]) -> None:
     for name, tensor in model.state_dict().items():
         assert torch.equal(loaded.model.state_dict()[name], tensor), name
     if model.config.tied:
-        assert loaded.model.softmax.weight is loaded.model.embedding.weight
-    assert (loaded.vocabulary, list(loaded.backbones)) == (VOCABULARY, BACKBONES)
-    assert (loaded.decoding, loaded.extra) == (DecodingConfig(beam_size=4), {"cider": 0.5})
+        assert loaded.model.lm_head.weight is loaded.model.embedding.weight
+    assert (loaded.outputs, list(loaded.inputs)) == (VOCABULARY, BACKBONES)
+    assert (loaded.config.decoding, loaded.extra) == (DecodingConfig(beam_size=4), {"cider": 0.5})
     assert "torch" in loaded.provenance
     first, second = loaded.backbone_states
     assert second is None and first is not None
@@ -87,8 +90,8 @@ def test_shipping_in_eight_bits(path: Path) -> None:
     """Would catch scales of columns or of the whole matrix, a row of zeros that becomes NaN, and rounded vectors."""
     model = build()
     with torch.no_grad():
-        model.softmax.weight[1] *= 1000
-        model.softmax.weight[2] = 0
+        model.lm_head.weight[1] *= 1000
+        model.lm_head.weight[2] = 0
     loaded = load_checkpoint(save(path, model, dtype=torch.int8, backbone_states=STATES)).model.state_dict()
     for name, tensor in model.state_dict().items():
         half_a_step = tensor.abs().amax(-1, keepdim=True) / 254 if tensor.ndim > 1 else torch.zeros(1)
@@ -105,8 +108,8 @@ def test_a_checkpoint_is_replaced_whole_or_not_at_all(path: Path) -> None:
     before = save(path).read_bytes()
     huge = build()
     with torch.no_grad():
-        huge.softmax.weight[0, 0] = 1e6
-    with pytest.raises(CheckpointError, match=r"softmax.weight has values too large for torch.float16"):
+        huge.lm_head.weight[0, 0] = 1e6
+    with pytest.raises(CheckpointError, match=r"lm_head.weight has values too large for torch.float16"):
         save(path, huge, dtype=torch.float16)
     with pytest.raises(TypeError):
         save(path, extra={"no": object()})
@@ -129,16 +132,21 @@ def rewrite(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c.update(version=2), "version 2; this captioner reads version 1"),
-        (lambda c: c["vocabulary"].append("cat"), "the vocabulary has 9 words, the decoder 8"),
-        (lambda c: c["backbones"].pop(), r"the backbones give 4 numbers \(one 4\), the decoder takes 6"),
-        (lambda c: c["config"].update(wiring="2f"), r"tensor decoder.stack.layers.2.\w+ \(and 7 more\) has no place"),
-        (lambda c: c["config"].update(tied=True), r"decoder.bridge.bias \(and 1 more\) is missing"),
-        (lambda c: c["config"].update(cell="gru"), r"is \(20,\) in the file, its configuration wants \(15,\)"),
-        (lambda c: c["config"].update(depth=3), "unknown key 'depth'"),
-        (lambda c: c["config"].update(wiring="9x"), "'9x' is not one of"),
-        (lambda c: c.pop("decoding"), "header is not as it should be: KeyError"),
-        (lambda c: c.update(feature_size="many"), "header is not as it should be: ValueError"),
+        (lambda c: c.update(version=1), "version 1; this captioner reads version 2"),
+        (lambda c: c["outputs"]["names"].append("cat"), r"is \(8, 6\), but configuration.*ask for \(9, 6\)"),
+        (lambda c: c["outputs"].update(kind="words"), "no kind of outputs 'words'"),
+        (
+            lambda c: c["inputs"].pop(),
+            r"model\.feature_mean is \(6,\), but .* ask for \(4,\)",
+        ),
+        (lambda c: c["inputs"][0].update(kind="eye"), "no kind of feature record 'eye'"),
+        (lambda c: c["config"]["model"].update(wiring="2f"), r"tensor model.stack.layers.2.\w+ \(and 7 more\) has no"),
+        (lambda c: c["config"]["model"].update(tied=True), r"model.pre_output.bias \(and 1 more\) is missing"),
+        (lambda c: c["config"]["model"].update(cell="gru"), r"is \(20,\), but configuration.* ask for \(15,\)"),
+        (lambda c: c["config"]["model"].update(depth=3), "unknown key 'depth'"),
+        (lambda c: c["config"]["model"].update(wiring="9x"), "'9x' is not one of"),
+        (lambda c: c.pop("config"), "header is not as it should be: KeyError"),
+        (lambda c: c.update(task="painting"), "no task 'painting'"),
     ],
 )
 def test_parts_that_do_not_fit_are_named(path: Path, change: Callable[[dict[str, Any]], None], message: str) -> None:
@@ -152,10 +160,11 @@ def test_parts_that_do_not_fit_are_named(path: Path, change: Callable[[dict[str,
 
 def test_misfits_are_refused_before_they_are_written(path: Path) -> None:
     model = build()
-    with pytest.raises(CheckpointError, match="the vocabulary has 5 words, the decoder 8"):
-        save_checkpoint(path, model, Vocabulary((*SPECIALS, "a")), BACKBONES, DecodingConfig())
-    with pytest.raises(CheckpointError, match=r"the backbones give 4 numbers \(one 4\), the decoder takes 6"):
-        save_checkpoint(path, model, VOCABULARY, BACKBONES[:1], DecodingConfig())
+    config = CaptioningConfig(model=model.config)
+    with pytest.raises(CheckpointError, match=r"embedding.weight is \(8, 6\).* ask for \(5, 6\)"):
+        save_checkpoint(path, "captioning", model, config, BACKBONES, Vocabulary((*SPECIALS, "a")))
+    with pytest.raises(CheckpointError, match=r"ask for \(3, 4\)|ask for \(4,\)"):
+        save_checkpoint(path, "captioning", model, config, BACKBONES[:1], VOCABULARY)
     assert not path.exists()
 
 
@@ -207,7 +216,8 @@ def test_empty_models_draw_nothing() -> None:
     """Would catch a torch whose layers draw by another function: loading would slow down, and seeds would shift."""
     state = CompactCNN().state_dict()
     before: Tensor = torch.get_rng_state()
-    ImageCaptioner.empty(ModelConfig(), 100, 10)
+    with skip_init():
+        LRCN(LRCNConfig(), 100, 10)
     network = load_backbone("compact", state=state).network
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(tensor, state[name]) for name, tensor in network.state_dict().items())

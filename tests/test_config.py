@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import pytest
 
-from captioner.config import ModelConfig, from_mapping, to_mapping
+from captioner.config import Experiment, TrainConfig
 from captioner.errors import ConfigError
-from captioner.experiment import SHIPPED, Experiment, load_experiment
+from captioner.experiment import SHIPPED, load_experiment, parse_experiment
+from captioner.models.lrcn import LRCNConfig
+from captioner.tasks.sentences.config import CaptionDataConfig, CaptioningConfig
 
 SHIPPED_FILES = sorted(SHIPPED.glob("*.yaml"))
 
@@ -24,24 +25,21 @@ def test_there_are_shipped_configurations() -> None:
     assert SHIPPED_FILES
 
 
-def test_a_configuration_survives_its_own_mapping(tmp_path: Path) -> None:
+def test_a_configuration_survives_its_own_mapping() -> None:
     """Would catch a type that checkpoints lose: tuples, None, nested sections."""
-    experiment = dataclasses.replace(
-        Experiment(),
-        data=dataclasses.replace(Experiment().data, features=("a.h5", "b.h5")),
-        model=ModelConfig(cell="gru"),
-    )
-    assert from_mapping(Experiment, to_mapping(experiment), "test") == experiment
+    config = CaptioningConfig(data=CaptionDataConfig(features=("a.h5", "b.h5")), model=LRCNConfig(cell="gru"))
+    experiment = Experiment("captioning", config, TrainConfig(lr=0.5), name="x")
+    assert parse_experiment(experiment.to_mapping(), "test") == experiment
 
 
 def test_settings_win_over_the_file(tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
-    path.write_text("train: {lr: 1e-3, epochs: 2}\n")
+    path.write_text("task: captioning\ntrain: {lr: 1e-3, epochs: 2}\n")
     experiment = load_experiment(path, ["train.lr=5e-4", "model.wiring=2f", "data.features=[x.h5, y.h5]", "name=7"])
     assert experiment.train.lr == 5e-4  # YAML reads 5e-4 as a string
     assert experiment.train.epochs == 2
-    assert experiment.model.wiring == "2f"
-    assert experiment.data.features == ("x.h5", "y.h5")
+    assert experiment.config.model.wiring == "2f"
+    assert experiment.config.data.features == ("x.h5", "y.h5")
     assert experiment.name == "7"
 
 
@@ -58,12 +56,15 @@ def test_settings_win_over_the_file(tmp_path: Path) -> None:
         ("model=4f", "model: expected a section with keys, got '4f'"),
         ("name.first=x", "name is a value, not a section"),
         ("epochs", "expected key=value"),
+        ("train.metric=rouge", r"train.metric: 'rouge' is not one of cider, bleu4, dev_loss"),
+        ("task=captoning", r"no task 'captoning'; did you mean captioning\?"),
+        ("loss.objective=self_critical", r"name it in train\.init_from"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, setting: str, message: str) -> None:
     """Would catch a typo that silently trains with the default."""
     path = tmp_path / "run.yaml"
-    path.write_text("name: base\n")
+    path.write_text("task: captioning\nname: base\n")
     with pytest.raises(ConfigError, match=message):
         load_experiment(path, [setting])
 
@@ -79,3 +80,10 @@ def test_files_that_are_no_configuration(tmp_path: Path, content: str, message: 
 def test_a_missing_file_lists_what_ships() -> None:
     with pytest.raises(ConfigError, match="no such configuration file; shipped ones: "):
         load_experiment("nowhere.yaml")
+
+
+def test_a_configuration_without_a_task_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("name: base\n")
+    with pytest.raises(ConfigError, match="no task; add one of captioning, language_model, clip_captioning"):
+        load_experiment(path)

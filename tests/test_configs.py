@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from captioner.data import READERS
 from captioner.experiment import SHIPPED, load_experiment
-from captioner.models.lrcn import ImageCaptioner
+from captioner.features.spec import FeatureSpec
+from captioner.tasks.base import find_task
+from captioner.text.vocabulary import SPECIALS, START, Vocabulary
 
 NAMES = sorted(path.stem for path in SHIPPED.glob("*.yaml"))
 
@@ -17,11 +20,19 @@ NAMES = sorted(path.stem for path in SHIPPED.glob("*.yaml"))
 def test_shipped_configuration_loads_and_builds(name: str) -> None:
     experiment = load_experiment(name)
     assert experiment.output == f"runs/{name}"
-    assert experiment.data.format in READERS
-    assert experiment.data.features or experiment.data.text or experiment.train.finetune
+    config = experiment.config
+    if experiment.task == "language_model":
+        assert config.data.text
+    else:
+        assert config.data.format in READERS
+        assert config.data.features or config.finetune.backbone
     assert (SHIPPED / f"{name}.yaml").read_text().startswith("# "), "the first line says what it is for"
-    model = ImageCaptioner(experiment.model, 50, 7, [f"node=label {number}" for number in range(7)])
-    assert sum(p.numel() for p in model.parameters()) > 0
+    words = Vocabulary((*SPECIALS, *"abc"))
+    spec = FeatureSpec("labels", 7, names=tuple(f"node=label {number}" for number in range(7)))
+    model = find_task(experiment.task).build(config, [spec], words)
+    with torch.no_grad():
+        logits = model(torch.eye(7)[:2], torch.tensor([[START, 4], [START, 5]]))
+    assert logits.shape == (2, 2, len(words)) and logits.isfinite().all()
 
 
 def test_the_papers_solver() -> None:
@@ -29,8 +40,8 @@ def test_the_papers_solver() -> None:
     assert {name for name in NAMES if name.startswith("paper-")} == {f"paper-{w}" for w in ("1u", "2u", "2f", "4f")}
     for wiring in ("1u", "2u", "2f", "4f"):
         experiment = load_experiment(f"paper-{wiring}")
-        model, train = experiment.model, experiment.train
-        assert (model.wiring, model.embedding, model.hidden, model.image) == (wiring, 1000, 1000, 0)
+        model, train = experiment.config.model, experiment.train
+        assert (model.wiring, model.embedding_dim, model.hidden_dim, model.image_dim) == (wiring, 1000, 1000, 0)
         assert (model.init, model.dropout, model.normalize) == ("uniform", 0, "none")
         assert not model.residual and not model.tied
         assert (train.optimizer, train.lr, train.schedule, train.halve_every) == ("sgd", 0.01, "halve", 20000)
@@ -40,4 +51,4 @@ def test_the_papers_solver() -> None:
 def test_settings_override(tmp_path: Path) -> None:
     experiment = load_experiment(NAMES[0], ["train.lr=1e-4", f"output={tmp_path}", "data.features=[a.h5, b.h5]"])
     assert (experiment.train.lr, experiment.output) == (1e-4, str(tmp_path))
-    assert experiment.data.features == ("a.h5", "b.h5")
+    assert experiment.config.data.features == ("a.h5", "b.h5")

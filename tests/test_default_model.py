@@ -10,7 +10,7 @@ from captioner import load
 from captioner.backbones.compact import SPEC
 from captioner.data import read_dataset
 from captioner.metrics import score_captions
-from captioner.predictors.lrcn import MODELS
+from captioner.predictors import MODELS
 from tests.conftest import CHECKOUT
 
 CONSTANT = "a man in a blue shirt is standing in the street"
@@ -20,8 +20,8 @@ def test_the_file_is_small_and_complete() -> None:
     """Would catch a checkpoint that needs a download, or a CNN whose preparation changed after it was packed."""
     assert MODELS["default"].stat().st_size <= 16e6
     checkpoint = load().checkpoint
-    assert [spec.key for spec in checkpoint.backbones] == ["compact"]
-    assert checkpoint.backbones[0].digest == SPEC.digest
+    assert [spec.key for spec in checkpoint.inputs] == ["compact"]
+    assert checkpoint.inputs[0].digest == SPEC.digest
     assert checkpoint.backbone_states[0] is not None
     assert checkpoint.provenance["torch"]
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import tempfile
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import yaml
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from captioner.errors import DataError
 from captioner.manifest import MANIFEST, Entry, download, find, problem, read_manifest
@@ -65,6 +69,38 @@ def test_a_wrong_manifest_is_refused(tmp_path: Path, text: str, message: str) ->
     path.write_text(text)
     with pytest.raises(DataError, match=message):
         read_manifest(path)
+
+
+FIELDS = ("kind", "about", "license", "citation", "homepage")
+TEXTS = st.dictionaries(st.sampled_from(["url", "manual", "sha256", "md5", "file", *FIELDS]), st.text())
+
+
+@given(st.dictionaries(st.text(min_size=1), TEXTS, max_size=3))
+@settings(max_examples=50, deadline=None)
+def test_entries_come_back_as_they_were_written(entries: dict[str, dict[str, str]]) -> None:
+    """Would catch fields exchanged or changed on the way through YAML, whatever characters they hold."""
+    written = {name: dict.fromkeys(FIELDS, "") | fields for name, fields in entries.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "data_manifest.yaml"
+        document = {"format": "captioner-data-manifest", "version": 1, "entries": written}
+        path.write_text(yaml.safe_dump(document), encoding="utf-8")
+        manifest = read_manifest(path)
+    assert list(manifest) == sorted(written)  # as safe_dump writes them
+    for name, fields in written.items():
+        assert manifest[name] == Entry(name=name, **fields)  # type: ignore[arg-type]
+
+
+@given(st.text(min_size=1))
+@settings(max_examples=50, deadline=None)
+def test_unknown_fields_are_refused(field: str) -> None:
+    """Would catch a misspelled field that is silently left out; ``name`` is the entry's key, not a field."""
+    assume(field not in {item.name for item in dataclasses.fields(Entry)} - {"name"})
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "data_manifest.yaml"
+        entries = {"a": dict.fromkeys(FIELDS, "") | {field: ""}}
+        path.write_text(yaml.safe_dump({"format": "captioner-data-manifest", "version": 1, "entries": entries}))
+        with pytest.raises(DataError, match="a: "):
+            read_manifest(path)
 
 
 def test_an_unknown_name_gets_the_nearest() -> None:

@@ -15,10 +15,10 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from captioner import predictors
 from captioner.backbones import compact
 from captioner.cli.app import app
 from captioner.experiment import load_experiment
-from captioner.predictors import lrcn
 from tests.conftest import CHECKOUT
 from tests.test_layers import FLOORS
 from tests.tiny import make_image, save_images, save_tiny
@@ -72,7 +72,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def here(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A current folder with the files that pages talk about, and a random checkpoint in the default model's place."""
-    monkeypatch.setitem(lrcn.MODELS, "default", tiny)
+    monkeypatch.setitem(predictors.MODELS, "default", tiny)
     monkeypatch.setattr(compact, "DEFAULT", tiny)
     folder = tmp_path / "here"
     save_images(folder / "holiday", 2)
@@ -95,7 +95,7 @@ def test_every_command_parses(page: str) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_make_word_and_module_exists(page: str) -> None:
-    words = set(re.findall(r"^([a-z]+):", text("Makefile"), re.MULTILINE))
+    words = set(re.findall(r"^([a-z-]+):", text("Makefile"), re.MULTILINE))
     assert {arguments[0] for arguments in commands(page, "make")} <= words
     for arguments in commands(page, "python") + commands(page, "torchrun --nproc-per-node 2"):
         if "-m" in arguments:
@@ -131,7 +131,7 @@ def test_own_images_as_the_readme_says(here: Path) -> None:
     files = save_images(here / "my-data" / "images", 30)
     lines = [f"{path.name}\ta {'red' if number % 2 else 'blue'} image" for number, path in enumerate(files)]
     (here / "my-data" / "captions.tsv").write_text("\n".join(lines) + "\n")
-    quick = {"extract": ["--workers", "0"], "train": ["--set", "train.epochs=1", "--set", "model.hidden=8"]}
+    quick = {"extract": ["--workers", "0"], "train": ["--set", "train.epochs=1", "--set", "model.hidden_dim=8"]}
     for line in block.splitlines():
         arguments = shlex.split(line)[1:]
         result = CliRunner().invoke(app, [*arguments, *quick.get(arguments[0], [])])

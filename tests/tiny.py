@@ -13,9 +13,9 @@ from PIL import Image
 from captioner.backbones import load_backbone
 from captioner.backbones.compact import CompactCNN
 from captioner.checkpoint import save_checkpoint
-from captioner.config import ModelConfig
 from captioner.decoding.config import DecodingConfig
-from captioner.models.lrcn import ImageCaptioner
+from captioner.models.lrcn import LRCN, LRCNConfig
+from captioner.tasks.sentences.config import CaptioningConfig
 from captioner.text.vocabulary import SPECIALS, Vocabulary
 
 WORDS = "a man woman dog runs sits on the red blue grass beach with ball café".split()
@@ -33,22 +33,26 @@ def save_tiny(
     backbone_seeds: Sequence[int] = (0,),
     dtype: torch.dtype | None = None,
     extra: dict[str, Any] | None = None,
+    **sections: Any,
 ) -> Path:
     """Write a checkpoint of a random decoder over one compact CNN for each seed."""
     states = [network(seed) for seed in backbone_seeds]
     backbones = [load_backbone("compact", state=state) for state in states]
     torch.manual_seed(1)
     vocabulary = Vocabulary(SPECIALS + tuple(WORDS))
-    config = ModelConfig(wiring="2f", embedding=12, hidden=16, image=8)
+    config = LRCNConfig(wiring="2f", embedding_dim=12, hidden_dim=16, image_dim=8)
     size = sum(backbone.spec.dimension for backbone in backbones)
-    model = ImageCaptioner(config, len(vocabulary), size)
+    model = LRCN(config, len(vocabulary), size)
     statistics = torch.cat([_features(backbone) for backbone in backbones], 1)  # (N, D)
     model.set_statistics(statistics.mean(0), statistics.std(0))
     with torch.no_grad():  # large weights, so that captions differ from image to image and from seed to seed
         for parameter in model.parameters():
             parameter.mul_(2.5)
     specs = [backbone.spec for backbone in backbones]
-    save_checkpoint(path, model, vocabulary, specs, DECODING, backbone_states=states, dtype=dtype, extra=extra)
+    settings = CaptioningConfig(model=config, decoding=DECODING, **sections)
+    save_checkpoint(
+        path, "captioning", model, settings, specs, vocabulary, backbone_states=states, dtype=dtype, extra=extra
+    )
     return path
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from captioner.backbones.spec import BackboneSpec
 from captioner.experiment import Experiment, load_experiment
-from captioner.features.store import FeatureWriter
+from captioner.features.writer import FeatureWriter
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220), "white": (240, 240, 240)}
 PLACES = ("on the left", "on the right", "at the very top of it")
@@ -44,24 +44,28 @@ def make_data(folder: Path) -> Path:
     return folder
 
 
-def write_config(data: Path, output: Path, **settings: Any) -> Path:
+def write_config(data: Path, output: Path, *, task: str = "captioning", **settings: Any) -> Path:
     """A YAML file for a tiny run on ``make_data``'s folder; ``settings`` are ``section__key=value``."""
     values: dict[str, Any] = {
+        "task": task,
         "name": "toy",
         "output": str(output),
-        "model": {"wiring": "2f", "embedding": 16, "hidden": 24, "image": 8},
+        "model": {"wiring": "2f", "embedding_dim": 16, "hidden_dim": 24, "image_dim": 8},
         "data": {"format": "own", "root": str(data), "features": [str(data / "features.h5")], "min_count": 1},
         "train": {"epochs": 2, "batch_size": 8, "lr": 0.01, "log_every": 2, "device": "cpu", "precision": "float32"},
         "decoding": {"beam_size": 1, "max_length": 10},
     }
     for key, value in settings.items():
         section, _, name = key.partition("__")
-        values[section][name] = value
+        values.setdefault(section, {})[name] = value
+    if task == "language_model":
+        values["data"] = {name: value for name, value in values["data"].items() if name in ("text", "min_count")}
+        del values["decoding"]
     path = output.with_suffix(".yaml")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(values))
     return path
 
 
-def experiment(data: Path, output: Path, **settings: Any) -> Experiment:
-    return load_experiment(write_config(data, output, **settings))
+def experiment(data: Path, output: Path, *, task: str = "captioning", **settings: Any) -> Experiment:
+    return load_experiment(write_config(data, output, task=task, **settings))

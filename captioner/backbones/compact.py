@@ -18,7 +18,7 @@ from captioner.backbones.layers import reader
 from captioner.backbones.spec import BackboneSpec
 from captioner.backbones.weights import State, fit_weights, read_weights
 from captioner.errors import BackboneError
-from captioner.skip_init import Undrawn
+from captioner.skip_init import skip_init
 
 STEM = 32
 STAGES = (  # (channels, expansion, stride, blocks)
@@ -96,7 +96,7 @@ def build(name: str, weights: Path | None, state: State | None) -> Backbone:
     """The network with the default model's weights, or those in ``weights`` (a checkpoint or a plain state dict)."""
     if name:
         raise BackboneError(f"compact takes no name, got compact:{name}")
-    with Undrawn():
+    with skip_init():
         network = CompactCNN()
     if state is None:
         state = read_weights(weights or DEFAULT)

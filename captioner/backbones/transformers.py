@@ -31,8 +31,6 @@ def build(name: str, weights: Path | None, state: State | None) -> Backbone:
     """The vision encoder of the model ``name``."""
     key = f"transformers:{name}"
     source = _source(name)
-    if not _hub_is_there():  # read when transformers is imported
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")
     spec = _spec(key, _load("AutoImageProcessor", source, name)[0].to_dict())
     config = _load("AutoConfig", source, name)[0]
     if weights is not None:
@@ -85,7 +83,7 @@ def _load(kind: str, source: str, name: str, **options: Any) -> Any:
     """
     loader = getattr(require("transformers", "transformers"), kind)
     failure: Exception | None = None
-    for local in (True,) if Path(source).is_dir() else (True, False):
+    for local in (True,) if Path(source).is_dir() or not _hub_is_reachable() else (True, False):
         try:
             result = loader.from_pretrained(source, local_files_only=local, **options)
             return result if options else (result, {})
@@ -97,8 +95,10 @@ def _load(kind: str, source: str, name: str, **options: Any) -> Any:
     raise MissingWeights(f"cannot load transformers:{name} ({reason}); {advice}")
 
 
-def _hub_is_there() -> bool:
-    """Whether there is a network to speak of: without one the hub's client would try again for minutes."""
+def _hub_is_reachable() -> bool:
+    """Whether the hub's name resolves, or a proxy stands in: without either its client would retry for minutes."""
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+        return False
     address = urlsplit(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
     try:
         return bool(getproxies() or socket.getaddrinfo(address.hostname, address.port or 443))

@@ -1,11 +1,12 @@
-"""The ``captioner`` command: its subcommands, and how an error becomes one line and an exit status.
+"""The ``captioner`` command: its subcommands, and its entry point, which turns errors into one line and an exit status.
 
-The modules beside this one import typer and nothing heavy; what a command works with is imported inside it, so that
-``captioner --help`` answers at once.
+The modules of this package import nothing heavy at the top; a command imports what it works with when it runs, so that
+``captioner --help`` is quick.
 """
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -41,10 +42,10 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def captioner(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and leave.")
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Captions for photos, and the way there: features, training, decoding, scoring.
+    """Caption photos, and train, evaluate and score the models that do.
 
     Results go to stdout, progress and errors to stderr. Exit status: 0 done, 1 failed, 2 wrong usage.
     """
@@ -52,4 +53,7 @@ def captioner(
 
 def main() -> int:
     """Run the command line; returns the exit status. Errors meant for the user are one line without a traceback."""
+    # OpenMP reads this when torch is imported. By default torch's threads spin between the short steps of a decoder,
+    # which doubles the time of a caption on a machine that does other work as well.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     return exit_status(lambda: app(prog_name="captioner"))

@@ -24,7 +24,6 @@ CLIPS = typer.Option("--clips", help="Clips with labels, as python -m preprocess
 FEATURES = typer.Option(
     "--features", "-f", help="Feature store whose ids are clip ids; repeat the option to join several."
 )
-FACTS = ("backbone", "preprocessing", "weights_digest")  # of a store, which potentials depend on
 
 
 @app.callback()
@@ -171,7 +170,13 @@ def _stores(paths: Sequence[Path]) -> list[FeatureStore]:
 
 def _facts(store: FeatureStore) -> dict[str, Any]:
     """What a CRF file keeps of a store."""
-    return {name: store.attributes[name] for name in FACTS} | {"dimension": store.dimension}
+    spec = store.spec
+    return {
+        "backbone": spec.key,
+        "preprocessing": spec.digest,
+        "weights_digest": store.weights_digest,
+        "dimension": spec.dimension,
+    }
 
 
 def _check_features(model: Path, known: Sequence[Mapping[str, Any]], stores: Sequence[FeatureStore]) -> None:

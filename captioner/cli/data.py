@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from captioner.progress import progress_bar
+
 if TYPE_CHECKING:
     from captioner.manifest import Entry
 
@@ -77,16 +79,13 @@ def get(
     entry = find(read_manifest(), name)
     if not entry.manual:
         print(f"{entry.name}: {_size(entry.bytes)}; license: {entry.license}", file=sys.stderr)
-    print(download(entry, _place(entry, folder), _progress if sys.stderr.isatty() else None))
+    with progress_bar(entry.name, count_bytes=True) as bar:
+        path = download(entry, _place(entry, folder), bar.update)
+    print(path)
 
 
 def _place(entry: Entry, folder: Path | None) -> Path:
     return folder / entry.file if folder else entry.path
-
-
-def _progress(have: int, total: int | None) -> None:
-    end = "\n" if have == total else ""
-    print(f"\r{_size(have)}{f' of {_size(total)}' if total else ''}  ", end=end, file=sys.stderr, flush=True)
 
 
 def _way(entry: Entry) -> str:

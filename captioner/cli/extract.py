@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from captioner.cli.options import Device
+from captioner.progress import progress_bar
 
 
 def extract(
@@ -33,22 +33,22 @@ def extract(
     part: Annotated[str, typer.Option(help="i/n: every n-th image from the i-th, into the folder -o.")] = "1/1",
     dtype: Annotated[str, typer.Option(help="Stored as float16 or float32.")] = "float16",
     precision: Annotated[str, typer.Option(help="Computed in float32 or bfloat16.")] = "float32",
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps ...")] = "cpu",
+    device: Device = "cpu",
 ) -> None:
-    """Compute the features of images once and keep them in a store.
+    """Compute the features of images and keep them in a store.
 
-    Started again, it goes on where it was stopped. Images that cannot be read are named on stderr and left out; the
-    exit status is then 1.
+    An interrupted extraction is resumed when the same command is run again. Unreadable images are reported on stderr
+    and skipped; the exit status is then 1.
     """
     from captioner.backbones import load_backbone
     from captioner.data.images import find_named
+    from captioner.devices import find_device
     from captioner.features import extract as extraction
-    from captioner.predictors.lrcn import find_device
 
     choice = extraction.parse_part(part)
     place = find_device(device)
     network = load_backbone(backbone, weights)
-    with _Bar() as bar:
+    with progress_bar("images") as bar:
         report = extraction.extract(
             find_named(images, sys.stdin),
             network,
@@ -69,25 +69,3 @@ def extract(
     print(f"{output}: {counts}", file=sys.stderr)
     if report.failed:
         raise typer.Exit(1)
-
-
-class _Bar:
-    """A progress bar with the time left, on stderr, only where somebody watches."""
-
-    update: Callable[[int, int], None] | None = None
-
-    def __enter__(self) -> _Bar:
-        if not sys.stderr.isatty():
-            return self
-        from rich.console import Console
-        from rich.progress import Progress
-
-        self.progress = Progress(console=Console(stderr=True))
-        self.progress.start()
-        task = self.progress.add_task("images", total=None)
-        self.update = lambda done, total: self.progress.update(task, completed=done, total=total)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.update is not None:
-            self.progress.stop()

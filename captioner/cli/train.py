@@ -11,30 +11,30 @@ def train(
     config: Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file, or the name of a shipped one.")],
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Overrides one setting, as train.lr=2e-3; may be repeated."),
+        typer.Option("--set", metavar="KEY=VALUE", help="Override one setting, as in train.lr=2e-3; may be repeated."),
     ] = None,
     no_resume: Annotated[
-        bool, typer.Option("--no-resume", help="Start afresh instead of continuing what lies in the output folder.")
+        bool, typer.Option("--no-resume", help="Start anew instead of resuming the run in the output folder.")
     ] = False,
 ) -> None:
-    """Train a decoder on cached features (or from images) as CONFIG says.
+    """Train a model on stored features, or on images, as configured by CONFIG.
 
-    A run that was stopped or killed goes on where it was when the same command is given again. Several processes:
-    torchrun --nproc-per-node N -m captioner train CONFIG.
+    An interrupted run is resumed when the same command is run again. To train in several processes: torchrun
+    --nproc-per-node N -m captioner train CONFIG.
     """
     from captioner.experiment import load_experiment
-    from captioner.train.distributed import is_first
+    from captioner.train.distributed import is_main_process
     from captioner.train.trainer import train as run
 
     experiment = load_experiment(config, settings or [])
     result = run(experiment, resume=not no_resume)
-    if not is_first():
+    if not is_main_process():
         return
     reached = f"{result.metric} {result.score:.4g} at epoch {result.epoch} of {result.epochs}"
     print(f"best dev {reached}: {result.checkpoint}")
-    if result.metric == "dev_loss":
+    if experiment.task == "language_model":
         print(f"next: captioner train CONFIG --set train.init_from={result.checkpoint}")
-    elif experiment.data.format == "clips":
-        print(f"next: captioner describe POTENTIALS --model {result.checkpoint}")
+    elif experiment.task == "clip_captioning":
+        print(f"next: captioner describe LABEL_PREDICTIONS --model {result.checkpoint}")
     else:
         print(f"next: captioner caption --model {result.checkpoint} photo.jpg")

@@ -1,6 +1,6 @@
 """The conditional random field: features of a clip to log potentials, and the file that keeps it.
 
-A safetensors file with tensors ``model.NAME`` and, where parts of the training clips were held out in turn,
+A safetensors file with tensors ``crf.NAME`` and, where parts of the training clips were held out in turn,
 ``fold.INDEX.NAME``. Its header holds one entry of JSON with the rest. Opening one never executes anything.
 """
 
@@ -24,7 +24,7 @@ from captioner.files import atomic_path, read_tensors
 from captioner.provenance import provenance
 
 FORMAT = "captioner-crf"
-VERSION = 1
+VERSION = 2
 GRAPHS = ("complete", "tree", "none")
 UNARIES = ("linear", "mlp")
 
@@ -137,7 +137,7 @@ def save_crf(path: str | Path, crf: CRFFile) -> None:
         "training": dict(crf.training),
         "provenance": provenance(),
     }
-    named = [("model", model), *((f"fold.{index}", one) for index, (_, one) in enumerate(crf.folds))]
+    named = [("crf", model), *((f"fold.{index}", one) for index, (_, one) in enumerate(crf.folds))]
     tensors = {
         f"{prefix}.{name}": tensor.detach().cpu().contiguous()
         for prefix, one in named
@@ -155,7 +155,7 @@ def load_crf(path: str | Path) -> CRFFile:
         config = from_mapping(CRFConfig, header["config"], "config")
         labels = {str(name): tuple(map(str, values)) for name, values in header["labels"].items()}
         size = int(header["feature_size"])
-        model = _filled(CRF(config, labels, size, _edges(header["edges"], len(labels))), tensors, "model.")
+        model = _filled(CRF(config, labels, size, _edges(header["edges"], len(labels))), tensors, "crf.")
         folds = tuple(
             (
                 frozenset(fold["held_out"]),

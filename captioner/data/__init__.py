@@ -1,14 +1,14 @@
-"""Data sets as records. To add one, write a function ``Path -> list[Record]`` and add one line to ``READERS``."""
+"""Data sets as records. To add one, write a function ``Path -> list[Captioned]`` and add one line to ``READERS``."""
 
 from __future__ import annotations
 
 import importlib
 from pathlib import Path
 
-from captioner.data.records import SPLITS, Record, read_lines
+from captioner.data.records import SPLITS, Captioned, read_lines
 from captioner.errors import DataError
 
-__all__ = ["READERS", "SPLITS", "Record", "read_dataset", "read_sentences"]
+__all__ = ["READERS", "SPLITS", "Captioned", "read_dataset", "read_sentences"]
 
 READERS: dict[str, str] = {
     "flickr8k": "captioner.data.readers.flickr:read_flickr8k",
@@ -20,7 +20,7 @@ READERS: dict[str, str] = {
 }
 
 
-def read_dataset(format: str, root: str | Path) -> list[Record]:
+def read_dataset(format: str, root: str | Path) -> list[Captioned]:
     """All images of the data set at ``root`` (a folder; for some formats also a file) that are in a split.
 
     Raises ``DataError`` for an unknown format and for everything that is wrong with the files.
@@ -28,7 +28,7 @@ def read_dataset(format: str, root: str | Path) -> list[Record]:
     if format not in READERS:
         raise DataError(f"no data set format {format!r}; there are: {', '.join(READERS)}")
     module, _, function = READERS[format].partition(":")
-    records: list[Record] = getattr(importlib.import_module(module), function)(Path(root))
+    records: list[Captioned] = getattr(importlib.import_module(module), function)(Path(root))
     return records
 
 

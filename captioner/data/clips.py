@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from captioner.data.records import SPLITS, Record, read_lines
+from captioner.data.records import SPLITS, Captioned, read_lines
 from captioner.errors import DataError
 from captioner.files import write_text
 
@@ -94,9 +94,9 @@ def read_clip_file(path: Path) -> list[Clip]:
     return checked(clips, path)
 
 
-def read_clip_records(path: Path) -> list[Record]:
+def read_clip_records(path: Path) -> list[Captioned]:
     """The clips of that file as what is captioned: each with its sentences, and no image on disk."""
-    return [Record(clip.clip_id, None, clip.sentences, clip.split) for clip in read_clip_file(path)]
+    return [Captioned(clip.clip_id, None, clip.sentences, clip.split) for clip in read_clip_file(path)]
 
 
 def checked(clips: list[Clip], path: Path) -> list[Clip]:

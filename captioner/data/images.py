@@ -1,4 +1,4 @@
-"""Images as people have them: found on disk, opened upright in RGB, or refused with one line that says why."""
+"""Find image files and open them upright in RGB; what cannot be read raises ``ImageError`` with a short reason."""
 
 from __future__ import annotations
 
@@ -8,57 +8,51 @@ import stat
 import threading
 import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from captioner.errors import ImageError
 
 MAX_PIXELS = 128_000_000
 """Larger images are refused: at 4 bytes a pixel this is half a gigabyte while one is decoded."""
-ENOUGH = 1024
-"""Huge images are shrunk while they are read; the shorter side keeps so many pixels, more than networks look at."""
+MIN_SHORT_SIDE = 1024
+"""Large images are reduced by a whole factor while they are read; the shorter side keeps at least so many pixels."""
 SUFFIXES = frozenset(".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .tif .tiff .ppm .pgm".split())
-"""Files that count as images when a folder is searched; any file may be named itself."""
-ORIENTATION = 0x0112  # EXIF tag; values as in the EXIF 2.3 standard, section 4.6.4
-UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-_opening = threading.Lock()  # warning filters belong to the whole process
+"""Suffixes of the files that are taken from a folder; a file that is named itself may have any."""
+_warning_filters = threading.Lock()  # they belong to the whole process
 
 
 @dataclass(frozen=True)
-class Found:
-    """An image file and its name in a feature store: its path below the folder that was given, else its file name."""
+class ImageFile:
+    """An image file and its id in a feature store."""
 
     path: Path
     id: str
+    """Path below the folder that was given, with ``/`` and suffix; the file's name if the file itself was given."""
 
 
 def open_image(source: str | os.PathLike[str] | Image.Image) -> Image.Image:
-    """The image as people see it: upright, RGB, transparency on white, the first frame of an animation.
+    """The image upright and in RGB: transparency on white, the first frame of an animation.
 
     Raises ``ImageError`` with a short reason for anything that cannot be read as an image.
     """
     path = Path(getattr(source, "filename", "") or "image") if isinstance(source, Image.Image) else Path(source)
     try:
         if isinstance(source, Image.Image):
-            return _to_rgb(_shrink(_turn(source)))
+            return _to_rgb(_shrink(_upright(source)))
         _check_file(path)
         with _open(path) as image:
             _check_size(path, image.size)
             if image.format == "JPEG":
-                image.draft(None, (ENOUGH, ENOUGH))  # decodes at 1/2, 1/4 or 1/8, never below this size
+                image.draft(None, (MIN_SHORT_SIDE, MIN_SHORT_SIDE))  # decodes at 1/2, 1/4 or 1/8, never below this
             image.load()
-            return _to_rgb(_shrink(_turn(image)))
+            with suppress(Exception), _no_warnings():  # an image with damaged EXIF data stays as it is
+                ImageOps.exif_transpose(image, in_place=True)
+            return _to_rgb(_shrink(image))
     except ImageError:
         raise
     except Exception as error:  # decoders raise anything from SyntaxError to struct.error on damaged files
@@ -66,17 +60,17 @@ def open_image(source: str | os.PathLike[str] | Image.Image) -> Image.Image:
 
 
 def find_images(arguments: Iterable[str], stdin: Iterable[str] = ()) -> Iterator[Path | ImageError]:
-    """Paths of the images that ``arguments`` name, in order; what names none comes as an ``ImageError``.
+    """Paths of the images that ``arguments`` name, in order; an ``ImageError`` for each argument that names none.
 
     An argument is a file, a folder (searched with its subfolders, sorted, without hidden files), a glob pattern, or
-    ``-`` for one path a line from ``stdin``. An image named by two arguments comes twice.
+    ``-`` for one path per line of ``stdin``. An image named by two arguments is yielded twice.
     """
     for found in find_named(arguments, stdin):
         yield found if isinstance(found, ImageError) else found.path
 
 
-def find_named(arguments: Iterable[str], stdin: Iterable[str] = ()) -> Iterator[Found | ImageError]:
-    """As ``find_images``, with the id that each image has in a feature store."""
+def find_named(arguments: Iterable[str], stdin: Iterable[str] = ()) -> Iterator[ImageFile | ImageError]:
+    """Like ``find_images``, with the id of each image in a feature store."""
     for argument in arguments:
         if argument == "-":
             for line in stdin:
@@ -86,7 +80,7 @@ def find_named(arguments: Iterable[str], stdin: Iterable[str] = ()) -> Iterator[
             yield from _expand(argument)
 
 
-def _expand(argument: str) -> Iterator[Found | ImageError]:
+def _expand(argument: str) -> Iterator[ImageFile | ImageError]:
     if os.path.lexists(argument) or not glob.has_magic(argument):
         yield from _folder(Path(argument)) if os.path.isdir(argument) else [_file(Path(argument))]
         return
@@ -97,18 +91,18 @@ def _expand(argument: str) -> Iterator[Found | ImageError]:
     for match in matches:
         inside = _folder(Path(match)) if os.path.isdir(match) else [_file(Path(match))]
         for found in inside:
-            if isinstance(found, Found) and found.path not in seen:
+            if isinstance(found, ImageFile) and found.path not in seen:
                 seen.add(found.path)
                 yield found
             elif isinstance(found, ImageError) and not os.path.isdir(match):
                 yield found
 
 
-def _file(path: Path) -> Found:
-    return Found(path, path.name)
+def _file(path: Path) -> ImageFile:
+    return ImageFile(path, path.name)
 
 
-def _folder(folder: Path) -> Iterator[Found | ImageError]:
+def _folder(folder: Path) -> Iterator[ImageFile | ImageError]:
     """Images below ``folder``, sorted by their path in it."""
     problems: list[ImageError] = []
 
@@ -125,7 +119,7 @@ def _folder(folder: Path) -> Iterator[Found | ImageError]:
     if not names and not problems:
         yield ImageError(folder, "no images in this folder")
     for name in sorted(names):
-        yield Found(folder / name, name)
+        yield ImageFile(folder / name, name)
 
 
 def _check_file(path: Path) -> None:
@@ -139,10 +133,17 @@ def _check_file(path: Path) -> None:
 
 
 def _open(path: Path) -> Image.Image:
-    """Read the header. Pillow warns of sizes that we allow, and of damaged EXIF data that we do without."""
-    with _opening, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    """Read the header only."""
+    with _no_warnings():
         return Image.open(path)
+
+
+@contextmanager
+def _no_warnings() -> Iterator[None]:
+    """Pillow warns of large images, which are allowed here, and of damaged EXIF data, which is ignored."""
+    with _warning_filters, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _check_size(path: Path, size: tuple[int, int]) -> None:
@@ -151,20 +152,16 @@ def _check_size(path: Path, size: tuple[int, int]) -> None:
         raise ImageError(path, f"{width} x {height} pixels are more than the {MAX_PIXELS:,} that are opened")
 
 
-def _turn(image: Image.Image) -> Image.Image:
-    """Upright, as the EXIF orientation says; damaged EXIF data says nothing."""
-    try:
-        with _opening, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            method = UPRIGHT.get(image.getexif().get(ORIENTATION, 1))
-    except Exception:
-        method = None
-    return image if method is None else image.transpose(method)
+def _upright(image: Image.Image) -> Image.Image:
+    """A copy turned as the EXIF orientation says; the image itself if its EXIF data is damaged."""
+    with suppress(Exception), _no_warnings():
+        return ImageOps.exif_transpose(image)
+    return image
 
 
 def _shrink(image: Image.Image) -> Image.Image:
-    """A huge image reduced by a whole factor before it is copied from one color mode to another."""
-    factor = min(image.size) // ENOUGH
+    """A large image reduced by a whole factor, before it is copied from one color mode to another."""
+    factor = min(image.size) // MIN_SHORT_SIDE
     return image.reduce(factor) if factor > 1 and image.mode in ("L", "LA", "RGB", "RGBA", "CMYK") else image
 
 
@@ -182,14 +179,14 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _to_bytes(values: np.ndarray) -> np.ndarray:
-    """Gray values of 16 or 32 bits or floats, (H, W), scaled to 0..255; Pillow's own conversion would clip them."""
+    """Gray values of 16 or 32 bits or floats, (H, W), scaled to 0..255; Pillow's conversion would clip them."""
     if values.dtype.kind == "f":
         values = np.nan_to_num(values)
         top = 1.0 if values.max(initial=0) <= 1 else 255.0
     else:
         top = 65535.0
     low, high = float(values.min(initial=0)), float(values.max(initial=0))
-    if low < 0 or high > top:  # no usual range: take its own
+    if low < 0 or high > top:  # not a usual range: scale the range that the values have
         values, top = values - low, high - low
     return np.rint(values * (255.0 / top)).astype(np.uint8)
 

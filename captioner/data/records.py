@@ -1,10 +1,12 @@
-"""What every reader of a data set gives: one record an image."""
+"""Records that readers of data sets return: ``Captioned`` and ``Labeled`` images, and the names of classes."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from captioner.errors import DataError
 
@@ -22,19 +24,74 @@ SPLIT_NAMES = {
 
 
 @dataclass(frozen=True)
-class Record:
-    """An image with its captions.
-
-    ``image_id`` is the image's name in a feature store: its path below the images' folder, with suffix.
-    ``path`` is the file, or ``None`` when it is not on this disk (features may be). ``split`` is train, val or test.
-    ``number`` is the data set's own id, as results in COCO form use it: mostly a number, but a text is valid too.
-    """
+class Captioned:
+    """An image with its captions."""
 
     image_id: str
+    """The image's id in a feature store: its path below the images' folder, with suffix."""
     path: Path | None
+    """The file; None if it is not on this disk (its features may be)."""
     captions: tuple[str, ...]
     split: str
+    """train, val or test."""
     number: int | str | None = None
+    """The data set's own id, as results in COCO format use it: mostly a number, but a text is valid too."""
+
+
+@dataclass(frozen=True)
+class Labeled:
+    """An image with its class."""
+
+    image_id: str
+    """As in ``Captioned``."""
+    path: Path | None
+    """As in ``Captioned``."""
+    label: str
+    """Name of the class."""
+    split: str
+    """train, val or test."""
+
+
+@dataclass(frozen=True)
+class ClassNames:
+    """Names of classes by number: the outputs of a classifier. ``DataError`` if there are none or one repeats."""
+
+    kind: ClassVar[str] = "classes"
+
+    names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "names", tuple(self.names))
+        if not self.names:
+            raise DataError("there are no class names")
+        repeated = [name for number, name in enumerate(self.names) if name in self.names[:number]]
+        if repeated:
+            raise DataError(f"the class name {repeated[0]!r} occurs twice")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __getitem__(self, number: int) -> str:
+        return self.names[number]
+
+    def number(self, name: str) -> int:
+        """The number of class ``name``; ``DataError`` if it is not one of them."""
+        try:
+            return self.names.index(name)
+        except ValueError:
+            raise DataError(f"no class {name!r} among the {len(self)} classes") from None
+
+    def to_list(self) -> list[str]:
+        """The names in order, ready for JSON."""
+        return list(self.names)
+
+    @classmethod
+    def from_list(cls, names: Sequence[str]) -> ClassNames:
+        """The inverse of ``to_list``."""
+        return cls(tuple(names))
 
 
 def split_name(name: str, where: str) -> str:
@@ -46,16 +103,16 @@ def split_name(name: str, where: str) -> str:
 
 
 def read_lines(path: Path) -> list[str]:
-    """Lines of a UTF-8 file without line ends; a byte-order mark and Windows line ends are taken off.
+    """Lines of a UTF-8 file without line ends; a byte-order mark and Windows line ends are removed.
 
-    Only newlines part lines: a caption may hold U+2028 and other characters at which ``str.splitlines`` breaks.
+    Only newlines separate lines: a caption may hold U+2028 and other characters at which ``str.splitlines`` breaks.
     """
     lines = read_text(path).replace("\r\n", "\n").replace("\r", "\n").split("\n")
     return lines[:-1] if lines[-1] == "" else lines
 
 
 def read_text(path: Path) -> str:
-    """A whole UTF-8 file without its byte-order mark; ``DataError`` says why it cannot be read."""
+    """The text of a UTF-8 file without its byte-order mark; ``DataError`` says why it cannot be read."""
     try:
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -66,7 +123,7 @@ def read_text(path: Path) -> str:
 
 
 def find_file(root: Path, names: tuple[str, ...], what: str) -> Path:
-    """The first of ``names`` below ``root``, a folder; ``DataError`` names all that were looked for."""
+    """The first of ``names`` that is a file below ``root``; ``DataError`` lists ``names`` if none is."""
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; give the folder that holds the {what}")
     for name in names:
@@ -81,10 +138,11 @@ def find_folder(root: Path, names: tuple[str, ...]) -> Path:
 
 
 def on_disk(path: Path) -> Path | None:
+    """``path`` if the file exists, else None."""
     return path if os.path.isfile(path) else None  # False, not an error, for a name that no file can have
 
 
-def of_split(records: list[Record], split: str) -> list[Record]:
+def of_split(records: list[Captioned], split: str) -> list[Captioned]:
     """The records of ``split`` (any usual spelling); ``DataError`` when there are none."""
     wanted = split_name(split, "--split")
     chosen = [record for record in records if record.split == wanted]

@@ -22,7 +22,7 @@ from typing import Any
 from captioner.data import READERS, read_dataset
 from captioner.data.readers.karpathy import load_json
 from captioner.data.readers.own import HEADER
-from captioner.data.records import SPLIT_NAMES, Record, of_split, read_lines, split_name
+from captioner.data.records import SPLIT_NAMES, Captioned, of_split, read_lines, split_name
 from captioner.errors import DataError, UsageError
 
 MISSING = ("error", "skip", "empty")
@@ -76,7 +76,7 @@ def read_results(path: Path) -> Results:
     return _not_empty(Results(path, captions))
 
 
-def read_references(paths: Sequence[Path], data_format: str = "", aligned: bool = False) -> list[Record]:
+def read_references(paths: Sequence[Path], data_format: str = "", aligned: bool = False) -> list[Captioned]:
     """The images that have references, of all splits; ``aligned``: those of plain results, by line number."""
     if not paths:
         raise UsageError("no references; name them with --references")
@@ -107,7 +107,7 @@ def read_systems(
     split: str = "",
     missing: str = "error",
     warn: Callable[[str], None] = lambda note: None,
-) -> tuple[list[Matched], list[Record]]:
+) -> tuple[list[Matched], list[Captioned]]:
     """Each results file matched with the references of ``split`` (all if empty), and the references of all splits.
 
     ``warn`` is called once with every note; the options are those of ``read_references`` and ``match``.
@@ -136,7 +136,7 @@ def read_captions(path: Path) -> dict[str, tuple[str, ...]]:
     return {record.image_id: record.captions for record in read_references([path])}
 
 
-def read_training_captions(path: Path | None, records: Sequence[Record], split: str) -> list[str]:
+def read_training_captions(path: Path | None, records: Sequence[Captioned], split: str) -> list[str]:
     """The training captions of ``path``; without one those of ``records``, unless their train split is what is scored
     (``split``, all splits if empty)."""
     if path is not None:
@@ -146,7 +146,7 @@ def read_training_captions(path: Path | None, records: Sequence[Record], split: 
     return [text for record in records if record.split == "train" for text in record.captions]
 
 
-def match(results: Results, references: Sequence[Record], missing: str = "error") -> Matched:
+def match(results: Results, references: Sequence[Captioned], missing: str = "error") -> Matched:
     """Captions and references by image; both must be of the same images.
 
     A caption belongs to the image with that id, number, file name, or file name without suffix. Where an image has
@@ -253,7 +253,7 @@ def _tabbed(path: Path) -> Iterator[_Row]:
         yield _Row(where, *cells)
 
 
-def _read_guessed(path: Path) -> list[Record]:
+def _read_guessed(path: Path) -> list[Captioned]:
     """References of a file without a named format, from its suffix and first keys."""
     if path.is_dir():
         raise UsageError(f"{path} is a folder: say what it is with --format: {', '.join(READERS)}")
@@ -274,7 +274,7 @@ def _read_guessed(path: Path) -> list[Record]:
     raise DataError(f"{path}: neither COCO annotations nor a Karpathy dataset_*.json; say what it is with --format")
 
 
-def _group(rows: Iterator[_Row]) -> list[Record]:
+def _group(rows: Iterator[_Row]) -> list[Captioned]:
     """Records of rows, in the order in which images first appear."""
     captions: dict[str, list[str]] = {}
     splits: dict[str, str] = {}
@@ -285,10 +285,10 @@ def _group(rows: Iterator[_Row]) -> list[Record]:
         split = SPLIT_NAMES.get(row.split.lower(), row.split)
         if splits.setdefault(row.image, split) != split:
             raise DataError(f"{row.where}: {row.image} is in {split or 'no split'} here, in {splits[row.image]} above")
-    return [Record(image, None, tuple(texts), splits[image]) for image, texts in captions.items()]
+    return [Captioned(image, None, tuple(texts), splits[image]) for image, texts in captions.items()]
 
 
-def _read_aligned(paths: Sequence[Path]) -> list[Record]:
+def _read_aligned(paths: Sequence[Path]) -> list[Captioned]:
     """References of plain results: line n of each file, or its cells, are those of line n."""
     tables = [_lines(path) for path in paths]
     counts = {path.name: len(table) for path, table in zip(paths, tables, strict=True)}
@@ -296,7 +296,7 @@ def _read_aligned(paths: Sequence[Path]) -> list[Record]:
         listed = ", ".join(f"{name} {count}" for name, count in counts.items())
         raise DataError(f"reference files of different numbers of lines: {listed}; line n of each must be of image n")
     rows = [[text for cells in line for text in cells if text] for line in zip(*tables, strict=True)]
-    return [Record(str(n), None, tuple(texts), "") for n, texts in enumerate(rows, start=1) if texts]
+    return [Captioned(str(n), None, tuple(texts), "") for n, texts in enumerate(rows, start=1) if texts]
 
 
 def _lines(path: Path) -> list[list[str]]:
@@ -308,7 +308,7 @@ def _lines(path: Path) -> list[list[str]]:
     return table
 
 
-def _assign(results: Results, references: Sequence[Record]) -> tuple[dict[str, str | None], list[str]]:
+def _assign(results: Results, references: Sequence[Captioned]) -> tuple[dict[str, str | None], list[str]]:
     """Captions by the ids of ``references``, and the keys that fit none of them."""
     if results.aligned:
         _check_lines(results, references)
@@ -326,9 +326,9 @@ def _assign(results: Results, references: Sequence[Record]) -> tuple[dict[str, s
     return found, unknown
 
 
-def _names(references: Sequence[Record]) -> dict[str, str]:
+def _names(references: Sequence[Captioned]) -> dict[str, str]:
     """Every name by which an image may be called; names that two images share call neither."""
-    tiers: list[Callable[[Record], str]] = [
+    tiers: list[Callable[[Captioned], str]] = [
         lambda record: record.image_id,
         lambda record: "" if record.number is None else str(record.number),
         lambda record: PurePosixPath(record.image_id).name,
@@ -345,7 +345,7 @@ def _names(references: Sequence[Record]) -> dict[str, str]:
     return known
 
 
-def _check_lines(results: Results, references: Sequence[Record]) -> None:
+def _check_lines(results: Results, references: Sequence[Captioned]) -> None:
     lines, there = len(results.captions), max((int(record.image_id) for record in references), default=0)
     if lines == there:
         return
@@ -357,7 +357,7 @@ def _check_lines(results: Results, references: Sequence[Record]) -> None:
 
 
 def _check(
-    results: Results, references: Sequence[Record], unknown: Sequence[str], absent: Sequence[str], missing: str
+    results: Results, references: Sequence[Captioned], unknown: Sequence[str], absent: Sequence[str], missing: str
 ) -> None:
     """Raise what ``missing`` does not allow."""
     if len(unknown) == len(results.captions):
@@ -379,7 +379,7 @@ def _check(
         )
 
 
-def _suspicions(results: Results, hypotheses: dict[str, str], references: Sequence[Record]) -> list[str]:
+def _suspicions(results: Results, hypotheses: dict[str, str], references: Sequence[Captioned]) -> list[str]:
     """Notes on what is allowed but probably a mistake."""
     notes = []
     if all(len(record.captions) == 1 for record in references):

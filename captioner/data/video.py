@@ -1,4 +1,4 @@
-"""Videos as people have them: decoded once, frame by frame with the times at which they are seen, or refused."""
+"""Decode a video frame by frame, each with the time span in which it is shown."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from PIL import Image
 from captioner.errors import DataError
 from captioner.optional import require
 
-USUAL_RATE = 25.0
-"""Frames per second of a stream that says nothing about its times."""
-JUMPS = -1.0, 3600.0
-"""Seconds by which times may go back or on from one frame to the next; beyond, the clock was set and is followed on."""
+DEFAULT_FRAME_RATE = 25.0
+"""Frames per second of a stream that does not say."""
+MAX_TIMESTAMP_JUMP = 3600.0
+"""Largest timestamp jump, in seconds, that is accepted; a larger one is treated as a clock reset."""
+MAX_TIMESTAMP_STEP_BACK = 1.0
+"""Largest step back, in seconds, that is accepted; a larger one is treated as a clock reset."""
 
 
 @dataclass(frozen=True)
 class Frame:
-    """What a video shows from ``start`` to ``end``, seconds from the beginning of the file."""
+    """One frame of a video, shown from ``start`` to ``end``, in seconds from the beginning of the file."""
 
     start: float
     end: float
@@ -29,18 +31,18 @@ class Frame:
     _aspect: float  # width of a pixel over its height
 
     def image(self) -> Image.Image:
-        """The image as players show it, RGB: turned as the display matrix says, with square pixels."""
+        """The frame as players show it, RGB: turned as the display matrix says, with square pixels."""
         width = max(1, round(self._raw.width * self._aspect))
         image: Image.Image = self._raw.to_image(width=width, height=self._raw.height)
         return image.rotate(self._raw.rotation, expand=True) if self._raw.rotation else image
 
 
 def read_frames(path: str | Path) -> Generator[Frame, None, None]:
-    """The frames of a video in the order in which they are seen; only two are in memory at a time.
+    """The frames of a video in display order; only two are in memory at a time.
 
-    Times are the file's own, so a variable frame rate and gaps are as people see them: the first frame is seen from 0
-    on, each until the next. Damaged packets are left out. Raises ``DataError`` for a file that is missing, empty, no
-    video, or that has no image; ``MissingDependency`` without PyAV.
+    Times are the file's own timestamps, so variable frame rates and gaps are kept: the first frame is shown from 0 on,
+    each frame until the next. Damaged packets are skipped. Raises ``DataError`` for a file that is missing, empty, not
+    a video or without a moving image, and ``MissingDependency`` without PyAV.
     """
     path = Path(path)
     if not path.is_file():
@@ -50,12 +52,12 @@ def read_frames(path: str | Path) -> Generator[Frame, None, None]:
     with _opened(path) as (container, stream), closing(_decoded(container, stream)) as decoded:
         origin = (container.start_time or 0) / 1e6  # AV_TIME_BASE: microseconds
         aspect = float(stream.sample_aspect_ratio or 1) or 1.0
-        step = 1 / float(stream.average_rate or USUAL_RATE)
+        step = 1 / float(stream.average_rate or DEFAULT_FRAME_RATE)
         start, shown, end = 0.0, None, 0.0
         for raw in decoded:
             time = end if raw.time is None else raw.time - origin
             if shown is not None:
-                if not start + JUMPS[0] <= time <= end + JUMPS[1]:
+                if not start - MAX_TIMESTAMP_STEP_BACK <= time <= end + MAX_TIMESTAMP_JUMP:
                     origin, time = origin + time - end, end
                 time = max(time, start)
                 yield Frame(start, time, shown, aspect)
@@ -68,7 +70,7 @@ def read_frames(path: str | Path) -> Generator[Frame, None, None]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
-    """The file and its images; a cover of music is none."""
+    """The open file and its first video stream; cover art does not count."""
     av = require("av", "video")
     try:
         container = av.open(str(path))
@@ -80,7 +82,8 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
         streams = [one for one in container.streams.video if not one.disposition & cover]
         if not streams:
             raise DataError(f"{path}: has {_kinds(container)}, but no moving image")
-        streams[0].thread_type = "AUTO"
+        # With frame threads, leaving the loop early hangs after torchvision was imported (pytorch/vision#9010).
+        streams[0].thread_type = "SLICE"
         yield container, streams[0]
 
 
@@ -91,14 +94,18 @@ def _kinds(container: Any) -> str:
 
 
 def _decoded(container: Any, stream: Any) -> Generator[Any, None, None]:
-    """All frames that can be had: decoding goes on behind a damaged packet, and ends where the file breaks off."""
+    """All frames that can be decoded: damaged packets are skipped, and a file that is cut off ends there."""
     av = require("av", "video")
     packets = container.demux(stream)
+    fed = False
     while True:
         try:
             packet = next(packets)
         except (StopIteration, av.error.FFmpegError):
             return
+        fed = fed or packet.size > 0
+        if not fed:  # the empty packet that ends a file without others; PyAV before 18.1 crashes when it decodes that
+            continue
         try:
             frames = packet.decode()
         except av.error.FFmpegError:

@@ -1,37 +1,30 @@
-"""Finding sentences over any ``Decoder``.
+"""Decoding: from a model's next-token probabilities to sentences of token ids.
 
-A new search is one file with a function like ``search`` below and one line in ``SEARCHES``.
+A decoding method is one file with a function like ``decode`` below and one line in ``METHODS``. It knows token ids and
+the ``Decoder`` protocol only: no model, no words.
 """
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
-from captioner.decoding.protocol import Decoder, How, Hypothesis, Search
+from captioner.decoding.config import METHODS, DecodingConfig
+from captioner.decoding.protocol import Decoder, DecodingMethod, Hypothesis
 from captioner.errors import UsageError
+from captioner.registry import resolve
 
-__all__ = ["SEARCHES", "Decoder", "How", "Hypothesis", "find_search", "search"]
-
-SEARCHES: dict[str, str] = {
-    "beam": "captioner.decoding.beam:beam_search",
-    "greedy": "captioner.decoding.greedy:greedy",
-    "sample": "captioner.decoding.sampling:sample",
-}
+__all__ = ["METHODS", "Decoder", "DecodingConfig", "Hypothesis", "decode"]
 
 
-def search(decoder: Decoder, state: Any, count: int, how: How) -> list[list[Hypothesis]]:
-    """The best sentences found for each of the ``count`` images of ``state`` by the search that ``how`` names.
+def decode(
+    decoder: Decoder, state: Any, count: int, config: DecodingConfig, *, start: int, end: int
+) -> list[list[Hypothesis]]:
+    """Decode the ``count`` sequences of ``state`` by ``config.method``.
 
-    Raises ``UsageError`` where there is no such search, or where it cannot do what ``how`` says.
+    ``start`` and ``end`` are the ids of the tokens before the first and after the last one of a sentence. Returns for
+    each sequence ``config.num_return_sequences`` hypotheses (or as many as there are, at least one), best first.
     """
-    return find_search(how.search)(decoder, state, count, how)
-
-
-def find_search(name: str) -> Search:
-    """The search called ``name``; ``UsageError`` with the names there are otherwise."""
-    if name not in SEARCHES:
-        raise UsageError(f"no search {name!r}; there are: {', '.join(SEARCHES)}")
-    module, _, function = SEARCHES[name].partition(":")
-    found: Search = getattr(importlib.import_module(module), function)
-    return found
+    one_wide = config.method == "beam" and config.beam_size == 1
+    name = "greedy" if one_wide else config.method  # the same result in less time
+    method: DecodingMethod = resolve(METHODS, name, "decoding method", UsageError)
+    return method(decoder, state, count, config, start=start, end=end)

@@ -1,8 +1,8 @@
-"""Beam search over many images at once; the recurrent state is carried along, a prefix is never run again.
+"""Beam search over many images at once, carrying the recurrent state from step to step.
 
-One step is ``expand`` (each hypothesis' best continuations), ``prune`` (the best of them for each image, those that
-end apart from those that go on) and ``finish`` (what the finished ones leave for the others to reach). Hypotheses are
-rows of tensors, ordered by image; an image has as many rows as it has unfinished hypotheses, none when it is done.
+One step is ``expand`` (the best continuations of each hypothesis), ``prune`` (the best of those for each image, split
+into finished and unfinished ones) and ``finish`` (the scores that unfinished hypotheses have to beat). Hypotheses are
+rows of tensors, ordered by image; an image has one row for each unfinished hypothesis.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from captioner.decoding.ngram_blocking import forbid_repeats
-from captioner.decoding.protocol import Decoder, How, Hypothesis
-from captioner.errors import UsageError
+from captioner.decoding.config import DecodingConfig
+from captioner.decoding.ngram_blocking import block_repeated_ngrams
+from captioner.decoding.protocol import Decoder, Hypothesis
 
 
 class Beam(NamedTuple):
     """R hypotheses."""
 
     image: Tensor
-    """Which image each belongs to, (R,), ascending."""
+    """Index of the image that each belongs to, (R,), ascending."""
     ids: Tensor
     """Tokens so far, (R, steps), without the start token."""
     log_prob: Tensor
@@ -33,52 +33,53 @@ class Candidates(NamedTuple):
     """Continuations by one token, K for each of R hypotheses, or any number of them in one dimension."""
 
     row: Tensor
-    """Which hypothesis is continued."""
+    """Index of the continued hypothesis."""
     token: Tensor
     log_prob: Tensor
-    """Of the whole hypothesis, that token included."""
+    """Of the whole hypothesis, including the token, in nats."""
 
 
-def beam_search(decoder: Decoder, state: Any, count: int, how: How) -> list[list[Hypothesis]]:
-    """The ``how.best`` hypotheses found for each of the ``count`` images of ``state``, best first.
+def beam_search(
+    decoder: Decoder, state: Any, count: int, config: DecodingConfig, *, start: int, end: int
+) -> list[list[Hypothesis]]:
+    """The ``num_return_sequences`` best hypotheses for each of the ``count`` images of ``state``, best first.
 
-    One that ends among the ``how.width`` best continuations of its image is finished and leaves the beam; the
-    ``width`` best others go on. An image is done when ``width`` hypotheses are finished or no other can still be among
-    the best, so that width 1 is greedy search. At ``max_length`` tokens a hypothesis is cut, without an end token, and
-    competes with the finished ones. Raises ``UsageError`` when ``best`` is more than ``width``.
+    A hypothesis that ends among the ``beam_size`` best continuations of its image is finished; the ``beam_size`` best
+    unfinished ones are kept. An image is done when ``beam_size`` hypotheses are finished or no unfinished one can still
+    be among the best, so that beam size 1 is greedy decoding. At ``max_length`` tokens a hypothesis is cut, without an
+    end token, and competes with the finished ones.
     """
-    width, longest = how.width, how.max_length
-    if not 1 <= how.best <= width:
-        raise UsageError(f"beam search: the {how.best} best captions need a beam of at least {how.best}, not {width}")
-    log_probs, state = decoder.step(torch.full((count,), how.start), state)  # (R, V)
+    width, best, max_length = config.beam_size, config.num_return_sequences, config.max_length
+    assert best <= width, "DecodingConfig checks this for method beam"
+    log_probs, state = decoder.step(torch.full((count,), start), state)  # (R, V)
     image = torch.arange(count, device=log_probs.device)
     beam = Beam(image, image.new_empty(count, 0), log_probs.new_zeros(count))
-    finished: list[tuple[Beam, float]] = []  # with what divides their log probability
+    finished: list[tuple[Beam, float]] = []  # with the divisor of their log probability
     scores = log_probs.new_full((count, width), -math.inf)  # of the best finished ones of each image, descending
-    for step in range(1, longest + 1):
-        divisor = step**how.length_penalty
-        log_probs = forbid_repeats(log_probs, beam.ids, how.no_repeat)
-        ending, going_on = prune(beam.image, expand(beam, log_probs, width), count, width, how.end)
+    for step in range(1, max_length + 1):
+        divisor = step**config.length_penalty
+        log_probs = block_repeated_ngrams(log_probs, beam.ids, config.no_repeat_ngram_size)
+        ending, going_on = prune(beam.image, expand(beam, log_probs, width), count, width, end)
         ended = extend(beam, ending, keep_token=False)
         beam = extend(beam, going_on, keep_token=True)
         finished.append((ended, divisor))
-        if step == longest:
+        if step == max_length:
             finished.append((beam, divisor))
             break
         scores = finish(scores, ended, divisor)
-        rows = can_win(beam, scores, how.best, longest**how.length_penalty)
+        rows = can_win(beam, scores, best, max_length**config.length_penalty)
         if not len(rows):
             break
         state = decoder.select(state, going_on.row[rows])
         beam = Beam(*(part[rows] for part in beam))
         log_probs, state = decoder.step(beam.ids[:, -1], state)
-    return _rank(finished, count, how.best)
+    return _rank(finished, count, best)
 
 
 def expand(beam: Beam, log_probs: Tensor, width: int) -> Candidates:
-    """The best ``width + 1`` continuations, (R, K), of each hypothesis, from next-token log probabilities (R, V).
+    """The ``width + 1`` best continuations, (R, K), of each hypothesis, from next-token log probabilities (R, V).
 
-    One more than the width, because one of them may be the end.
+    One more than ``width``, because one of them may be the end token.
     """
     log_prob, token = log_probs.topk(min(width + 1, log_probs.shape[1]), -1)
     row = torch.arange(len(token), device=token.device)[:, None].expand_as(token)
@@ -86,10 +87,10 @@ def expand(beam: Beam, log_probs: Tensor, width: int) -> Candidates:
 
 
 def prune(image: Tensor, candidates: Candidates, count: int, width: int, end: int) -> tuple[Candidates, Candidates]:
-    """Continuations (R, K) to those that end and are among their image's ``width`` best, and the best that go on.
+    """Split continuations (R, K) into those that end among their image's ``width`` best, and the best that go on.
 
-    ``image`` (R,) says which of ``count`` images a row belongs to. Both parts come image by image, at most ``width``
-    of each, best first; impossible continuations are left out.
+    ``image`` (R,) is the index of the image of each row. Both parts come image by image, at most ``width`` of each,
+    best first; impossible continuations are left out.
     """
     rows, per_row = candidates.token.shape
     first = torch.searchsorted(image, torch.arange(count, device=image.device))  # row where an image begins
@@ -113,7 +114,7 @@ def prune(image: Tensor, candidates: Candidates, count: int, width: int, end: in
 
 
 def extend(beam: Beam, candidates: Candidates, *, keep_token: bool) -> Beam:
-    """The hypotheses that ``candidates`` (M,) continue, with their tokens (the end token is not kept)."""
+    """The hypotheses that ``candidates`` (M,) continue, with the new token appended if ``keep_token``."""
     ids = beam.ids[candidates.row]
     if keep_token:
         ids = torch.cat([ids, candidates.token[:, None]], 1)
@@ -121,7 +122,7 @@ def extend(beam: Beam, candidates: Candidates, *, keep_token: bool) -> Beam:
 
 
 def finish(scores: Tensor, finished: Beam, divisor: float) -> Tensor:
-    """Best finished scores of each image (count, width), descending, once ``finished`` (F,) ones have joined them."""
+    """Merge newly ``finished`` hypotheses (F,) into each image's best finished scores (count, width), descending."""
     if not len(finished.image):
         return scores
     count, width = scores.shape
@@ -133,17 +134,18 @@ def finish(scores: Tensor, finished: Beam, divisor: float) -> Tensor:
 
 
 def can_win(beam: Beam, scores: Tensor, best: int, divisor: float) -> Tensor:
-    """Rows, (M,) indices, that may still come among the ``best`` of their image: the others need no further step.
+    """Indices (M,) of the hypotheses that may still be among the ``best`` of their image.
 
-    Log probabilities only fall, so that none scores more than what it has now over the longest length (``divisor``).
+    Log probabilities only fall, so none will score more than its current one over that of the longest length
+    (``divisor``).
     """
     kept = scores[beam.image]  # (R, width)
-    hopeful = (beam.log_prob / divisor > kept[:, best - 1]) & kept[:, -1].isinf()
-    return hopeful.nonzero().flatten()  # (M, 1) -> (M,)
+    possible = (beam.log_prob / divisor > kept[:, best - 1]) & kept[:, -1].isinf()
+    return possible.nonzero().flatten()  # (M, 1) -> (M,)
 
 
 def _rank(finished: list[tuple[Beam, float]], count: int, best: int) -> list[list[Hypothesis]]:
-    """The ``best`` hypotheses of each image, best first; an empty one where the decoder allows nothing at all."""
+    """The ``best`` hypotheses of each image, best first; an empty one where the decoder allows no token at all."""
     found: list[list[tuple[float, Hypothesis]]] = [[] for _ in range(count)]
     for beam, divisor in finished:
         for image, ids, log_prob in zip(*(part.tolist() for part in beam), strict=True):

@@ -1,41 +1,84 @@
-"""How sentences are decoded: the one record of it, in YAML, in checkpoints, in Python and on the command line."""
+"""Decoding settings: one record for YAML files, checkpoints, Python and the command line."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
+from typing import TypeVar
 
-from captioner.config import within
+from captioner.config import choose
+from captioner.errors import ConfigError
+
+METHODS: dict[str, str] = {
+    "beam": "captioner.decoding.beam:beam_search",
+    "greedy": "captioner.decoding.greedy:greedy",
+    "sample": "captioner.decoding.sampling:best_of_samples",
+}
+"""Decoding methods by name."""
+
+T = TypeVar("T")
+
+
+def _setting(default: T, text: str, low: float | None = None, high: float | None = None) -> T:
+    """A field whose ``metadata`` holds its help text and the range of its values (None: unbounded)."""
+    return field(default=default, metadata={"help": text, "low": low, "high": high})
 
 
 @dataclass(frozen=True)
 class DecodingConfig:
-    """Decoding settings; names as in transformers' ``generate``. Every method reads the fields that it uses."""
+    """Decoding settings, named as in transformers' ``generate``. A method reads the fields that it uses.
 
-    method: str = "beam"
-    """beam, greedy or sample: a name in captioner.decoding.METHODS."""
-    beam_size: int = 3
-    """Hypotheses of a sentence that are kept at each step; beam only."""
-    num_samples: int = 100
-    """Sentences that are sampled for each image, of which the most probable are kept (the paper: 100); sample only."""
-    temperature: float = 1.0
-    """Divides log probabilities before sampling. The paper's T multiplies: its T = 1.5 is 0.667. Sample only."""
-    num_return_sequences: int = 1
-    """Sentences returned for each image, best first."""
-    max_length: int = 20
-    """Maximum number of tokens, without the end token."""
-    length_penalty: float = 0.0
-    """Hypotheses are ranked by log probability / length ** this; 0 is the paper's plain log probability. Beam only."""
-    no_repeat_ngram_size: int = 0
-    """N-grams of this many tokens occur at most once in a sentence; 0 allows all, as the paper does."""
-    seed: int = 0
-    """Seed of sampling; every image starts from it, so its sentences do not depend on the images beside it."""
+    The help text of each field is also that of the command line's option. Raises ``ConfigError`` for a value out of
+    range, and where ``num_return_sequences`` is more than the method gives.
+    """
+
+    method: str = _setting("beam", "Decoding method: beam, greedy or sample.")
+    beam_size: int = _setting(3, "Hypotheses kept at each step of beam search.", 1)
+    num_samples: int = _setting(
+        100, "Sentences sampled for each image, of which the most probable are returned; the LRCN paper samples 100.", 1
+    )
+    temperature: float = _setting(  # beyond these bounds log probabilities overflow float32
+        1.0,
+        "Log probabilities are divided by this before sampling. The LRCN paper multiplies by its T: T = 1.5 there is "
+        "temperature 0.667 here.",
+        0.001,
+        1000,
+    )
+    num_return_sequences: int = _setting(1, "Sentences returned for each image, best first.", 1)
+    max_length: int = _setting(
+        20, "Maximum number of tokens in a sentence, not counting the end token; longer sentences are cut.", 1
+    )
+    length_penalty: float = _setting(
+        0.0,
+        "Beam search ranks by log probability / length ** this; 0 is plain log probability, as in the LRCN paper.",
+        0,
+        2,
+    )
+    no_repeat_ngram_size: int = _setting(0, "N-grams of this size occur at most once in a sentence; 0 allows all.", 0)
+    seed: int = _setting(
+        0,
+        "Seed of sampling. Each image starts from it, so its sentences do not depend on the rest of a batch.",
+        0,
+        2**63 - 1,
+    )
 
     def __post_init__(self) -> None:
-        within("decoding.beam_size", self.beam_size, 1)
-        within("decoding.num_samples", self.num_samples, 1)
-        within("decoding.temperature", self.temperature, 0.001, 1000)  # float32 overflows far outside
-        within("decoding.num_return_sequences", self.num_return_sequences, 1)
-        within("decoding.max_length", self.max_length, 1)
-        within("decoding.length_penalty", self.length_penalty, 0, 2)
-        within("decoding.no_repeat_ngram_size", self.no_repeat_ngram_size, 0)
-        within("decoding.seed", self.seed, 0, 2**63 - 1)
+        choose("decoding.method", self.method, METHODS)
+        for item in fields(self):
+            low, high = item.metadata["low"], item.metadata["high"]
+            if low is None:
+                continue
+            value = getattr(self, item.name)
+            if not low <= value <= (float("inf") if high is None else high):
+                wanted = f"at least {low}" if high is None else f"between {low} and {high}"
+                raise ConfigError(f"decoding.{item.name} must be {wanted}, not {value}")
+        most = max_sequences(self.method, self.beam_size, self.num_samples)
+        if most is not None and self.num_return_sequences > most:
+            raise ConfigError(
+                f"decoding.num_return_sequences {self.num_return_sequences} is more than the {most} that method "
+                f"{self.method} gives"
+            )
+
+
+def max_sequences(method: str, beam_size: int | None, num_samples: int | None) -> int | None:
+    """Largest ``num_return_sequences`` of a method with these settings; None where it is not known."""
+    return {"beam": beam_size, "greedy": 1, "sample": num_samples}.get(method)

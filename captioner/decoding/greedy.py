@@ -1,4 +1,4 @@
-"""One token after the other: the likeliest, or whatever else a rule chooses, for many sequences at once."""
+"""Greedy decoding, and the loop that it shares with sampling: one token at a time for many sequences at once."""
 
 from __future__ import annotations
 
@@ -8,31 +8,41 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captioner.decoding.ngram_blocking import forbid_repeats
-from captioner.decoding.protocol import Decoder, How, Hypothesis
-from captioner.errors import UsageError
+from captioner.decoding.config import DecodingConfig
+from captioner.decoding.ngram_blocking import block_repeated_ngrams
+from captioner.decoding.protocol import Decoder, Hypothesis
 
 
-def greedy(decoder: Decoder, state: Any, count: int, how: How) -> list[list[Hypothesis]]:
-    """The likeliest token at each step, for each of the ``count`` images of ``state``: a beam of width 1.
+def greedy(
+    decoder: Decoder, state: Any, count: int, config: DecodingConfig, *, start: int, end: int
+) -> list[list[Hypothesis]]:
+    """The most probable token at each step; one hypothesis for each of the ``count`` sequences of ``state``."""
+    found = rollout(decoder, state, count, lambda log_probs: log_probs.argmax(-1), config, start=start, end=end)
+    return [[one] for one in found]
 
-    Raises ``UsageError`` when more than one sentence is wanted.
+
+def rollout(
+    decoder: Decoder,
+    state: Any,
+    count: int,
+    choose: Callable[[Tensor], Tensor],
+    config: DecodingConfig,
+    *,
+    start: int,
+    end: int,
+) -> list[Hypothesis]:
+    """Decode ``count`` sequences whose next tokens (N,) ``choose`` picks from log probabilities (N, V).
+
+    Sequences that have ended are not stepped further. Of ``config``, ``max_length`` and ``no_repeat_ngram_size`` count.
     """
-    if how.best != 1:
-        raise UsageError(f"greedy search finds 1 caption, not {how.best}")
-    return [[one] for one in follow(decoder, state, count, lambda log_probs: log_probs.argmax(-1), how)]
-
-
-def follow(decoder: Decoder, state: Any, count: int, choose: Callable[[Tensor], Tensor], how: How) -> list[Hypothesis]:
-    """Sequences whose next tokens (N,) ``choose`` picks from log probabilities (N, V); finished ones are left alone."""
-    end, max_length = how.end, how.max_length
-    log_probs, state = decoder.step(torch.full((count,), how.start), state)
+    max_length = config.max_length
+    log_probs, state = decoder.step(torch.full((count,), start), state)
     device = log_probs.device
     live = torch.arange(count, device=device)  # rows of the result that are still growing
     ids = torch.full((count, max_length), end, device=device)
     total = log_probs.new_zeros(count)
     for step in range(max_length):
-        tokens = choose(forbid_repeats(log_probs, ids[live, :step], how.no_repeat))
+        tokens = choose(block_repeated_ngrams(log_probs, ids[live, :step], config.no_repeat_ngram_size))
         total[live] += log_probs.gather(1, tokens[:, None]).squeeze(1)  # (N, 1) -> (N,)
         ids[live, step] = tokens
         growing = tokens != end

@@ -1,4 +1,4 @@
-"""From image files to a feature store: workers read and prepare images, the network runs, the store keeps rows."""
+"""Extract the features of image files into a feature store; worker processes read and prepare the images."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from captioner.backbones import Backbone, BackboneSpec
 from captioner.backbones.spec import normalize, pixels, ten_crops
-from captioner.data.images import Found, open_image
+from captioner.data.images import ImageFile, open_image
 from captioner.errors import ImageError, UsageError
-from captioner.features.store import DTYPES, FeatureWriter
+from captioner.features.format import DTYPES
+from captioner.features.writer import FeatureWriter
 
 PRECISIONS = ("float32", "bfloat16")
 Batch = tuple[list[str], np.ndarray, list[ImageError]]
+"""Ids, images (N, C, S, S, 3) uint8, and the errors of images that could not be read."""
 
 
 @dataclass
@@ -38,20 +40,20 @@ class ExtractReport:
 
 
 class _Images(Dataset[tuple[str, np.ndarray | ImageError]]):
-    """Opened and scaled images: (id, crops (C, S, S, 3) uint8), or (id, error)."""
+    """Prepared images: (id, crops (C, S, S, 3) uint8), or (id, error)."""
 
-    def __init__(self, found: Sequence[Found], spec: BackboneSpec, crops: int, mirror: bool) -> None:
-        self.found, self.spec, self.crops, self.mirror = found, spec, crops, mirror
+    def __init__(self, files: Sequence[ImageFile], spec: BackboneSpec, crops: int, mirror: bool) -> None:
+        self.files, self.spec, self.crops, self.mirror = files, spec, crops, mirror
 
     def __len__(self) -> int:
-        return len(self.found)
+        return len(self.files)
 
     def __getitem__(self, index: int) -> tuple[str, np.ndarray | ImageError]:
-        return self.found[index].id, prepare_crops(self.found[index].path, self.spec, self.crops, self.mirror)
+        return self.files[index].id, _prepare(self.files[index].path, self.spec, self.crops, self.mirror)
 
 
-def prepare_crops(path: Path, spec: BackboneSpec, crops: int, mirror: bool) -> np.ndarray | ImageError:
-    """The image, or its mirror image, as (crops, S, S, 3) uint8, or why it cannot be had."""
+def _prepare(path: Path, spec: BackboneSpec, crops: int, mirror: bool) -> np.ndarray | ImageError:
+    """The image, or its mirror image, as (crops, S, S, 3) uint8, or why it cannot be read."""
     try:
         image = open_image(path)
     except ImageError as error:
@@ -61,7 +63,7 @@ def prepare_crops(path: Path, spec: BackboneSpec, crops: int, mirror: bool) -> n
 
 
 def extract(
-    sources: Iterable[Found | ImageError],
+    sources: Iterable[ImageFile | ImageError],
     backbone: Backbone,
     output: str | Path,
     *,
@@ -76,14 +78,51 @@ def extract(
     context: BaseContext | str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ExtractReport:
-    """Add the features of ``sources`` (from ``find_named``) to the store ``output``, but for those it has.
+    """Add the features of ``sources`` (from ``find_named``) that the store ``output`` lacks.
 
     ``crops`` is 1 (the whole prepared image) or 10 (corners, center and their mirror images, averaged); ``mirror``
-    turns the one into its mirror image. ``part`` (i, n) takes every n-th image from the i-th on; then ``output`` is a
-    folder, and n processes fill it. ``precision`` bfloat16 runs the network under autocast. ``progress`` is called with
-    images done and to do. Images that cannot be read are reported, not raised. ``FeatureStoreError``: see
-    ``FeatureWriter``.
+    mirrors the one crop. ``part`` (i, n) takes every n-th image from the i-th on; ``output`` is then a folder that n
+    processes fill. ``precision`` bfloat16 runs the network under autocast. ``progress`` is called with the number of
+    images done and their total. Images that cannot be read are reported, not raised. Raises ``UsageError`` for options
+    that are out of range, and ``FeatureStoreError`` as ``FeatureWriter`` does.
     """
+    _check_options(crops, mirror, precision, dtype, workers, batch_size)
+    report = ExtractReport()
+    files = _select(sources, part, report)
+    if not files:
+        return report
+    path = _part_file(Path(output), part)
+    spec, digest = backbone.spec, backbone.weights_digest
+    with FeatureWriter(
+        path, spec, digest, dtype, crops=crops, mirrored=mirror, precision=precision, part=part
+    ) as writer:
+        todo = set(writer.plan(file.id for file in files))
+        report.skipped = len(files) - len(todo)
+        images = _Images([file for file in files if file.id in todo], spec, crops, mirror)
+        backbone = backbone.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        processed = 0
+        for ids, pixels, errors in _batches(images, workers, max(1, batch_size // crops), context):
+            if ids:
+                for name, vector in zip(ids, _features(backbone, pixels, precision, device), strict=True):
+                    writer.add(name, vector)
+            report.failed += errors
+            report.done += len(ids)
+            processed += len(ids) + len(errors)
+            if progress is not None:
+                progress(processed, len(images))
+    return report
+
+
+def parse_part(text: str) -> tuple[int, int]:
+    """``2/4`` as (2, 4); ``UsageError`` for anything else."""
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
+        raise UsageError(f"part {text!r} should be like 2/4: the second of four")
+    return int(match[1]), int(match[2])
+
+
+def _check_options(crops: int, mirror: bool, precision: str, dtype: str, workers: int, batch_size: int) -> None:
+    """Raise ``UsageError`` for an option of ``extract`` that is out of range."""
     if crops not in (1, 10):
         raise UsageError(f"crops must be 1 or 10, not {crops}")
     if mirror and crops == 10:
@@ -94,43 +133,12 @@ def extract(
         raise UsageError(f"dtype: {dtype!r} is not one of {', '.join(DTYPES)}")
     if workers < 0 or batch_size < 1:
         raise UsageError(f"workers ({workers}) must be 0 or more and batch size ({batch_size}) 1 or more")
-    report = ExtractReport()
-    found = _split(sources, part, report)
-    if not found:
-        return report
-    path = _part_file(Path(output), part)
-    spec, digest = backbone.spec, backbone.weights_digest
-    with FeatureWriter(
-        path, spec, digest, dtype, crops=crops, mirrored=mirror, precision=precision, part=part
-    ) as writer:
-        todo = set(writer.plan(image.id for image in found))
-        report.skipped = len(found) - len(todo)
-        left = [image for image in found if image.id in todo]
-        batches = _batches(_Images(left, spec, crops, mirror), workers, max(1, batch_size // crops), context)
-        backbone = backbone.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        for ids, images, errors in batches:
-            report.failed += errors
-            if ids:
-                for name, vector in zip(ids, _features(backbone, images, precision, device), strict=True):
-                    writer.add(name, vector)
-            report.done += len(ids)
-            if progress is not None:
-                progress(report.done + len(errors), len(left))
-    return report
 
 
-def parse_part(text: str) -> tuple[int, int]:
-    """``2/4`` as (2, 4); raises ``UsageError``."""
-    match = re.fullmatch(r"(\d+)/(\d+)", text)
-    if not match or not 1 <= int(match[1]) <= int(match[2]):
-        raise UsageError(f"part {text!r} should be like 2/4: the second of four")
-    return int(match[1]), int(match[2])
+def _select(sources: Iterable[ImageFile | ImageError], part: tuple[int, int], report: ExtractReport) -> list[ImageFile]:
+    """The files of this part, each id once; errors go into the report of the first part.
 
-
-def _split(sources: Iterable[Found | ImageError], part: tuple[int, int], report: ExtractReport) -> list[Found]:
-    """The images of this part, each id once; errors go to the report of the first part.
-
-    A path where nothing is, is an error and not an image that could not be read: it gets no row in the store.
+    A missing file is an error and, unlike an image that cannot be read, gets no row in the store.
     """
     paths: dict[str, Path] = {}
     for source in sources:
@@ -142,11 +150,12 @@ def _split(sources: Iterable[Found | ImageError], part: tuple[int, int], report:
         known = paths.setdefault(source.id, source.path)
         if known != source.path and os.path.realpath(known) != os.path.realpath(source.path):
             raise UsageError(f"{known} and {source.path} would share the id {source.id}; give the folder above both")
-    found = [Found(path, name) for name, path in paths.items()]
-    return found[part[0] - 1 :: part[1]]
+    files = [ImageFile(path, name) for name, path in paths.items()]
+    return files[part[0] - 1 :: part[1]]
 
 
 def _part_file(output: Path, part: tuple[int, int]) -> Path:
+    """The file that this part writes: ``output`` itself, or a file in the folder ``output``."""
     if part[1] == 1:
         return output
     if output.is_file():
@@ -172,7 +181,7 @@ def _batches(images: _Images, workers: int, batch_size: int, context: BaseContex
 
 
 def _end_with_parent(_: int) -> None:
-    """Let this worker end soon after its parent is killed; else it would wait for ever to hand over its last batch."""
+    """End this worker within a second of its parent's death; otherwise it waits forever to return its last batch."""
     parent = os.getppid()
 
     def watch() -> None:
@@ -184,7 +193,7 @@ def _end_with_parent(_: int) -> None:
 
 
 def _collate(items: Sequence[tuple[str, np.ndarray | ImageError]]) -> Batch:
-    """Arrays, not tensors: they travel through a pipe and need no shared memory, which containers are short of."""
+    """A batch of arrays, not tensors: arrays go through a pipe and need no shared memory, which containers limit."""
     good = [(name, value) for name, value in items if isinstance(value, np.ndarray)]
     errors = [value for _, value in items if isinstance(value, ImageError)]
     return [name for name, _ in good], np.stack([value for _, value in good]) if good else np.empty(0), errors
@@ -192,7 +201,7 @@ def _collate(items: Sequence[tuple[str, np.ndarray | ImageError]]) -> Batch:
 
 @torch.no_grad()
 def _features(backbone: Backbone, batch: np.ndarray, precision: str, device: str | torch.device) -> np.ndarray:
-    """Images (N, C, S, S, 3) uint8 to features (N, D) float32, averaged over the C crops."""
+    """Features (N, D) float32 of images (N, C, S, S, 3) uint8, averaged over the C crops."""
     count, crops = batch.shape[:2]
     flat = torch.from_numpy(batch).flatten(0, 1).to(device)  # (N * C, S, S, 3)
     with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bfloat16"):

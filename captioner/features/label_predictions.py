@@ -12,7 +12,7 @@ import numpy as np
 
 from captioner.crf.predictions import KINDS, Potentials, read_potentials
 from captioner.errors import FeatureStoreError
-from captioner.features.spec import FeatureSpec
+from captioner.features.spec import FeatureSpec, Store
 from captioner.features.store import FeatureStore
 
 
@@ -23,13 +23,14 @@ class PotentialsStore:
     """
 
     unfinished: Sequence[str] = ()
+    weights_digest = ""
+    dtype = "float32"
 
     def __init__(self, path: str | Path, kind: str, potentials: Potentials | None = None) -> None:
         self.path = Path(path)
         self.kind = kind
         if potentials is not None:
             self.potentials = potentials
-        self.attributes: dict[str, Any] = {"dtype": "float32", "mirrored": False, "weights_digest": ""}
 
     @cached_property
     def potentials(self) -> Potentials:
@@ -41,11 +42,6 @@ class PotentialsStore:
         names = [f"{node}={label}" for node, labels in self.potentials.labels.items() for label in labels]
         key = f"potentials@{self.kind}"
         return FeatureSpec(key, len(names), names=tuple(names))
-
-    @property
-    def dimension(self) -> int:
-        """Labels of all nodes together."""
-        return self.spec.dimension
 
     @property
     def ids(self) -> list[str]:
@@ -64,9 +60,6 @@ class PotentialsStore:
     @cached_property
     def _vectors(self) -> np.ndarray:
         return self.potentials.vector(self.kind)
-
-
-Store = FeatureStore | PotentialsStore
 
 
 def open_store(path: str | Path, *, mirrored: bool | None = False) -> Store:

@@ -1,4 +1,4 @@
-"""The encoder of an encoder-decoder: the words of a label assignment to the state that the decoder starts from."""
+"""Encoder-decoder: an encoder reads the words of a label assignment, the decoder starts from its last state."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from captioner.errors import ConfigError
+from captioner.models.lrcn import LRCN
 from captioner.models.stack import RecurrentStack, State
 
 PAD, BEGIN = 0, 1
@@ -28,7 +29,9 @@ class LabelEncoder(nn.Module):
     def __init__(self, names: Sequence[str], stack: RecurrentStack, embedding: int) -> None:
         super().__init__()
         if not names:
-            raise ConfigError("model.encoder reads labels, and the features have none; give potentials, FILE@max")
+            raise ConfigError(
+                "model.architecture encoder_decoder reads labels, and the features have none; give FILE@map"
+            )
         labels = [name.partition("=")[2] for name in names]
         split = [[] if label == NULL else label.split() for label in labels]
         numbers = {word: i + 2 for i, word in enumerate(sorted({word for label in split for word in label}))}
@@ -59,3 +62,19 @@ class LabelEncoder(nn.Module):
         front = order[:, : int(lengths.max())]
         begin = flat.new_full((len(flat), 1), BEGIN)
         return torch.cat([begin, flat.gather(1, front)], 1), lengths + 1
+
+
+class EncoderDecoder(LRCN):
+    """p(sentence | labels): the last state of a ``LabelEncoder`` is the state before the first word.
+
+    (a) of Donahue et al., arXiv 1411.4389, section 6.
+    """
+
+    starts_from_feature = True
+
+    def add_encoder(self, names: Sequence[str]) -> None:
+        self.encoder = LabelEncoder(names, self.stack, self.config.embedding_dim)
+
+    def initial_state(self, features: Tensor) -> State:
+        state: State = self.encoder(features)
+        return state

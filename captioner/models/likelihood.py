@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from captioner.config import choose
-from captioner.models.lrcn import ImageCaptioner
+from captioner.models.lrcn import LRCN
 from captioner.models.stack import State
 from captioner.text.vocabulary import END, START
 
@@ -48,7 +48,7 @@ class Level(NamedTuple):
 
 
 def log_likelihoods(
-    model: ImageCaptioner, features: Tensor, captions: Sequence[Sequence[int]], precision: str = "float32"
+    model: LRCN, features: Tensor, captions: Sequence[Sequence[int]], precision: str = "float32"
 ) -> Tensor:
     """Features (N, D) and M captions, word ids without start and end, to log probabilities (N, M), float32, in nats.
 
@@ -97,7 +97,7 @@ def prefix_tree(captions: Sequence[Sequence[int]]) -> Iterator[Level]:
 class _Scorer:
     """A model with what its captions are to it before any image is seen."""
 
-    def __init__(self, model: ImageCaptioner, captions: Sequence[Sequence[int]]) -> None:
+    def __init__(self, model: LRCN, captions: Sequence[Sequence[int]]) -> None:
         self.model = model
         self.stack = model.stack
         self.layers = range(len(self.stack.wiring))
@@ -109,7 +109,7 @@ class _Scorer:
     def _first(self) -> int:
         """The layer from which on there is a state for each image: all layers start from what an encoder has read."""
         seeing = [index for index in self.layers if "image" in self.stack.wiring[index]]
-        return seeing[0] if seeing and self.model.encoder is None else 0
+        return seeing[0] if seeing and not self.model.starts_from_feature else 0
 
     def score(self, features: Tensor) -> Tensor:
         """Features (N, D) to log probabilities (N, M)."""
@@ -160,8 +160,8 @@ class _Scorer:
     def _product(self, index: int, sources: Mapping[str, Tensor], total: Tensor) -> Tensor:
         """``total`` (..., G) and what a layer's gates get from those of ``sources`` (..., size) that it sees."""
         names = self.stack.wiring[index]
-        image = self.model.config.image or self.model.feature_size
-        sizes = {"word": self.model.config.embedding, "image": image, "below": self.stack.hidden}
+        image = self.model.config.image_dim or self.model.feature_size
+        sizes = {"word": self.model.config.embedding_dim, "image": image, "below": self.stack.hidden}
         weight = self.stack.layers[index].get_parameter("weight_ih_l0")  # (G, sum of sizes)
         blocks = torch.split(weight, [sizes[name] for name in names], 1)
         for name, block in zip(names, blocks, strict=True):
@@ -182,18 +182,18 @@ class _Scorer:
 
     def _word_log_probs(self, hidden: Tensor, level: Level) -> Tensor:
         """Outputs (P, N, H) of the top layer to log probabilities (E, N) of the words that follow."""
-        top = self.model.bridge(hidden)
+        top = self.model.pre_output(hidden)
         normalizers = torch.cat([self._normalizer(rows) for rows in torch.split(top.flatten(0, 1), SOFTMAX_ROWS)])
-        weights = functional.embedding(level.targets, self.model.softmax.weight)  # (E, H)
+        weights = functional.embedding(level.targets, self.model.lm_head.weight)  # (E, H)
         logits = torch.bmm(top.index_select(0, level.rows), weights.unsqueeze(2)).squeeze(2)  # (E, N)
-        logits += self.model.softmax.bias[level.targets].unsqueeze(1)
+        logits += self.model.lm_head.bias[level.targets].unsqueeze(1)
         return logits - normalizers.view(hidden.shape[:2]).index_select(0, level.rows)
 
     def _normalizer(self, rows: Tensor) -> Tensor:
         """Rows (R, H) to the logarithm of the sum over the vocabulary, (R,)."""
         # torch.logsumexp finds the maximum first, which costs as much as this and is needed only far from 0.
-        found: Tensor = self.model.softmax(rows).exp_().sum(-1).log_()
-        return found if (found.abs() < 60).all() else torch.logsumexp(self.model.softmax(rows), -1)
+        found: Tensor = self.model.lm_head(rows).exp_().sum(-1).log_()
+        return found if (found.abs() < 60).all() else torch.logsumexp(self.model.lm_head(rows), -1)
 
 
 @contextmanager

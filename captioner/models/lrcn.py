@@ -1,23 +1,71 @@
-"""The image captioner: word vectors and a projected image feature, a recurrent stack, a softmax over words."""
+"""LRCN: word vectors and a projected image feature, a recurrent stack, and a linear layer over the vocabulary."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from captioner.config import ModelConfig
-from captioner.models.encoder_decoder import LabelEncoder
+from captioner.config import choose, within
+from captioner.errors import ConfigError
 from captioner.models.stack import RecurrentStack, drop
+from captioner.models.stack import State as StackState
 from captioner.models.wirings import find_wiring
-from captioner.skip_init import Undrawn
+from captioner.skip_init import is_skipping
 from captioner.text.vocabulary import PAD, START, UNK
 
 NEVER = [PAD, START, UNK]
-"""Numbers that decoding never chooses."""
+"""Ids of tokens that decoding never chooses."""
+
+
+@dataclass(frozen=True)
+class LRCNConfig:
+    """The sentence decoder: which layers see what, and how large they are."""
+
+    architecture: str = "lrcn"
+    """lrcn: the feature is an input of the layers that the wiring names. encoder_decoder: the words of the labels that
+    a one-hot feature names (FILE@map) are read by an encoder, and decoding starts from its last state; for wiring 2e.
+    A name in captioner.models.MODELS."""
+    wiring: str = "4f"
+    """1u, 2u, 2f, 4f or 2e: a line of captioner.models.wirings."""
+    cell: str = "lstm"
+    """Recurrent cell of every layer: lstm, gru or rnn, a line of captioner.models.stack."""
+    embedding_dim: int = 512
+    """Size of a word vector."""
+    hidden_dim: int = 512
+    """Units in each recurrent layer."""
+    image_dim: int = 512
+    """Size of the learned projection of the feature; 0 feeds the feature itself, as the paper does."""
+    dropout: float = 0.0
+    """Probability of dropping a unit of the word vectors, between layers and before the last layer; paper: 0."""
+    image_dropout: float = 0.0
+    """Probability of dropping a unit of the feature before its projection; paper: 0."""
+    residual: bool = False
+    """Add a layer's input to its output wherever it sees only the layer below (layers 3 and 4 of 4f, 2 of 2u)."""
+    tied: bool = False
+    """Share the word vectors with the last layer, through a projection of the top recurrent layer; paper: no."""
+    normalize: str = "dimension"
+    """How features are normalized first, by statistics of the training set that the checkpoint keeps. none: not at all
+    (the paper); dimension: each dimension to mean 0 and deviation 1; backbone: each dimension to mean 0 and all of one
+    backbone to a common deviation of 1; signed_sqrt: the signed square root of each number, then as backbone."""
+    init: str = "orthogonal"
+    """orthogonal (recurrent weights, forget bias 1) or uniform (-0.08 to 0.08, biases 0: the paper)."""
+
+    def __post_init__(self) -> None:
+        choose("model.architecture", self.architecture, ("lrcn", "encoder_decoder"))
+        if self.architecture == "encoder_decoder" and self.normalize != "none":
+            raise ConfigError("model.architecture encoder_decoder reads labels: model.normalize must be none")
+        choose("model.init", self.init, ("orthogonal", "uniform"))
+        choose("model.normalize", self.normalize, ("none", "dimension", "backbone", "signed_sqrt"))
+        within("model.embedding_dim", self.embedding_dim, 1)
+        within("model.hidden_dim", self.hidden_dim, 1)
+        within("model.image_dim", self.image_dim, 0)
+        within("model.dropout", self.dropout, 0, 0.95)
+        within("model.image_dropout", self.image_dropout, 0, 0.95)
 
 
 class State(NamedTuple):
@@ -29,67 +77,60 @@ class State(NamedTuple):
     """Recurrent state, (N, H) each."""
 
 
-class ImageCaptioner(nn.Module):
-    """p(caption | image) by recurrent layers, word by word; the options are those of ``ModelConfig``.
+class LRCN(nn.Module):
+    """p(sentence | feature), word by word, by recurrent layers (Donahue et al., arXiv 1411.4389, section 5).
 
-    A feature (D,) is normalized as the configuration says, projected to size ``image`` (0 feeds it as it is)
-    and goes into the layers that the wiring names, the same at every step. Features of ``None`` stand for "no image":
-    the image input is zero *after* the projection, so that the language layers can be trained on text alone.
-    The sizes of the softmax and the feature are ``vocabulary_size`` words and ``feature_size`` numbers; a model that
-    only ever sees text may take any size, 1 for example.
-    ``names`` say what each number of a feature means, for ``config.encoder``, which reads the words in them instead
-    of feeding the numbers.
-    Raises ``ConfigError`` where the wiring or the cell is not in its table.
+    A feature (D,) is normalized as the configuration says, projected to ``image_dim`` (0 feeds it as it is) and enters
+    the layers that the wiring names, the same at every step. Features of ``None`` stand for "no image": the image
+    input is then zero *after* the projection, so that the language layers can be trained on text alone.
     """
 
+    starts_from_feature: ClassVar[bool] = False
+    """Whether the recurrent state before the first word depends on the feature."""
     feature_mean: Tensor
     feature_std: Tensor
 
-    def __init__(
-        self,
-        config: ModelConfig,
-        vocabulary_size: int,
-        feature_size: int,
-        names: Sequence[str] = (),
-        *,
-        initialize: bool = True,
-    ) -> None:
+    def __init__(self, config: LRCNConfig, vocabulary_size: int, feature_size: int, names: Sequence[str] = ()) -> None:
+        """``vocabulary_size`` V words and ``feature_size`` D numbers, 1 for a model that only ever sees text.
+
+        ``names`` (D) say what each number of a feature means; only the encoder-decoder reads them.
+        Raises ``ConfigError`` where the wiring or the cell is not in its table.
+        """
         super().__init__()
         self.config = config
         self.vocabulary_size = vocabulary_size
         self.feature_size = feature_size
-        image = config.image or feature_size
+        image_dim = config.image_dim or feature_size
         wiring = find_wiring(config.wiring)
-        projected = config.image and any("image" in inputs for inputs in wiring)
-        self.embedding = nn.Embedding(vocabulary_size, config.embedding)
-        self.image = nn.Linear(feature_size, image) if projected else nn.Identity()
+        projected = config.image_dim and any("image" in inputs for inputs in wiring)
+        self.embedding = nn.Embedding(vocabulary_size, config.embedding_dim)
+        self.image = nn.Linear(feature_size, image_dim) if projected else nn.Identity()
         self.stack = RecurrentStack(
             wiring,
             config.cell,
-            config.embedding,
-            image,
-            config.hidden,
+            config.embedding_dim,
+            image_dim,
+            config.hidden_dim,
             config.dropout,
             config.residual,
         )
-        self.encoder = LabelEncoder(names, self.stack, config.embedding) if config.encoder else None
+        self.add_encoder(names)
         # Tied (Press & Wolf 2017; Inan et al. 2017): the top layer is projected to the size of a word vector.
-        self.bridge = nn.Linear(config.hidden, config.embedding) if config.tied else nn.Identity()
-        self.softmax = nn.Linear(config.embedding if config.tied else config.hidden, vocabulary_size)
+        self.pre_output = nn.Linear(config.hidden_dim, config.embedding_dim) if config.tied else nn.Identity()
+        self.lm_head = nn.Linear(config.embedding_dim if config.tied else config.hidden_dim, vocabulary_size)
         if config.tied:
-            self.softmax.weight = self.embedding.weight
+            self.lm_head.weight = self.embedding.weight
         self.register_buffer("feature_mean", torch.zeros(feature_size))
         self.register_buffer("feature_std", torch.ones(feature_size))
-        if initialize:
+        if not is_skipping():
             self.initialize()
 
-    @classmethod
-    def empty(
-        cls, config: ModelConfig, vocabulary_size: int, feature_size: int, names: Sequence[str] = ()
-    ) -> ImageCaptioner:
-        """A model whose weights are yet to be filled in, made in milliseconds."""
-        with Undrawn():
-            return cls(config, vocabulary_size, feature_size, names, initialize=False)
+    def add_encoder(self, names: Sequence[str]) -> None:
+        """Add what turns a feature into a recurrent state, where a subclass has such a thing."""
+
+    def initial_state(self, features: Tensor) -> StackState:
+        """Recurrent state before the first word for features (B, D), (B, H) each; empty stands for zeros."""
+        return ()
 
     @property
     def device(self) -> torch.device:
@@ -100,12 +141,12 @@ class ImageCaptioner(nn.Module):
         self.feature_mean.copy_(mean)
         self.feature_std.copy_(torch.where(std > 1e-6, std, 1.0))
 
-    def rooted(self, features: Tensor) -> Tensor:
-        """Features (N, D) on the scale of ``feature_mean``: their signed square roots where the model takes roots.
+    def compress(self, features: Tensor) -> Tensor:
+        """Features (N, D) on the scale of ``feature_mean``: their signed square roots with ``signed_sqrt``.
 
         Roots keep a few large activations from drowning the others (Perronnin et al. 2010, section 3).
         """
-        return features.sign() * features.abs().sqrt() if self.config.normalize == "root" else features
+        return features.sign() * features.abs().sqrt() if self.config.normalize == "signed_sqrt" else features
 
     def forward(self, features: Tensor | None, tokens: Tensor) -> Tensor:
         """Features (B, D) and the tokens so far (B, T), from ``START`` on, to logits of the next ones (B, T, V).
@@ -116,17 +157,17 @@ class ImageCaptioner(nn.Module):
         return self.project(self.hidden(features, tokens))
 
     def hidden(self, features: Tensor | None, tokens: Tensor) -> Tensor:
-        """Features (B, D) and tokens (B, T) to the top layer's output (B, T, H), dropped out for the softmax."""
+        """Features (B, D) and tokens (B, T) to the top layer's output (B, T, H), with dropout for the last layer."""
         self._check(features, tokens)
         image = self._image_input(features, tokens.shape[0])
         words = drop(self.embedding(tokens.t()), self.config.dropout, self.training)  # (T, B, E)
-        state = () if self.encoder is None or features is None else self.encoder(features.to(self.device))
+        state = () if features is None else self.initial_state(features.to(self.device))
         output: Tensor = self.stack(words, image, state)
         return drop(output, self.config.dropout, self.training).transpose(0, 1)  # (T, B, H) -> (B, T, H)
 
     def project(self, hidden: Tensor) -> Tensor:
         """Outputs (..., H) of ``hidden`` to logits (..., V)."""
-        logits: Tensor = self.softmax(self.bridge(hidden))
+        logits: Tensor = self.lm_head(self.pre_output(hidden))
         return logits
 
     def start(self, features: Tensor | None, count: int = 1) -> State:
@@ -135,9 +176,8 @@ class ImageCaptioner(nn.Module):
             self._check(features, None)
             count = features.shape[0]
         image = self._image_input(features, count)
-        if self.encoder is not None and features is not None:
-            return State(image, self.encoder(features.to(self.device)))
-        return State(image, self.stack.start(count, image))
+        state = () if features is None else self.initial_state(features.to(self.device))
+        return State(image, state or self.stack.start(count, image))
 
     def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
         """Tokens (N,) and state to log probabilities of the next ones (N, V), in nats, and the next state.
@@ -164,26 +204,25 @@ class ImageCaptioner(nn.Module):
                 else:
                     nn.init.zeros_(parameter)
             return
-        for module in (self.image, self.bridge, self.softmax):
+        for module in (self.image, self.pre_output, self.lm_head):
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
-        # Last, because a tied softmax has just written into it; unit vectors keep its first logits small as well.
-        nn.init.normal_(self.embedding.weight, std=self.config.embedding**-0.5)
-        layers = [*self.stack.layers]
-        if self.encoder is not None:
-            nn.init.normal_(self.encoder.embedding.weight, std=self.config.embedding**-0.5)
-            layers += self.encoder.layers
-        for layer in layers:
-            _initialize_layer(layer, self.stack.kind.gates)
+        # After the last layer, which has just written into tied word vectors; unit vectors keep its first logits small.
+        for table in self.modules():
+            if isinstance(table, nn.Embedding):
+                nn.init.normal_(table.weight, std=self.config.embedding_dim**-0.5)
+        for layer in self.modules():
+            if isinstance(layer, nn.RNNBase):
+                _initialize_layer(layer, self.stack.kind.gates)
 
     def _image_input(self, features: Tensor | None, count: int) -> Tensor:
         """Features (B, D), or None and a count, to the image input (B, I) of the stack."""
         if features is None:
-            return self.feature_mean.new_zeros(count, self.config.image or self.feature_size)
+            return self.feature_mean.new_zeros(count, self.config.image_dim or self.feature_size)
         features = features.to(self.device, torch.float32)
         if self.config.normalize != "none":
-            features = (self.rooted(features) - self.feature_mean) / self.feature_std
+            features = (self.compress(features) - self.feature_mean) / self.feature_std
         image: Tensor = self.image(drop(features, self.config.image_dropout, self.training))
         return image
 

@@ -1,153 +1,194 @@
-"""From potentials of clips, or a video, to sentences: load once, describe many.
+"""From label predictions of clips, or a video, to sentences.
 
-    from captioner.predictors.video import load_describer
-    describer = load_describer("describer.safetensors")
-    for result in describer.describe_potentials("potentials.h5"):
+    from captioner import load
+    captioner = load("clip-captioner.safetensors")
+    for result in captioner.results("label-predictions.h5"):
         print(result.image, result.captions[0].text)
-    for clip in describer.describe_video("cooking.mp4", [(0, 5.2), (5.2, 9)]):
-        print(clip.start, clip.end, clip.error or clip.captions[0].text)
+    for result in captioner.results("cooking.mp4", intervals=[(0, 5.2), (5.2, 9)]):
+        print(result.interval, result.error or result.captions[0].text)
 
-A describer is a captioner whose feature is potentials. What makes the potentials of a video, a CRF and the network
-that looks at the frames, may be in the same file: its tensors are then those of the checkpoint, those of the CRF file,
-and ``frames.NAME``; the header has an entry for each.
+A clip captioner is an LRCN model whose feature is label predictions. The file of one can also hold what makes label
+predictions from a video: the CRF and the network that reads the frames. Such a file has the tensors of the checkpoint,
+those of the CRF file, and ``frames.NAME`` for the network; its header has an entry for each.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Unpack
+from typing import Any
 
 import numpy as np
 import safetensors.torch
+import torch
 
 from captioner.backbones import Backbone, load_backbone
-from captioner.checkpoint import load_checkpoint
+from captioner.checkpoint import Checkpoint, load_checkpoint
 from captioner.crf.model import CRFFile, load_crf, save_crf
 from captioner.crf.predictions import KINDS
 from captioner.crf.training import Clips, predict
 from captioner.data.video import read_frames
-from captioner.errors import CheckpointError, DataError, ImageError
+from captioner.devices import find_device
+from captioner.errors import CheckpointError, DataError, ImageError, UsageError
 from captioner.features.frames import FRAMES, ClipFeature, Interval, clip_features
 from captioner.features.label_predictions import PotentialsStore
 from captioner.files import atomic_path, read_tensors
-from captioner.predictors.lrcn import Caption, Captioner, Result, SearchOptions, find_device, find_model
+from captioner.predictors import find_model
+from captioner.predictors.base import Result, Results, is_label_predictions, label_kind, texts
+from captioner.predictors.features import BATCH_SIZE, FeatureCaptioner
 
-EVERY = 10.0
-"""Seconds of a window, where nobody says which intervals to describe."""
+WINDOW = 10.0
+"""Length in seconds of the windows that a video is cut into where no intervals are given."""
 ENTRY, VERSION, PREFIX = "captioner-frames", 1, "frames."
-"""Header entry and tensors of the network that looks at frames."""
+"""Header entry and tensor prefix of the network that reads the frames."""
+Source = str | os.PathLike[str]
 
 
-@dataclass(frozen=True)
-class Description:
-    """An interval of a video: sentences, best first, or the reason why there are none."""
+class ClipCaptioner(FeatureCaptioner):
+    """A decoder of label predictions, and where its file holds them the CRF and network that make those from a video.
 
-    start: float
-    """Seconds."""
-    end: float
-    captions: tuple[Caption, ...] = ()
-    error: str = ""
+    Every method takes the fields of ``DecodingConfig`` as ``options``, and ``batch_size``.
+    """
 
+    def __init__(self, checkpoint: Checkpoint, name: str = "model", device: str | torch.device = "cpu") -> None:
+        super().__init__(checkpoint, name, device)
+        self.kind = label_kind(checkpoint.inputs)
+        if self.kind not in KINDS:
+            names = ", ".join(spec.key for spec in checkpoint.inputs) or "nothing"
+            raise CheckpointError(f"{name} is not a clip captioner: it reads {names}, not label predictions")
 
-class Describer:
-    """A captioner that reads potentials. Every method takes the fields of ``Search`` as keyword arguments."""
+    @cached_property
+    def vision(self) -> Vision:
+        """The network and the CRF that make label predictions; ``CheckpointError`` where the model's file has none."""
+        if self.checkpoint.path is None:
+            raise CheckpointError(f"{self.name} was not loaded from a file, so it has no CRF")
+        return load_vision(self.checkpoint.path)
 
-    def __init__(self, captioner: Captioner) -> None:
-        self.captioner = captioner
-        self.name = captioner.name
-        specs = captioner.checkpoint.backbones
-        source, _, self.kind = specs[0].key.partition("@") if len(specs) == 1 else ("", "", "")
-        if source != "potentials" or self.kind not in KINDS:
-            names = ", ".join(spec.key for spec in specs) or "nothing"
-            raise CheckpointError(f"{self.name} is no describer of clips: it reads {names}, not potentials")
+    def caption(
+        self,
+        source: Source,
+        /,
+        *,
+        ids: Sequence[str] | None = None,
+        intervals: Sequence[Interval] | float | None = None,
+        batch_size: int = BATCH_SIZE,
+        **options: Any,
+    ) -> list[Any]:
+        """The sentence of each result of ``results``, with the same arguments; raises the first error among them.
+
+        With ``num_return_sequences`` above 1, each is a list of sentences, best first.
+        """
+        several = self._config(options, batch_size).num_return_sequences > 1
+        results = self.results(source, ids=ids, intervals=intervals, batch_size=batch_size, **options)
+        return [texts(result, several) for result in results]
+
+    def results(
+        self,
+        source: Source,
+        /,
+        *,
+        ids: Sequence[str] | None = None,
+        intervals: Sequence[Interval] | float | None = None,
+        batch_size: int = BATCH_SIZE,
+        **options: Any,
+    ) -> Results:
+        """``caption_clips`` for a file of label predictions (HDF5), ``caption_video`` for any other file.
+
+        Raises ``CheckpointError`` where ``source`` is not the path of one file, ``UsageError`` for ``ids`` of a video
+        or ``intervals`` of label predictions.
+        """
+        if not isinstance(source, str | os.PathLike):
+            raise CheckpointError(f"{self.name} captions clips: give it label predictions or a video, not images")
+        if is_label_predictions(source):
+            if intervals is not None:
+                raise UsageError(f"intervals are for a video; {source} holds label predictions")
+            return self.caption_clips(source, ids, batch_size=batch_size, **options)
+        if ids is not None:
+            raise UsageError(f"ids are for label predictions; {source} is taken for a video")
+        intervals = WINDOW if intervals is None else intervals
+        return self.caption_video(source, intervals, batch_size=batch_size, **options)
+
+    def caption_clips(
+        self, path: Source, ids: Sequence[str] | None = None, *, batch_size: int = BATCH_SIZE, **options: Any
+    ) -> Results:
+        """One ``Result`` for each clip of ``ids`` (by default all) of a file of label predictions.
+
+        A clip that is not in the file is an error of its result. Raises ``DataError`` for any other file,
+        ``FeatureStoreError`` for labels that are not the model's.
+        """
+        store = PotentialsStore(os.fspath(path), self.kind)
+        if not store.ids:
+            raise DataError(f"{store.path}: holds no clips")
+        self.check_stores([store])
+        wanted, held = store.ids if ids is None else ids, set(store.ids)
+        known = [name for name in wanted if name in held]
+        found = self.caption_features(store, known, batch_size=batch_size, **options) if known else iter(())
+        missing = f"no such clip in {store.path}"
+        return (next(found) if name in held else Result(name, error=ImageError(name, missing)) for name in wanted)
+
+    def caption_video(
+        self,
+        path: Source,
+        intervals: Sequence[Interval] | float = WINDOW,
+        *,
+        batch_size: int = BATCH_SIZE,
+        **options: Any,
+    ) -> Results:
+        """One ``Result`` for each of ``intervals`` (seconds), or of windows of so many seconds over the whole video.
+
+        An interval outside the video is an error of its result. Raises ``DataError`` for a file that is not a video,
+        ``CheckpointError`` where the model holds no CRF or network.
+        """
+        self._config(options, batch_size)  # contradictory options are refused before the video is read
+        vision, path = self.vision, os.fspath(path)
+        with closing(read_frames(path)) as frames:
+            clips = clip_features(frames, intervals, vision.backbone, number=vision.number, device=self.device)
+        good = [clip for clip in clips if not clip.error]
+        found = self._clip_results(path, good, batch_size, options) if good else iter(())
+        return (
+            _failed(path, clip) if clip.error else replace(next(found), image=path, interval=(clip.start, clip.end))
+            for clip in clips
+        )
 
     def check_labels(self, labels: Mapping[str, Sequence[str]]) -> None:
-        """Raise ``CheckpointError`` unless the model was trained on potentials of these ``labels`` of nodes."""
-        wanted = self.captioner.checkpoint.backbones[0].names
+        """Raise ``CheckpointError`` unless the model was trained on predictions of these ``labels`` of nodes."""
+        wanted = self.checkpoint.inputs[0].names
         given = tuple(f"{node}={label}" for node, values in labels.items() for label in values)
         if given != wanted:
             odd = sorted(set(given) ^ set(wanted))
             what = f"{odd[0]} is in one only" if odd else "their order differs"
-            raise CheckpointError(f"the CRF has {len(given)} labels, {self.name} learned from {len(wanted)} ({what})")
+            raise CheckpointError(f"the CRF has {len(given)} labels, {self.name} was trained on {len(wanted)} ({what})")
 
-    @cached_property
-    def vision(self) -> Vision:
-        """What makes potentials from a video; ``CheckpointError`` where the model's file has none."""
-        if self.captioner.checkpoint.path is None:
-            raise CheckpointError(f"{self.name} does not come from a file that could hold a CRF")
-        return load_vision(self.captioner.checkpoint.path)
-
-    def describe_potentials(
-        self, potentials: str | os.PathLike[str], ids: Sequence[str] | None = None, **options: Unpack[SearchOptions]
-    ) -> Iterator[Result]:
-        """One ``Result`` for each clip of ``ids`` (all by default) of a potentials file.
-
-        Raises ``DataError`` for what is no such file, ``FeatureStoreError`` for labels that are not the model's. A clip
-        that is not in it is an error of its result.
-        """
-        store = PotentialsStore(os.fspath(potentials), self.kind)
-        if not store.ids:
-            raise DataError(f"{store.path}: holds no clips")
-        self.captioner.check_stores([store])
-        wanted, held = store.ids if ids is None else ids, set(store.ids)
-        known = [name for name in wanted if name in held]
-        found = iter(self.captioner.caption_features(store, known, **options) if known else ())
-        for name in wanted:
-            yield next(found) if name in held else Result(name, error=ImageError(name, f"no such clip in {store.path}"))
-
-    def describe_video(
-        self,
-        path: str | os.PathLike[str],
-        intervals: Sequence[Interval] | float = EVERY,
-        **options: Unpack[SearchOptions],
-    ) -> list[Description]:
-        """A ``Description`` for each of ``intervals`` (seconds), or of windows of so many seconds over the whole video.
-
-        An interval that is not in the video has an error; the others are described. Raises ``DataError`` for a file
-        that is no video, ``CheckpointError`` where the model holds no CRF or network.
-        """
-        vision, device = self.vision, self.captioner.device
-        with closing(read_frames(os.fspath(path))) as frames:
-            clips = clip_features(frames, intervals, vision.backbone, number=vision.number, device=device)
-        good = [clip for clip in clips if not clip.error]
-        found = iter(self._describe(Path(path), good, options) if good else ())
-        return [
-            Description(clip.start, clip.end, error=clip.error)
-            if clip.error
-            else Description(clip.start, clip.end, next(found))
-            for clip in clips
-        ]
-
-    def _describe(self, path: Path, clips: Sequence[ClipFeature], options: SearchOptions) -> list[tuple[Caption, ...]]:
-        """Captions of clips of one video; the CRF sees them in order of time, since it may have a chain."""
+    def _clip_results(
+        self, path: str, clips: Sequence[ClipFeature], batch_size: int, options: Mapping[str, Any]
+    ) -> Results:
+        """Results of clips of one video; the CRF gets them in order of time, since it may have a chain."""
         order = sorted(range(len(clips)), key=lambda index: (clips[index].start, clips[index].end))
         ids = [str(index) for index in order]
         features = np.stack([clips[index].feature for index in order])  # (N, D)
         crf = self.vision.crf
         unknown = np.full((len(ids), len(crf.model.sizes)), -1)
-        potentials, _ = predict(crf.model, Clips(ids, [str(path)] * len(ids), features, unknown))
-        store = PotentialsStore(path, self.kind, potentials)
-        results = self.captioner.caption_features(store, [str(index) for index in range(len(ids))], **options)
-        return [result.captions for result in results]
+        predicted, _ = predict(crf.model, Clips(ids, [path] * len(ids), features, unknown))
+        store = PotentialsStore(path, self.kind, predicted)
+        return self.caption_features(store, map(str, range(len(ids))), batch_size=batch_size, **options)
 
 
 @dataclass(frozen=True)
 class Vision:
-    """From frames to potentials."""
+    """What makes label predictions from the frames of a clip."""
 
     backbone: Backbone
     crf: CRFFile
     number: int = FRAMES
-    """Frames of a clip that the network looks at."""
+    """Frames of a clip that the network reads."""
 
     def check(self, name: str) -> None:
-        """Raise ``CheckpointError`` unless the CRF learned from features of this network, naming both sides."""
+        """Raise ``CheckpointError`` unless the CRF was trained on features of this network, naming both sides."""
         spec, known = self.backbone.spec, self.crf.features
         if len(known) != 1:
             names = ", ".join(str(fact["backbone"]) for fact in known) or "unknown ones"
@@ -162,25 +203,31 @@ class Vision:
         }
         for what, value in mine.items():
             if value != (wanted := known[0][what]):
-                learned = (
-                    f"the CRF learned from features of {known[0]['backbone']} with {what.replace('_', ' ')} {wanted}"
+                trained = (
+                    f"the CRF was trained on features of {known[0]['backbone']} with {what.replace('_', ' ')} {wanted}"
                 )
-                raise CheckpointError(f"{name}: {learned}; {spec.key} has {value}")
+                raise CheckpointError(f"{name}: {trained}; {spec.key} has {value}")
 
 
-def load_describer(model: str | os.PathLike[str], device: str = "cpu") -> Describer:
-    """The describer of a checkpoint file or of a training run's folder; errors as of ``captioner.load``."""
-    return Describer(Captioner(load_checkpoint(find_model(model)), str(model), find_device(device)))
+def load_clip_captioner(model: Source, device: str = "cpu") -> ClipCaptioner:
+    """The clip captioner of a checkpoint file or of a training run's folder; errors as of ``captioner.load``."""
+    return ClipCaptioner(load_checkpoint(find_model(model)), str(model), find_device(device))
+
+
+def _failed(path: str, clip: ClipFeature) -> Result:
+    """The result of an interval without a feature."""
+    error = ImageError(path, f"{clip.start:g}-{clip.end:g} {clip.error}")
+    return Result(path, error=error, interval=(clip.start, clip.end))
 
 
 def load_vision(path: Path) -> Vision:
-    """The CRF and the network in a describer's file; raises ``CheckpointError`` where they are not or do not fit."""
+    """The CRF and the network in a clip captioner's file; ``CheckpointError`` where they are missing or do not fit."""
     tensors, entries = read_tensors(path, PREFIX)
     entry = entries.get(ENTRY)
     state = {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items()}
     if entry is None:
         raise CheckpointError(
-            f"{path} describes potentials only; "
+            f"{path} reads label predictions only; "
             "python -m scripts.pack_clip_captioner adds the CRF and the CNN that a video needs"
         )
     contents, crf = json.loads(entry), load_crf(path)
@@ -191,19 +238,19 @@ def load_vision(path: Path) -> Vision:
     return vision
 
 
-def save_describer(path: str | Path, describer: Describer, vision: Vision) -> None:
-    """Write one file with all three stages, whole or not at all; of the CRF's models only that of all clips.
+def save_clip_captioner(path: str | Path, captioner: ClipCaptioner, vision: Vision) -> None:
+    """Write one file with all three stages, atomically; the CRF without its cross-validation models.
 
-    Raises ``CheckpointError`` where one does not take what the one before gives, naming both.
+    Raises ``CheckpointError`` where a stage does not take what the one before gives, naming both.
     """
     vision.check(str(path))
-    describer.check_labels(vision.crf.model.labels)
-    source = describer.captioner.checkpoint.path
-    assert source is not None, "a describer that was loaded has a file"
+    captioner.check_labels(vision.crf.model.labels)
+    source = captioner.checkpoint.path
+    assert source is not None, "a clip captioner that was loaded has a file"
     with atomic_path(path) as temporary:
         save_crf(temporary, replace(vision.crf, folds=()))
-        (tensors, header), (potentials, entry) = read_tensors(source), read_tensors(temporary)
-        tensors |= {name: tensor.clone() for name, tensor in potentials.items()}  # their file is written over
+        (tensors, header), (crf, entry) = read_tensors(source), read_tensors(temporary)
+        tensors |= {name: tensor.clone() for name, tensor in crf.items()}  # their file is overwritten
         network = vision.backbone.network.state_dict()
         tensors |= {f"{PREFIX}{name}": tensor.contiguous() for name, tensor in network.items()}
         header |= entry | {ENTRY: json.dumps({"version": VERSION, "number": vision.number})}

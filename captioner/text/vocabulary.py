@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 from captioner.errors import DataError
 
@@ -16,6 +17,8 @@ SPECIALS = ("<pad>", "<start>", "<end>", "<unk>")
 @dataclass(frozen=True)
 class Vocabulary:
     """Words in the order of their numbers; the four of ``SPECIALS`` come first."""
+
+    kind: ClassVar[str] = "vocabulary"
 
     words: tuple[str, ...]
 

@@ -1,1 +1,1 @@
-"""Training: network, objective, optimizer, trainer and log. The entry point is ``captioner.train.trainer.train``."""
+"""Training of any task. The entry point is ``captioner.train.trainer.train``."""

@@ -26,8 +26,8 @@ class World:
     local_rank: int = 0
 
     @property
-    def first(self) -> bool:
-        """Whether this process writes files, evaluates and talks."""
+    def is_main(self) -> bool:
+        """Whether this process writes files, evaluates and reports."""
         return self.rank == 0
 
     def rows(self, count: int) -> slice:
@@ -51,6 +51,13 @@ class World:
             pieces = torch.split(flat, [t.numel() for t in tensors])
             torch._foreach_copy_(tensors, [p.view_as(t) for p, t in zip(pieces, tensors, strict=True)])
 
+    def sum_numbers(self, values: Sequence[float], device: torch.device) -> list[float]:
+        """The sum of each of ``values`` over the processes, in double precision."""
+        if self.size == 1:
+            return list(values)
+        summed: list[float] = self.sum(torch.tensor(values, dtype=torch.float64, device=device)).tolist()
+        return summed
+
     def sum(self, value: Tensor) -> Tensor:
         """The sum of ``value`` over the processes, for reporting."""
         if self.size > 1:
@@ -58,24 +65,24 @@ class World:
             engine.all_reduce(value)
         return value
 
-    def share(self, tensors: Iterable[Tensor]) -> None:
-        """Overwrite ``tensors`` with the first process's."""
+    def broadcast_parameters(self, tensors: Iterable[Tensor]) -> None:
+        """Overwrite ``tensors`` with the main process's."""
         if self.size > 1:
             for tensor in tensors:
                 engine.broadcast(tensor.detach(), 0)
 
-    def tell(self, values: Sequence[float], device: torch.device) -> list[float]:
-        """The first process's ``values``, known to all; also a meeting point."""
+    def broadcast(self, values: Sequence[float], device: torch.device) -> list[float]:
+        """The main process's ``values``, in every process; all wait for it."""
         if self.size == 1:
             return list(values)
         message = torch.tensor(values, dtype=torch.float64, device=device)
         engine.broadcast(message, 0)
-        told: list[float] = message.tolist()
-        return told
+        received: list[float] = message.tolist()
+        return received
 
-    def agree(self, flag: bool, device: torch.device) -> bool:
-        """The first process's ``flag``, known to all."""
-        return bool(self.tell([float(flag)], device)[0])
+    def broadcast_flag(self, flag: bool, device: torch.device) -> bool:
+        """The main process's ``flag``, in every process."""
+        return bool(self.broadcast([float(flag)], device)[0])
 
 
 @contextmanager
@@ -96,6 +103,6 @@ def world() -> Iterator[World]:
         engine.destroy_process_group()
 
 
-def is_first() -> bool:
-    """Whether this process is the one that talks, before and after the block of ``world`` too."""
+def is_main_process() -> bool:
+    """Whether this process is the one that reports; also valid outside the block of ``world``."""
     return os.environ.get("RANK", "0") == "0"

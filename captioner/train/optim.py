@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -26,14 +27,12 @@ def rate_factor(config: TrainConfig, step: int, total: int) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
 
 
-def make_optimizer(config: TrainConfig, decoder: nn.Module, backbone: nn.Module | None = None) -> torch.optim.Optimizer:
-    """AdamW or SGD over the decoder, and over the CNN at its own rate when it is fine-tuned.
+def make_optimizer(config: TrainConfig, modules: Sequence[tuple[nn.Module, float]]) -> torch.optim.Optimizer:
+    """AdamW or SGD over ``modules``, each with its own peak learning rate.
 
-    Each group carries ``peak``, the rate that ``set_rate`` scales.
+    Each parameter group carries ``peak``, the rate that ``set_rate`` scales.
     """
-    groups = _groups(decoder.named_parameters(), config.lr, config.weight_decay)
-    if backbone is not None:
-        groups += _groups(backbone.named_parameters(), config.finetune_lr, config.weight_decay)
+    groups = [group for module, peak in modules for group in _groups(module, peak, config.weight_decay)]
     if config.optimizer == "sgd":
         for group in groups:
             group["weight_decay"] = 0.0
@@ -47,9 +46,9 @@ def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
         group["lr"] = group["peak"] * factor
 
 
-def _groups(named: Iterable[tuple[str, nn.Parameter]], peak: float, decay: float) -> list[dict[str, object]]:
-    """Parameter groups: matrices and filters are decayed; biases and scales (1-d) are not."""
-    parameters = [p for _, p in named if p.requires_grad]
+def _groups(module: nn.Module, peak: float, decay: float) -> list[dict[str, Any]]:
+    """Parameter groups: matrices and kernels are decayed; biases and scales (1-d) are not."""
+    parameters = [p for p in module.parameters() if p.requires_grad]
     matrices = [p for p in parameters if p.ndim > 1]
     vectors = [p for p in parameters if p.ndim <= 1]
     pairs = ((matrices, decay), (vectors, 0.0))

@@ -1,23 +1,19 @@
-"""The record of a run: a JSON-lines log, the training curve, and what the person in front of it sees."""
+"""The record of a run: a JSON-lines log and the training curve."""
 
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from captioner.files import atomic_path, write_text
 from captioner.optional import require
+from captioner.progress import Progress, progress_bar
 
-SCORES = (
-    ("bleu4", "dev BLEU-4 / 100", "tab:orange"),
-    ("cider", "dev CIDEr-D", "tab:green"),
-    ("train_reward", "training reward", "tab:red"),
-)
-"""What the curve shows against its right axis: key in the log, label, color."""
+COLORS = ("tab:green", "tab:orange", "tab:purple", "tab:brown")
+REWARD = "train_reward"
 
 
 class RunLog:
@@ -47,76 +43,33 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     return records
 
 
-def draw_curve(log: Path, image: Path, title: str) -> None:
-    """Draw the losses, rewards and dev scores of ``log`` over epochs as a PNG; needs matplotlib."""
+def draw_curve(log: Path, image: Path, title: str, scores: Sequence[str]) -> None:
+    """Draw the losses, rewards and dev ``scores`` of ``log`` over epochs as a PNG; needs matplotlib."""
     figures = require("matplotlib.figure", extra="plots")
     epochs = [r for r in read_log(log) if r["kind"] == "epoch"]
     if not epochs:
         return
     figure = figures.Figure(figsize=(7.0, 4.2), dpi=120, layout="constrained")
     left = figure.add_subplot()
-    for key, label, style in (("train_loss", "training", "-"), ("dev_loss", "dev", "--")):
+    for key, label, style in (("train_loss", "training loss", "-"), ("dev_loss", "dev loss", "--")):
         points = [(r["epoch"], r[key]) for r in epochs if key in r]
         if points:
-            left.plot(*zip(*points, strict=True), style, color="tab:blue", label=f"{label} loss")
-    left.set(xlabel="epoch", ylabel="loss (nats a token)", title=title)
+            left.plot(*zip(*points, strict=True), style, color="tab:blue", label=label)
+    left.set(xlabel="epoch", ylabel="loss (nats)", title=title)
     right = left.twinx()
-    for key, label, color in SCORES:
-        scale = 0.01 if key == "bleu4" else 1.0  # percent, which would squash the others
-        points = [(r["epoch"], r[key] * scale) for r in epochs if key in r]
+    for key, color in zip([REWARD, *scores], ["tab:red", *COLORS], strict=False):
+        points = [(r["epoch"], r[key]) for r in epochs if key in r]
+        percent = any(value > 10 for _, value in points)  # which would squash the others
+        label = "training reward" if key == REWARD else f"dev {key}{' / 100' if percent else ''}"
         if points:
-            right.plot(*zip(*points, strict=True), "o-", markersize=3, color=color, label=label)
+            scaled = [(epoch, value * (0.01 if percent else 1.0)) for epoch, value in points]
+            right.plot(*zip(*scaled, strict=True), "o-", markersize=3, color=color, label=label)
     right.set_ylabel("score")
     figure.legend(loc="outside lower center", ncols=4, fontsize="small")
     with atomic_path(image) as temporary:
         figure.savefig(temporary, format="png")
 
 
-class Display(Protocol):
-    """What the loop tells the person in front of it."""
-
-    def advance(self, batches: int, note: str) -> None: ...
-    def say(self, line: str) -> None: ...
-
-
-class Lines:
-    """No terminal: plain lines on stderr, nothing in between."""
-
-    def __init__(self, silent: bool = False) -> None:
-        self.silent = silent
-
-    def advance(self, batches: int, note: str) -> None:
-        pass
-
-    def say(self, line: str) -> None:
-        if not self.silent:
-            print(line, file=sys.stderr, flush=True)
-
-
-class Bar:
-    """A terminal: one bar over all steps of the run with the time left, lines above it."""
-
-    def __init__(self, progress: Any, task: Any) -> None:
-        self.progress = progress
-        self.task = task
-
-    def advance(self, batches: int, note: str) -> None:
-        self.progress.update(self.task, advance=batches, note=note)
-
-    def say(self, line: str) -> None:
-        self.progress.console.print(line, highlight=False, markup=False, soft_wrap=True)
-
-
-@contextmanager
-def display(wanted: bool, done: int, total: int) -> Iterator[Display]:
-    """A bar on stderr if it is a terminal, plain lines if not, silence unless ``wanted``; in batches."""
-    if not wanted or not sys.stderr.isatty():
-        yield Lines(silent=not wanted)
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    note = TextColumn("{task.fields[note]}")
-    columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), note)
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        yield Bar(progress, progress.add_task("training", total=total, completed=done, note=""))
+def display(wanted: bool, done: int, total: int) -> AbstractContextManager[Progress]:
+    """A progress bar over the batches of a run; silence unless ``wanted``."""
+    return progress_bar("training", total, done=done, hidden=not wanted)

@@ -14,12 +14,12 @@ from captioner.errors import CheckpointError
 from captioner.files import atomic_path, read_tensors
 
 FORMAT = "captioner-training-state"
-VERSION = "1"
+VERSION = "2"
 
 
 def save_state(
     path: Path,
-    network: nn.Module,
+    learner: nn.Module,
     optimizer: torch.optim.Optimizer,
     average: list[Tensor],
     facts: dict[str, Any],
@@ -28,7 +28,7 @@ def save_state(
 
     Everything is in one file, so a kill can never leave the parts of two different steps side by side.
     """
-    tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
+    tensors = {f"learner.{name}": value for name, value in learner.state_dict().items()}
     tensors |= {f"average.{i}": value for i, value in enumerate(average)}
     scalars: dict[str, Any] = {}
     for index, slots in optimizer.state_dict()["state"].items():
@@ -46,13 +46,13 @@ def save_state(
 
 
 def load_state(
-    path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, average: list[Tensor]
+    path: Path, learner: nn.Module, optimizer: torch.optim.Optimizer, average: list[Tensor]
 ) -> dict[str, Any]:
     """Put a saved state back into its owners and return its ``facts``; ``CheckpointError`` if it does not fit."""
     tensors, header = _read(path)
     scalars = json.loads(header["scalars"])
     try:
-        network.load_state_dict(_under(tensors, "network."))
+        learner.load_state_dict(_under(tensors, "learner."))
     except RuntimeError as error:
         raise CheckpointError(f"{path}: {' '.join(str(error).split())}; start afresh with --no-resume") from None
     slots: dict[int, dict[str, Any]] = {}

@@ -42,7 +42,7 @@ def test_captioning(model: str, photo: Path) -> None:
 
 
 def test_training() -> None:
-    sizes = [f"model.{name}=6" for name in ("hidden", "embedding", "image")]
+    sizes = [f"model.{name}=6" for name in ("hidden_dim", "embedding_dim", "image_dim")]
     check(training.measure(steps=2, rounds=1, words=30, feature_size=5, settings=[*sizes, "train.batch_size=6"]))
     check(training.measure(2, 1, 30, 5, [*sizes, "train.batch_size=6"], "tacos-c", training.TACOS))
 
@@ -56,7 +56,7 @@ def test_the_rerunning_beam_finds_what_the_beam_finds(model: str) -> None:
     checkpoint = load_checkpoint(model)
     features = decoding.random_features(checkpoint.model, 4)
     ours, theirs = (
-        decoding.search(decoder, decoder.start(features), 4, checkpoint)
+        decoding.decode(decoder, decoder.start(features), 4, checkpoint)
         for decoder in (checkpoint.model, decoding.Rerunning(checkpoint.model))
     )
     assert [[h.ids for h in one] for one in ours] == [[h.ids for h in one] for one in theirs]

@@ -61,7 +61,11 @@ def test_every_command_explains_itself(path: tuple[str, ...]) -> None:
     ("error", "status", "line"),
     [
         (DataError("captions.tsv: line 3\nhas no tab"), 1, "error: captions.tsv: line 3 has no tab\n"),
-        (UsageError("--greedy and --beam exclude each other"), 2, "error: --greedy and --beam exclude each other\n"),
+        (
+            UsageError("--a and --b exclude each other"),
+            2,
+            "error: --a and --b exclude each other\n",
+        ),
         (PermissionError(13, "Permission denied", "out.json"), 1, "error: out.json: Permission denied\n"),
     ],
 )

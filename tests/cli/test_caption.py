@@ -18,6 +18,7 @@ from captioner.backbones import load_backbone
 from captioner.cli.app import main
 from captioner.data.images import find_named
 from captioner.features.extract import extract
+from captioner.tasks.sentences.config import CaptionDataConfig
 from tests import tiny
 from tests.conftest import CHECKOUT
 
@@ -126,19 +127,19 @@ def test_broken_images_cost_one_line_each(run: Run, folder: Path, monkeypatch: p
 
 
 def test_json_has_one_object_a_caption(run: Run, folder: Path, model: Path) -> None:
-    status, lines, err = run("photos/00.png", "photos/01.png", "--json", "--num-captions", 2)
+    status, lines, err = run("photos/00.png", "photos/01.png", "--json", "--num-return-sequences", 2)
     assert (status, err) == (0, [])
     objects = [json.loads(line) for line in lines]
     assert [item["image"] for item in objects] == ["photos/00.png"] * 2 + ["photos/01.png"] * 2
     assert objects[0]["log_prob"] >= objects[1]["log_prob"]
     assert all(set(item) == {"image", "caption", "log_prob", "model"} for item in objects)
     assert objects[0]["model"] == str(model)
-    _, texts, _ = run("photos/00.png", "--num-captions", 2)
+    _, texts, _ = run("photos/00.png", "--num-return-sequences", 2)
     assert texts == [item["caption"] for item in objects[:2]]
 
 
 def test_sampling_is_reproducible(run: Run, folder: Path) -> None:
-    drawn = [run("photos", "--sample", 2, "--temperature", 2, "--seed", seed) for seed in (0, 0, 1)]
+    drawn = [run("photos", "--num-samples", 2, "--temperature", 2, "--seed", seed) for seed in (0, 0, 1)]
     assert drawn[0] == drawn[1] != drawn[2]
     assert drawn[0][0] == 0
 
@@ -169,14 +170,14 @@ def test_nothing_captioned_leaves_an_older_file_alone(run: Run, folder: Path) ->
     "arguments",
     [
         [],
-        ["a.jpg", "--beam", "3", "--greedy"],
-        ["a.jpg", "--sample", "5", "--beam", "3"],
-        ["a.jpg", "--search", "widest"],
+        ["a.jpg", "--beam-size", "3", "--method", "greedy"],
+        ["a.jpg", "--num-samples", "5", "--beam-size", "3"],
+        ["a.jpg", "--method", "widest"],
         ["a.jpg", "--temperature", "0.5"],
-        ["a.jpg", "--beam", "2", "--num-captions", "3"],
+        ["a.jpg", "--beam-size", "2", "--num-return-sequences", "3"],
         ["a.jpg", "--features", "store.h5"],
         ["a.jpg", "--split", "test"],
-        ["a.jpg", "--num-captions", "2", "-o", "results.json"],
+        ["a.jpg", "--num-return-sequences", "2", "-o", "results.json"],
         ["a.jpg", "-o", "."],
         ["a.jpg", "--device", "toaster"],
         ["--features", "store.h5", "--split", "exam"],
@@ -212,8 +213,8 @@ def test_a_split_is_captioned_from_cached_features(run: Run, folder: Path, model
         {"image_id": 100, "caption": by_file["00.png"]},
         {"image_id": 102, "caption": by_file["02.png"]},
     ]
-    learned = {"experiment": {"data": {"format": "karpathy", "root": "data"}}}
-    trained = tiny.save_tiny(folder / "trained.safetensors", extra=learned)
+    learned = CaptionDataConfig(format="karpathy", root="data")
+    trained = tiny.save_tiny(folder / "trained.safetensors", data=learned)
     status, lines, _ = run(*arguments, "--model", trained)
     assert columns(lines) == {name: by_file[name] for name in ("00.png", "02.png")}
 

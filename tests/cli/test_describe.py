@@ -14,18 +14,20 @@ import pytest
 import torch
 from PIL import Image
 
+from captioner import load
 from captioner.backbones import load_backbone
 from captioner.checkpoint import save_checkpoint
 from captioner.cli.app import main
-from captioner.config import ModelConfig
 from captioner.crf.model import CRF, CRFConfig, CRFFile, all_pairs, load_crf, save_crf
 from captioner.crf.predictions import NodePotentials, Potentials, write_potentials
 from captioner.crf.training import Clips, predict
 from captioner.decoding.config import DecodingConfig
+from captioner.errors import CheckpointError, UsageError
 from captioner.features.label_predictions import open_store
-from captioner.models.lrcn import ImageCaptioner
-from captioner.predictors.lrcn import Search, load
-from captioner.predictors.video import load_describer, load_vision
+from captioner.models.encoder_decoder import EncoderDecoder
+from captioner.models.lrcn import LRCN, LRCNConfig
+from captioner.predictors.video import ClipCaptioner, load_clip_captioner, load_vision
+from captioner.tasks.sentences.config import ClipCaptioningConfig
 from captioner.text.vocabulary import END, SPECIALS, Vocabulary
 from scripts.pack_clip_captioner import main as pack_main
 from scripts.pack_clip_captioner import pack
@@ -62,19 +64,21 @@ def save_potentials(path: Path, labels: Mapping[str, tuple[str, ...]] = LABELS) 
     return path
 
 
-def save_describer_of(path: Path, potentials: Path, kind: str) -> Path:
+def save_clip_captioner_of(path: Path, potentials: Path, kind: str) -> Path:
     """A checkpoint of a random decoder that reads ``kind`` of potentials, as training writes it."""
     spec = open_store(f"{potentials}@{kind}").spec
     torch.manual_seed(3)
     vocabulary = Vocabulary(SPECIALS + tuple(WORDS))
-    wiring = {"wiring": "2e", "encoder": True} if kind == "max" else {"wiring": "2u"}
-    config = ModelConfig(embedding=12, hidden=16, image=0, normalize="none", **wiring)
-    model = ImageCaptioner(config, len(vocabulary), spec.dimension, spec.names)
+    wiring = {"wiring": "2e", "architecture": "encoder_decoder"} if kind == "max" else {"wiring": "2u"}
+    config = LRCNConfig(embedding_dim=12, hidden_dim=16, image_dim=0, normalize="none", **wiring)
+    model = (EncoderDecoder if kind == "max" else LRCN)(config, len(vocabulary), spec.dimension, spec.names)
     with torch.no_grad():  # so that sentences differ from clip to clip
         for parameter in model.parameters():
             parameter.mul_(3)
-        model.softmax.bias[END] = -9  # and have words
-    save_checkpoint(path, model, vocabulary, [spec], DecodingConfig(beam_size=3, max_length=7))
+        model.lm_head.bias[END] = -9  # and have words
+    decoding = DecodingConfig(beam_size=3, max_length=7)
+    settings = ClipCaptioningConfig(model=model.config, decoding=decoding)
+    save_checkpoint(path, "clip_captioning", model, settings, [spec], vocabulary)
     return path
 
 
@@ -91,13 +95,13 @@ def potentials(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def model(potentials: Path, folder: Path) -> Path:
-    """A describer of probabilities."""
-    return save_describer_of(folder / "c.safetensors", potentials, "prob")
+    """A clip captioner of probabilities."""
+    return save_clip_captioner_of(folder / "c.safetensors", potentials, "prob")
 
 
 @pytest.fixture(scope="module")
 def stages(model: Path, folder: Path) -> tuple[Path, Path, Path]:
-    """A describer of probabilities, a CRF with folds on features of a tiny CNN, and that CNN's weights."""
+    """A clip captioner of probabilities, a CRF with folds on features of a tiny CNN, and that CNN's weights."""
     from safetensors.torch import save_file
 
     backbone = load_backbone("compact", state=network(0))
@@ -118,8 +122,8 @@ def stages(model: Path, folder: Path) -> tuple[Path, Path, Path]:
 
 @pytest.fixture(scope="module")
 def packed(stages: tuple[Path, Path, Path], folder: Path) -> Path:
-    describer, crf, weights = stages
-    pack(describer, crf, "compact", weights, 4, folder / "all.safetensors")
+    clip_captioner, crf, weights = stages
+    pack(clip_captioner, crf, "compact", folder / "all.safetensors", weights, frames=4)
     return folder / "all.safetensors"
 
 
@@ -133,10 +137,38 @@ def video(tmp_path: Path) -> Path:
     return save_video(tmp_path / "v.mp4", [(time, plain(color)) for time, color in shown.items()])
 
 
+def test_load_returns_a_clip_captioner(model: Path, potentials: Path) -> None:
+    """Would catch a model of label predictions that is loaded as one of images, and clips that lose their order."""
+    captioner = load(model)
+    assert isinstance(captioner, ClipCaptioner)
+    results = list(captioner.results(potentials, num_return_sequences=2))
+    assert [result.image for result in results] == IDS
+    ranked = [[caption.text for caption in result.captions] for result in results]
+    assert captioner.caption(potentials, num_return_sequences=2) == ranked
+    assert captioner.caption(potentials) == [first for first, _ in ranked]
+    assert captioner.caption(potentials, ids=IDS[1:2]) == [ranked[1][0]]
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "error", "reason"),
+    [
+        (["a.jpg"], {}, CheckpointError, "captions clips: give it label predictions or a video, not images"),
+        ("p.h5", {"intervals": 5.0}, UsageError, "intervals are for a video; p.h5 holds label predictions"),
+        ("v.mp4", {"ids": ["a"]}, UsageError, "ids are for label predictions; v.mp4 is taken for a video"),
+        ("v.mp4", {"beam_size": 2, "num_samples": 2}, UsageError, "exclude each other"),
+    ],
+)
+def test_sources_and_options_that_a_clip_captioner_refuses(
+    source: object, options: dict, error: type[Exception], reason: str, model: Path
+) -> None:
+    with pytest.raises(error, match=reason):
+        load(model).results(source, **options)
+
+
 @pytest.mark.parametrize("kind", ["max", "prob"])
 def test_each_clip_has_a_line(kind: str, run: Run, potentials: Path, tmp_path: Path) -> None:
     """Would catch the wrong kind of potentials taken for a model, and clips and sentences out of step."""
-    model = save_describer_of(tmp_path / "m.safetensors", potentials, kind)
+    model = save_clip_captioner_of(tmp_path / "m.safetensors", potentials, kind)
     status, lines, _ = run("describe", potentials, "--model", model)
     wanted = load(model).caption_features(open_store(f"{potentials}@{kind}"))
     assert (status, lines) == (0, [f"{one.image}\t{one.captions[0].text}" for one in wanted])
@@ -148,7 +180,7 @@ def test_each_clip_has_a_line(kind: str, run: Run, potentials: Path, tmp_path: P
 
 def test_json_and_results(run: Run, model: Path, potentials: Path, tmp_path: Path) -> None:
     _, lines, _ = run("describe", potentials, "--model", model)
-    _, objects, _ = run("describe", potentials, "--model", model, "--json", "--num-captions", 2)
+    _, objects, _ = run("describe", potentials, "--model", model, "--json", "--num-return-sequences", 2)
     assert [json.loads(one)["clip"] for one in objects] == [name for name in IDS for _ in range(2)]
     assert set(json.loads(objects[0])) == {"clip", "caption", "log_prob", "model"}
     results = tmp_path / "out" / "r.json"
@@ -198,22 +230,22 @@ def test_other_models_are_refused(run: Run, potentials: Path, tmp_path: Path) ->
     status, _, err = run("describe", potentials, "--model", save_tiny(tmp_path / "photos.safetensors"))
     assert status == 1
     assert err == [
-        f"error: {tmp_path / 'photos.safetensors'} is no describer of clips: it reads compact, not potentials"
+        f"error: {tmp_path / 'photos.safetensors'} is not a clip captioner: it reads compact, not label predictions"
     ]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["p.h5", "--intervals", "0-1"], "--intervals is for a video; p.h5 is taken for potentials"),
+        (["p.h5", "--intervals", "0-1"], "--intervals is for a video; p.h5 is taken for label predictions"),
         (["p.h5", "--srt", "x.srt"], "--srt is for a video"),
-        (["v.mp4", "--clip", "a"], "--clip is for potentials; v.mp4 is taken for a video"),
-        (["v.mp4", "-o", "r.json"], "-o is for potentials"),
-        (["p.h5", "-o", "r.json", "--num-captions", "2"], "-o"),
+        (["v.mp4", "--clip", "a"], "--clip is for label predictions; v.mp4 is taken for a video"),
+        (["v.mp4", "-o", "r.json"], "-o is for label predictions"),
+        (["p.h5", "-o", "r.json", "--num-return-sequences", "2"], "-o"),
         (["v.mp4", "--intervals", "0-1", "--every", "2"], "exclude each other"),
         (["v.mp4", "--intervals", "0:1"], "not seconds as in 0-5.2,5.2-9"),
         (["v.mp4", "--every", "0"], "--every must be at least"),
-        (["v.mp4", "--greedy", "--beam", "3"], "exclude each other"),
+        (["v.mp4", "--method", "greedy", "--beam-size", "3"], "beam_size is for method beam, not greedy"),
     ],
 )
 def test_wrong_usage_is_one_line(arguments: list[str], message: str, run: Run) -> None:
@@ -226,8 +258,10 @@ def test_the_packed_file_is_all_three(
     packed: Path, stages: tuple[Path, Path, Path], potentials: Path, run: Run
 ) -> None:
     """Would catch a stage that lost something on the way into the one file, or that another stage trips over."""
-    describer, crf, _ = stages
-    assert run("describe", potentials, "--model", packed)[1] == run("describe", potentials, "--model", describer)[1]
+    clip_captioner, crf, _ = stages
+    assert (
+        run("describe", potentials, "--model", packed)[1] == run("describe", potentials, "--model", clip_captioner)[1]
+    )
     together, alone = load_crf(packed), load_crf(crf)
     assert together.folds == ()
     assert together.model.state_dict().keys() == alone.model.state_dict().keys()
@@ -243,13 +277,13 @@ def test_a_video_becomes_sentences_with_times(run: Run, packed: Path, video: Pat
 
     intervals = [(1.0, 2.0), (0.0, 1.0), (0.5, 1.5)]
     status, lines, err = run("describe", video, "--intervals", "1-2,0-1,.5-1.5", "--model", packed)
-    describer = load_describer(packed)
+    clip_captioner = load_clip_captioner(packed)
     crf = load_crf(packed).model
-    clips = clip_features(read_frames(video), sorted(intervals), describer.vision.backbone, number=4)
+    clips = clip_features(read_frames(video), sorted(intervals), clip_captioner.vision.backbone, number=4)
     features = np.stack([clip.feature for clip in clips])
     believed, _ = predict(crf, Clips(list("abc"), ["v"] * 3, features, np.full((3, 2), -1)))
     with torch.inference_mode():
-        sentences = describer.captioner._decode(torch.from_numpy(believed.vector("prob")), Search())
+        sentences = clip_captioner.decode(torch.from_numpy(believed.vector("prob")), clip_captioner.checkpoint.decoding)
     wanted = {(clip.start, clip.end): found[0].text for clip, found in zip(clips, sentences, strict=True)}
     assert (status, err) == (0, [])
     assert lines == [f"{start:.3f}\t{end:.3f}\t{wanted[start, end]}" for start, end in intervals]
@@ -285,7 +319,7 @@ def test_a_bad_interval_costs_only_itself(run: Run, packed: Path, video: Path, t
 def test_a_model_without_crf_and_a_file_that_is_no_video(run: Run, model: Path, packed: Path, video: Path) -> None:
     status, _, err = run("describe", video, "--model", model)
     assert (status, len(err)) == (1, 1)
-    assert "describes potentials only; python -m scripts.pack_clip_captioner adds" in err[0]
+    assert "reads label predictions only; python -m scripts.pack_clip_captioner adds" in err[0]
     video.write_text("knives")
     status, _, err = run("describe", video, "--model", packed)
     assert (status, len(err)) == (1, 1)
@@ -301,7 +335,7 @@ def test_stages_that_do_not_fit_are_not_packed(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Would catch a CRF fed with numbers of another network, which still gives fluent sentences."""
-    describer, source, weights = stages
+    clip_captioner, source, weights = stages
     path, crf = tmp_path / "crf.safetensors", load_crf(source)
     save_crf(path, crf)
     fact = dict(crf.features[0])
@@ -311,7 +345,7 @@ def test_stages_that_do_not_fit_are_not_packed(
         "dimension": f"with dimension 7; compact has {fact['dimension']}",
         "stores": "the CRF needs 2 feature stores (compact, compact), not those of one network",
         "labels": "the CRF has 4 labels",
-        "photos": "is no describer of clips",
+        "photos": "is not a clip captioner",
     }
     if what in fact:
         save_crf(path, replace(crf, features=(fact | {what: 7 if what == "dimension" else "0000"},)))
@@ -321,10 +355,10 @@ def test_stages_that_do_not_fit_are_not_packed(
         other = CRF(CRFConfig(), {"activity": ("-", "cut"), "object": ("-", "knife")}, fact["dimension"], all_pairs(2))
         save_crf(path, CRFFile(other, features=(fact,)))
     else:
-        describer = save_tiny(tmp_path / "photos.safetensors")
+        clip_captioner = save_tiny(tmp_path / "photos.safetensors")
     output = tmp_path / "all.safetensors"
-    arguments = f"{describer} --crf {path} --backbone compact --weights {weights} -o {output}"
-    monkeypatch.setattr("sys.argv", ["pack_describer", *arguments.split()])
+    arguments = f"{clip_captioner} --crf {path} --backbone compact --weights {weights} -o {output}"
+    monkeypatch.setattr("sys.argv", ["pack_clip_captioner", *arguments.split()])
     assert pack_main() == 1
     err = capsys.readouterr().err
     assert messages[what] in err

@@ -33,7 +33,8 @@ from captioner.crf.training import (
 )
 from captioner.data.clips import NODES, NULL, OTHER, Clip, read_clips, write_clips
 from captioner.errors import CheckpointError, ConfigError, DataError, FeatureStoreError, UsageError
-from captioner.features.store import FeatureStore, FeatureWriter
+from captioner.features.store import FeatureStore
+from captioner.features.writer import FeatureWriter
 from preprocess.synthetic_features import main as simulate_main
 from preprocess.synthetic_features import prototypes, simulate
 from tests.oracles.crf import enumerate_video
@@ -490,7 +491,7 @@ def test_a_sentence_has_the_features_and_the_fold_of_its_clip(corpus: Path, tmp_
     assert run(*predicting, tmp_path / "single.jsonl")[0] == 0  # as many sentences as clips
     assert set(read_potentials(tmp_path / "p.h5").ids) == {own[0] for own in names.values()}
     store = FeatureStore(features)
-    with FeatureWriter(tmp_path / "odd.h5", store.spec, str(store.attributes["weights_digest"])) as writer:
+    with FeatureWriter(tmp_path / "odd.h5", store.spec, store.weights_digest) as writer:
         writer.add("cut#1", store.get(store.ids[:1])[0])  # a name of its own, of no other clip
     assert run("crf", "predict", model, "-f", tmp_path / "odd.h5", "-o", tmp_path / "p.h5")[0] == 0
     assert read_potentials(tmp_path / "p.h5").ids == ["cut#1"]

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from captioner.data.batching import CaptionBatches
 from captioner.errors import DataError
@@ -16,20 +18,28 @@ def captions(count, seed=0):
     return [generator.integers(4, 100, n).tolist() for n in lengths], [i // 5 for i in range(count)]
 
 
-def test_every_caption_comes_once_between_start_and_end():
-    ids, rows = captions(103)
-    found = []
-    for batch in CaptionBatches(ids, rows, 16, seed=1).epoch(0):
+LISTS = st.lists(st.lists(st.integers(4, 9), max_size=12), min_size=1, max_size=40)
+
+
+@given(LISTS, st.integers(1, 9), st.integers(0, 3), st.integers(1, 3), st.integers(0, 2))
+@settings(max_examples=50, deadline=None)
+def test_every_caption_comes_once_between_start_and_end(ids, size, seed, window, epoch):
+    """Would catch a caption lost at the end of a window or epoch, shifted targets, and END given as an input."""
+    batches = list(CaptionBatches(ids, range(len(ids)), size, seed=seed, window=window).epoch(epoch))
+    found = {}
+    for batch in batches:
         assert batch.inputs.dtype == batch.targets.dtype == torch.int64
         assert batch.inputs.shape == batch.targets.shape
-        for row, inputs, targets in zip(batch.rows, batch.inputs.tolist(), batch.targets.tolist(), strict=True):
+        columns = batch.rows.tolist(), batch.inputs.tolist(), batch.targets.tolist()
+        for row, inputs, targets in zip(*columns, strict=True):
             end = targets.index(END)
-            assert inputs[0] == START
-            assert inputs[1 : end + 1] == targets[:end]
-            assert set(targets[end + 1 :]) <= {PAD}
-            assert set(inputs[end + 1 :]) <= {PAD}
-            found.append((int(row), targets[:end]))
-    assert sorted(found) == sorted(zip(rows, ids, strict=True))
+            assert inputs[: end + 1] == [START, *targets[:end]]
+            assert set(targets[end + 1 :]) <= {PAD} and set(inputs[end + 1 :]) <= {PAD}
+            assert row not in found
+            found[row] = targets[:end]
+    assert found == dict(enumerate(ids))
+    sizes = [len(batch.rows) for batch in batches]
+    assert max(sizes) <= size and max(sizes) - min(sizes) <= 1
 
 
 def test_order_depends_on_seed_and_epoch_alone():

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from captioner.data import images
 from captioner.data.images import find_images, find_named, open_image
@@ -47,7 +47,7 @@ def test_turns_as_exif_says(tmp_path: Path, orientation: int) -> None:
         8: Image.Transpose.ROTATE_270,
     }
     exif = Image.Exif()
-    exif[images.ORIENTATION] = orientation
+    exif[ExifTags.Base.Orientation] = orientation
     stored = halves() if orientation == 1 else halves().transpose(undo[orientation])
     stored.save(tmp_path / "a.jpg", exif=exif, quality=95)
     opened = open_image(tmp_path / "a.jpg")

@@ -10,9 +10,10 @@ import pytest
 
 from captioner.backbones.spec import BackboneSpec
 from captioner.data import read_dataset
-from captioner.data.records import Record, of_split
+from captioner.data.records import Captioned, of_split
 from captioner.data.results import match, read_results
-from captioner.features.store import FeatureStore, FeatureWriter
+from captioner.features.store import FeatureStore
+from captioner.features.writer import FeatureWriter
 from captioner.metrics.cider import CiderD, DocumentFrequency
 from captioner.metrics.corpus import Corpus
 from eval.baselines import consensus, main, neighbors, typical
@@ -42,7 +43,7 @@ def test_agreement_is_cider_d_of_each_with_each() -> None:
 
 def test_the_typical_caption_scores_best_when_all_training_images_get_it() -> None:
     """Would catch a caption that is merely frequent, or merely short."""
-    records = [Record(str(n), None, tuple(captions), "train") for n, captions in enumerate(IMAGES)]
+    records = [Captioned(str(n), None, tuple(captions), "train") for n, captions in enumerate(IMAGES)]
     images = [[caption.split() for caption in image] for image in IMAGES]
     metric = CiderD(DocumentFrequency(images))
 
@@ -70,9 +71,9 @@ def test_the_center_is_that_of_all_means() -> None:
 def test_consensus_is_what_the_neighbors_say_and_no_outlier(metric: str) -> None:
     """Would catch a candidate that agrees with itself, and one taken from an image that is no neighbor."""
     records = [
-        Record("a", None, ("zebras", "a dog runs on the green grass"), "train"),
-        Record("b", None, ("a dog runs on green grass", "a dog runs on the grass"), "train"),
-        Record("c", None, ("a man sits", "a man sits", "a man sits"), "train"),
+        Captioned("a", None, ("zebras", "a dog runs on the green grass"), "train"),
+        Captioned("b", None, ("a dog runs on green grass", "a dog runs on the grass"), "train"),
+        Captioned("c", None, ("a man sits", "a man sits", "a man sits"), "train"),
     ]
     (found,) = consensus(records, np.array([[0, 1]]), metric, "plain")
     assert "dog" in found

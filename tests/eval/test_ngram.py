@@ -8,7 +8,7 @@ from itertools import islice
 import pytest
 import torch
 
-from captioner.decoding import How, search
+from captioner.decoding import DecodingConfig, decode
 from captioner.text.vocabulary import END as END_ID
 from captioner.text.vocabulary import PAD, START, UNK
 from eval.ngram import KneserNey, train_ngram
@@ -88,7 +88,8 @@ def test_a_decoder_follows_the_model_and_never_says_unknown_words() -> None:
 def test_the_likeliest_sentence_is_that_of_enumeration() -> None:
     """Would catch a beam that ranks by other numbers than the model's."""
     decoder = train_ngram([[4], [4], [4, 5], [5]], 6, 2)
-    [[best]] = search(decoder, [()], 1, How(START, END_ID, width=10, max_length=4))
+    config = DecodingConfig(beam_size=10, max_length=4)
+    [[best]] = decode(decoder, [()], 1, config, start=START, end=END_ID)
     model = decoder.model
     texts = list(islice(([], [4], [5], [4, 4], [4, 5], [5, 4], [5, 5]), 7))
     scores = {tuple(text): model.score(model.start, [*text, END_ID])[0] for text in texts}

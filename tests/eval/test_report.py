@@ -12,7 +12,7 @@ import pytest
 from captioner.data import read_dataset
 from captioner.data.records import of_split
 from captioner.metrics import score_captions
-from captioner.predictors.lrcn import Captioner
+from captioner.predictors.features import FeatureCaptioner
 from captioner.train.trainer import train
 from eval import baselines
 from eval.page import Card, Cards, Code, Heading, Table, Text, to_html, to_markdown
@@ -90,7 +90,7 @@ def test_the_whole_page_from_runs_and_files(
     assert (output / "report.md").read_text().startswith("# own val\n") and "| toy" in printed
     assert {path.name for path in output.glob("*.svg")} == {"scores.svg", "lengths.svg", "curves.svg"}
 
-    monkeypatch.setattr(Captioner, "caption_features", lambda *_, **__: pytest.fail("captioned again"))
+    monkeypatch.setattr(FeatureCaptioner, "caption_features", lambda *_, **__: pytest.fail("captioned again"))
     assert main(arguments) == 0
     assert (output / "index.html").read_text() == page
     with pytest.raises(pytest.fail.Exception):  # other captions are wanted, so the kept ones must not be taken

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from captioner.config import ModelConfig
 from captioner.errors import ConfigError
 from captioner.models import likelihood
+from captioner.models.encoder_decoder import EncoderDecoder
 from captioner.models.likelihood import log_likelihoods, prefix_tree
-from captioner.models.lrcn import ImageCaptioner
+from captioner.models.lrcn import LRCNConfig
 from captioner.models.stack import CELLS, State
 from captioner.models.wirings import WIRINGS
 from captioner.train.trainer import train
@@ -38,7 +38,7 @@ def expected(model: torch.nn.Module, images: torch.Tensor, captions: list[list[i
     return torch.tensor([[naive.log_likelihood(model, image, caption) for caption in captions] for image in images])
 
 
-@pytest.mark.parametrize("options", [{}, {"residual": True, "tied": True, "image": 0}], ids=["plain", "all"])
+@pytest.mark.parametrize("options", [{}, {"residual": True, "tied": True, "image_dim": 0}], ids=["plain", "all"])
 @pytest.mark.parametrize(("wiring", "cell"), list(itertools.product(WIRINGS, CELLS)))
 def test_all_pairs_equal_the_whole_model_on_each(
     wiring: str, cell: str, options: dict[str, object], monkeypatch: pytest.MonkeyPatch
@@ -57,9 +57,9 @@ def test_all_pairs_equal_the_whole_model_on_each(
 def test_states_that_an_encoder_has_read_are_those_of_their_image(wiring: str) -> None:
     """Would catch: layers of language that start from zero, or from another image's words."""
     torch.manual_seed(3)
-    config = ModelConfig(wiring=wiring, embedding=7, hidden=8, image=5, encoder=True, normalize="none")
+    config = LRCNConfig("encoder_decoder", wiring, embedding_dim=7, hidden_dim=8, image_dim=5, normalize="none")
     names = ["activity=take out", "tool=knife", "tool=-", "object=carrot", "object=bowl", "source=fridge"]
-    model = ImageCaptioner(config, 11, len(names), names).eval()
+    model = EncoderDecoder(config, 11, len(names), names).eval()
     images = (features(4) > 0).float()
     torch.testing.assert_close(
         log_likelihoods(model, images, CAPTIONS), expected(model, images, CAPTIONS), atol=2e-5, rtol=1e-5
@@ -81,7 +81,7 @@ def test_huge_logits_are_normalized_as_well() -> None:
         model = build(wiring="1u")
         before = log_likelihoods(model, features(2), CAPTIONS)
         with torch.no_grad():
-            model.softmax.bias += shift
+            model.lm_head.bias += shift
         torch.testing.assert_close(log_likelihoods(model, features(2), CAPTIONS), before, atol=1e-3, rtol=1e-5)
 
 
@@ -216,7 +216,8 @@ def test_the_command_finds_what_the_model_has_learned(run: Path, capsys: pytest.
 
 def test_neighbors_go_by_way_of_the_training_set(run: Path) -> None:
     """Would catch: likeness taken to the wrong image, or a neighbor found among the test captions themselves."""
-    from captioner.features.store import FeatureStore, FeatureWriter
+    from captioner.features.store import FeatureStore
+    from captioner.features.writer import FeatureWriter
 
     store = run.parent / "near.h5"
     with FeatureWriter(store, toy.SPEC, "near") as writer:

@@ -6,21 +6,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from captioner.config import ModelConfig
 from captioner.errors import ConfigError
-from captioner.models.lrcn import NEVER, ImageCaptioner
+from captioner.models.lrcn import LRCN, NEVER, LRCNConfig
 from captioner.models.stack import CELLS, drop
 from captioner.models.wirings import WIRINGS
+from captioner.skip_init import skip_init
 from captioner.text.vocabulary import START
 
 VOCABULARY, FEATURE, BATCH, LENGTH = 11, 6, 3, 5
 WIRED = [(wiring, cell) for wiring in WIRINGS for cell in CELLS]
 
 
-def build(**options: object) -> ImageCaptioner:
+def build(**options: object) -> LRCN:
     torch.manual_seed(0)
-    sizes = {"embedding": 7, "hidden": 8, "image": 5}
-    model = ImageCaptioner(ModelConfig(**{**sizes, **options}), VOCABULARY, FEATURE)  # type: ignore[arg-type]
+    sizes = {"embedding_dim": 7, "hidden_dim": 8, "image_dim": 5}
+    model = LRCN(LRCNConfig(**{**sizes, **options}), VOCABULARY, FEATURE)  # type: ignore[arg-type]
     model.set_statistics(torch.randn(FEATURE), torch.rand(FEATURE) + 0.5)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -36,7 +36,7 @@ def material() -> tuple[Tensor, Tensor]:
     return torch.randn(BATCH, FEATURE, generator=generator), tokens
 
 
-def stepped(model: ImageCaptioner, features: Tensor | None, tokens: Tensor) -> Tensor:
+def stepped(model: LRCN, features: Tensor | None, tokens: Tensor) -> Tensor:
     """Log probabilities (B, T, V), one step at a time."""
     state = model.start(features, len(tokens))
     rows = []
@@ -46,7 +46,7 @@ def stepped(model: ImageCaptioner, features: Tensor | None, tokens: Tensor) -> T
     return torch.stack(rows, 1)
 
 
-@pytest.mark.parametrize("options", [{}, {"residual": True, "tied": True, "image": 0}], ids=["plain", "all"])
+@pytest.mark.parametrize("options", [{}, {"residual": True, "tied": True, "image_dim": 0}], ids=["plain", "all"])
 @pytest.mark.parametrize(("wiring", "cell"), WIRED)
 @torch.no_grad()
 def test_whole_sequence_equals_single_steps(wiring: str, cell: str, options: dict[str, object]) -> None:
@@ -92,7 +92,7 @@ def test_image_reaches_the_layers_that_the_table_names(wiring: str, cell: str) -
         assert layer.input_size == sum(sizes[name] for name in inputs)
 
 
-@pytest.mark.parametrize("options", [{}, {"tied": True, "residual": True}, {"image": 0, "normalize": "none"}])
+@pytest.mark.parametrize("options", [{}, {"tied": True, "residual": True}, {"image_dim": 0, "normalize": "none"}])
 @pytest.mark.parametrize("wiring", WIRINGS)
 def test_gradient_flows_to_every_parameter(wiring: str, options: dict[str, object]) -> None:
     model = build(wiring=wiring, **options).train()
@@ -152,8 +152,9 @@ def test_standardizing_undoes_a_change_of_units() -> None:
 
 def test_papers_two_layer_factored_model_has_37_6_million_parameters() -> None:
     """8,800 words and the end, fc8 features: 37,618,801 in Caffe, whose LSTMs have one bias vector, not two."""
-    paper = ModelConfig(wiring="2f", embedding=1000, hidden=1000, image=0, normalize="none", init="uniform")
-    model = ImageCaptioner.empty(paper, 8801, 1000)
+    paper = LRCNConfig(wiring="2f", embedding_dim=1000, hidden_dim=1000, image_dim=0, normalize="none", init="uniform")
+    with skip_init():
+        model = LRCN(paper, 8801, 1000)
     second_bias = 2 * 4 * 1000
     assert sum(parameter.numel() for parameter in model.parameters()) - second_bias == 37_618_801
 
@@ -195,7 +196,7 @@ def test_dropout_is_for_training_alone(option: str) -> None:
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_orthogonal_start(cell: str) -> None:
-    model = ImageCaptioner(ModelConfig(cell=cell, hidden=8), VOCABULARY, FEATURE)
+    model = LRCN(LRCNConfig(cell=cell, hidden_dim=8), VOCABULARY, FEATURE)
     for layer in model.stack.layers:
         for gate in layer.weight_hh_l0.chunk(CELLS[cell].gates):  # type: ignore[operator, union-attr]
             torch.testing.assert_close(gate @ gate.T, torch.eye(8), atol=1e-5, rtol=0)
@@ -205,7 +206,7 @@ def test_orthogonal_start(cell: str) -> None:
 
 
 def test_uniform_start_is_the_papers() -> None:
-    model = ImageCaptioner(ModelConfig(init="uniform", tied=True), VOCABULARY, FEATURE)
+    model = LRCN(LRCNConfig(init="uniform", tied=True), VOCABULARY, FEATURE)
     for name, parameter in model.named_parameters():
         if "bias" in name:
             assert not parameter.any(), name
@@ -215,8 +216,8 @@ def test_uniform_start_is_the_papers() -> None:
 
 def test_tied_softmax_shares_the_word_vectors() -> None:
     model = build(tied=True)
-    assert model.softmax.weight is model.embedding.weight
-    assert model.bridge(torch.zeros(2, 8)).shape == (2, 7)
+    assert model.lm_head.weight is model.embedding.weight
+    assert model.pre_output(torch.zeros(2, 8)).shape == (2, 7)
 
 
 def test_wrong_shapes_and_names_are_explained() -> None:
@@ -227,15 +228,15 @@ def test_wrong_shapes_and_names_are_explained() -> None:
     with pytest.raises(ValueError, match=r"tokens: expected \(3, T\), got \(2, 5\)"):
         model(features, tokens[:2])
     with pytest.raises(ConfigError, match="model.wiring: '3g' is not one of 1u, 2u, 2f, 2e, 4f"):
-        ImageCaptioner(ModelConfig(wiring="3g"), VOCABULARY, FEATURE)
+        LRCN(LRCNConfig(wiring="3g"), VOCABULARY, FEATURE)
     with pytest.raises(ConfigError, match="model.cell: 'lsmt' is not one of lstm, gru, rnn"):
-        ImageCaptioner(ModelConfig(cell="lsmt"), VOCABULARY, FEATURE)
+        LRCN(LRCNConfig(cell="lsmt"), VOCABULARY, FEATURE)
 
 
 def test_a_model_that_takes_roots_shrinks_large_features() -> None:
     """Would catch roots of negative numbers, and roots taken once in training and twice in captioning."""
-    plain = ImageCaptioner(ModelConfig(embedding=4, hidden=4, image=4, normalize="backbone"), 9, 3)
-    rooted = ImageCaptioner(ModelConfig(embedding=4, hidden=4, image=4, normalize="root"), 9, 3)
+    plain = LRCN(LRCNConfig(embedding_dim=4, hidden_dim=4, image_dim=4, normalize="backbone"), 9, 3)
+    rooted = LRCN(LRCNConfig(embedding_dim=4, hidden_dim=4, image_dim=4, normalize="signed_sqrt"), 9, 3)
     rooted.load_state_dict(plain.state_dict())
     tokens = torch.tensor([[START, 5, 6]])
     features = torch.tensor([[4.0, -9.0, 0.0]])

@@ -1,4 +1,4 @@
-"""Every sentence there is, scored one by one: what beam search must find when its beam is wide enough."""
+"""Every possible sentence, scored one by one: what beam search must find when its beam is wide enough."""
 
 from __future__ import annotations
 
@@ -10,15 +10,21 @@ Next = Callable[[Sequence[int]], Sequence[float]]
 
 
 def exhaustive_search(
-    following: Next, *, start: int, end: int, max_length: int, length_penalty: float = 0.0, best: int = 1
+    following: Next,
+    *,
+    start: int,
+    end: int,
+    max_length: int,
+    length_penalty: float = 0.0,
+    num_return_sequences: int = 1,
 ) -> list[tuple[tuple[int, ...], float]]:
-    """The ``best`` (tokens, log probability) of all sentences that end or reach ``max_length`` tokens."""
+    """The best (tokens, log probability) of all sentences that end or reach ``max_length`` tokens."""
     scored = []
     for tokens, log_prob in sentences(following, (start,), end, max_length):
         words = tokens[1:-1] if tokens[-1] == end else tokens[1:]
         scored.append((log_prob / (len(tokens) - 1) ** length_penalty, words, log_prob))
     scored.sort(key=lambda one: -one[0])
-    return [(words, log_prob) for _, words, log_prob in scored[:best]]
+    return [(words, log_prob) for _, words, log_prob in scored[:num_return_sequences]]
 
 
 def sentences(following: Next, prefix: tuple[int, ...], end: int, left: int) -> Iterator[tuple[tuple[int, ...], float]]:

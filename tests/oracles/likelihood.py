@@ -8,12 +8,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from captioner.models.lrcn import ImageCaptioner
+from captioner.models.lrcn import LRCN
 from captioner.text.vocabulary import END, START
 
 
 @torch.no_grad()
-def log_likelihood(model: ImageCaptioner, feature: Tensor, caption: Sequence[int]) -> float:
+def log_likelihood(model: LRCN, feature: Tensor, caption: Sequence[int]) -> float:
     """Feature (D,) and word ids: the sum over words and end of the log softmax of ``forward``, in nats."""
     logits = model(feature[None], torch.tensor([[START, *caption]]))[0].double()  # (T, V)
     log_probs = logits.log_softmax(-1)

@@ -6,15 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from captioner.config import ModelConfig
 from captioner.crf.predictions import NodePotentials, Potentials, write_potentials
-from captioner.errors import ConfigError, DataError, FeatureStoreError
+from captioner.errors import DataError, FeatureStoreError
 from captioner.features.label_predictions import open_store
 from captioner.features.store import FeatureStore
-from captioner.models.encoder_decoder import BEGIN, PAD
-from captioner.models.lrcn import ImageCaptioner
 
 LABELS = {"activity": ("-", "cut", "take out"), "object": ("-", "cutting board", "knife")}
 NAMES = tuple(f"{node}={label}" for node, labels in LABELS.items() for label in labels)
@@ -37,12 +33,6 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "p.h5"
 
 
-def encoder_decoder(cell: str = "lstm", seed: int = 0) -> ImageCaptioner:
-    torch.manual_seed(seed)
-    config = ModelConfig(wiring="2e", encoder=True, cell=cell, embedding=5, hidden=6, image=0, normalize="none")
-    return ImageCaptioner(config, 9, len(NAMES), NAMES).eval()
-
-
 def test_potentials_are_read_as_features(file: Path):
     """Would catch nodes in another order, the two kinds exchanged, or clips by row instead of by name."""
     best, chances = open_store(f"{file}@max"), open_store(f"{file}@prob")
@@ -60,46 +50,3 @@ def test_what_is_no_store_is_refused_by_name(file: Path, tmp_path: Path):
     odd = tmp_path / "images@home.h5"
     odd.touch()
     assert isinstance(open_store(odd), FeatureStore), "an @ in the name of a file that is there is part of the name"
-
-
-def test_the_encoder_reads_words_in_the_order_of_nodes(file: Path):
-    encoder = encoder_decoder().encoder
-    assert encoder is not None
-    numbers = {word: i + 2 for i, word in enumerate(["board", "cut", "cutting", "knife", "out", "take"])}
-    words, lengths = encoder.read(torch.from_numpy(open_store(f"{file}@max").get(list("abcd"))))
-    wanted = [["cut", "knife"], ["take", "out", "cutting", "board"], [], ["take", "out"]]
-    for row, sentence in enumerate(wanted):
-        assert int(lengths[row]) == len(sentence) + 1
-        assert words[row].tolist() == [BEGIN, *(numbers[w] for w in sentence), *[PAD] * (4 - len(sentence))]
-
-
-@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
-def test_a_batch_encodes_as_its_rows_do_alone(cell: str):
-    """Would catch padding that enters the state."""
-    model = encoder_decoder(cell)
-    features = torch.from_numpy(potentials().vector("max"))
-    together = model.start(features).stack
-    for row in range(len(features)):
-        for ours, alone in zip(together, model.start(features[row : row + 1]).stack, strict=True):
-            torch.testing.assert_close(ours[row], alone[0])
-
-
-@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
-def test_training_and_decoding_are_one_model(cell: str):
-    """Would catch a decoder whose first state is the encoder's in one of the two only."""
-    model = encoder_decoder(cell)
-    features = torch.from_numpy(potentials().vector("max"))
-    tokens = torch.tensor([[1, 4, 5, 6]] * len(features))
-    whole = model(features, tokens).log_softmax(-1)
-    state = model.start(features)
-    for position in range(tokens.shape[1]):
-        step, state = model.step(tokens[:, position], state)
-        torch.testing.assert_close(step[:, 4:], whole[:, position, 4:])
-    assert not torch.allclose(whole[0], whole[1]), "what the encoder read must matter"
-
-
-def test_an_encoder_without_labels_is_refused():
-    with pytest.raises(ConfigError, match="FILE@max"):
-        ImageCaptioner(ModelConfig(wiring="2e", encoder=True, image=0, normalize="none"), 9, 4)
-    with pytest.raises(ConfigError, match=r"model\.normalize"):
-        ModelConfig(encoder=True)

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from captioner.data.records import Record
+from captioner.data.records import Captioned
 from preprocess.sentences import main, photo_number, sentences
 
 
 def test_excluded_photographs_are_left_out_under_both_their_names() -> None:
     """Would catch a test caption of Flickr8k that is learned through Flickr30k."""
     records = [
-        Record("1000.jpg", None, ("a dog runs",), "train"),
-        Record("1001.jpg", None, ("a  cat\nsits",), "train"),
-        Record("1002.jpg", None, ("a bird",), "val"),
+        Captioned("1000.jpg", None, ("a dog runs",), "train"),
+        Captioned("1001.jpg", None, ("a  cat\nsits",), "train"),
+        Captioned("1002.jpg", None, ("a bird",), "val"),
     ]
     assert sentences(records, "train", {photo_number("1000_693b08cb0e.jpg")}) == ["a cat sits"]
 

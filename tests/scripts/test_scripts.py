@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from captioner.backbones.compact import CompactCNN
 from captioner.backbones.spec import BackboneSpec
 from captioner.checkpoint import load_checkpoint
-from captioner.features.store import FeatureWriter
+from captioner.features.writer import FeatureWriter
 from captioner.predictors.lrcn import load
 from scripts import distil_cnn, pack_model
 from tests.tiny import save_images, save_tiny
@@ -138,7 +138,7 @@ def test_packing_keeps_the_cnn_and_halves_the_file(tmp_path: Path) -> None:
     packed = tmp_path / "packed.safetensors"
     pack_model.pack(source, None, packed, beam_size=2, length_penalty=0.5)
     assert packed.stat().st_size < 0.6 * source.stat().st_size
-    decode = load_checkpoint(packed).decoding
+    decode = load_checkpoint(packed).config.decoding
     assert (decode.beam_size, decode.length_penalty) == (2, 0.5)
     assert load_checkpoint(packed).extra["experiment"] == {
         "data": {"root": "flickr8k", "features": ["x.h5", "runs/y.h5"]},
@@ -148,4 +148,4 @@ def test_packing_keeps_the_cnn_and_halves_the_file(tmp_path: Path) -> None:
     assert before is not None and after is not None
     torch.testing.assert_close(after, before, atol=1e-3, rtol=1e-3)
     assert load(packed).caption(photo)
-    assert json.loads(json.dumps(load_checkpoint(packed).backbones[0].to_dict()))["weights"] == ""
+    assert json.loads(json.dumps(load_checkpoint(packed).inputs[0].to_dict()))["weights"] == ""

@@ -11,21 +11,20 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from captioner.checkpoint import load_checkpoint
-from captioner.config import ModelConfig
 from captioner.errors import ConfigError
 from captioner.experiment import Experiment
-from captioner.models.lrcn import ImageCaptioner
+from captioner.models.lrcn import LRCN, LRCNConfig
+from captioner.tasks.sentences.learner import SentenceLearner, sentence_loss
+from captioner.tasks.sentences.self_critical import END_WORD, CaptionReward, advantages
 from captioner.text.vocabulary import END, PAD, START, UNK
 from captioner.train.distributed import World
-from captioner.train.network import Network
 from captioner.train.runlog import read_log
-from captioner.train.self_critical import END_WORD, CaptionReward, advantages, teach
-from captioner.train.trainer import Run, train
+from captioner.train.trainer import Trainer, train
 from tests.oracles.cider import cider_d
 from tests.toy import experiment, make_data
 
 CPU = torch.device("cpu")
-CRITICAL = {"train__objective": "self_critical", "train__batch_size": 20, "train__lr": 0.01, "train__log_every": 1}
+CRITICAL = {"loss__objective": "self_critical", "train__batch_size": 20, "train__lr": 0.01, "train__log_every": 1}
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +68,7 @@ def test_advantages_are_against_the_other_captions_of_the_image() -> None:
     torch.testing.assert_close(found.sum(1), torch.zeros(2))
 
 
-def log_likelihood(model: ImageCaptioner, features: Tensor, caption: tuple[int, ...]) -> Tensor:
+def log_likelihood(model: LRCN, features: Tensor, caption: tuple[int, ...]) -> Tensor:
     """Of drawing ``caption`` word by word from those that can be drawn: ``END`` and what follows ``UNK``."""
     total = torch.zeros(())
     for length, token in enumerate(caption):
@@ -82,73 +81,82 @@ def log_likelihood(model: ImageCaptioner, features: Tensor, caption: tuple[int, 
 def test_the_expected_step_is_the_gradient_of_the_expected_reward() -> None:
     """Over all pairs of captions that two draws can give; would catch wrong signs, masks, baselines and padding."""
     torch.manual_seed(0)
-    config = ModelConfig(wiring="2f", embedding=3, hidden=4, image=2, normalize="none")
-    network = Network(ImageCaptioner(config, 6, 3))
+    config = LRCNConfig(wiring="2f", embedding_dim=3, hidden_dim=4, image_dim=2, normalize="none")
+    learner = SentenceLearner(LRCN(config, 6, 3))
     with torch.no_grad():
-        for parameter in network.parameters():
+        for parameter in learner.parameters():
             parameter.mul_(2)
-    model, features = network.decoder, torch.randn(1, 3)
+    model, features = learner.model, torch.randn(1, 3)
     words = (4, 5)
     captions = [(END,), *((w, END) for w in words), *itertools.product(words, words)]  # at most two tokens
     reward = dict(zip(captions, torch.rand(len(captions)).tolist(), strict=True))
     likelihood = {c: log_likelihood(model, features, c).exp() for c in captions}
     assert float(sum(likelihood.values()).detach()) == pytest.approx(1, abs=1e-6)
     expected_reward = sum(likelihood[c] * reward[c] for c in captions)
-    parameters = [*network.parameters()]
+    parameters = [*learner.parameters()]
     wanted = torch.autograd.grad(expected_reward, parameters, retain_graph=True, materialize_grads=True)
 
     total = torch.zeros(())
     for pair in itertools.product(captions, repeat=2):
         worth = advantages(torch.tensor([[reward[c] for c in pair]])).flatten()
-        loss = network(features.expand(2, -1), *teach(pair), 0.0, worth)
+        loss = learner.sampled_loss(features.expand(2, -1), pair, worth)
         total = total + (likelihood[pair[0]] * likelihood[pair[1]]).detach() * loss / 2
     found = torch.autograd.grad(total, parameters, materialize_grads=True)
     for gradient, other in zip(found, wanted, strict=True):
         torch.testing.assert_close(-gradient, other, rtol=1e-4, atol=1e-6)
 
 
-def test_drawn_steps(data: Path, tmp_path: Path, start: str) -> None:
-    """Captions side by side by image, forbidden words never, rewards of the very captions; two processes share."""
-    run = Run(continued(data, tmp_path / "run", start, train__precision="auto"), World(), CPU, False, False)
-    assert run.critic is not None
-    run.network.train()
-    (bare, *_) = run.material.steps(0, 0)
-    step = run.critic.draw(bare, 3)
-    assert run.network.training
-    assert step.rows.tolist() == [row for row in bare.rows.tolist() for _ in range(5)]
-    assert step.images is not None and step.advantages is not None
-    assert torch.equal(step.images[::5], bare.images)
-    assert not torch.isin(step.targets, torch.tensor([START, UNK])).any()
-    assert (step.inputs[:, 0] == START).all()
-    rewards = []
-    for row, inputs, targets in zip(step.rows.tolist(), step.inputs.tolist(), step.targets.tolist(), strict=True):
-        caption = [word for word in targets if word != PAD]
-        assert PAD not in targets[: len(caption)]
-        assert END not in caption[:-1] and (caption[-1] == END or len(caption) == 10)
-        assert inputs[1 : len(caption)] == caption[:-1] and set(inputs[len(caption) :]) <= {PAD}
-        rewards += run.critic.reward([row], [[run.material.vocabulary.words[word] for word in caption]])
-    table = torch.tensor(rewards).reshape(4, 5)
-    torch.testing.assert_close(step.advantages, advantages(table).flatten())
-    assert step.reward == pytest.approx(float(table.sum()), rel=1e-5)
-    assert (step.tokens, step.captions) == (int((step.targets != PAD).sum()), 20)
-    assert torch.equal(run.critic.draw(bare, 3).targets, step.targets)
-    assert not torch.equal(run.critic.draw(bare, 4).targets, step.targets)
+def test_sampled_captions(data: Path, tmp_path: Path, start: str) -> None:
+    """Would catch tokens that must not be sampled, captions without their end, and rewards of other captions."""
+    run = Trainer(continued(data, tmp_path / "run", start, train__precision="auto"), World(), CPU, False, False)
+    learner, sampler = run.learner.train(), run.learner.sampler
+    (batch, *_) = run.data.batches(0)
+    features, rows = batch.images["input"], batch.rows.tolist()
+    captions, rewards = sampler(learner, features, rows, 3)
+    assert learner.training
+    assert [len(some) for some in captions] == [5] * len(rows) and rewards.shape == (len(rows), 5)
+    words = run.data.outputs.words
+    for row, some, earned in zip(rows, captions, rewards.tolist(), strict=True):
+        for caption, reward in zip(some, earned, strict=True):
+            assert not {PAD, START, UNK} & set(caption)
+            assert END not in caption[:-1] and (caption[-1] == END or len(caption) == 10)
+            assert [reward] == pytest.approx(sampler.reward([row], [[words[word] for word in caption]]))
+    assert sampler(learner, features, rows, 3)[0] == captions
+    assert sampler(learner, features, rows, 4)[0] != captions
 
-    rows = [bare.rows.tolist() for bare in run.material.steps(0, 0)]
-    assert sorted(itertools.chain(*rows)) == run.material.train_rows.tolist(), "an epoch sees every image once"
-    for rank in range(2):
-        assert [s.rows.tolist() for s in run.material.steps(0, 0, rank, 2)] == [r[rank::2] for r in rows]
+
+def test_a_step_counts_and_shows_what_it_sampled(data: Path, tmp_path: Path, start: str) -> None:
+    """Would catch tokens of the empty captions that batches hold, and a mean reward of other captions."""
+    run = Trainer(continued(data, tmp_path / "run", start), World(), CPU, False, False)
+    (batch, *_) = run.data.batches(0)
+    captions, rewards = run.learner.sampler(run.learner, batch.images["input"], batch.rows.tolist(), batch.seed)
+    loss = sentence_loss(run.learner.train(), batch)
+    assert loss.count == sum(len(caption) for some in captions for caption in some)
+    assert loss.shown == {"reward": (pytest.approx(float(rewards.sum())), 5.0 * len(batch))}
+
+
+def test_an_epoch_sees_every_image_once(data: Path, tmp_path: Path, start: str) -> None:
+    """Two processes share a batch, and every step and process samples from another seed."""
+    run = Trainer(continued(data, tmp_path / "run", start), World(), CPU, False, False)
+    batches = list(run.data.batches(0))
+    rows = [batch.rows.tolist() for batch in batches]
+    assert sorted(itertools.chain(*rows)) == run.data.train_rows.tolist()
+    shares = [list(run.data.batches(0, 0, rank, 2)) for rank in range(2)]
+    for rank, share in enumerate(shares):
+        assert [batch.rows.tolist() for batch in share] == [r[rank::2] for r in rows]
+    seeds = [batch.seed for share in [*shares, list(run.data.batches(1))] for batch in share]
+    assert len(set(seeds)) == len(seeds)
 
 
 def test_the_reward_rises_and_the_checkpoint_is_continued(data: Path, tmp_path: Path, start: str) -> None:
-    more = {"train__epochs": 10, "train__samples": 10, "train__batch_size": 40, "data__min_count": 9}
+    more = {"train__epochs": 10, "loss__num_samples": 10, "train__batch_size": 40, "data__min_count": 9}
     settings = continued(data, tmp_path / "run", start, **more)
-    run = Run(settings, World(), CPU, False, False)
+    run = Trainer(settings, World(), CPU, False, False)
     source = load_checkpoint(start)
-    assert run.material.vocabulary == source.vocabulary
+    assert run.data.outputs == source.outputs
     for name, value in source.model.state_dict().items():
-        assert torch.equal(run.network.decoder.state_dict()[name], value), name
-    run.go()
+        assert torch.equal(run.learner.model.state_dict()[name], value), name
+    run.fit()
     log = read_log(tmp_path / "run/log.jsonl")
     rewards = [r["train_reward"] for r in log if r["kind"] == "epoch"]
     assert sum(rewards[-3:]) / 3 > 1.2 * rewards[0]
@@ -162,15 +170,15 @@ def test_a_stopped_run_ends_with_the_numbers_of_one_left_alone(
     """Would catch draws that depend on anything but the seed, the step and the weights."""
     settings = {"train__save_minutes": 0, "train__ema": 0.9, "model__dropout": 0.3}
     whole = train(continued(data, tmp_path / "whole", start, **settings), progress=False)
-    optimize = Run.optimize
+    optimize = Trainer.optimize
 
-    def stop_at_8(self: Run, step: object) -> Tensor:
+    def stop_at_8(self: Trainer, step: object) -> Tensor:
         if self.position.step == 8:  # in the second of two epochs of six steps
             raise KeyboardInterrupt
         return optimize(self, step)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "optimize", stop_at_8)
+        patch.setattr(Trainer, "optimize", stop_at_8)
         with pytest.raises(KeyboardInterrupt):
             train(continued(data, tmp_path / "stopped", start, **settings), progress=False)
     resumed = train(continued(data, tmp_path / "stopped", start, **settings), progress=False)
@@ -189,15 +197,14 @@ def test_a_stopped_run_ends_with_the_numbers_of_one_left_alone(
     ("settings", "message"),
     [
         ({"train__init_from": ""}, r"name it in train\.init_from"),
-        ({"train__finetune": True, "train__backbone": "compact"}, r"train\.finetune must be false"),
-        ({"train__batch_size": 21}, r"train\.batch_size: 21 is no multiple of train\.samples, 5"),
-        ({"train__samples": 1}, r"train\.samples: 1 is outside 2"),
-        ({"train__objective": "cider"}, r"not one of cross_entropy, self_critical"),
-        ({"data__text": "sentences.txt"}, r"data\.text must be empty"),
+        ({"finetune__backbone": "compact"}, r"finetune\.backbone must be empty"),
+        ({"train__batch_size": 21}, r"train\.batch_size: 21 is not a multiple of loss\.num_samples, 5"),
+        ({"loss__num_samples": 1}, r"loss\.num_samples: 1 is outside 2"),
+        ({"loss__objective": "cider"}, r"not one of cross_entropy, self_critical"),
         ({"data__vocabulary_from": "other.safetensors"}, r"empty data\.vocabulary_from"),
         (
-            {"model__hidden": 25, "model__residual": True},
-            r"model\.hidden is 24 there, 25 here; model\.residual is False",
+            {"model__hidden_dim": 25, "model__residual": True},
+            r"model\.hidden_dim is 24 there, 25 here; model\.residual is False",
         ),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from torch import multiprocessing
 
 from captioner.experiment import Experiment
 from captioner.train.distributed import World, world
-from captioner.train.trainer import Run, train
+from captioner.train.trainer import Trainer, train
 from tests.toy import experiment, make_data
 
 SETTINGS = {
@@ -23,16 +24,16 @@ SETTINGS = {
     "train__lr": 0.1,
     "train__clip": 0.5,
     "train__epochs": 1,
-    "train__label_smoothing": 0.1,
+    "loss__label_smoothing": 0.1,
 }
 
 
 def gradients(settings: Experiment, processes: World) -> dict[str, torch.Tensor]:
     """Of the first step, before clipping changes them."""
-    run = Run(settings, processes, torch.device("cpu"), False, False)
-    (step, *_) = run.material.steps(0, 0, processes.rank, processes.size)
+    run = Trainer(settings, processes, torch.device("cpu"), False, False)
+    (step, *_) = run.data.batches(0, 0, processes.rank, processes.size)
     run.optimize(step)
-    return {name: p.grad for name, p in run.network.named_parameters() if p.grad is not None}
+    return {name: p.grad for name, p in run.learner.named_parameters() if p.grad is not None}
 
 
 def one_of_two(rank: int, ports: tuple[int, int], unclipped: Experiment, settings: Experiment, found: str) -> None:
@@ -42,7 +43,7 @@ def one_of_two(rank: int, ports: tuple[int, int], unclipped: Experiment, setting
     os.environ["MASTER_PORT"] = str(ports[0])
     with world() as processes:
         grads = gradients(unclipped, processes)
-        if processes.first:
+        if processes.is_main:
             save_file(grads, found)
     os.environ["MASTER_PORT"] = str(ports[1])
     train(settings, progress=False)
@@ -64,7 +65,14 @@ def test_two_processes_equal_one(tmp_path: Path, ports: tuple[int, int]) -> None
     unclipped = experiment(data, tmp_path / "gradients", **SETTINGS | {"train__clip": 0})
     found = tmp_path / "gradients.safetensors"
     two = experiment(data, tmp_path / "two", **SETTINGS)
-    multiprocessing.spawn(one_of_two, (ports, unclipped, two, str(found)), nprocs=2)
+    started = multiprocessing.spawn(one_of_two, (ports, unclipped, two, str(found)), nprocs=2, join=False)
+    deadline = time.monotonic() + 300
+    try:
+        while not started.join(timeout=1):
+            assert time.monotonic() < deadline, "the two processes wait for each other, or for nothing"
+    finally:
+        for process in started.processes:
+            process.kill()
 
     wanted = gradients(unclipped, World())
     ours = load_file(found)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import signal
 import subprocess
 import sys
@@ -19,24 +18,25 @@ from captioner.backbones import load_backbone
 from captioner.backbones.compact import CompactCNN
 from captioner.checkpoint import load_checkpoint
 from captioner.cli import train as command
-from captioner.config import ModelConfig, TrainConfig
-from captioner.decoding import How
-from captioner.decoding.greedy import greedy
+from captioner.config import TrainConfig
+from captioner.decoding import DecodingConfig, decode
 from captioner.errors import CaptionerError, ConfigError, DataError
-from captioner.features.store import FeatureStore, FeatureWriter
-from captioner.models.lrcn import ImageCaptioner
+from captioner.features.store import FeatureStore
+from captioner.features.writer import FeatureWriter
+from captioner.models.lrcn import LRCN, LRCNConfig
+from captioner.tasks.sentences.data import load_captions
+from captioner.tasks.sentences.evaluate import encode_rows
+from captioner.tasks.sentences.learner import SentenceLearner
+from captioner.tasks.sentences.losses import token_loss
+from captioner.tasks.sentences.starting_weights import set_statistics
 from captioner.text.vocabulary import END, PAD, START
 from captioner.train import trainer
 from captioner.train.distributed import World
-from captioner.train.evaluate import encode
-from captioner.train.initialize import set_statistics
-from captioner.train.material import read_material
-from captioner.train.network import Average, Network
-from captioner.train.objective import token_loss
+from captioner.train.ema import WeightAverage
 from captioner.train.optim import make_optimizer, rate_factor
 from captioner.train.runlog import read_log
 from captioner.train.state import load_state, save_state
-from captioner.train.trainer import Run, train
+from captioner.train.trainer import Trainer, train
 from tests.conftest import CHECKOUT
 from tests.toy import DIMENSION, experiment, make_data, write_config
 
@@ -61,16 +61,15 @@ def test_loss_equals_the_formula_written_out() -> None:
 
 def test_padding_changes_neither_loss_nor_gradients() -> None:
     torch.manual_seed(0)
-    network = Network(ImageCaptioner(ModelConfig(embedding=6, hidden=7, image=5), 11, 4))
+    learner = SentenceLearner(LRCN(LRCNConfig(embedding_dim=6, hidden_dim=7, image_dim=5), 11, 4))
     features = torch.randn(2, 4)
     inputs = torch.tensor([[START, 5, 6, 7], [START, 8, PAD, PAD]])
     targets = torch.tensor([[5, 6, 7, END], [8, END, PAD, PAD]])
-    both = network(features, inputs, targets, 0.0)
-    alone = network(features[:1], inputs[:1], targets[:1], 0.0) + network(
-        features[1:], inputs[1:, :2], targets[1:, :2], 0.0
-    )
+    both = learner({"input": features}, inputs, targets)
+    alone = learner({"input": features[:1]}, inputs[:1], targets[:1])
+    alone = alone + learner({"input": features[1:]}, inputs[1:, :2], targets[1:, :2])
     torch.testing.assert_close(both, alone)
-    one, other = (torch.autograd.grad(loss, [*network.parameters()]) for loss in (both, alone))
+    one, other = (torch.autograd.grad(loss, [*learner.parameters()]) for loss in (both, alone))
     torch.testing.assert_close(one, other)
 
 
@@ -94,13 +93,13 @@ def test_schedules(schedule: str, step: int, factor: float) -> None:
 
 def test_weight_decay_spares_biases_and_scales() -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
-    groups = make_optimizer(TrainConfig(weight_decay=0.3), model).param_groups
+    groups = make_optimizer(TrainConfig(weight_decay=0.3), [(model, 1e-3)]).param_groups
     assert [(g["weight_decay"], [p.ndim for p in g["params"]]) for g in groups] == [(0.3, [2]), (0.0, [1, 1, 1])]
 
 
 def test_average_is_the_formula_and_the_weights_come_back() -> None:
     layer = nn.Linear(1, 1, bias=False)
-    average, expected = Average(layer, 0.9), layer.weight.item()
+    average, expected = WeightAverage(layer, 0.9), layer.weight.item()
     for step in range(1, 200):
         nn.init.constant_(layer.weight, float(step))
         average.update(step)
@@ -127,7 +126,7 @@ def test_a_run_without_matplotlib_says_so_once(
 
 def test_a_run_learns_and_leaves_its_files(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Would catch features mixed up with captions, lost statistics, and a checkpoint that is not what was scored."""
-    path = write_config(data, tmp_path / "run", train__epochs=25, train__ema=0.9, train__label_smoothing=0.05)
+    path = write_config(data, tmp_path / "run", train__epochs=25, train__ema=0.9, loss__label_smoothing=0.05)
     state = torch.get_rng_state()
     command.train(str(path))
     assert torch.equal(state, torch.get_rng_state()), "the caller's random numbers were touched"
@@ -145,8 +144,10 @@ def test_a_run_learns_and_leaves_its_files(data: Path, tmp_path: Path, capsys: p
     store = FeatureStore(data / "features.h5")
     dev = [name for i, name in enumerate(sorted(store.ids)) if i % 3 == 2]
     model = checkpoint.model
-    found = greedy(model, model.start(torch.from_numpy(store.get(dev))), len(dev), How(START, END, max_length=10))
-    captions = [checkpoint.vocabulary.decode(hypothesis.ids) for (hypothesis,) in found]
+    config = DecodingConfig("greedy", max_length=10)
+    state = model.start(torch.from_numpy(store.get(dev)))
+    found = decode(model, state, len(dev), config, start=START, end=END)
+    captions = [checkpoint.outputs.decode(hypothesis.ids) for (hypothesis,) in found]
     assert sum("red" in caption for caption in captions) == 3
     train_rows = [name for name in store.ids if name not in dev]
     mean = torch.from_numpy(store.get(train_rows)).mean(0)
@@ -171,15 +172,18 @@ def test_a_killed_run_ends_with_the_numbers_of_one_left_alone(data: Path, tmp_pa
     )
     log = tmp_path / "killed/log.jsonl"
     deadline = time.monotonic() + 300
-    while process.poll() is None and time.monotonic() < deadline:
-        if state.exists() and log.exists() and log.read_text().count("\n") > 31:  # 24 steps an epoch
-            os.kill(process.pid, signal.SIGKILL)
-            break
-        time.sleep(0.005)
-    assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
-    run = Run(experiment(data, tmp_path / "killed", **HARD, **DROPOUT, **mirrored), World(), CPU, True, False)
+    try:
+        while not (state.exists() and log.exists() and log.read_text().count("\n") > 31):  # 24 steps an epoch
+            assert process.poll() is None, "the run ended before it could be killed"
+            assert time.monotonic() < deadline, "the run did not reach its second epoch in 5 minutes"
+            time.sleep(0.005)
+    finally:  # always, so that a run that stands still fails this test and does not hold up the others
+        process.kill()
+        status = process.wait()
+    assert status == -signal.SIGKILL, "the run ended before it could be killed"
+    run = Trainer(experiment(data, tmp_path / "killed", **HARD, **DROPOUT, **mirrored), World(), CPU, True, False)
     assert 0 < run.position.batch < 24, "the kill did not fall into an epoch"
-    resumed = run.go()
+    resumed = run.fit()
 
     whole = train(experiment(data, tmp_path / "whole", **HARD, **DROPOUT, **mirrored), progress=False)
     assert (resumed.score, resumed.epoch) == (whole.score, whole.epoch)
@@ -208,7 +212,7 @@ def test_a_finished_run_is_not_run_again_and_a_changed_one_is_refused(data: Path
         train(experiment(data, tmp_path / "run", train__lr=0.02), progress=False)
     train(experiment(data, tmp_path / "run", train__lr=0.02), resume=False, progress=False)
     [start] = [r for r in read_log(tmp_path / "run/log.jsonl") if r["kind"] == "start"]
-    assert start["backbones"] == [load_checkpoint(tmp_path / "run/best.safetensors").backbones[0].key]
+    assert start["inputs"] == [load_checkpoint(tmp_path / "run/best.safetensors").inputs[0].key]
 
 
 def test_early_stopping(data: Path, tmp_path: Path) -> None:
@@ -222,7 +226,7 @@ def test_early_stopping(data: Path, tmp_path: Path) -> None:
 
 
 def test_auto_precision_and_the_papers_solver_run(data: Path, tmp_path: Path) -> None:
-    paper = {"model__init": "uniform", "model__image": 0, "model__normalize": "none", "train__optimizer": "sgd"}
+    paper = {"model__init": "uniform", "model__image_dim": 0, "model__normalize": "none", "train__optimizer": "sgd"}
     rates = {"train__loss_scale": 20, "train__clip": 10, "train__schedule": "halve", "train__halve_every": 6}
     result = train(
         experiment(data, tmp_path / "run", **paper, **rates, train__precision="auto", train__metric="bleu4"),
@@ -240,46 +244,46 @@ def test_text_first_then_images_with_another_vocabulary(data: Path, tmp_path: Pa
     sentences = tmp_path / "sentences.txt"
     sentences.write_text("\n".join(["zebras like the green square", "a white zebra is there", "the left is red"] * 9))
     first = train(
-        experiment(data, tmp_path / "text", data__text=str(sentences), data__features=[], train__epochs=1),
+        experiment(data, tmp_path / "text", task="language_model", data__text=str(sentences), train__epochs=1),
         progress=False,
     )
     assert first.metric == "dev_loss"
     source = load_checkpoint(first.checkpoint)
-    run = Run(experiment(data, tmp_path / "run", train__init_from=str(first.checkpoint)), World(), CPU, True, False)
-    own, given = run.material.vocabulary, source.vocabulary
+    run = Trainer(experiment(data, tmp_path / "run", train__init_from=str(first.checkpoint)), World(), CPU, True, False)
+    own, given = run.data.outputs, source.outputs
     common = set(own.words) & set(given.words)
     assert {"green", "square", "left"} <= common
     assert "zebra" not in own.words
-    decoder = run.network.decoder
+    decoder = run.learner.model
     for word in common:
         i, j = own.words.index(word), given.words.index(word)
         assert torch.equal(decoder.embedding.weight[i], source.model.embedding.weight[j])
-        assert torch.equal(decoder.softmax.bias[i], source.model.softmax.bias[j])
+        assert torch.equal(decoder.lm_head.bias[i], source.model.lm_head.bias[j])
     name = "stack.layers.0.weight_hh_l0"
     assert torch.equal(decoder.state_dict()[name], source.model.state_dict()[name])
     assert float(decoder.feature_mean.abs().max()) > 1, "the statistics are those of the features, not of the text"
     (note,) = run.notes
-    assert f"{len(common)} of {len(own)} words; started anew: image.weight (8, 9) ((8, 1) there)" in note
+    assert f"{len(common)} of {len(own)} words; initialized: image.weight (8, 9) ((8, 1) there)" in note
 
 
 def test_vocabulary_can_be_taken_over(data: Path, tmp_path: Path) -> None:
     first = train(experiment(data, tmp_path / "a", train__epochs=1, data__min_count=9), progress=False)
-    second = read_material(experiment(data, tmp_path / "b", data__vocabulary_from=str(first.checkpoint)))
-    assert second.vocabulary == load_checkpoint(first.checkpoint).vocabulary
+    second = load_captions(experiment(data, tmp_path / "b", data__vocabulary_from=str(first.checkpoint)))
+    assert second.outputs == load_checkpoint(first.checkpoint).outputs
 
 
 def test_mirrored_features_are_for_training_only(data: Path, tmp_path: Path) -> None:
-    run = Run(
+    run = Trainer(
         experiment(data, tmp_path / "run", data__features_mirrored=[str(data / "mirrored.h5")]),
         World(),
         CPU,
         True,
         False,
     )
-    seen = torch.cat([step.images for step in run.material.steps(0, 0) if step.images is not None])
+    seen = torch.cat([batch.images["input"] for batch in run.data.batches(0)])
     assert 10 < int((seen < 0).all(1).sum()) < 38  # of 48 captions
-    assert (encode(run.network, run.material, run.material.dev_rows) > 0).all()
-    again = torch.cat([step.images for step in run.material.steps(0, 3) if step.images is not None])
+    assert (encode_rows(run.learner, run.data, run.data.dev_rows) > 0).all()
+    again = torch.cat([batch.images["input"] for batch in run.data.batches(0, 3)])
     assert torch.equal(again, seen[-len(again) :]), "what is mirrored depends on where a run was resumed"
 
 
@@ -292,15 +296,15 @@ def test_a_teacher_sees_images_through_its_own_features(data: Path, tmp_path: Pa
         "data__features": own,
         "data__features_mirrored": flipped,
         "data__vocabulary_from": str(teacher.checkpoint),
-        "train__teachers": [str(teacher.checkpoint)],
-        "train__teacher_features": other,
+        "loss__teachers": [str(teacher.checkpoint)],
+        "loss__teacher_features": other,
         "train__epochs": 1,
     }
-    with pytest.raises(ConfigError, match="those of the teachers counted in"):
-        read_material(experiment(data, tmp_path / "run", **settings))
-    settings["train__teacher_features_mirrored"] = flipped * 2
+    with pytest.raises(ConfigError, match=r"loss\.teacher_features_mirrored"):
+        load_captions(experiment(data, tmp_path / "run", **settings))
+    settings["loss__teacher_features_mirrored"] = flipped * 2
     result = train(experiment(data, tmp_path / "run", **settings), progress=False)
-    size = FeatureStore(data / "features.h5").dimension
+    size = FeatureStore(data / "features.h5").spec.dimension
     assert load_checkpoint(result.checkpoint).model.feature_size == size
 
 
@@ -312,7 +316,7 @@ def test_finetuning_trains_the_cnn_and_keeps_its_statistics(data: Path, tmp_path
     save_file(before, weights)
     small = data / "small.jsonl"
     small.write_text("\n".join((data / "captions.jsonl").read_text().splitlines()[:3]))
-    settings = {"train__finetune": True, "train__backbone": "compact", "train__weights": str(weights)}
+    settings = {"finetune__backbone": "compact", "finetune__weights": str(weights)}
     result = train(
         experiment(
             small,
@@ -320,7 +324,7 @@ def test_finetuning_trains_the_cnn_and_keeps_its_statistics(data: Path, tmp_path
             data__root=str(small),
             data__features=[],
             train__epochs=1,
-            train__workers=1,
+            finetune__workers=1,
             **settings,
         ),
         progress=False,
@@ -331,7 +335,7 @@ def test_finetuning_trains_the_cnn_and_keeps_its_statistics(data: Path, tmp_path
     moved = {name for name, value in before.items() if not torch.equal(after[name], value)}
     assert any(name.endswith("weight") for name in moved)
     assert not any("running" in name or "num_batches" in name for name in moved)
-    backbone = load_backbone(checkpoint.backbones[0].key, state=after)
+    backbone = load_backbone(checkpoint.inputs[0].key, state=after)
     assert backbone.spec.dimension == checkpoint.model.feature_size
 
 
@@ -340,13 +344,13 @@ def test_state_file_round_trip(tmp_path: Path) -> None:
     for optimizer in ("adamw", "sgd"):
         torch.manual_seed(0)
         net, config = nn.Linear(3, 2), TrainConfig(optimizer=optimizer)
-        solver = make_optimizer(config, net)
+        solver = make_optimizer(config, [(net, 1e-3)])
         for _ in range(3):
             net(torch.randn(4, 3)).square().sum().backward()
             solver.step()
         save_state(tmp_path / "s", net, solver, [torch.ones(2)], {"position": 7})
         other = nn.Linear(3, 2)
-        fresh, average = make_optimizer(config, other), [torch.zeros(2)]
+        fresh, average = make_optimizer(config, [(other, 1e-3)]), [torch.zeros(2)]
         assert load_state(tmp_path / "s", other, fresh, average) == {"position": 7}
         assert torch.equal(average[0], torch.ones(2))
         torch.testing.assert_close(fresh.state_dict(), solver.state_dict(), rtol=0, atol=0)
@@ -359,8 +363,8 @@ def test_state_file_round_trip(tmp_path: Path) -> None:
         ({"data__features": []}, r"data\.features is empty"),
         ({"data__features": ["mirrored.h5"]}, "made of mirrored images"),
         ({"data__features_mirrored": ["features.h5"]}, "made of images as they are"),
-        ({"train__finetune": True}, r"train\.finetune needs train\.backbone"),
-        ({"train__device": "abacus"}, r"train\.device abacus"),
+        ({"train__metric": "rouge"}, r"train\.metric: 'rouge' is not one of cider"),
+        ({"train__device": "abacus"}, r"train\.device 'abacus' is not available.*use train\.device=cpu"),
         ({"train__lr": 1e30, "train__clip": 0}, "loss is (nan|inf)"),
     ],
 )
@@ -388,15 +392,15 @@ def test_store_width_reaches_the_decoder(data: Path, tmp_path: Path) -> None:
         for name, vector in zip(store.ids, store.get(store.ids), strict=True):
             writer.add(name, -vector)
     stores = [str(data / "features.h5"), str(other)]
-    material = read_material(experiment(data, tmp_path / "run", data__features=stores))
-    assert material.feature_size == 2 * DIMENSION
-    (row,) = next(iter(material.images.stream([torch.tensor([0])])))  # type: ignore[misc]
+    loaded = load_captions(experiment(data, tmp_path / "run", data__features=stores))
+    assert sum(spec.dimension for spec in loaded.inputs) == 2 * DIMENSION
+    (row,) = next(iter(loaded.images.stream([torch.tensor([0])])))["input"]
     assert torch.equal(row[:DIMENSION], -row[DIMENSION:])
 
 
 def test_statistics_scale_each_backbone_as_a_whole() -> None:
     """Would catch a backbone of small numbers that is drowned by one of large numbers, or weak dimensions blown up."""
-    model = ImageCaptioner(ModelConfig(embedding=4, hidden=4, image=4, normalize="backbone"), 9, 4)
+    model = LRCN(LRCNConfig(embedding_dim=4, hidden_dim=4, image_dim=4, normalize="backbone"), 9, 4)
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(500, 4, generator=generator) * torch.tensor([100.0, 1.0, 0.01, 0.01]) + 3
     set_statistics(model, features, [2, 2])

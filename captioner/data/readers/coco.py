@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from captioner.data.readers.karpathy import load_json
-from captioner.data.records import Record, find_folder, on_disk, split_name
+from captioner.data.records import Captioned, find_folder, on_disk, split_name
 from captioner.errors import DataError
 from captioner.optional import require
 
 _NAMES = tuple(f"captions_{split}{year}.json" for year in (2017, 2014) for split in ("train", "val"))
 
 
-def read_coco(root: Path) -> list[Record]:
+def read_coco(root: Path) -> list[Captioned]:
     """Records of an annotation file, or of the train and val files of one year below a folder.
 
     Files are looked for in the folder and in ``annotations`` below it, images in ``train2017`` or
@@ -37,20 +37,20 @@ def read_coco(root: Path) -> list[Record]:
     return [record for path in found for record in _read_file(path)]
 
 
-def _read_file(path: Path) -> list[Record]:
+def _read_file(path: Path) -> list[Captioned]:
     coco = _load(path)
     match = re.search(r"(train|val|test)(\d{4})?", path.stem)
     split = split_name(match[1], str(path)) if match else "val"
     base = path.parent.parent if path.parent.name == "annotations" else path.parent
     part = match[0] if match else "images"
     folder = find_folder(base, (part, f"images/{part}", "images"))
-    records: dict[str, Record] = {}
+    records: dict[str, Captioned] = {}
     for key in sorted(coco.imgs, key=lambda key: (isinstance(key, str), key)):  # numbers first
         name = str(coco.imgs[key].get("file_name") or key)
         if name in records:
             raise DataError(f"{path}: two images are called {name}")
         captions = tuple(text for entry in coco.imgToAnns.get(key, []) if (text := entry["caption"].strip()))
-        records[name] = Record(name, on_disk(folder / name), captions, split, key)
+        records[name] = Captioned(name, on_disk(folder / name), captions, split, key)
     return list(records.values())
 
 

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from captioner.data.readers.karpathy import read_karpathy
-from captioner.data.records import Record, find_file, find_folder, on_disk, read_lines
+from captioner.data.records import Captioned, find_file, find_folder, on_disk, read_lines
 from captioner.errors import DataError
 
 _LINE = re.compile(r"(?P<image>.+?\.(?:jpe?g|png))(?:\.\d+)?#(?P<number>r?\d+)\t(?P<caption>.*)", re.IGNORECASE)
@@ -18,7 +18,7 @@ _FLICKR30K_TOKENS = ("results_20130124.token", "captions.token", "flickr30k/resu
 _FLICKR30K_IMAGES = ("images", "flickr30k-images", "flickr30k_images", "Images")
 
 
-def read_flickr8k(root: Path) -> list[Record]:
+def read_flickr8k(root: Path) -> list[Captioned]:
     """The 8,000 images of the official lists. ``root`` holds ``Flickr8k.token.txt``, the three
     ``Flickr_8k.*Images.txt`` and the images in a folder such as ``images`` or ``Flicker8k_Dataset``."""
     tokens = find_file(root, _FLICKR8K_TOKENS, "caption file of Flickr8k")
@@ -29,7 +29,7 @@ def read_flickr8k(root: Path) -> list[Record]:
     return _assemble(tokens, lists, find_folder(root, _FLICKR8K_IMAGES))
 
 
-def read_flickr30k(root: Path) -> list[Record]:
+def read_flickr30k(root: Path) -> list[Captioned]:
     """The images of Karpathy's split. ``root`` holds ``dataset_flickr30k.json``, or a token file and three lists
     (``split_karpathy_train.txt`` or ``train.txt``, ...), and the images in a folder such as ``flickr30k-images``."""
     if root.is_file() or (root / "dataset_flickr30k.json").is_file():
@@ -42,10 +42,10 @@ def read_flickr30k(root: Path) -> list[Record]:
     return _assemble(tokens, lists, find_folder(root, _FLICKR30K_IMAGES))
 
 
-def _assemble(tokens: Path, lists: dict[str, list[str]], folder: Path) -> list[Record]:
+def _assemble(tokens: Path, lists: dict[str, list[str]], folder: Path) -> list[Captioned]:
     """Records in the order of the lists; ``lists`` maps a split to its file names (a name may lack ``.jpg``)."""
     captions = read_tokens(tokens)
-    records: list[Record] = []
+    records: list[Captioned] = []
     seen: dict[str, str] = {}
     for split, lines in lists.items():
         for line in filter(None, map(str.strip, lines)):
@@ -55,7 +55,7 @@ def _assemble(tokens: Path, lists: dict[str, list[str]], folder: Path) -> list[R
             if name not in captions:
                 raise DataError(f"{tokens}: no caption for {name}, which is in the {split} list")
             seen[name] = split
-            records.append(Record(name, on_disk(folder / name), tuple(captions[name]), split))
+            records.append(Captioned(name, on_disk(folder / name), tuple(captions[name]), split))
     return records
 
 

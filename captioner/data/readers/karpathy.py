@@ -6,14 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from captioner.data.records import Record, find_folder, on_disk, read_text, split_name
+from captioner.data.records import Captioned, find_folder, on_disk, read_text, split_name
 from captioner.errors import DataError
 
 _NAMES = ("dataset_coco.json", "dataset_flickr30k.json", "dataset_flickr8k.json", "dataset.json")
 _IMAGES = ("images", "Images", "imgs", "flickr30k-images", "Flicker8k_Dataset")
 
 
-def read_karpathy(root: Path) -> list[Record]:
+def read_karpathy(root: Path) -> list[Captioned]:
     """The images of a ``dataset_*.json`` (the file, or a folder that holds exactly one). ``restval`` is training.
 
     A COCO image's id is its file name, ``number`` its ``cocoid``; it lies at ``filepath/filename``.
@@ -49,7 +49,7 @@ def _json_of(root: Path) -> Path:
     return found[0]
 
 
-def _record(path: Path, folder: Path, index: int, image: Any) -> Record:
+def _record(path: Path, folder: Path, index: int, image: Any) -> Captioned:
     try:
         name = str(image["filename"])
         below = str(image.get("filepath", ""))
@@ -61,4 +61,4 @@ def _record(path: Path, folder: Path, index: int, image: Any) -> Record:
     if not isinstance(number, int | str | None):
         raise DataError(f"{path}, image {index}: cocoid must be a number, not {number!r}")
     place = on_disk(folder / below / name) or on_disk(folder / name)
-    return Record(name, place, tuple(c for c in captions if c), split, number)
+    return Captioned(name, place, tuple(c for c in captions if c), split, number)

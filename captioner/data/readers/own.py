@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from captioner.data.records import Record, find_folder, read_lines, split_name
+from captioner.data.records import Captioned, find_folder, read_lines, split_name
 from captioner.errors import DataError
 
 NAMES = ("captions.tsv", "captions.jsonl")
@@ -28,7 +28,7 @@ class _Row:
     split: str
 
 
-def read_own(root: Path) -> list[Record]:
+def read_own(root: Path) -> list[Captioned]:
     """Records of a folder that holds ``captions.tsv`` or ``captions.jsonl``, or of such a file.
 
     Images lie in ``images`` beside the file or, without such a folder, beside the file itself. Without splits in the
@@ -47,7 +47,7 @@ def read_own(root: Path) -> list[Record]:
             raise DataError(f"{row.where}: the same image and caption as {held[row.caption].where}; remove one")
         held[row.caption] = row
     splits = _splits(path, captions)
-    return [Record(name, folder / name, tuple(held), splits[name]) for name, held in captions.items()]
+    return [Captioned(name, folder / name, tuple(held), splits[name]) for name, held in captions.items()]
 
 
 def split_of(image_id: str) -> str:

@@ -1,4 +1,4 @@
-"""Images from files, for training the CNN together with the decoder."""
+"""Image files, for training the backbone together with the decoder."""
 
 from __future__ import annotations
 
@@ -16,29 +16,26 @@ Key = tuple[int, bool]  # row of an image, and whether it is mirrored
 
 
 class ImageFiles:
-    """Prepared images by row, opened by ``workers`` processes ahead of the training; 0 opens them here.
+    """Prepared images by row, opened by ``workers`` processes ahead of the training; with 0 in this process.
 
-    Without ``mirror`` flips are ignored.
+    Without ``mirror`` no image is mirrored.
     """
 
-    def __init__(self, paths: Sequence[Path], workers: int, mirror: bool) -> None:
+    def __init__(self, paths: Sequence[Path], spec: BackboneSpec, workers: int, mirror: bool) -> None:
         self.paths = paths
+        self.spec = spec
         self.workers = workers
         self.mirror = mirror
-        self.spec: BackboneSpec | None = None  # set once the backbone is there
 
-    def stream(self, rows: Sequence[Tensor], flips: Sequence[Tensor] | None = None) -> Iterator[Tensor]:
+    def stream(self, rows: Sequence[Tensor], flips: Sequence[Tensor] | None = None) -> Iterator[dict[str, Tensor]]:
+        """``{"input": images (B, 3, S, S)}`` for each batch of rows (B,)."""
         if flips is None or not self.mirror:
             flips = [torch.zeros(len(r), dtype=torch.bool) for r in rows]
         keys = [list(zip(r.tolist(), f.tolist(), strict=True)) for r, f in zip(rows, flips, strict=True)]
         full = [batch for batch in keys if batch]  # a process may have no row of a last, small batch
-        opened = iter(DataLoader(self._files(), batch_sampler=full, num_workers=self.workers))
+        opened = iter(DataLoader(_Files(self.paths, self.spec), batch_sampler=full, num_workers=self.workers))
         for batch in keys:
-            yield next(opened) if batch else torch.empty(0)
-
-    def _files(self) -> _Files:
-        assert self.spec is not None
-        return _Files(self.paths, self.spec)
+            yield {"input": next(opened) if batch else torch.empty(0)}
 
 
 class _Files(Dataset[Tensor]):

@@ -1,4 +1,4 @@
-"""Where a run's weights start: other checkpoints, and the statistics of the training features."""
+"""Weights from which a run starts: those of another checkpoint, and the statistics of the training features."""
 
 from __future__ import annotations
 
@@ -8,48 +8,48 @@ import torch
 from torch import Tensor
 
 from captioner.checkpoint import Checkpoint
-from captioner.config import ModelConfig, to_mapping
+from captioner.config import to_mapping
 from captioner.errors import ConfigError
-from captioner.models.lrcn import ImageCaptioner
+from captioner.models.lrcn import LRCN, LRCNConfig
 from captioner.text.vocabulary import Vocabulary
 
 STATISTICS = ("feature_mean", "feature_std")
 ONLY_TRAINING = ("dropout", "image_dropout", "init")  # settings that leave no trace in a trained model
-WORD_ROWS = ("embedding.weight", "softmax.weight", "softmax.bias")  # one row a word
+WORD_ROWS = ("embedding.weight", "lm_head.weight", "lm_head.bias")  # one row a word
 
 
 @torch.no_grad()
-def take_weights(model: ImageCaptioner, vocabulary: Vocabulary, source: Checkpoint, *, statistics: bool) -> str:
-    """Copy what fits of ``source`` into ``model``, and say in one line what was taken and what was not.
+def copy_weights(model: LRCN, vocabulary: Vocabulary, source: Checkpoint, *, statistics: bool) -> str:
+    """Copy the weights of ``source`` that fit into ``model``; returns one line that says which were copied.
 
     Tensors with a row for each word are matched word by word, so the vocabularies may differ; all others by name and
-    shape. The features' mean and deviation come along only with ``statistics``.
+    shape. The mean and deviation of the features are copied only with ``statistics``.
     """
     given, own = source.model.state_dict(), model.state_dict()
-    pairs = _common_words(source.vocabulary, vocabulary)
-    taken, absent, other = [], [], []
+    pairs = _common_words(source.outputs, vocabulary)
+    copied, absent, other = [], [], []
     for name, target in own.items():
         if name in STATISTICS and not statistics:
             continue
         value = given.get(name)
         if value is not None and name in WORD_ROWS and value.shape[1:] == target.shape[1:]:
             target[pairs[1]] = value[pairs[0]].to(target)
-            taken.append(name)
+            copied.append(name)
         elif value is not None and value.shape == target.shape:
             target.copy_(value)
-            taken.append(name)
+            copied.append(name)
         elif value is None:
             absent.append(name)
         else:
             other.append(f"{name} {tuple(target.shape)} ({tuple(value.shape)} there)")
-    report = f"took {len(taken)} of {len(taken) + len(absent) + len(other)} tensors, "
+    report = f"copied {len(copied)} of {len(copied) + len(absent) + len(other)} tensors, "
     report += f"{len(pairs[0])} of {len(vocabulary)} words"
     parts = list(dict.fromkeys(name.rpartition(".")[0] or name for name in absent))  # a layer is named once
     left = [*other, *(f"{part} (absent there)" for part in parts)]
-    return f"{report}; started anew: {', '.join(left)}" if left else report
+    return f"{report}; initialized: {', '.join(left)}" if left else report
 
 
-def check_same_model(source: Checkpoint, name: str, config: ModelConfig, feature_size: int) -> None:
+def check_same_model(source: Checkpoint, name: str, config: LRCNConfig, feature_size: int) -> None:
     """``ConfigError`` unless the checkpoint ``name`` holds the model of ``config``; dropout may differ."""
     theirs, ours = to_mapping(source.model.config), to_mapping(config)
     sides = [(f"model.{key}", theirs[key], value) for key, value in ours.items() if key not in ONLY_TRAINING]
@@ -60,12 +60,12 @@ def check_same_model(source: Checkpoint, name: str, config: ModelConfig, feature
 
 
 @torch.no_grad()
-def set_statistics(model: ImageCaptioner, features: Tensor, sizes: Sequence[int]) -> None:
+def set_statistics(model: LRCN, features: Tensor, sizes: Sequence[int]) -> None:
     """Set the model's mean and deviation to those of the training features (N, D).
 
     ``sizes`` are the dimensions of each backbone, D in sum, for models that scale a backbone's numbers alike.
     """
-    features = model.rooted(features)
+    features = model.compress(features)
     deviation = features.std(0, correction=0)  # (D,)
     if model.config.normalize != "dimension":
         parts = torch.split(deviation, list(sizes))

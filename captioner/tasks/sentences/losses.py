@@ -1,4 +1,4 @@
-"""The losses under teacher forcing, as sums over tokens that the caller divides: all leave out padding."""
+"""Losses of sentences, as sums over the tokens that are not padding; the caller divides."""
 
 from __future__ import annotations
 
@@ -19,17 +19,20 @@ def token_loss(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tenso
     return functional.cross_entropy(logits.float(), targets, reduction="sum", label_smoothing=smoothing)
 
 
-def imitation_loss(logits: Tensor, expected: Tensor) -> Tensor:
-    """Sum over tokens of the cross-entropy with ``expected`` probabilities (N, V), a scalar in float32."""
-    return functional.cross_entropy(logits.float(), expected, reduction="sum")
+def distillation_loss(logits: Tensor, probs: Tensor) -> Tensor:
+    """Sum over tokens of the cross-entropy with the teachers' ``probs`` (N, V), a scalar in float32.
+
+    ``logits`` (N, V) as for ``token_loss``. Hinton et al. 2015, "Distilling the knowledge in a neural network".
+    """
+    return functional.cross_entropy(logits.float(), probs, reduction="sum")
 
 
 def policy_loss(logits: Tensor, targets: Tensor, advantages: Tensor) -> Tensor:
     """Minus the sum over tokens of advantage times log probability (REINFORCE, Williams 1992), a scalar in float32.
 
-    ``logits`` (N, V) and ``targets`` (N,) as for ``token_loss``; ``advantages`` (N,) are those of the drawn captions
-    that the targets are in. Probabilities are shared out among the words that can be drawn, as drawing does: with
-    those of the others in the sum its expectation would not be the gradient of the expected reward.
+    ``logits`` (N, V) and ``targets`` (N,) as for ``token_loss``; ``advantages`` (N,) are those of the sampled captions
+    that hold the targets. Probabilities are normalized over the tokens that can be sampled, as in sampling; otherwise
+    the expectation would not be the gradient of the expected reward.
     """
     forbidden = torch.tensor(NEVER, device=logits.device)
     losses = functional.cross_entropy(logits.float().index_fill(1, forbidden, -torch.inf), targets, reduction="none")

@@ -1,0 +1,55 @@
+"""Intervals of a video on the command line: ``0-5.2,5.2-9``, or a file with START<tab>END in seconds on each line."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from captioner.cli.output import one_line
+from captioner.errors import DataError, UsageError
+
+NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)"
+BETWEEN = re.compile(rf"\s*({NUMBER})\s*-\s*({NUMBER})\s*")
+SHORTEST = 0.1
+"""Shortest window in seconds."""
+
+
+def read_intervals(intervals: str | None, every: float | None) -> list[tuple[float, float]] | float | None:
+    """The intervals of ``--intervals``, or the length of windows of ``--every``, in seconds; None without either.
+
+    Raises ``UsageError`` where both are given or one is malformed, ``DataError`` for a malformed file.
+    """
+    if intervals is None:
+        if every is not None and not SHORTEST <= every < float("inf"):
+            raise UsageError(f"--every must be at least {SHORTEST} s, not {every}")
+        return every
+    if every is not None:
+        raise UsageError("--intervals and --every exclude each other; choose one")
+    return _from_file(Path(intervals)) if os.path.isfile(intervals) else _from_text(intervals)
+
+
+def _from_text(text: str) -> list[tuple[float, float]]:
+    matches = [BETWEEN.fullmatch(part) for part in text.split(",")]
+    if not all(matches):
+        raise UsageError(f"--intervals {text}: no such file, and not seconds as in 0-5.2,5.2-9")
+    return [(float(match[1]), float(match[2])) for match in matches if match]
+
+
+def _from_file(path: Path) -> list[tuple[float, float]]:
+    """The intervals of a file; further columns and empty lines are ignored."""
+    found = []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not a text file with START<tab>END in seconds on each line") from error
+    for number, line in enumerate(lines, start=1):
+        columns = line.split()
+        if not columns:
+            continue
+        if len(columns) < 2 or not all(re.fullmatch(NUMBER, column) for column in columns[:2]):
+            raise DataError(f"{path}, line {number}: not START<tab>END in seconds: {one_line(line)}")
+        found.append((float(columns[0]), float(columns[1])))
+    if not found:
+        raise DataError(f"{path}: holds no intervals; write START<tab>END in seconds on each line")
+    return found

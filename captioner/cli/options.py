@@ -1,0 +1,67 @@
+"""Options of commands that decode: one for each field of ``DecodingConfig``, and ``--device``."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Annotated, Any, TypeVar, get_type_hints
+
+import typer
+
+from captioner.decoding.config import DecodingConfig
+from captioner.decoding.options import check_options
+
+Model = Annotated[str, typer.Option(help="default, a checkpoint (.safetensors) or the folder of a training run.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or mps, as named by torch.")]
+Result = TypeVar("Result")
+
+HINTS = get_type_hints(DecodingConfig)
+METAVARS = {str: "NAME", int: "N", float: "X"}
+
+
+def decoding_options(command: Callable[..., Result]) -> Callable[..., Result]:
+    """Replace a command's parameter ``decoding`` by an option for each field of ``DecodingConfig``.
+
+    The command gets the options that were given as a dictionary. Those that contradict each other raise ``UsageError``
+    before the command runs.
+    """
+    names = [item.name for item in fields(DecodingConfig)]
+
+    @functools.wraps(command)
+    def with_options(**values: Any) -> Result:
+        given = {name: value for name in names if (value := values.pop(name)) is not None}
+        check_options(given)
+        return command(**values, decoding=given)
+
+    parameters = []
+    hints = get_type_hints(command, include_extras=True)
+    for parameter in inspect.signature(command).parameters.values():
+        if parameter.name == "decoding":
+            parameters += _decoding_parameters()
+        else:
+            parameters.append(parameter.replace(annotation=hints[parameter.name]))
+    signature = inspect.Signature([one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in parameters])
+    with_options.__signature__ = signature  # type: ignore[attr-defined]  # what typer reads
+    with_options.__annotations__ = {one.name: one.annotation for one in parameters}
+    return with_options
+
+
+def _decoding_parameters() -> list[inspect.Parameter]:
+    """An optional parameter for each field of ``DecodingConfig``, with the field's help."""
+    return [
+        inspect.Parameter(
+            item.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[
+                HINTS[item.name] | None,
+                typer.Option(
+                    metavar=METAVARS[HINTS[item.name]],
+                    help=f"{item.metadata['help']}  [default: the model's own]",
+                ),
+            ],
+        )
+        for item in fields(DecodingConfig)
+    ]

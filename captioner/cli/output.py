@@ -1,0 +1,111 @@
+"""The output of commands that caption: lines or JSON on stdout, errors on stderr, COCO results in a file."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from captioner.errors import UsageError
+from captioner.files import write_text
+
+if TYPE_CHECKING:
+    from captioner.predictors.base import Result
+
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output", "-o", metavar="FILE", help="Write COCO results to this file instead of printing captions."
+    ),
+]
+
+
+@dataclass
+class Writer:
+    """Prints results one by one and counts them."""
+
+    model: str
+    """The model's name, for JSON."""
+    as_json: bool = False
+    """One JSON object a line instead of text."""
+    output: Path | None = None
+    """File of COCO results; text is then not printed."""
+    alone: bool = False
+    """Print captions without the name of their image: there is just one."""
+    what: str = "image"
+    """What the results are of; a key of the JSON objects."""
+    written: int = 0
+    """Results with captions."""
+    failed: int = 0
+    """Results with an error."""
+
+    def write(self, results: Iterable[Result]) -> Iterator[Result]:
+        """Print each result; yields those that have captions."""
+        for result in results:
+            if result.error is not None:
+                print(f"error: {one_line(str(result.error))}", file=sys.stderr)
+                self.failed += 1
+                continue
+            if self.as_json or self.output is None:
+                self._print(result)
+            self.written += 1
+            yield result
+
+    def _print(self, result: Result) -> None:
+        for caption in result.captions:
+            if self.as_json:
+                facts = {"caption": caption.text, "log_prob": caption.log_prob, "model": self.model}
+                print(json.dumps(self._source(result) | facts), flush=True)
+            elif self.alone:
+                print(caption.text, flush=True)
+            else:
+                print(f"{self._label(result)}\t{caption.text}", flush=True)
+
+    def _source(self, result: Result) -> dict[str, Any]:
+        if result.interval is None:
+            return {self.what: str(result.image)}
+        start, end = result.interval
+        return {"video": str(result.image), "start": start, "end": end}
+
+    def _label(self, result: Result) -> str:
+        if result.interval is None:
+            return one_line(str(result.image))
+        start, end = result.interval
+        return f"{start:.3f}\t{end:.3f}"
+
+
+def write_coco_results(path: Path, captions: Iterable[tuple[int | str, str]], what: str) -> None:
+    """Write (image id, caption) pairs in COCO's results format, and a line about it on stderr."""
+    entries = [{"image_id": image_id, "caption": text} for image_id, text in captions]
+    write_text(path, json.dumps(entries, indent=0) + "\n")
+    print(f"{len(entries)} {what} written to {path}", file=sys.stderr)
+
+
+def check_output(option: str, path: Path) -> None:
+    """Raise ``UsageError`` unless the file can be written, before hours of work are lost."""
+    if path.is_dir():
+        raise UsageError(f"{option} {path} is a folder; give the name of a file")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(path.parent, os.W_OK):
+        raise UsageError(f"{option} {path}: no permission to write into that folder")
+
+
+def accept_any_file_name() -> None:
+    """Let stdin and stdout carry file names that are not valid text: unchanged, or escaped where that is impossible."""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        utf8 = sys.stdout.encoding.lower().replace("-", "") == "utf8"
+        sys.stdout.reconfigure(errors="surrogateescape" if utf8 else "backslashreplace")
+
+
+def one_line(text: str) -> str:
+    """``text`` with the characters escaped that would break a line or a column in two."""
+    return text.replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t")

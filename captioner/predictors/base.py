@@ -1,0 +1,93 @@
+"""What every predictor offers, whatever model it runs, and the records that it returns."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from captioner.errors import ImageError
+
+if TYPE_CHECKING:
+    from captioner.features.spec import FeatureSpec
+
+HDF5_SIGNATURE, HDF5_SUFFIXES = b"\x89HDF\r\n\x1a\n", (".h5", ".hdf5")
+LABEL_SOURCES = ("potentials", "labels")
+"""First parts of the feature keys of label predictions; the second part is their kind."""
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A sentence and the natural logarithm of its probability under the model, including its end."""
+
+    text: str
+    log_prob: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """The captions of one image, clip or interval, best first, or the error that prevented them."""
+
+    image: Any
+    """The path, PIL image, or id of an image or clip; for an interval the path of its video."""
+    captions: tuple[Caption, ...] = ()
+    error: ImageError | None = None
+    interval: tuple[float, float] | None = None
+    """Start and end in seconds; None for anything but an interval of a video."""
+
+
+Results = Generator[Result, None, None]
+
+
+class Captioner(Protocol):
+    """What ``captioner.load`` returns.
+
+    ``source`` is what the model describes: for images one path or PIL image or an iterable of them, for clips a file of
+    label predictions or a video. ``options`` are the fields of ``DecodingConfig``, which override the model's
+    own settings, and ``batch_size``. Contradictory options raise ``UsageError``.
+    """
+
+    @property
+    def name(self) -> str:
+        """The name or path that the model was loaded by."""
+        ...
+
+    def caption(self, source: Any, /, **options: Any) -> Any:
+        """The caption of one image, or a list with one for each of several images or clips.
+
+        With ``num_return_sequences`` above 1, each is a list of captions, best first. Raises the first error.
+        """
+        ...
+
+    def results(self, source: Any, /, **options: Any) -> Results:
+        """A ``Result`` for each image or clip, in order, as they are made; errors are part of the results."""
+        ...
+
+
+def texts(result: Result, several: bool) -> Any:
+    """The best caption's text, or with ``several`` the list of all; raises the result's error."""
+    if result.error is not None:
+        raise result.error
+    found = [caption.text for caption in result.captions]
+    return found if several else found[0]
+
+
+def label_kind(inputs: Sequence[FeatureSpec]) -> str:
+    """The kind of label predictions that a model with these inputs reads; empty for a model of other features."""
+    if len(inputs) != 1:
+        return ""
+    source, _, kind = inputs[0].key.partition("@")
+    return kind if source in LABEL_SOURCES else ""
+
+
+def is_label_predictions(path: str | os.PathLike[str]) -> bool:
+    """Whether a file holds label predictions, by its suffix or its first bytes (HDF5), rather than a video."""
+    path = Path(path)
+    if path.suffix.lower() in HDF5_SUFFIXES:
+        return True
+    if not path.is_file():
+        return False
+    with path.open("rb") as stream:
+        return stream.read(len(HDF5_SIGNATURE)) == HDF5_SIGNATURE

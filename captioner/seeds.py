@@ -1,0 +1,10 @@
+"""Seeds made of several numbers, so that randomness is a pure function of them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def mix_seeds(*numbers: int) -> int:
+    """One 63-bit seed made of several numbers, such as a run's seed, a step and a process."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -1,0 +1,16 @@
+"""Clips of videos to sentences: a decoder that reads the label predictions of a CRF."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from captioner.tasks import captioning
+from captioner.tasks.sentences.config import ClipCaptioningConfig
+
+TASK = replace(
+    captioning.TASK,
+    name="clip_captioning",
+    config=ClipCaptioningConfig,
+    metrics={"bleu4": "max", "cider": "max", "dev_loss": "min"},  # BLEU-4 first: it is what the paper reports
+    predictor="captioner.predictors.video:ClipCaptioner",
+)

@@ -1,0 +1,1 @@
+"""Training of sentence decoders, shared by the tasks captioning, language_model and clip_captioning."""

@@ -1,0 +1,194 @@
+"""Configuration sections of the tasks that write sentences."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from captioner.config import Experiment, choose, within
+from captioner.decoding.config import DecodingConfig
+from captioner.errors import ConfigError
+from captioner.models.lrcn import LRCNConfig
+
+
+@dataclass(frozen=True)
+class CaptionDataConfig:
+    """The captions, the images' features and the vocabulary."""
+
+    format: str = "flickr8k"
+    """Reader: one of captioner.data.READERS."""
+    root: str = "."
+    """Folder (or file, for own data) that the reader opens."""
+    features: tuple[str, ...] = ()
+    """Feature stores; several are concatenated in this order. A folder is a store in parts."""
+    features_mirrored: tuple[str, ...] = ()
+    """The same stores made with captioner extract --mirror; training uses one or the other at random."""
+    vocabulary_from: str = ""
+    """Checkpoint whose vocabulary is used instead of counting words; min_count is then unused."""
+    min_count: int = 5
+    """Words seen fewer times in training become <unk>."""
+    max_length: int = 20
+    """Longest caption in tokens, the end token included; the rest is cut off."""
+
+    def __post_init__(self) -> None:
+        within("data.min_count", self.min_count, 1)
+        within("data.max_length", self.max_length, 2)
+
+
+@dataclass(frozen=True)
+class ClipDataConfig(CaptionDataConfig):
+    """The sentences of clips, their label predictions and the vocabulary."""
+
+    format: str = "clips"
+    """Reader: one of captioner.data.READERS."""
+
+
+@dataclass(frozen=True)
+class TextDataConfig:
+    """Sentences alone and the vocabulary."""
+
+    text: str = ""
+    """File with one sentence a line."""
+    features: tuple[str, ...] = ()
+    """Feature stores of the captioner that will start from this model; only their size is read, for image_dim 0."""
+    vocabulary_from: str = ""
+    """Checkpoint whose vocabulary is used instead of counting words; min_count is then unused."""
+    min_count: int = 5
+    """Words seen fewer times in training become <unk>."""
+    max_length: int = 20
+    """Longest sentence in tokens, the end token included; the rest is cut off."""
+
+    def __post_init__(self) -> None:
+        within("data.min_count", self.min_count, 1)
+        within("data.max_length", self.max_length, 2)
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """What training minimizes."""
+
+    objective: str = "cross_entropy"
+    """cross_entropy, or self_critical: the CIDEr-D of captions sampled from the model, which train.init_from names."""
+    num_samples: int = 5
+    """Captions sampled for each image; self_critical only."""
+    label_smoothing: float = 0.0
+    """Probability mass spread over the vocabulary; cross_entropy only."""
+    teachers: tuple[str, ...] = ()
+    """Teacher checkpoints; the distillation target is the mean of their next-token distributions."""
+    teacher_features: tuple[str, ...] = ()
+    """Feature stores that the teachers read, where they read others than the model."""
+    teacher_features_mirrored: tuple[str, ...] = ()
+    """The same stores of mirrored images; needed with data.features_mirrored."""
+    teacher_weight: float = 0.5
+    """Share of the distillation loss; the rest is the loss on the captions. Unused without teachers."""
+
+    def __post_init__(self) -> None:
+        choose("loss.objective", self.objective, ("cross_entropy", "self_critical"))
+        within("loss.num_samples", self.num_samples, 2)
+        within("loss.label_smoothing", self.label_smoothing, 0, 0.9)
+        within("loss.teacher_weight", self.teacher_weight, 0, 1)
+        if self.teachers and self.objective == "self_critical":
+            raise ConfigError("loss.teachers need loss.objective cross_entropy, not self_critical")
+        if not self.teachers and (self.teacher_features or self.teacher_features_mirrored):
+            raise ConfigError("loss.teacher_features without teachers: name their checkpoints in loss.teachers")
+
+    @property
+    def self_critical(self) -> bool:
+        """Whether captions are sampled instead of read."""
+        return self.objective == "self_critical"
+
+
+@dataclass(frozen=True)
+class TextLossConfig:
+    """What training minimizes: the cross-entropy of the next word."""
+
+    label_smoothing: float = 0.0
+    """Probability mass spread over the vocabulary."""
+
+    def __post_init__(self) -> None:
+        within("loss.label_smoothing", self.label_smoothing, 0, 0.9)
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """Training the backbone together with the decoder, from image files instead of cached features."""
+
+    backbone: str = ""
+    """Backbone key, for example torchvision:vgg16@fc7; empty trains on cached features."""
+    weights: str = ""
+    """Weight file for it; empty takes those in train.init_from if it was trained there, else the backbone's own."""
+    lr: float = 1e-4
+    """Peak learning rate of the backbone."""
+    mirror: bool = True
+    """Mirror half of the images at random."""
+    workers: int = 2
+    """Processes that open images."""
+
+    def __post_init__(self) -> None:
+        within("finetune.lr", self.lr, 0)
+        within("finetune.workers", self.workers, 0)
+
+
+@dataclass(frozen=True)
+class CaptioningConfig:
+    """Sections of the task ``captioning``."""
+
+    model: LRCNConfig = field(default_factory=LRCNConfig)
+    data: CaptionDataConfig = field(default_factory=CaptionDataConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    decoding: DecodingConfig = field(default_factory=DecodingConfig)
+    """How captions are decoded unless other settings are given; saved in the checkpoint."""
+    dev_beam_size: int = 0
+    """Beam size for the dev captions during training: 1 is greedy and fast, 0 is that of ``decoding``."""
+
+    def __post_init__(self) -> None:
+        within("dev_beam_size", self.dev_beam_size, 0)
+        if self.finetune.backbone and self.loss.teachers:
+            raise ConfigError("loss.teachers read cached features: finetune.backbone must be empty")
+        if self.finetune.backbone and self.loss.self_critical:
+            raise ConfigError("loss.objective self_critical reads cached features: finetune.backbone must be empty")
+
+
+@dataclass(frozen=True)
+class ClipCaptioningConfig:
+    """Sections of the task ``clip_captioning``."""
+
+    model: LRCNConfig = field(default_factory=LRCNConfig)
+    data: ClipDataConfig = field(default_factory=ClipDataConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    decoding: DecodingConfig = field(default_factory=DecodingConfig)
+    """How sentences are decoded unless other settings are given; saved in the checkpoint."""
+    dev_beam_size: int = 0
+    """Beam size for the dev sentences during training: 1 is greedy and fast, 0 is that of ``decoding``."""
+
+    def __post_init__(self) -> None:
+        within("dev_beam_size", self.dev_beam_size, 0)
+
+    @property
+    def finetune(self) -> FinetuneConfig:
+        """Clips are read from cached features: nothing is fine-tuned."""
+        return FinetuneConfig()
+
+
+@dataclass(frozen=True)
+class LanguageModelConfig:
+    """Sections of the task ``language_model``."""
+
+    model: LRCNConfig = field(default_factory=LRCNConfig)
+    data: TextDataConfig = field(default_factory=TextDataConfig)
+    loss: TextLossConfig = field(default_factory=TextLossConfig)
+
+
+def check_captioning(experiment: Experiment) -> None:
+    """Raise ``ConfigError`` for settings of training and of the loss that exclude each other."""
+    config, train = experiment.config, experiment.train
+    if not config.loss.self_critical:
+        return
+    if not train.init_from:
+        raise ConfigError("loss.objective self_critical starts from a trained model: name it in train.init_from")
+    if config.data.vocabulary_from not in ("", train.init_from):
+        raise ConfigError("loss.objective self_critical keeps train.init_from's words: empty data.vocabulary_from")
+    if train.batch_size % config.loss.num_samples:
+        raise ConfigError(
+            f"train.batch_size: {train.batch_size} is not a multiple of loss.num_samples, {config.loss.num_samples}"
+        )

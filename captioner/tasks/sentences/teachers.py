@@ -1,0 +1,55 @@
+"""Knowledge distillation: trained models whose next-token distributions a run learns besides the captions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from captioner.checkpoint import load_checkpoint
+from captioner.errors import ConfigError
+from captioner.models.lrcn import LRCN
+from captioner.text.vocabulary import Vocabulary
+
+Choose = Callable[[Tensor], Tensor]
+"""Takes outputs (B, T, H) to those of the real tokens, (tokens, H)."""
+
+
+class Teachers:
+    """An ensemble of trained sentence decoders (Hinton et al. 2015, at temperature 1).
+
+    They read the same sentences as the model that learns, and the same features or others. They are frozen, without
+    dropout, and no part of what is trained.
+    """
+
+    def __init__(self, models: Sequence[LRCN]) -> None:
+        self.models = [model.eval().requires_grad_(False) for model in models]
+
+    @torch.no_grad()
+    def predict_probs(self, features: Tensor | None, inputs: Tensor, choose: Choose) -> Tensor:
+        """Mean probabilities (tokens, V) of the next words, float32, for features (B, D) and inputs (B, T)."""
+        total = torch.zeros(())
+        for model in self.models:
+            logits = model.project(choose(model.hidden(features, inputs)))
+            total = total.to(logits.device) + logits.float().softmax(-1)
+        return total / len(self.models)
+
+
+def load_teachers(paths: Sequence[str], vocabulary: Vocabulary, feature_size: int, device: torch.device) -> Teachers:
+    """The checkpoints ``paths``; ``ConfigError`` where one has other words or features than the run."""
+    models = []
+    for path in paths:
+        checkpoint = load_checkpoint(path)
+        theirs, ours = checkpoint.outputs.to_list(), vocabulary.to_list()
+        if theirs != ours:
+            raise ConfigError(
+                f"loss.teachers: {path} has {len(theirs)} words, the run {len(ours)}: set data.vocabulary_from={path}"
+            )
+        if checkpoint.model.feature_size != feature_size:
+            raise ConfigError(
+                f"loss.teachers: {path} takes {checkpoint.model.feature_size} numbers in a feature, it is given "
+                f"{feature_size}; name the feature stores that it was trained on in loss.teacher_features"
+            )
+        models.append(checkpoint.model.to(device))
+    return Teachers(models)
