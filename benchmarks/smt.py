@@ -41,21 +41,21 @@ class Model:
     """The language model as nltk's decoder asks for one."""
 
     def __init__(self, translator: Translator) -> None:
-        self._decoder = fresh(translator)  # for what it remembers
+        self._decoder = fresh(translator)  # with a cache of its own
         self._weight = float(translator.weights[FEATURES.index("language")])
 
     def probability(self, phrase: tuple[str, ...]) -> float:
-        return self._weight * self._decoder.spoken((), phrase)[0]
+        return self._weight * self._decoder.language_score((), phrase)[0]
 
     def probability_change(self, hypothesis: Any, phrase: tuple[str, ...]) -> float:
         state = self._decoder.language.start
         for word in hypothesis.translation_so_far():
             state = self._decoder.language.step(state, word)[1]
-        return self._weight * self._decoder.spoken(state, phrase)[0]
+        return self._weight * self._decoder.language_score(state, phrase)[0]
 
 
 def fresh(translator: Translator) -> Decoder:
-    """Its decoder, which has not yet translated anything."""
+    """Its decoder, with an empty cache."""
     return Decoder(translator.decoder.table, translator.decoder.language, translator.decoder.stack)
 
 

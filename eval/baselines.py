@@ -1,4 +1,4 @@
-"""Captions to beat: what is to be had without a captioning model. Results files as `captioner caption -o` writes them.
+"""Baselines without a captioning model, written as results files like those of `captioner caption -o`.
 
     python -m eval.baselines neighbor --features features/a.h5 --data data/flickr8k -o nn1.json
     python -m eval.baselines neighbor --features features/a.h5 --data data/flickr8k -k 30 -o nn30.json
@@ -11,33 +11,39 @@ neighbor: of all captions of the k most similar training images, the one with wh
 al. 2015). k = 1 is the 1-NN of Donahue et al. 2015, whose score is the mean BLEU of all captions of the neighbor:
 --each writes a file for each of them (nn1-each-caption1.json, ...), and `eval.report` prints their mean as one row.
 typical: the training caption that would score best if every training image were given it.
-ngram: the sentence of a Kneser-Ney language model with the highest log probability a word; or one drawn an image.
+ngram: the sentence of a Kneser-Ney language model with the highest log probability per word; or one sample per image.
 human: each reference in turn, one file each; `eval.report` scores it against the image's other references, whereas
-`captioner score` would hold it against itself.
+`captioner score` would compare it with itself.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import typer
 
-from captioner.data import READERS, SPLITS, read_dataset
+from captioner.data import read_dataset
 from captioner.data.records import Captioned, of_split
-from captioner.errors import DataError, UsageError, exit_status
+from captioner.decoding import DecodingConfig, decode
+from captioner.decoding.sampling import sample as sample_sentences
+from captioner.errors import DataError, UsageError
 from captioner.features.store import FeatureStore
 from captioner.files import write_text
 from captioner.metrics.base import find_metric
 from captioner.metrics.corpus import Corpus
-from captioner.text.tokenizers import DEFAULT, tokenizer
+from captioner.text.tokenizers import DEFAULT, tokenize
+from captioner.text.vocabulary import END, START, Vocabulary
+from eval.command import DataFormat, Output, Split, Tokenizer, choice, create_app, run
 from eval.consensus import Agreement
+from eval.ngram import NgramDecoder, train_ngram
 
-AT_ONCE = 256  # images compared with all of training together
+BATCH_SIZE = 256  # images compared with the training images at a time
 
 
 def neighbors(stores: Sequence[FeatureStore], train: Sequence[str], test: Sequence[str], k: int) -> np.ndarray:
@@ -50,21 +56,22 @@ def neighbors(stores: Sequence[FeatureStore], train: Sequence[str], test: Sequen
         near, far = (_unit(store.get(list(ids))) for ids in (test, train))
         parts.append((near, far))
     found = []
-    for start in range(0, len(test), AT_ONCE):
-        similarity = sum(near[start : start + AT_ONCE] @ far.T for near, far in parts)  # (B, len(train))
+    for start in range(0, len(test), BATCH_SIZE):
+        similarity = sum(near[start : start + BATCH_SIZE] @ far.T for near, far in parts)  # (B, len(train))
         found.append(np.argsort(-similarity, axis=1, kind="stable")[:, :k])
     return np.concatenate(found)
 
 
-def consensus(train: Sequence[Captioned], near: np.ndarray, metric: str, cut: str) -> list[str]:
-    """For each row of ``near`` (T, k) the caption of those images that agrees most with all others of them.
+def consensus(
+    train: Sequence[Captioned], near: Sequence[Sequence[int]] | np.ndarray, metric: str, tokenizer: str
+) -> list[str]:
+    """For each row of ``near`` (T, k) the caption of those images that agrees most with all their other captions.
 
-    By CIDEr-D the mean over the others, n-grams weighed by how many training images have them; by BLEU-4 the
-    score against all others as references. The first of equals, in the order of the neighbors.
+    By CIDEr-D it is the mean over the others, with the document frequencies of the training images; by BLEU-4 the
+    score with all others as references. Ties go to the first in the order of the neighbors.
     """
     captions, first = _pool(train)
-    split = tokenizer(cut)
-    tokens = [split(caption) for caption in captions]
+    tokens = [tokenize(caption, tokenizer) for caption in captions]
     candidates = [[i for image in row for i in range(first[image], first[image + 1])] for row in near]
     if metric == "bleu":
         best = [_by_bleu(tokens, row) for row in candidates]
@@ -74,31 +81,18 @@ def consensus(train: Sequence[Captioned], near: np.ndarray, metric: str, cut: st
     return [captions[index] for index in best]
 
 
-def typical(train: Sequence[Captioned], cut: str) -> str:
+def typical(train: Sequence[Captioned], tokenizer: str) -> str:
     """The training caption whose mean CIDEr-D against all training captions is highest."""
-    split = tokenizer(cut)
     captions = [caption for record in train for caption in record.captions]
-    return captions[Agreement([[split(caption) for caption in record.captions] for record in train]).center()]
+    tokens = [[tokenize(caption, tokenizer) for caption in record.captions] for record in train]
+    return captions[Agreement(tokens).center()]
 
 
-def ngram(train: Sequence[Captioned], count: int, options: argparse.Namespace) -> list[str]:
-    """``count`` sentences of a language model of the training captions: the likeliest of a beam, or drawn."""
-    from captioner.decoding import DecodingConfig, decode
-    from captioner.decoding.sampling import sample
-    from captioner.text.vocabulary import END, START, Vocabulary
-    from eval.ngram import KneserNey
-
-    split = tokenizer(options.tokenizer)
-    sentences = [split(caption) for record in train for caption in record.captions]
-    words = Vocabulary.build(sentences, options.min_count)
-    model = KneserNey([words.encode(sentence) for sentence in sentences], len(words), options.order)
-    if options.sample is not None:
-        config = DecodingConfig("sample", num_samples=count, seed=options.sample)
-        (found,) = sample(model, [()], 1, config, start=START, end=END)
-        return [words.decode(one.ids) for one in found]
-    config = DecodingConfig(beam_size=options.beam, length_penalty=options.length_penalty)
-    ((best,),) = decode(model, [()], 1, config, start=START, end=END)
-    return [words.decode(best.ids)] * count
+def ngram(train: Sequence[Captioned], order: int, min_count: int, tokenizer: str) -> tuple[NgramDecoder, Vocabulary]:
+    """A language model of the training captions, and its vocabulary."""
+    sentences = [tokenize(caption, tokenizer) for record in train for caption in record.captions]
+    words = Vocabulary.build(sentences, min_count)
+    return train_ngram([words.encode(sentence) for sentence in sentences], len(words), order), words
 
 
 def write_results(path: Path, records: Sequence[Captioned], captions: Sequence[str]) -> None:
@@ -112,57 +106,107 @@ def write_results(path: Path, records: Sequence[Captioned], captions: Sequence[s
 
 
 def write_each(path: Path, records: Sequence[Captioned], captions: Sequence[Sequence[str]]) -> None:
-    """A file for each place that all lists of ``captions`` have: NAME-caption1.json, NAME-caption2.json, ..."""
-    for place in reversed(range(min(map(len, captions)))):  # the first comes last: where it is, all are
+    """One file for each place in the lists of ``captions``: NAME-caption1.json, NAME-caption2.json, ..."""
+    for place in reversed(range(min(map(len, captions)))):  # the first is written last: if it exists, all do
         name = path.with_name(f"{path.stem}-caption{place + 1}{path.suffix}")
         write_results(name, records, [own[place] for own in captions])
 
 
-def run(options: argparse.Namespace) -> None:
-    """One baseline, from the data set to its file."""
-    records = read_dataset(options.format, options.data)
-    train = [record for record in of_split(records, "train") if record.captions]
-    test = of_split(records, options.split)
-    if options.baseline == "human":
-        if min(len(record.captions) for record in test) < 2:
-            raise DataError("human agreement needs two captions or more of every image")
-        write_each(options.output, test, [record.captions for record in test])
-    elif options.baseline == "typical":
-        write_results(options.output, test, [typical(train, options.tokenizer)] * len(test))
-    elif options.baseline == "ngram":
-        write_results(options.output, test, ngram(train, len(test), options))
-    else:
-        _neighbor(train, test, options)
+Data = Annotated[Path, typer.Option("--data", help="The data set's folder or file.")]
 
 
-def _neighbor(train: Sequence[Captioned], test: Sequence[Captioned], options: argparse.Namespace) -> None:
-    if not 1 <= options.k <= len(train):
-        raise UsageError(f"-k must be between 1 and the {len(train)} training images, not {options.k}")
-    if options.each and options.k > 1:
+def neighbor_command(
+    data: Data,
+    output: Output,
+    features: Annotated[list[Path], typer.Option(help="A feature store; repeat the option for several.")],
+    k: Annotated[int, typer.Option("-k", help="How many neighbors' captions to choose from.")] = 1,
+    agreement: Annotated[str, choice(("cider", "bleu"), "--consensus", help="The measure of agreement.")] = "cider",
+    each: Annotated[bool, typer.Option("--each", help="Write all captions of the nearest image, a file each.")] = False,
+    data_format: DataFormat = "flickr8k",
+    split: Split = "test",
+    tokenizer: Tokenizer = DEFAULT,
+) -> None:
+    """A caption of the nearest training images."""
+    train, test = _read(data, data_format, split)
+    if not 1 <= k <= len(train):
+        raise UsageError(f"-k must be between 1 and the {len(train)} training images, not {k}")
+    if each and k > 1:
         raise UsageError("--each writes all captions of the one nearest image; leave -k out")
-    stores = [FeatureStore(path) for path in options.features]
-    near = neighbors(stores, [r.image_id for r in train], [r.image_id for r in test], options.k)
-    if options.each:
-        write_each(options.output, test, [train[row[0]].captions for row in near])
+    stores = [FeatureStore(path) for path in features]
+    near = neighbors(stores, [r.image_id for r in train], [r.image_id for r in test], k)
+    if each:
+        write_each(output, test, [train[row[0]].captions for row in near])
     else:
-        write_results(options.output, test, consensus(train, near, options.consensus, options.tokenizer))
+        write_results(output, test, consensus(train, near, agreement, tokenizer))
+
+
+def typical_command(
+    data: Data,
+    output: Output,
+    data_format: DataFormat = "flickr8k",
+    split: Split = "test",
+    tokenizer: Tokenizer = DEFAULT,
+) -> None:
+    """One training caption for all."""
+    train, test = _read(data, data_format, split)
+    write_results(output, test, [typical(train, tokenizer)] * len(test))
+
+
+def ngram_command(
+    data: Data,
+    output: Output,
+    order: Annotated[int, typer.Option(help="Length of the longest n-grams.")] = 3,
+    min_count: Annotated[int, typer.Option(help="Rarer words are unknown, and never generated.")] = 5,
+    beam_size: Annotated[int, typer.Option()] = 20,
+    length_penalty: Annotated[float, typer.Option(help="Rank by log probability / words ** this.")] = 1.0,
+    sample: Annotated[int | None, typer.Option(metavar="SEED", help="Sample one sentence per image instead.")] = None,
+    data_format: DataFormat = "flickr8k",
+    split: Split = "test",
+    tokenizer: Tokenizer = DEFAULT,
+) -> None:
+    """A language model without the image."""
+    train, test = _read(data, data_format, split)
+    model, words = ngram(train, order, min_count, tokenizer)
+    if sample is not None:
+        config = DecodingConfig("sample", num_samples=len(test), seed=sample)
+        (found,) = sample_sentences(model, [()], 1, config, start=START, end=END)
+    else:
+        config = DecodingConfig(beam_size=beam_size, length_penalty=length_penalty)
+        ((best,),) = decode(model, [()], 1, config, start=START, end=END)
+        found = [best] * len(test)
+    write_results(output, test, [words.decode(one.ids) for one in found])
+
+
+def human_command(data: Data, output: Output, data_format: DataFormat = "flickr8k", split: Split = "test") -> None:
+    """Each reference in turn."""
+    test = of_split(read_dataset(data_format, data), split)
+    if min(len(record.captions) for record in test) < 2:
+        raise DataError("human agreement needs two captions or more of every image")
+    write_each(output, test, [record.captions for record in test])
+
+
+def _read(data: Path, data_format: str, split: str) -> tuple[list[Captioned], list[Captioned]]:
+    """The training images with captions, and the images of ``split``."""
+    records = read_dataset(data_format, data)
+    return [record for record in of_split(records, "train") if record.captions], of_split(records, split)
 
 
 def _unit(features: np.ndarray) -> np.ndarray:
-    features = features.astype(np.float32)
-    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    norms: np.ndarray = np.maximum(np.linalg.norm(features.astype(np.float32), axis=1, keepdims=True), 1e-12)
+    unit: np.ndarray = features.astype(np.float32) / norms
+    return unit
 
 
 def _pool(records: Sequence[Captioned]) -> tuple[list[str], np.ndarray]:
-    """All captions, and where each record's begin among them, with the end behind: (len(records) + 1,)."""
+    """All captions, and the offsets (len(records) + 1,) of each record's among them."""
     captions = [caption for record in records for caption in record.captions]
     return captions, np.cumsum([0, *(len(record.captions) for record in records)])
 
 
 def _by_cider(agreement: Agreement, row: Sequence[int]) -> int:
     """The caption of ``row`` with the highest mean CIDEr-D against all others of it."""
-    agrees = agreement.among(row)
-    return row[int((agrees.sum(1) - agrees.diagonal()).argmax())]
+    scores = agreement.among(row)
+    return row[int((scores.sum(1) - scores.diagonal()).argmax())]
 
 
 def _by_bleu(tokens: Sequence[Sequence[str]], row: Sequence[int]) -> int:
@@ -172,34 +216,11 @@ def _by_bleu(tokens: Sequence[Sequence[str]], row: Sequence[int]) -> int:
     return row[int(bleu.aggregate(bleu.statistics(corpus))["BLEU-4"].argmax())]
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("--data", type=Path, required=True, help="the data set's folder or file")
-    shared.add_argument("--format", default="flickr8k", choices=sorted(READERS))
-    shared.add_argument("--split", default="test", choices=SPLITS, help="images to caption")
-    shared.add_argument("--tokenizer", default=DEFAULT, help="how captions are cut into words")
-    shared.add_argument("-o", "--output", type=Path, required=True)
-    kinds = parser.add_subparsers(dest="baseline", required=True)
-    near = kinds.add_parser("neighbor", parents=[shared], help="a caption of the nearest training images")
-    near.add_argument("--features", type=Path, nargs="+", required=True, help="feature stores")
-    near.add_argument("-k", type=int, default=1, help="how many neighbors' captions to choose from")
-    near.add_argument("--consensus", default="cider", choices=("cider", "bleu"), help="what agreement is measured by")
-    near.add_argument("--each", action="store_true", help="write all captions of the nearest image, a file each")
-    kinds.add_parser("typical", parents=[shared], help="one training caption for all")
-    words = kinds.add_parser("ngram", parents=[shared], help="a language model without the image")
-    words.add_argument("--order", type=int, default=3)
-    words.add_argument("--min-count", type=int, default=5, help="rarer words are unknown, and never said")
-    words.add_argument("--beam", type=int, default=20)
-    words.add_argument("--length-penalty", type=float, default=1.0, help="rank by log probability / words ** this")
-    words.add_argument("--sample", type=int, metavar="SEED", help="draw a sentence for each image instead")
-    kinds.add_parser("human", parents=[shared], help="each reference in turn")
-    return parser
+app = create_app(__doc__, neighbor_command, typical_command, ngram_command, human_command)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
-    return exit_status(lambda: run(options))
+def main(arguments: Sequence[str] | None = None) -> int:
+    return run(app, arguments)
 
 
 if __name__ == "__main__":

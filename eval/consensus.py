@@ -1,4 +1,4 @@
-"""How much captions agree by CIDEr-D, each with each: which of them says best what the others say.
+"""Pairwise CIDEr-D among captions, and the caption that agrees best with the others.
 
 The consensus of Devlin et al. 2015, "Exploring Nearest Neighbor Approaches for Image Captioning".
 """
@@ -9,45 +9,48 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from captioner.metrics.cider import SIGMA, Rarity
+from captioner.metrics.base import Array
+from captioner.metrics.cider import SIGMA, DocumentFrequency
 from captioner.metrics.corpus import ORDER, Corpus, Integers, Ngrams, Tokens, sum_by
 
 
 class Agreement:
     """CIDEr-D of any caption of a collection against each caption of it as the only reference.
 
-    Against several references CIDEr-D is the mean over them, so that the mean over some captions here is the score
-    with those as references. An index from n-grams to captions finds a row of 30,000 in milliseconds.
+    With several references CIDEr-D is the mean over them, so the mean over some captions here is the score with those
+    as references. An index from n-grams to captions computes a row of 30,000 in milliseconds.
     """
 
     def __init__(self, images: Sequence[Sequence[Tokens]]) -> None:
-        """The captions' tokens by image; n-grams are weighed by how many images have them."""
+        """``images``: the captions' tokens by image, which are the documents of the document frequencies."""
         corpus = Corpus([()] * len(images), images)
         self.size = len(corpus.lengths) - len(images)
-        rarity = Rarity(images)(corpus)
+        idf = DocumentFrequency(images).idf(corpus)
         self._orders = [
-            _Index(ngrams, rare, len(images), self.size) for ngrams, rare in zip(corpus.ngrams, rarity, strict=True)
+            _Index(ngrams, weights, len(images), self.size) for ngrams, weights in zip(corpus.ngrams, idf, strict=True)
         ]
         self._bigrams = np.maximum(corpus.lengths[len(images) :] - 1, 0)
 
-    def with_all(self, index: int) -> np.ndarray:
+    def with_all(self, index: int) -> Array:
         """(N,) CIDEr-D, in percent, of caption ``index`` with each caption in order of images, itself included."""
-        similarity = sum(order.cosines(index) for order in self._orders) / ORDER
-        return 1000 * similarity * np.exp(-((self._bigrams - self._bigrams[index]) ** 2) / (2 * SIGMA**2))
+        similarity: Array = np.add.reduce([order.cosines(index) for order in self._orders]) / ORDER
+        penalty: Array = np.exp(-((self._bigrams - self._bigrams[index]) ** 2) / (2 * SIGMA**2))
+        return 1000 * similarity * penalty
 
-    def among(self, chosen: Sequence[int]) -> np.ndarray:
+    def among(self, chosen: Sequence[int]) -> Array:
         """(C, C) CIDEr-D, in percent, of each of the captions ``chosen`` (row) with each of them as reference."""
-        similarity = sum(order.cosines_among(chosen) for order in self._orders) / ORDER
+        similarity: Array = np.add.reduce([order.cosines_among(chosen) for order in self._orders]) / ORDER
         bigrams = self._bigrams[chosen]
-        return 1000 * similarity * np.exp(-((bigrams - bigrams[:, None]) ** 2) / (2 * SIGMA**2))
+        penalty: Array = np.exp(-((bigrams - bigrams[:, None]) ** 2) / (2 * SIGMA**2))
+        return 1000 * similarity * penalty
 
     def center(self) -> int:
-        """The caption whose mean CIDEr-D with all captions is highest; of equals any.
+        """Index of a caption whose mean CIDEr-D with all captions is highest.
 
-        Without clipping and length penalty that mean is linear, found for all at once, and never lower: captions are
-        tried from the highest such bound down, until no bound is above the best mean.
+        Without clipping and length penalty the mean is linear, computed for all at once, and an upper bound: captions
+        are tried from the highest bound down, until no bound is above the best mean.
         """
-        bounds = sum(order.mean_cosines() for order in self._orders) * (1000 / ORDER)
+        bounds = np.add.reduce([order.mean_cosines() for order in self._orders]) * (1000 / ORDER)
         best, place = -1.0, 0
         for index in np.argsort(-bounds, kind="stable"):
             if bounds[index] < best:
@@ -59,19 +62,19 @@ class Agreement:
 
 
 class _Index:
-    """The n-grams of one order: which captions have them, and how much they weigh there."""
+    """Inverted index of the n-grams of one order, with their TF-IDF weights."""
 
-    def __init__(self, ngrams: Ngrams, rarity: np.ndarray, images: int, size: int) -> None:
+    def __init__(self, ngrams: Ngrams, idf: Array, images: int, size: int) -> None:
         self.size = size
         self.caption: Integers = ngrams.sentence - images  # (E,): the empty captions of the corpus come first
-        self.weight = ngrams.count * rarity[ngrams.ngram]  # (E,)
+        self.weight = ngrams.count * idf[ngrams.ngram]  # (E,)
         self.ngram = ngrams.ngram
         self.norm = np.sqrt(sum_by(self.caption, size, self.weight**2))  # (N,)
         self.first = np.searchsorted(self.caption, np.arange(size + 1))  # a caption's entries begin there
         self.by_ngram = np.argsort(self.ngram, kind="stable")
         self.begin = np.searchsorted(self.ngram[self.by_ngram], np.arange(len(ngrams.keys) + 1))
 
-    def cosines(self, index: int) -> np.ndarray:
+    def cosines(self, index: int) -> Array:
         """(N,) clipped cosines of caption ``index`` with all, as ``captioner.metrics.cider`` defines them."""
         own = slice(self.first[index], self.first[index + 1])
         found = [self.by_ngram[self.begin[ngram] : self.begin[ngram + 1]] for ngram in self.ngram[own]]
@@ -80,9 +83,10 @@ class _Index:
         theirs = self.weight[places]
         dots = sum_by(self.caption[places], self.size, np.minimum(mine, theirs) * theirs)
         scale = self.norm[index] * self.norm
-        return np.divide(dots, scale, out=np.zeros(self.size), where=scale > 0)
+        cosines: Array = np.divide(dots, scale, out=np.zeros(self.size), where=scale > 0)
+        return cosines
 
-    def cosines_among(self, chosen: Sequence[int]) -> np.ndarray:
+    def cosines_among(self, chosen: Sequence[int]) -> Array:
         """(C, C) clipped cosines of the captions ``chosen``."""
         entries = [np.arange(self.first[index], self.first[index + 1]) for index in chosen]
         places = np.concatenate(entries)
@@ -97,9 +101,10 @@ class _Index:
         clipped = np.minimum(weight[mine], weight[theirs]) * weight[theirs]
         dots = sum_by(row[mine] * len(chosen) + row[theirs], len(chosen) ** 2, clipped).reshape(len(chosen), -1)
         scale = self.norm[chosen][:, None] * self.norm[chosen]
-        return np.divide(dots, scale, out=np.zeros_like(dots), where=scale > 0)
+        cosines: Array = np.divide(dots, scale, out=np.zeros_like(dots), where=scale > 0)
+        return cosines
 
-    def mean_cosines(self) -> np.ndarray:
+    def mean_cosines(self) -> Array:
         """(N,) mean unclipped cosine of each caption with all: that with the mean of all unit vectors."""
         norm = self.norm[self.caption]
         unit = np.divide(self.weight, norm, out=np.zeros_like(self.weight), where=norm > 0)  # (E,)

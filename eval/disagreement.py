@@ -1,4 +1,4 @@
-"""How far tools differ about the same captions: coco-caption's way of counting, and one departure from it in each row.
+"""How much tools disagree on the same captions: coco-caption's way of counting, and one departure from it per row.
 
     python -m eval.disagreement results.json --references captions_val2017.json
 
@@ -7,33 +7,33 @@ Prints a table in Markdown. Every row is a way in which published or shared code
 
 from __future__ import annotations
 
-import argparse
 import string
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import typer
 from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
-from captioner.data.records import of_split
-from captioner.data.results import Matched, match, read_references, read_results
-from captioner.errors import exit_status
+from captioner.data.results import Matched, read_systems
 from captioner.metrics.base import FAST, Array, find_metric
-from captioner.metrics.corpus import Corpus, Tokens
+from captioner.metrics.corpus import Corpus
 from captioner.optional import require
-from captioner.text.tokenizers import tokenizer
+from captioner.tables import render
+from captioner.text.tokenizers import Tokenizer, tokenizer
+from eval.command import create_app, run
 
 SHOWN = ("BLEU-1", "BLEU-4", "CIDEr-D", "ROUGE-L")
-Cut = Callable[[str], Tokens]
 
 
-def cutters() -> dict[str, Cut]:
-    """Ways to make tokens; the first is coco-caption's."""
-    ptb, nist = tokenizer("ptb"), Tokenizer13a()
+def tokenizers() -> dict[str, Tokenizer]:
+    """Tokenizers in use; the first is coco-caption's."""
+    ptb, nist = tokenizer("ptb"), Tokenizer13a()  # type: ignore[no-untyped-call]
     bare = str.maketrans("", "", string.punctuation)
 
-    def with_full_stop(text: str) -> Tokens:
+    def with_full_stop(text: str) -> list[str]:
         return [*ptb(text), "."] if text.rstrip().endswith(".") else ptb(text)
 
     return {
@@ -49,17 +49,19 @@ def cutters() -> dict[str, Cut]:
 
 
 def disagreement(matched: Matched) -> list[tuple[str, dict[str, float]]]:
-    """Scores in percent by the name of the way they are computed."""
+    """Scores in percent by the name of how they are computed."""
     hypotheses, references = [*matched.hypotheses.values()], [*matched.references.values()]
     rows = []
-    for name, cut in cutters().items():
-        corpus = Corpus([cut(text) for text in hypotheses], [[cut(text) for text in texts] for texts in references])
+    for name, tokenize in tokenizers().items():
+        corpus = Corpus(
+            [tokenize(text) for text in hypotheses], [[tokenize(text) for text in texts] for texts in references]
+        )
         rows.append((name, _scores(corpus)))
         if len(rows) == 1:
-            usual = corpus
-    first = Corpus(usual.hypotheses, [texts[:1] for texts in usual.references])
+            standard = corpus
+    first = Corpus(standard.hypotheses, [texts[:1] for texts in standard.references])
     rows.append(("one reference of each image, the first", _scores(first)))
-    rows += [(name, {"BLEU-4": value}) for name, value in _averages(usual).items()]
+    rows += [(name, {"BLEU-4": value}) for name, value in _averages(standard).items()]
     return rows
 
 
@@ -90,29 +92,34 @@ def _averages(corpus: Corpus) -> dict[str, float]:
 
 
 def table(rows: Sequence[tuple[str, dict[str, float]]]) -> str:
-    """Markdown, with the distance from the first row behind each BLEU-4."""
+    """Markdown, with the difference from the first row after each BLEU-4."""
     base = rows[0][1]["BLEU-4"]
-    lines = [f"| how | {' | '.join(SHOWN)} | BLEU-4 differs by |", "|---|" + "---:|" * (len(SHOWN) + 1)]
-    for name, scores in rows:
-        cells = [f"{scores[score]:.2f}" if score in scores else "" for score in SHOWN]
-        lines.append(f"| {name} | {' | '.join(cells)} | {round(scores['BLEU-4'] - base, 2) + 0:+.2f} |")
-    return "\n".join(lines)
+    cells = [
+        [
+            name,
+            *(f"{scores[score]:.2f}" if score in scores else "" for score in SHOWN),
+            f"{round(scores['BLEU-4'] - base, 2) + 0:+.2f}",
+        ]
+        for name, scores in rows
+    ]
+    return render(["how", *SHOWN, "BLEU-4 differs by"], cells, style="markdown")
+
+
+def command(
+    results: Annotated[Path, typer.Argument(help="Captions in any form that captioner score reads.")],
+    references: Annotated[list[Path], typer.Option("--references", "-r", help="As for captioner score.")],
+    data_format: Annotated[str, typer.Option("--format", help="The references' format, if they are a folder.")] = "",
+    split: Annotated[str, typer.Option(help="train, val or test; all by default.")] = "",
+) -> None:
+    [matched], _ = read_systems([results], references, data_format, split)
+    print(table(disagreement(matched)))
+
+
+app = create_app(__doc__, command)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("results", type=Path, help="captions in any form that captioner score reads")
-    parser.add_argument("--references", "-r", type=Path, action="append", required=True)
-    parser.add_argument("--format", default="", help="the references' format, if they are a folder")
-    parser.add_argument("--split", default="", help="train, val or test; all by default")
-    options = parser.parse_args(arguments)
-
-    def run() -> None:
-        results = read_results(options.results)
-        records = read_references(options.references, options.format, results.aligned)
-        print(table(disagreement(match(results, of_split(records, options.split) if options.split else records))))
-
-    return exit_status(run)
+    return run(app, arguments)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from captioner.metrics.significance import Estimate
 from captioner.optional import require
 
 INK, SOFT, LINE, ACCENT, OTHER = "#1c2126", "#5d6873", "#d9dee3", "#2b6ca3", "#a9b4bf"
-COLOURS = ("#2b6ca3", "#d0743c", "#4d8f5b", "#8a6bb0", "#b8484f", "#7a6a58", "#3f9aa6", "#c0a02c")
+COLORS = ("#2b6ca3", "#d0743c", "#4d8f5b", "#8a6bb0", "#b8484f", "#7a6a58", "#3f9aa6", "#c0a02c")
 MARKERS = "osD^vP*X"
 WIDTH = 8.2  # inches
 STYLE = {
@@ -70,7 +70,7 @@ def lengths(bins: Sequence[tuple[str, int]], scores: Mapping[str, Sequence[float
     with _style():
         figure = _figure(WIDTH, 3.6)
         panel = figure.add_subplot()
-        for (name, values), color, marker in zip(scores.items(), _cycle(COLOURS), _cycle(MARKERS), strict=False):
+        for (name, values), color, marker in zip(scores.items(), _cycle(COLORS), _cycle(MARKERS), strict=False):
             panel.plot(range(len(bins)), values, marker=marker, color=color, label=name, markersize=5, linewidth=1.6)
         panel.set_xticks(range(len(bins)), [f"{label}\n{count} images" for label, count in bins])
         panel.set_ylabel(metric)
@@ -87,7 +87,7 @@ def curves(logs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -> str:
     with _style():
         figure = _figure(WIDTH, 3.4)
         for panel, (key, title, scale) in zip(figure.subplots(1, 2), panels, strict=True):
-            for (name, runs), color, marker in zip(logs.items(), _cycle(COLOURS), _cycle(MARKERS), strict=False):
+            for (name, runs), color, marker in zip(logs.items(), _cycle(COLORS), _cycle(MARKERS), strict=False):
                 for number, epochs in enumerate(runs):
                     points = [(epoch["epoch"], epoch[key] * scale) for epoch in epochs if key in epoch]
                     label = name if number == 0 and key == "cider" else None
@@ -106,7 +106,7 @@ def sweep(series: Mapping[str, Sequence[tuple[float, float, float]]], across: st
     with _style():
         figure = _figure(WIDTH, 4.0)
         panel = figure.add_subplot()
-        for (name, points), color, marker in zip(series.items(), _cycle(COLOURS), _cycle(MARKERS), strict=False):
+        for (name, points), color, marker in zip(series.items(), _cycle(COLORS), _cycle(MARKERS), strict=False):
             x, y, spread = zip(*points, strict=True)
             panel.errorbar(x, y, spread, marker=marker, color=color, label=name, linewidth=1.4, capsize=2)
         panel.set_xlabel(across)

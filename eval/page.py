@@ -1,14 +1,14 @@
-"""A report as blocks, and the two ways to write it: one HTML page that needs nothing else, and Markdown."""
+"""A report as blocks, rendered as one self-contained HTML page or as Markdown."""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
 
-STYLE = Path(__file__).with_name("page.css")
+from captioner.optional import require
+from captioner.tables import render
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Table:
-    """A newline in a cell parts its number from the small print below it."""
+    """A newline in a cell separates its number from the small print below it."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -44,7 +44,7 @@ class Table:
 @dataclass(frozen=True)
 class Figure:
     name: str
-    """Of its file, beside the Markdown page."""
+    """Stem of its file, beside the Markdown page."""
     svg: str
     caption: str
 
@@ -57,7 +57,7 @@ class Card:
     """JPEG; empty for none."""
     title: str
     lines: Sequence[tuple[str, str]]
-    """Who says what; nobody goes on where the one before ended."""
+    """Speaker and text; an empty speaker is the one before."""
     alt: str = ""
 
 
@@ -75,14 +75,17 @@ Block = Heading | Text | Table | Figure | Cards | Code
 
 
 def to_html(title: str, blocks: Sequence[Block]) -> str:
-    """The whole page: style, figures and images are in it, scripts are not."""
-    body = "\n".join(map(_html, blocks))
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>\n{STYLE.read_text(encoding='utf-8')}</style>\n</head>\n<body>\n"
-        f"<h1>{escape(title)}</h1>\n{body}\n</body>\n</html>\n"
+    """The whole page by the template ``page.html``: style, figures and images are in it, scripts are not."""
+    jinja2 = require("jinja2", extra="plots")
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
     )
+    environment.filters["base64"] = lambda data: base64.b64encode(data).decode()
+    template = environment.get_template("page.html")
+    return str(template.render(title=title, blocks=[(type(block).__name__, block) for block in blocks]))
 
 
 def to_markdown(title: str, blocks: Sequence[Block]) -> str:
@@ -99,18 +102,13 @@ def markdown(block: Block) -> str:
         case Text(text):
             return text
         case Table():
-            rule = ["---" if block.is_text(column) else "---:" for column in range(len(block.header))]
-            rows = [[_cell(cell) for cell in row] for row in [block.header, rule, *block.rows]]
-            return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+            header, *rows = [[" ".join(cell.split("\n")) for cell in row] for row in [block.header, *block.rows]]
+            return render(header, rows, [block.is_text(column) for column in range(len(header))], "markdown")
         case Figure(name, _, caption):
             return f"![{caption}]({name}.svg)"
         case Code(text):
             return f"```\n{text}\n```"
     return _markdown_cards(block.cards)
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").split("\n"))
 
 
 def _markdown_cards(cards: Sequence[Card]) -> str:
@@ -119,39 +117,3 @@ def _markdown_cards(cards: Sequence[Card]) -> str:
         said = "; ".join(f"*{who}*: {text}" if who else text for who, text in card.lines)
         lines.append(f"* {card.alt}, {card.title}. {said}")
     return "\n".join(lines)
-
-
-def _html(block: Block) -> str:
-    match block:
-        case Heading(text, level):
-            return f"<h{level}>{escape(text)}</h{level}>"
-        case Text(text, note):
-            return f'<p class="{"note" if note else "text"}">{escape(text)}</p>'
-        case Table():
-            return _html_table(block)
-        case Figure(_, svg, caption):
-            return f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
-        case Code(text):
-            return f"<pre>{escape(text)}</pre>"
-    return f'<div class="cards">{"".join(map(_html_card, block.cards))}</div>'
-
-
-def _html_table(table: Table) -> str:
-    def row(cells: Sequence[str], tag: str, strong: bool = False) -> str:
-        parts = []
-        for column, cell in enumerate(cells):
-            top, _, small = cell.partition("\n")
-            inner = escape(top) + (f"<small>{escape(small)}</small>" if small else "")
-            parts.append(f'<{tag} class="{"text" if table.is_text(column) else "number"}">{inner}</{tag}>')
-        return f'<tr class="{"strong" if strong else "plain"}">{"".join(parts)}</tr>'
-
-    body = "".join(row(cells, "td", number in table.strong) for number, cells in enumerate(table.rows))
-    return f'<div class="wide"><table><thead>{row(table.header, "th")}</thead><tbody>{body}</tbody></table></div>'
-
-
-def _html_card(card: Card) -> str:
-    data = base64.b64encode(card.image).decode()
-    named = ((f"<dt>{escape(who)}</dt>" if who else "", escape(text)) for who, text in card.lines)
-    lines = "".join(f"{who}<dd>{text}</dd>" for who, text in named)
-    image = f'<img alt="{escape(card.alt)}" src="data:image/jpeg;base64,{data}">' if data else ""
-    return f'<div class="card">{image}<div><b>{escape(card.title)}</b><dl>{lines}</dl></div></div>'

@@ -1,12 +1,12 @@
-"""Find the image that a caption was written for, and the caption of an image, by a captioner's likelihood.
+"""Caption-to-image and image-to-caption retrieval by a captioner's likelihood.
 
     python -m eval.retrieval runs/flickr8k-2f-seed0
     python -m eval.retrieval runs/flickr8k-2f-seed0 --captions all --key likelihood
 
-Scores log p(caption | image) of every caption of the split with every image of it, from the feature stores that the run
-was trained on (`--features` overrides them), and prints R@1, R@5, R@10 and the median rank in both directions beside
-nearest-neighbor retrieval and chance. The scores are kept beside the run in blocks: a killed run goes on where it was,
-and another key costs nothing. The expected time is printed once a block has been measured.
+Computes log p(caption | image) for every caption and image of the split, from the feature stores that the run was
+trained on (`--features` overrides them), and prints R@1, R@5, R@10 and the median rank in both directions beside
+nearest-neighbor retrieval and chance. The scores are kept beside the run in blocks: a killed run resumes, and another
+key costs nothing. The expected time is printed after the first block.
 
 The key `normalized` is log p(caption | image) minus the log of the mean of p(caption | image) over all images, as in
 Donahue et al. 2015; `likelihood` leaves that out. Captions are found by it for each image, and images for each caption.
@@ -14,7 +14,6 @@ Donahue et al. 2015; `likelihood` leaves that out. Captions are found by it for 
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import sys
@@ -23,29 +22,33 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
+import typer
 from numpy.typing import ArrayLike
 from rich.console import Console
 from rich.progress import Progress
 
 from captioner.data import read_dataset
-from captioner.data.records import SPLITS, Captioned, of_split
-from captioner.errors import CheckpointError, FeatureStoreError, exit_status
+from captioner.data.records import Captioned, of_split
+from captioner.errors import FeatureStoreError
 from captioner.features.store import FeatureStore
 from captioner.files import atomic_path
 from captioner.metrics.retrieval import AT, retrieval_scores
 from captioner.models.likelihood import PRECISIONS, log_likelihoods, prefix_tree
-from captioner.predictors import load
 from captioner.predictors.features import FeatureCaptioner
+from captioner.tables import render
 from captioner.text.tokenizers import tokenize
+from eval.command import Device, Split, choice, create_app, run
 from eval.consensus import Agreement
+from eval.systems import load_captioner
 
 VERSION = "1"
-"""Of the scores' computation: blocks of another are not gone on with."""
+"""Of the scores' computation: blocks of another version are not reused."""
 BLOCK = 50
-"""Captions that are scored with all images at a time, and then kept."""
+"""Captions scored with all images at a time, and kept in one file."""
 KEYS = ("normalized", "likelihood")
 DIRECTIONS = ("caption to image", "image to caption")
 Directions = tuple[dict[str, float], dict[str, float]]
@@ -53,7 +56,7 @@ Directions = tuple[dict[str, float], dict[str, float]]
 
 @dataclass(frozen=True)
 class Collection:
-    """N images and the captions, M in all, that each is to be found by and to find."""
+    """N images with their captions, M in all."""
 
     ids: Sequence[str]
     captions: Sequence[Sequence[str]]
@@ -92,17 +95,19 @@ class Blocks:
         self.features = features
         self.precision = precision
         self.words = [captioner.checkpoint.outputs.encode(tokenize(caption)) for caption in captions]
-        order = sorted(range(len(captions)), key=self.words.__getitem__)  # captions that begin alike share their work
+        order = sorted(
+            range(len(captions)), key=self.words.__getitem__
+        )  # captions with a common prefix share its steps
         self.blocks = [order[start : start + BLOCK] for start in range(0, len(order), BLOCK)]
 
     @property
     def name(self) -> str:
-        """The precision, and a digest of all else that the scores depend on."""
-        facts = json.dumps([VERSION, BLOCK, self.captioner.checkpoint.digest, self.words])
-        return f"{self.precision}-{hashlib.sha256(facts.encode() + self.features.numpy().tobytes()).hexdigest()[:16]}"
+        """The precision, and a digest of everything else that the scores depend on."""
+        inputs = json.dumps([VERSION, BLOCK, self.captioner.checkpoint.digest, self.words])
+        return f"{self.precision}-{hashlib.sha256(inputs.encode() + self.features.numpy().tobytes()).hexdigest()[:16]}"
 
     def matrix(self, folder: Path) -> np.ndarray:
-        """(N, M) log probabilities in nats; blocks that are there already are read."""
+        """(N, M) log probabilities in nats; existing blocks are read."""
         scores = np.empty((len(self.features), len(self.words)), np.float32)
         paths = [folder / f"{number:05}.npy" for number in range(len(self.blocks))]
         missing = [number for number, path in enumerate(paths) if not path.exists()]
@@ -116,13 +121,13 @@ class Blocks:
         return scores
 
     def _timed(self, missing: Sequence[int]) -> Iterator[int]:
-        """The numbers of missing blocks, telling how long they will take after the first."""
+        """The numbers of missing blocks; prints the expected time after the first."""
         print(
             f"{len(self.features):,} images x {len(self.words):,} captions: "
-            f"{len(self.blocks) - len(missing)} of {len(self.blocks)} blocks are there",
+            f"{len(self.blocks) - len(missing)} of {len(self.blocks)} blocks exist",
             file=sys.stderr,
         )
-        # A block costs as many steps as its captions have different beginnings.
+        # A block takes as many steps as its captions have distinct prefixes.
         steps = [
             sum(len(level.words) for level in prefix_tree([self.words[c] for c in block])) for block in self.blocks
         ]
@@ -148,22 +153,24 @@ def keyed(log_probs: np.ndarray, key: str) -> np.ndarray:
     if key == "likelihood":
         return values
     highest = values.max(0)
-    return values - (highest + np.log(np.exp(values - highest).mean(0)))
+    normalized: np.ndarray = values - (highest + np.log(np.exp(values - highest).mean(0)))
+    return normalized
 
 
 def ranks(scores: ArrayLike, queries: np.ndarray, candidates: np.ndarray) -> np.ndarray:
     """Rank (Q,) of each query's best right candidate by ``scores`` (Q, C); right are those of the same image.
 
-    1 is the first. Wrong candidates with the same score stand before it: whatever scores all alike finds nothing.
+    1 is the first. Wrong candidates with the same score rank before it, so constant scores find nothing.
     """
     values = np.asarray(scores)
     right = queries[:, None] == candidates[None, :]
     best = np.where(right, values, -np.inf).max(1, keepdims=True)
-    return 1 + (~right & ~(values < best)).sum(1)
+    found: np.ndarray = 1 + (~right & ~(values < best)).sum(1)
+    return found
 
 
 def chance(right: Sequence[int], candidates: int) -> dict[str, float]:
-    """What drawing the order gives: queries have ``right`` right answers each among ``candidates``."""
+    """Expected scores of a random order, where the queries have ``right`` right answers each among ``candidates``."""
     before = np.arange(candidates)  # P(no right one in the first k) = product of (C - r - j) / (C - j) for j < k
     wrong = np.maximum(candidates - np.asarray(right)[:, None] - before, 0) / (candidates - before)
     within = 1 - np.cumprod(wrong, 1).mean(0)  # (C,): P(rank <= k) at k - 1
@@ -174,52 +181,64 @@ def chance(right: Sequence[int], candidates: int) -> dict[str, float]:
 def nearest_neighbor(stores: Sequence[FeatureStore], train: Collection, test: Collection) -> Directions:
     """Retrieval without a model, by way of the training set.
 
-    For a caption: the training caption that is most like it (CIDEr-D, the first of equals) has an image; images are
-    ranked by their likeness to that. For an image: the training image that is most like it has captions; captions are
-    ranked by their mean CIDEr-D with those. Likeness of images is the cosine of features, its mean over stores.
+    For a caption: images are ranked by similarity to the image of the most similar training caption (CIDEr-D, the first
+    of equals). For an image: captions are ranked by their mean CIDEr-D with those of the most similar training image.
+    Similarity of images is the cosine of features, its mean over stores.
     """
-    likeness = _directions_of(stores, train.ids) @ _directions_of(stores, test.ids).T  # (train, N)
+    similarity = _directions_of(stores, train.ids) @ _directions_of(stores, test.ids).T  # (train, N)
     agreement = Agreement([[tokenize(text) for text in texts] for texts in (*train.captions, *test.captions)])
     border = len(train.texts)
     alike = [agreement.with_all(border + query)[:border].argmax() for query in range(len(test.texts))]
-    own = [np.flatnonzero(train.owner == row) for row in likeness.argmax(0)]
+    own = [np.flatnonzero(train.owner == row).tolist() for row in similarity.argmax(0)]
     by_image = [np.mean([agreement.with_all(text)[border:] for text in texts], 0) for texts in own]
-    return test.scores(likeness[train.owner[alike]], np.stack(by_image))
+    return test.scores(similarity[train.owner[alike]], np.stack(by_image))
 
 
-def retrieve(options: argparse.Namespace) -> None:
-    """Score, rank and print."""
-    captioner = load(options.run, options.device)
+def retrieve(
+    path: Annotated[Path, typer.Argument(metavar="RUN", help="A training run's folder or a checkpoint.")],
+    split: Split = "test",
+    captions: Annotated[str, choice(("one", "all"), help="The first caption of each image, or all.")] = "one",
+    key: Annotated[str, choice(KEYS, help="What captions are ranked by.")] = "normalized",
+    precision: Annotated[str, choice(PRECISIONS, help="Of the factors of matrix products.")] = "bfloat16",
+    root: Annotated[str, typer.Option(help="The data set's folder, if not where it was in training.")] = "",
+    features: Annotated[
+        list[str] | None,
+        typer.Option(help="A feature store, if not where it was in training; repeat the option for several."),
+    ] = None,
+    scores: Annotated[
+        Path | None, typer.Option(help="Folder for the blocks of scores instead of RUN/retrieval.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    device: Device = "cpu",
+) -> None:
+    captioner = load_captioner(path, device)
     data = captioner.data_set
-    if data is None:
-        raise CheckpointError(f"{options.run} does not say what it was trained on; captioner train did not write it")
-    records = read_dataset(data.format, Path(options.root or data.root))
-    test = Collection.of(of_split(records, options.split), options.captions)
-    stores = [FeatureStore(path) for path in options.features or data.features]
+    records = read_dataset(data.format, Path(root or data.root))
+    test = Collection.of(of_split(records, split), captions)
+    stores = [FeatureStore(store) for store in features or data.features]
     captioner.check_stores(stores)
-    features = torch.from_numpy(np.concatenate([store.get(test.ids) for store in stores], 1))  # (N, D)
-    blocks = Blocks(captioner, features, test.texts, options.precision)
-    beside = options.run / "retrieval" if options.run.is_dir() else options.run.with_suffix(".retrieval")
-    log_probs = blocks.matrix((options.scores or beside) / f"{options.split}-{options.captions}-{blocks.name}")
-    values = keyed(log_probs, options.key)
-    rows = {f"captioner, {options.key}": test.scores(values.T, values)}
+    vectors = torch.from_numpy(np.concatenate([store.get(test.ids) for store in stores], 1))  # (N, D)
+    blocks = Blocks(captioner, vectors, test.texts, precision)
+    beside = path / "retrieval" if path.is_dir() else path.with_suffix(".retrieval")
+    values = keyed(blocks.matrix((scores or beside) / f"{split}-{captions}-{blocks.name}"), key)
+    rows = {f"captioner, {key}": test.scores(values.T, values)}
     try:
         rows["nearest neighbor"] = nearest_neighbor(stores, Collection.of(of_split(records, "train")), test)
     except FeatureStoreError as error:
         print(f"no nearest neighbors: {error}", file=sys.stderr)
-    right = [len(captions) for captions in test.captions]
+    right = [len(texts) for texts in test.captions]
     rows["chance"] = (chance([1], len(test.ids)), chance(right, len(test.texts)))
-    facts = {
-        "run": str(options.run),
-        "split": options.split,
+    settings = {
+        "run": str(path),
+        "split": split,
         "images": len(test.ids),
-        "captions": f"{len(test.texts)} ({'the first' if options.captions == 'one' else 'all'} of each image)",
-        "key": options.key,
-        "precision": options.precision,
+        "captions": f"{len(test.texts)} ({'the first' if captions == 'one' else 'all'} of each image)",
+        "key": key,
+        "precision": precision,
         "ties": "after the others",
         "checkpoint": captioner.checkpoint.digest[:16],
     }
-    print(json.dumps({"scores": _by_direction(rows), **facts}, indent=1) if options.json else _table(rows, facts))
+    print(json.dumps({"scores": _by_direction(rows), **settings}, indent=1) if as_json else _table(rows, settings))
 
 
 def _directions_of(stores: Sequence[FeatureStore], ids: Sequence[str]) -> np.ndarray:
@@ -232,30 +251,23 @@ def _by_direction(rows: dict[str, Directions]) -> dict[str, dict[str, dict[str, 
     return {name: dict(zip(DIRECTIONS, scores, strict=True)) for name, scores in rows.items()}
 
 
-def _table(rows: dict[str, Directions], facts: dict[str, object]) -> str:
-    """Markdown: recalls in percent, a line for each system and direction, and what was measured below."""
+def _table(rows: dict[str, Directions], settings: dict[str, object]) -> str:
+    """Markdown: recalls in percent, one row per system and direction, and the settings below."""
     names = [*(f"R@{k}" for k in AT), "median rank"]
-    lines = [f"| direction | ranked by | {' | '.join(names)} |", "|---|---|" + "---:|" * len(names)]
-    for place, direction in enumerate(DIRECTIONS):
-        for system, scores in rows.items():
-            lines.append(f"| {direction} | {system} | {' | '.join(f'{scores[place][name]:.1f}' for name in names)} |")
-    return "\n".join([*lines, "", "|".join(f"{name}:{fact}" for name, fact in facts.items())])
+    cells = [
+        [direction, system, *(f"{scores[place][name]:.1f}" for name in names)]
+        for place, direction in enumerate(DIRECTIONS)
+        for system, scores in rows.items()
+    ]
+    table = render(["direction", "ranked by", *names], cells, 2, "markdown")
+    return f"{table}\n\n{'|'.join(f'{name}:{value}' for name, value in settings.items())}"
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="a training run's folder or a checkpoint")
-    parser.add_argument("--split", default="test", choices=SPLITS)
-    parser.add_argument("--captions", default="one", choices=("one", "all"), help="the first of each image, or all")
-    parser.add_argument("--key", default="normalized", choices=KEYS)
-    parser.add_argument("--precision", default="bfloat16", choices=PRECISIONS, help="of the factors of matrix products")
-    parser.add_argument("--root", help="the data set's folder, if not where it was in training")
-    parser.add_argument("--features", nargs="+", help="feature stores, if not where they were in training")
-    parser.add_argument("--scores", type=Path, help="folder for the blocks of scores instead of RUN/retrieval")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    parser.add_argument("--device", default="cpu")
-    options = parser.parse_args(arguments)
-    return exit_status(lambda: retrieve(options))
+app = create_app(__doc__, retrieve)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    return run(app, arguments)
 
 
 if __name__ == "__main__":

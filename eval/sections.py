@@ -1,4 +1,4 @@
-"""The sections of a report, each a function from what was judged to blocks of a page."""
+"""The sections of a report, each a function from an evaluation to blocks of a page."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from captioner.data.images import open_image
 from captioner.data.records import Captioned
 from captioner.provenance import provenance
 from eval import figures
-from eval.judge import CERTAIN, Judged, Side, by_length, describe
+from eval.evaluation import ALPHA, Comparison, Evaluation, by_length, caption_diversity
 from eval.page import Block, Card, Cards, Code, Figure, Heading, Table, Text
 from eval.published import Setting, differences, read_tables
 from eval.systems import Run
 
-DESCRIPTIONS = ("captions", "video description")
+CAPTION_TASKS = ("captions", "video description")
 """Tasks whose published tables belong into a report."""
 SHOWN = ("BLEU-4", "CIDEr-D")
 """Scores with a panel of their own."""
-MARKS = f"▲ better, ▼ worse than the baseline with p < {CERTAIN:g}"
+MARKS = f"▲ better, ▼ worse than the baseline with p < {ALPHA:g}"
 TESTED = (
     "Intervals: 95 %, 1,000 bootstrap resamples of the images. p-values: approximate randomization, 10,000 trials; "
     "paired bootstrap where systems have different numbers of runs; not corrected for the number of comparisons. "
@@ -30,71 +30,75 @@ TESTED = (
 )
 
 
-def summary(judged: Judged) -> list[Block]:
-    """One sentence that says who is best and by how much."""
-    side, best, base = judged.main, judged.best, judged.main.baseline
-    metric = "CIDEr-D" if "CIDEr-D" in side.metrics else side.metrics[-1]
-    one = side.estimates[best][metric]
+def summary(evaluation: Evaluation) -> list[Block]:
+    """One sentence: the best system, its score and its lead."""
+    comparison, best, base = evaluation.main, evaluation.best, evaluation.main.baseline
+    metric = "CIDEr-D" if "CIDEr-D" in comparison.metrics else comparison.metrics[-1]
+    one = comparison.estimates[best][metric]
     text = f"Best by {metric}: {best} with {one.score:.1f} (95 % interval {one.low:.1f} to {one.high:.1f})"
     if best != base:
-        gap = one.score - side.estimates[base][metric].score
-        text += f", {gap:.1f} above {base} ({_p(side.p(best, metric))})"
-    count = len(judged.records)
+        gap = one.score - comparison.estimates[base][metric].score
+        text += f", {gap:.1f} above {base} ({_p(comparison.p(best, metric))})"
+    count = len(evaluation.records)
     return [Text(f"{text}. {count:,} images. All scores are percentages; CIDEr-D may exceed 100.")]
 
 
-def results(judged: Judged) -> list[Block]:
+def results(evaluation: Evaluation) -> list[Block]:
     """The table of all scores."""
-    side = judged.main
-    several = any(len(runs) > 1 for runs in judged.systems.values())
+    comparison = evaluation.main
+    several = any(len(runs) > 1 for runs in evaluation.systems.values())
     notes = [
-        f"Baseline: {side.baseline}. {MARKS}.",
+        f"Baseline: {comparison.baseline}. {MARKS}.",
         "± is the standard deviation over runs." if several else "",
         TESTED,
     ]
-    strong = frozenset({list(side.estimates).index(judged.best)})
+    strong = frozenset({list(comparison.estimates).index(evaluation.best)})
     return [
         Heading("Scores"),
-        _scores(side, {name: _runs(runs) for name, runs in judged.systems.items()}, strong),
+        _scores(comparison, {name: _runs(runs) for name, runs in evaluation.systems.items()}, strong),
         Text(" ".join(filter(None, notes)), note=True),
     ]
 
 
-def gaps(side: Side) -> list[Block]:
+def gaps(comparison: Comparison) -> list[Block]:
     """Differences from the baseline with their p-values."""
     rows = []
-    for name in list(side.estimates)[1:]:
+    for name in list(comparison.estimates)[1:]:
         cells = [name]
-        for metric in side.metrics:
-            gap = side.estimates[name][metric].score - side.estimates[side.baseline][metric].score
-            cells.append(f"{gap:+.1f}".replace("-", "−") + f"\n{_p(side.p(name, metric))}")
+        for metric in comparison.metrics:
+            gap = comparison.estimates[name][metric].score - comparison.estimates[comparison.baseline][metric].score
+            cells.append(f"{gap:+.1f}".replace("-", "−") + f"\n{_p(comparison.p(name, metric))}")
         rows.append(cells)
-    return [Heading(f"Differences from {side.baseline}", 3), Table(["system", *side.metrics], rows)] if rows else []
+    return (
+        [Heading(f"Differences from {comparison.baseline}", 3), Table(["system", *comparison.metrics], rows)]
+        if rows
+        else []
+    )
 
 
-def charts(judged: Judged) -> list[Block]:
-    metrics = [name for name in SHOWN if name in judged.main.metrics] or judged.main.metrics[:1]
-    svg = figures.bars(judged.main.estimates, metrics)
+def charts(evaluation: Evaluation) -> list[Block]:
+    metrics = [name for name in SHOWN if name in evaluation.main.metrics] or evaluation.main.metrics[:1]
+    svg = figures.bars(evaluation.main.estimates, metrics)
     return [Figure("scores", svg, "Scores with 95 % intervals over the choice of images; the baseline is gray.")]
 
 
-def people(judged: Judged) -> list[Block]:
-    """People and systems on one reference less, so that both are held against the same sentences."""
-    if judged.people is None:
+def beside_humans(evaluation: Evaluation) -> list[Block]:
+    """Humans and systems with one reference left out, so that both are scored on the same references."""
+    if evaluation.human is None:
         return []
-    side = judged.people
-    turns = len(side.scored[side.baseline])
+    comparison = evaluation.human
+    turns = len(comparison.scored[comparison.baseline])
     note = (
         f"Each of {turns} people's captions in turn is scored against the others, and so is each system; means over "
         f"the turns. These are fewer references than above: do not compare the two tables. "
         f"{MARKS.replace('the baseline', 'people')}."
     )
-    return [Heading("Beside people"), _scores(side, {}, frozenset({0})), Text(note, note=True), *gaps(side)]
+    return [Heading("Beside people"), _scores(comparison, {}, frozenset({0})), Text(note, note=True), *gaps(comparison)]
 
 
-def lengths(judged: Judged) -> list[Block]:
-    metric = "BLEU-4" if "BLEU-4" in judged.main.metrics else judged.main.metrics[0]
-    bins, scores = by_length(judged, metric)
+def lengths(evaluation: Evaluation) -> list[Block]:
+    metric = "BLEU-4" if "BLEU-4" in evaluation.main.metrics else evaluation.main.metrics[0]
+    bins, scores = by_length(evaluation, metric)
     rows = [[name, *(f"{value:.1f}" for value in values)] for name, values in scores.items()]
     return [
         Heading(f"{metric} by length"),
@@ -103,21 +107,19 @@ def lengths(judged: Judged) -> list[Block]:
     ]
 
 
-def curves(judged: Judged) -> list[Block]:
+def curves(evaluation: Evaluation) -> list[Block]:
     """How the runs learned, for those whose folder holds a log."""
-    logs = {name: [run.log for run in runs if run.log] for name, runs in judged.systems.items()}
+    logs = {name: [run.log for run in runs if run.log] for name, runs in evaluation.systems.items()}
     logs = {name: runs for name, runs in logs.items() if runs}
     if not logs:
         return []
-    note = (
-        "Scores on dev during training, by the search that training uses for it, which may be a narrower one than here."
-    )
+    note = "Scores on dev during training, with the decoding of the training configuration, whose beam may be smaller."
     return [Heading("Learning curves"), Figure("curves", figures.curves(logs), note)]
 
 
-def style(judged: Judged, training: Sequence[Captioned]) -> list[Block]:
-    """What the captions are like as a set."""
-    found = describe(judged, training)
+def diversity(evaluation: Evaluation, training: Sequence[Captioned]) -> list[Block]:
+    """Diversity of each system's captions."""
+    found = caption_diversity(evaluation, training)
     columns = {
         "distinct": "different captions (%)",
         "novel": "not in training (%)",
@@ -126,18 +128,20 @@ def style(judged: Judged, training: Sequence[Captioned]) -> list[Block]:
         "length": "words a caption",
     }
     keys = [key for key in columns if key in next(iter(found.values()))]
-    rows = [[name, *(f"{facts[key]:.{0 if key == 'words' else 1}f}" for key in keys)] for name, facts in found.items()]
+    rows = [
+        [name, *(f"{values[key]:.{0 if key == 'words' else 1}f}" for key in keys)] for name, values in found.items()
+    ]
     return [Heading("What the captions are like"), Table(["system", *(columns[key] for key in keys)], rows)]
 
 
-def examples(judged: Judged, number: int, images: Mapping[str, Path] | None) -> list[Block]:
+def examples(evaluation: Evaluation, number: int, images: Mapping[str, Path] | None) -> list[Block]:
     """Best, median and worst images of the best system by the score of each image, with ``images`` by id."""
     if not number:
         return []
-    name = judged.best
-    run, scored = judged.systems[name][0], judged.main.scored[name][0]
-    metric = "CIDEr-D" if "CIDEr-D" in judged.main.metrics else judged.main.metrics[-1]
-    scores = scored.of_images()[metric]
+    name = evaluation.best
+    run, scored = evaluation.systems[name][0], evaluation.main.scored[name][0]
+    metric = "CIDEr-D" if "CIDEr-D" in evaluation.main.metrics else evaluation.main.metrics[-1]
+    scores = scored.per_image()[metric]
     order = np.argsort(-scores, kind="stable")
     middle = max((len(order) - number) // 2, 0)
     groups = {"best": order[:number], "median": order[middle : middle + number], "worst": order[::-1][:number]}
@@ -146,7 +150,8 @@ def examples(judged: Judged, number: int, images: Mapping[str, Path] | None) -> 
     for title, places in groups.items():
         blocks.append(Heading(title.capitalize(), 3))
         chosen = [
-            (judged.records[place], f"{metric} {scores[place]:.1f}", _said(judged, name, place)) for place in places
+            (evaluation.records[place], f"{metric} {scores[place]:.1f}", _captions_of(evaluation, name, place))
+            for place in places
         ]
         if images is None:
             header = ["image", metric, "who says what"]
@@ -160,14 +165,16 @@ def examples(judged: Judged, number: int, images: Mapping[str, Path] | None) -> 
     return blocks
 
 
-def published(judged: Judged, name: str, split: str) -> list[Block]:
-    """What papers print about the same data, and why it is not comparable."""
-    keys = dict.fromkeys(_short(key) for runs in judged.systems.values() for run in runs for key in run.backbones)
-    facts = judged.references.facts
-    ours = Setting(split, len(judged.records), facts["tok"].split("-")[0], facts["refs"], ", ".join(keys))
+def published(evaluation: Evaluation, name: str, split: str) -> list[Block]:
+    """Published scores on the same data, and why they are not comparable."""
+    keys = dict.fromkeys(_short(key) for runs in evaluation.systems.values() for run in runs for key in run.backbones)
+    metadata = evaluation.references.metadata
+    ours = Setting(split, len(evaluation.records), metadata["tok"].split("-")[0], metadata["refs"], ", ".join(keys))
     blocks: list[Block] = [Heading("Published")]
-    tables = [table for task in DESCRIPTIONS for table in read_tables(name, task)]
-    metrics = [metric for metric in judged.main.metrics if any(metric in row.values for t in tables for row in t.rows)]
+    tables = [table for task in CAPTION_TASKS for table in read_tables(name, task)]
+    metrics = [
+        metric for metric in evaluation.main.metrics if any(metric in row.values for t in tables for row in t.rows)
+    ]
     rows = []
     for table in tables:
         for row in table.rows:
@@ -182,51 +189,51 @@ def published(judged: Judged, name: str, split: str) -> list[Block]:
     return blocks
 
 
-def signatures(judged: Judged) -> list[Block]:
-    lines = list(judged.main.signatures)
-    if judged.people is not None:
-        lines += ["", "beside people:", *judged.people.signatures]
+def signatures(evaluation: Evaluation) -> list[Block]:
+    lines = list(evaluation.main.signatures)
+    if evaluation.human is not None:
+        lines += ["", "beside people:", *evaluation.human.signatures]
     return [Heading("Signatures"), Code("\n".join(lines))]
 
 
-def reproduce(judged: Judged, arguments: Sequence[str]) -> list[Block]:
-    """The commands behind the page, and what the runs are."""
+def reproduce(evaluation: Evaluation, arguments: Sequence[str]) -> list[Block]:
+    """The commands behind the page, and the provenance of the runs."""
     commands = [shlex.join(["python", "-m", "eval.report", *arguments])]
-    commands += [run.command for runs in judged.systems.values() for run in runs if run.command]
-    facts = [_origin(name, run) for name, runs in judged.systems.items() for run in runs if run.facts]
+    commands += [run.command for runs in evaluation.systems.values() for run in runs if run.command]
+    origins = [_origin(name, run) for name, runs in evaluation.systems.items() for run in runs if run.metadata]
     made = ", ".join(f"{key} {value}" for key, value in provenance().items())
     blocks: list[Block] = [
         Heading("To reproduce"),
         Text("This page, and the captions of each model:"),
         Code("\n".join(commands)),
     ]
-    if facts:
-        blocks += [Text("What was read:"), Code("\n".join(facts))]
+    if origins:
+        blocks += [Text("What was read:"), Code("\n".join(origins))]
     return [*blocks, Text(f"Made with {made}.", note=True)]
 
 
 def _origin(name: str, run: Run) -> str:
-    facts = [f"{key} {value[:16] if key == 'sha256' else value}" for key, value in run.facts.items()]
-    return "  ".join(filter(None, [name, run.label, *facts]))
+    metadata = [f"{key} {value[:16] if key == 'sha256' else value}" for key, value in run.metadata.items()]
+    return "  ".join(filter(None, [name, run.label, *metadata]))
 
 
-def _scores(side: Side, runs: Mapping[str, str], strong: frozenset[int]) -> Table:
+def _scores(comparison: Comparison, runs: Mapping[str, str], strong: frozenset[int]) -> Table:
     several = any(runs.values())
     rows = []
-    for name, scores in side.estimates.items():
+    for name, scores in comparison.estimates.items():
         cells = [f"{name}\n{runs[name]}" if runs.get(name) else name]
         for metric, one in scores.items():
             spread = f" ± {one.spread:.1f}" if one.spread is not None and several else ""
-            cells.append(f"{_mark(side, name, metric)}{one.score:.1f}{spread}\n[{one.low:.1f}, {one.high:.1f}]")
+            cells.append(f"{_mark(comparison, name, metric)}{one.score:.1f}{spread}\n[{one.low:.1f}, {one.high:.1f}]")
         rows.append(cells)
-    return Table(["system", *side.metrics], rows, strong=strong)
+    return Table(["system", *comparison.metrics], rows, strong=strong)
 
 
-def _mark(side: Side, name: str, metric: str) -> str:
-    p = side.p(name, metric)
-    if name == side.baseline or p is None or p >= CERTAIN:
+def _mark(comparison: Comparison, name: str, metric: str) -> str:
+    p = comparison.p(name, metric)
+    if name == comparison.baseline or p is None or p >= ALPHA:
         return ""
-    better = side.estimates[name][metric].score > side.estimates[side.baseline][metric].score
+    better = comparison.estimates[name][metric].score > comparison.estimates[comparison.baseline][metric].score
     return "▲ " if better else "▼ "
 
 
@@ -247,11 +254,11 @@ def _short(backbone: str) -> str:
     return Path(backbone).stem if backbone.startswith("local:") else backbone
 
 
-def _said(judged: Judged, name: str, place: int) -> list[tuple[str, str]]:
-    """What the system, the baseline and three people say about an image."""
-    record = judged.records[place]
-    names = dict.fromkeys([name, judged.main.baseline])
-    lines = [(one, judged.systems[one][0].captions[record.image_id]) for one in names]
+def _captions_of(evaluation: Evaluation, name: str, place: int) -> list[tuple[str, str]]:
+    """The captions of an image by the system, the baseline and three humans."""
+    record = evaluation.records[place]
+    names = dict.fromkeys([name, evaluation.main.baseline])
+    lines = [(one, evaluation.systems[one][0].captions[record.image_id]) for one in names]
     return [*lines, *(("" if number else "people", caption) for number, caption in enumerate(record.captions[:3]))]
 
 
@@ -260,7 +267,7 @@ def _example_row(record: Captioned, top: str, lines: Sequence[tuple[str, str]]) 
 
 
 def _thumbnail(path: Path | None) -> bytes:
-    """A small JPEG; nothing where there is no image."""
+    """A small JPEG; empty without an image."""
     if path is None:
         return b""
     image = open_image(path)

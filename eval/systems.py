@@ -1,4 +1,4 @@
-"""What a report is about: training runs and results files, as captions of the same images, in groups of like runs."""
+"""The systems of a report: training runs and results files as captions of the same images, grouped by configuration."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ from captioner.errors import DataError, UsageError
 from captioner.features.label_predictions import open_store
 from captioner.features.spec import Store
 from captioner.files import write_text
+from captioner.predictors import load
 from captioner.predictors.features import FeatureCaptioner
 from captioner.train.runlog import read_log
 
-MEMBER = re.compile(r"(.+)-(seed|caption)(\d+)")
-"""Names of results files that are one system several times: ``2u-seed0.json``, ``human-caption1.json``."""
+RUN_NAME = re.compile(r"(.+)-(seed|caption)(\d+)")
+"""Names of results files that are runs of one system: ``2u-seed0.json``, ``human-caption1.json``."""
 
 
 @dataclass(frozen=True)
@@ -38,27 +39,27 @@ class Run:
     captions: dict[str, str]
     """By the records' ids, in their order."""
     command: str
-    """What makes the captions, where that is known."""
+    """The command that makes the captions, if it is known."""
     group: str = ""
-    """All of its configuration but seed and folder: equal groups are one system."""
+    """Its configuration without seed and folder: runs of equal groups are one system."""
     log: tuple[dict[str, Any], ...] = ()
     """The epochs of its training, as ``log.jsonl`` has them."""
     backbones: tuple[str, ...] = ()
-    facts: dict[str, str] = field(default_factory=dict)
-    """Where it comes from: file or checkpoint, digest, commit."""
+    metadata: dict[str, str] = field(default_factory=dict)
+    """Its provenance: file or checkpoint, digest, commit."""
 
 
 @dataclass(frozen=True)
-class Choice:
-    """How runs are captioned; None leaves a thing as the checkpoint has it."""
+class CaptionOptions:
+    """How runs are captioned; None takes what the checkpoint says."""
 
     split: str
     root: str | None = None
     features: Sequence[str] | None = None
-    search: Mapping[str, Any] = field(default_factory=dict)
+    decoding: Mapping[str, Any] = field(default_factory=dict)
     """Fields of ``DecodingConfig``."""
-    keep: Path | None = None
-    """Folder for captions that were found, so that a second report need not find them again."""
+    cache: Path | None = None
+    """Folder that keeps the captions for a second report."""
 
 
 def read_file(path: Path, records: Sequence[Captioned], missing: str = "error") -> Run:
@@ -66,16 +67,23 @@ def read_file(path: Path, records: Sequence[Captioned], missing: str = "error") 
     matched = match(read_results(path), records, missing)
     for note in matched.notes:
         print(f"note: {note}", file=sys.stderr)
-    member = MEMBER.fullmatch(path.stem)
+    member = RUN_NAME.fullmatch(path.stem)
     name, label = (member[1], f"{member[2]} {member[3]}") if member else (path.stem, "")
-    facts = {"file": str(path), **({"note": "; ".join(matched.notes)} if matched.notes else {})}
-    return Run(name, label, matched.hypotheses, "", f"{path.parent}/{name}", facts=facts)
+    metadata = {"file": str(path), **({"note": "; ".join(matched.notes)} if matched.notes else {})}
+    return Run(name, label, matched.hypotheses, "", f"{path.parent}/{name}", metadata=metadata)
 
 
-def read_run(path: Path, captioner: FeatureCaptioner, records: Sequence[Captioned], choice: Choice) -> Run:
-    """Captions of ``records`` by a trained model from its feature stores, and what is known about its training."""
-    data = captioner.data_set
-    stores = [str(store) for store in choice.features or data.features]
+def load_captioner(path: Path, device: str = "cpu") -> FeatureCaptioner:
+    """The captioner of a run or checkpoint; ``UsageError`` if it does not caption stored features."""
+    captioner = load(path, device)
+    if not isinstance(captioner, FeatureCaptioner):
+        raise UsageError(f"{path} does not caption stored features; give a file of its captions instead")
+    return captioner
+
+
+def read_run(path: Path, captioner: FeatureCaptioner, records: Sequence[Captioned], options: CaptionOptions) -> Run:
+    """Captions of ``records`` by a trained model from its feature stores, with the log of its training."""
+    stores = [str(store) for store in options.features or captioner.data_set.features]
     checkpoint = captioner.checkpoint
     train = dict(checkpoint.extra.get("train", {}))
     seed = train.pop("seed", 0)
@@ -86,17 +94,17 @@ def read_run(path: Path, captioner: FeatureCaptioner, records: Sequence[Captione
     return Run(
         name or folder.name,
         f"seed {seed}",
-        _captions(captioner, records, stores, choice),
-        _command(path, stores, choice),
+        _captions(captioner, records, stores, options),
+        _command(path, stores, options),
         json.dumps(group, sort_keys=True),
         tuple(line for line in read_log(log) if line["kind"] == "epoch") if log.is_file() else (),
         tuple(spec.key for spec in checkpoint.inputs),
-        {"checkpoint": str(path), "sha256": captioner.checkpoint.digest, **_commit(captioner)},
+        {"checkpoint": str(path), "sha256": checkpoint.digest, **_commit(captioner)},
     )
 
 
 def group(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Systems by name, in the order of their first runs; different systems of one name are told apart by number."""
+    """Systems by name, in the order of their first runs; different systems of one name are numbered."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
         groups.setdefault(run.group, []).append(run)
@@ -115,62 +123,66 @@ def group(runs: Sequence[Run]) -> dict[str, list[Run]]:
     return found
 
 
-def is_people(runs: Sequence[Run], records: Sequence[Captioned]) -> bool:
+def is_human(runs: Sequence[Run], records: Sequence[Captioned]) -> bool:
     """Whether every caption is, word for word, a reference of its own image."""
     own = {record.image_id: {text.strip() for text in record.captions} for record in records}
     return all(caption in own[image] for run in runs for image, caption in run.captions.items())
 
 
-def without(records: Sequence[Captioned], captions: Mapping[str, str]) -> dict[str, list[str]]:
-    """References by image without the one that ``captions`` repeats; ``DataError`` where none is left."""
+def leave_one_out(records: Sequence[Captioned], captions: Mapping[str, str]) -> dict[str, list[str]]:
+    """References by image without the one that ``captions`` repeats; ``DataError`` if none is left."""
     found = {}
     for record in records:
-        kept = [text.strip() for text in record.captions]
-        kept.remove(captions[record.image_id])
-        if not kept:
-            raise DataError(f"{record.image_id} has a single reference; people cannot be held against each other there")
-        found[record.image_id] = kept
+        others = [text.strip() for text in record.captions]
+        others.remove(captions[record.image_id])
+        if not others:
+            raise DataError(
+                f"{record.image_id} has a single reference; humans cannot be compared with each other there"
+            )
+        found[record.image_id] = others
     return found
 
 
 def _captions(
-    captioner: FeatureCaptioner, records: Sequence[Captioned], stores: Sequence[str], choice: Choice
+    captioner: FeatureCaptioner, records: Sequence[Captioned], stores: Sequence[str], options: CaptionOptions
 ) -> dict[str, str]:
     opened = [open_store(store) for store in stores]
     ids = [record.image_id for record in records]
-    kept = _kept(captioner, opened, ids, choice)
-    if kept is not None and kept.is_file():
-        return match(read_results(kept), records, "empty").hypotheses  # a model may say nothing at all
+    cached = _cached(captioner, opened, ids, options)
+    if cached is not None and cached.is_file():
+        return match(read_results(cached), records, "empty").hypotheses  # a model's caption may be empty
     print(f"captioning {len(ids)} images with {captioner.name}", file=sys.stderr)
     captions = {}
-    for result in captioner.caption_features(opened, ids, **choice.search):
+    for result in captioner.caption_features(opened, ids, **options.decoding):
         if result.error is not None:
             raise DataError(f"{result.error}; extract it, or name other stores with --features")
         captions[str(result.image)] = result.captions[0].text
-    if kept is not None:
+    if cached is not None:
         entries = [{"image_id": image, "caption": caption} for image, caption in captions.items()]
-        write_text(kept, json.dumps(entries, indent=0) + "\n")
+        write_text(cached, json.dumps(entries, indent=0) + "\n")
     return captions
 
 
-def _kept(captioner: FeatureCaptioner, stores: Sequence[Store], ids: Sequence[str], choice: Choice) -> Path | None:
-    """The file for these captions: its name changes with all that could change them."""
-    if choice.keep is None:
+def _cached(
+    captioner: FeatureCaptioner, stores: Sequence[Store], ids: Sequence[str], options: CaptionOptions
+) -> Path | None:
+    """The cache file for these captions: its name depends on everything that could change them."""
+    if options.cache is None:
         return None
-    made_by = [captioner.checkpoint.digest, [store.summary() for store in stores], ids, dict(choice.search)]
-    key = hashlib.sha256(json.dumps(made_by, default=str, sort_keys=True).encode()).hexdigest()[:12]
-    return choice.keep / f"{Path(captioner.name).stem}-{choice.split}-{key}.json"
+    inputs = [captioner.checkpoint.digest, [store.summary() for store in stores], ids, dict(options.decoding)]
+    key = hashlib.sha256(json.dumps(inputs, default=str, sort_keys=True).encode()).hexdigest()[:12]
+    return options.cache / f"{Path(captioner.name).stem}-{options.split}-{key}.json"
 
 
-def _command(path: Path, stores: Sequence[str], choice: Choice) -> str:
+def _command(path: Path, stores: Sequence[str], options: CaptionOptions) -> str:
     words = ["captioner", "caption", "--model", str(path)]
     for store in stores:
         words += ["--features", store]
-    for name, value in choice.search.items():
+    for name, value in options.decoding.items():
         words += [f"--{name.replace('_', '-')}", str(value)]
-    if choice.root:
-        words += ["--data", choice.root]
-    return shlex.join([*words, "--split", choice.split, "-o", f"{path.stem}.json"])
+    if options.root:
+        words += ["--data", options.root]
+    return shlex.join([*words, "--split", options.split, "-o", f"{path.stem}.json"])
 
 
 def _commit(captioner: FeatureCaptioner) -> dict[str, str]:

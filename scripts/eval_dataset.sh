@@ -4,10 +4,10 @@
 #   scripts/eval_dataset.sh TITLE FORMAT DATA STORES RUN...
 # DATA is the data set's folder, STORES the feature stores (commas between) in which nearest neighbors are looked for,
 # RUN a training run's folder or a file of captions; the first is what the others are held against. The report is
-# reports/title/index.html. More for `python -m eval.report` goes into REPORT: REPORT="--no-repeat 2 --baseline 2u".
+# reports/title/index.html. More for `python -m eval.report` goes into REPORT: REPORT="--beam-size 3 --baseline 2u".
 set -euo pipefail
 [ $# -ge 5 ] || { sed -n '2,7s/^# *//p' "$0" >&2; exit 2; }
-title=$1 format=$2 data=$3 stores=${4//,/ }; shift 4
+title=$1 format=$2 data=$3 stores="--features ${4//,/ --features }"; shift 4
 name=${title,,}
 out=reports/$name
 mkdir -p "$out/baselines"
@@ -18,11 +18,11 @@ baseline() {  # FILE BASELINE [OPTION...]: made once
         python -m eval.baselines "$@" --data "$data" --format "$format" --split test -o "$file"
 }
 
-# shellcheck disable=SC2086  # several stores are several words
+# shellcheck disable=SC2086  # one --features for each store
 {
-    baseline 30-nn neighbor -k 30 --features $stores
-    baseline 1-nn neighbor --features $stores
-    baseline 1-nn-mean neighbor --each --features $stores
+    baseline 30-nn neighbor -k 30 $stores
+    baseline 1-nn neighbor $stores
+    baseline 1-nn-mean neighbor --each $stores
 }
 baseline typical typical
 baseline ngram ngram

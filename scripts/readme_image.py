@@ -2,24 +2,22 @@
 
     python scripts/readme_image.py [PHOTO...] [--model CHECKPOINT] [-o docs/at-work.png]
 
-The photographs are those in examples/ unless others are named. The captions are asked of the model while drawing;
-nothing in the image is written by hand. Needs matplotlib.
+The photographs are those in examples/ unless others are named. The captions are computed while drawing; nothing
+in the image is written by hand. Needs matplotlib.
 """
 
 from __future__ import annotations
 
-import argparse
 import io
 import textwrap
 from pathlib import Path
+from typing import Annotated, Any
 
-import matplotlib
-from PIL import Image
-
-matplotlib.use("Agg")
-
-from matplotlib import pyplot as plt
+import typer
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from PIL import Image
 
 from captioner import load
 from captioner.data.images import open_image
@@ -45,19 +43,19 @@ def draw_photo(axes: Axes, path: Path) -> None:
 def draw_terminal(axes: Axes, command: str, caption: str) -> None:
     """The command and its answer as a terminal shows them."""
     axes.set_axis_off()
-    axes.add_patch(plt.Rectangle((0, 0), 1, 1, transform=axes.transAxes, color=PAPER))
-    style = {"transform": axes.transAxes, "family": "monospace", "fontsize": 9, "va": "top"}
+    axes.add_patch(Rectangle((0, 0), 1, 1, transform=axes.transAxes, color=PAPER))
+    style: dict[str, Any] = {"transform": axes.transAxes, "family": "monospace", "fontsize": 9, "va": "top"}
     axes.text(0.03, 0.88, f"$ {command}", color=PROMPT, **style)
     axes.text(0.03, 0.62, textwrap.fill(caption, COLUMNS), color=INK, linespacing=1.4, **style)
 
 
 def draw(photos: list[Path], captions: list[str], output: Path) -> None:
     """One column a photograph; 256 colors, which keep the file small."""
-    figure, rows = plt.subplots(
+    figure = Figure(figsize=(PANEL * len(photos), PANEL + TERMINAL))
+    rows = figure.subplots(
         2,
         len(photos),
         squeeze=False,
-        figsize=(PANEL * len(photos), PANEL + TERMINAL),
         height_ratios=(PANEL, TERMINAL),
         gridspec_kw={"left": 0.01, "right": 0.99, "top": 0.99, "bottom": 0.01, "wspace": 0.03, "hspace": 0.02},
     )
@@ -68,20 +66,19 @@ def draw(photos: list[Path], captions: list[str], output: Path) -> None:
         draw_terminal(below, f"captioner caption {shown}", caption)
     drawn = io.BytesIO()
     figure.savefig(drawn, dpi=DOTS, format="png")
-    plt.close(figure)
     with atomic_path(output) as temporary:
         Image.open(drawn).convert("RGB").quantize(256).save(temporary, "PNG", optimize=True)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("photos", type=Path, nargs="*")
-    parser.add_argument("--model", default="default")
-    parser.add_argument("-o", "--output", type=Path, default=CHECKOUT / "docs" / "at-work.png")
-    options = parser.parse_args(arguments)
-    photos = options.photos or sorted((CHECKOUT / "examples").glob("*.jpg"))
-    draw(photos, load(options.model).caption(photos), options.output)
+def command(
+    photos: Annotated[list[Path] | None, typer.Argument(help="Photographs; those in examples/ by default.")] = None,
+    model: Annotated[str, typer.Option(help="The captioner: default, a run or a checkpoint.")] = "default",
+    output: Annotated[Path, typer.Option("--output", "-o")] = CHECKOUT / "docs" / "at-work.png",
+) -> None:
+    """Draw docs/at-work.png: photographs, the command, and the model's captions."""
+    chosen = photos or sorted((CHECKOUT / "examples").glob("*.jpg"))
+    draw(chosen, load(model).caption(chosen), output)
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(command)

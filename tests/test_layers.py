@@ -18,6 +18,7 @@ FLOORS = {
     "captioner.provenance": 0.5,
     "captioner.seeds": 0.5,
     "captioner.subtitles": 0.5,
+    "captioner.tables": 0.5,
     "captioner.skip_init": 0.5,
     "captioner.devices": 0.5,
     "captioner.progress": 0.5,

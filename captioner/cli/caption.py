@@ -75,7 +75,7 @@ def caption(
     from captioner.predictors import load
 
     captioner = load(model, device)
-    numbers: dict[str, int | None] = {}
+    numbers: dict[str, int | str | None] = {}
     options = {**decoding, "batch_size": batch_size}
     if features:
         predictor = _feature_captioner(captioner)
@@ -155,7 +155,7 @@ def _feature_results(
 
 def _split_ids(
     captioner: FeatureCaptioner, split: str | None, data: Path | None, data_format: str | None
-) -> dict[str, int | None]:
+) -> dict[str, int | str | None]:
     """The images of a data set's split (by default all), with their numbers where the data set has them."""
     from captioner.data import SPLITS, read_dataset
 
@@ -175,7 +175,7 @@ def _split_ids(
 
 
 def _with_ids(
-    captions: Sequence[tuple[str, str]], numbers: Mapping[str, int | None]
+    captions: Sequence[tuple[str, str]], numbers: Mapping[str, int | str | None]
 ) -> Iterator[tuple[int | str, str]]:
     """(Image, caption) pairs with the data set's number of the image where it has one, or else its file name.
 

@@ -2,43 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 import glob
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from captioner.cli.score import (
-    DF,
-    FORMAT,
-    LATEX,
-    MARKDOWN,
-    MISSING,
-    REFERENCES,
-    SCALE,
-    SPLIT,
-    TOKENIZER,
-    choose_metrics,
-    choose_style,
-    prepare,
-    read_systems,
-    signatures,
-)
-from captioner.cli.table import footnote, render
+from captioner.cli import scoring_options as options
 from captioner.errors import UsageError
 from captioner.text.tokenizers import DEFAULT
 
-if TYPE_CHECKING:
-    from captioner.metrics.significance import Estimate
-
-CERTAIN = 0.05
-
 
 def compare(
-    references: Annotated[list[Path], REFERENCES],
+    references: options.References,
     results: Annotated[
         list[Path] | None,
         typer.Argument(help="Captions of each system, as for captioner score; the first is the baseline."),
@@ -50,19 +27,19 @@ def compare(
             help="One system run several times, with commas between the files or a glob: 4f=runs/4f-*/test.json",
         ),
     ] = None,
-    data_format: Annotated[str, FORMAT] = "",
-    split: Annotated[str, SPLIT] = "",
-    missing: Annotated[str, MISSING] = "error",
+    data_format: options.Format = "",
+    split: options.Split = "",
+    missing: options.Missing = "error",
     metrics: Annotated[
         str, typer.Option(help="Some of bleu, cider, rouge, meteor, spice, with commas between.")
     ] = "bleu,cider,rouge",
-    tokenizer: Annotated[str, TOKENIZER] = DEFAULT,
-    df: Annotated[Path | None, DF] = None,
+    tokenizer: options.Tokenizer = DEFAULT,
+    df: options.DocumentFrequencies = None,
     resamples: Annotated[int, typer.Option(min=40, help="Bootstrap resamples.")] = 1000,
     trials: Annotated[int, typer.Option(min=0, help="Trials of approximate randomization; 0 leaves it out.")] = 10000,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    latex: Annotated[bool, LATEX] = False,
-    markdown: Annotated[bool, MARKDOWN] = False,
+    latex: options.Latex = False,
+    markdown: options.Markdown = False,
 ) -> None:
     """Compare systems on the same images: scores with 95 % intervals, and p-values against the first.
 
@@ -71,27 +48,28 @@ def compare(
     images hardly explains the difference; it says nothing about another training seed. For that, give several runs
     of a system as a --group: its score is their mean, with their standard deviation behind it.
     """
-    style = choose_style(as_json, latex, markdown)
+    style = options.table_style(as_json, latex, markdown)
     files = _systems(results or [], group or [])
+    from captioner.data.results import read_captions, read_systems, same_images
+    from captioner.metrics import References, report
+    from captioner.metrics.cider import DocumentFrequency
     from captioner.metrics.significance import compare_systems, default_seed
 
-    every = [path for paths in files.values() for path in paths]
-    matched, records = read_systems(every, references, data_format, split, missing)
-    by_path = dict(zip(every, matched, strict=True))
-    first = matched[0]
-    if any(one.references.keys() != first.references.keys() for one in matched):
-        raise UsageError(
-            "the systems have captions of different images; --missing empty counts what is missing as empty"
-        )
-    prepared = prepare(first, records, tokenizer)
-    chosen = choose_metrics(metrics, df, prepared)
-    scored = {
-        name: [prepared.score(by_path[path].hypotheses, chosen) for path in paths] for name, paths in files.items()
-    }
-    found = compare_systems(scored, resamples=resamples, trials=trials)
+    paths = [path for members in files.values() for path in members]
+    matched, _ = read_systems(paths, references, data_format, split, missing, options.warn)
+    first = same_images(matched)
+    captions = {path: one.hypotheses for path, one in zip(paths, matched, strict=True)}
+    scorer = References(first.references, tokenizer, **first.metadata)
+    frequency = None if df is None else DocumentFrequency.of_references(read_captions(df), scorer.tokenize, df.stem)
+    selected = report.select_metrics(metrics, frequency)
+    scored = {name: [scorer.score(captions[path], selected) for path in members] for name, members in files.items()}
+    estimates = compare_systems(scored, resamples=resamples, trials=trials)
     test = f"bs:{resamples}|ar:{trials}|seed:{default_seed()}"
-    signed = [f"{line}|{test}" for line in signatures(scored[next(iter(files))][0].scores)]
-    print(_as_json(found, signed) if as_json else _table(found, signed, style))
+    signatures = [f"{line}|{test}" for line in report.signature_lines(next(iter(scored.values()))[0].scores)]
+    if as_json:
+        print(report.comparison_json(estimates, signatures))
+    else:
+        print(report.comparison_table(estimates, signatures, style))
 
 
 def _systems(results: Sequence[Path], groups: Sequence[str]) -> dict[str, list[Path]]:
@@ -119,34 +97,3 @@ def _files(part: str) -> list[Path]:
     if not found:
         raise UsageError(f"no file matches {part}")
     return found
-
-
-def _table(found: Mapping[str, Mapping[str, Estimate]], signed: Sequence[str], style: str) -> str:
-    base, *_ = found
-    header = ["score", "system", "value", "95 % interval", "difference", "p bootstrap", "p randomized"]
-    rows = []
-    for score in found[base]:
-        for system, scores in found.items():
-            one = scores[score]
-            value = f"{one.score:.2f}" + (f" ± {one.spread:.2f}" if one.spread is not None else "")
-            difference = "" if system == base else f"{one.score - found[base][score].score:+.2f}"
-            interval = f"{one.low:.2f} to {one.high:.2f}"
-            rows.append([score, system, value, interval, difference, _p(one.p_bootstrap), _p(one.p_randomized)])
-    lines = [f"{SCALE}; differences and p-values against {base}; * p < {CERTAIN}"]
-    runs = {name: next(iter(scores.values())).runs for name, scores in found.items()}
-    if max(runs.values()) > 1:
-        several = ", ".join(f"{name} {number}" for name, number in runs.items())
-        lines.append(f"± is the standard deviation over a system's runs: {several}")
-    return "\n".join([render(header, rows, 2, style), "", *(footnote(line, style) for line in [*lines, *signed])])
-
-
-def _p(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}{'*' if value < CERTAIN else ' '}"
-
-
-def _as_json(found: Mapping[str, Mapping[str, Estimate]], signed: Sequence[str]) -> str:
-    systems = {
-        system: {score: dataclasses.asdict(estimate) for score, estimate in scores.items()}
-        for system, scores in found.items()
-    }
-    return json.dumps({"baseline": next(iter(found)), "systems": systems, "signatures": list(signed)})

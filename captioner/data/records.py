@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,8 +34,8 @@ class Captioned:
     captions: tuple[str, ...]
     split: str
     """train, val or test."""
-    number: int | None = None
-    """The data set's own numeric id, as results in COCO format use it."""
+    number: int | str | None = None
+    """The data set's own id, as results in COCO format use it: mostly a number, but a text is valid too."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def find_folder(root: Path, names: tuple[str, ...]) -> Path:
 
 def on_disk(path: Path) -> Path | None:
     """``path`` if the file exists, else None."""
-    return path if path.is_file() else None
+    return path if os.path.isfile(path) else None  # False, not an error, for a name that no file can have
 
 
 def of_split(records: list[Captioned], split: str) -> list[Captioned]:

@@ -1,7 +1,7 @@
-"""Captions of images and their references from files, and which belongs to which.
+"""Reading captions and references from files, and matching them by image.
 
-Everything that is scored comes through this door: ``captioner score``, ``captioner compare`` and the reports. What does
-not match is an error or a choice that the signature of the scores names; nothing is left out in silence.
+``captioner score``, ``captioner compare`` and the reports all read here. What does not match is an error, or a choice
+that is part of the scores' signature; nothing is left out silently.
 
 Results are COCO results JSON, our own JSON lines (``captioner caption --json``), ``image<TAB>caption`` lines (what
 ``captioner caption`` prints), or plain text with one caption a line. References are a data set in any format of
@@ -22,12 +22,12 @@ from typing import Any
 from captioner.data import READERS, read_dataset
 from captioner.data.readers.karpathy import load_json
 from captioner.data.readers.own import HEADER
-from captioner.data.records import SPLIT_NAMES, Captioned, read_lines
+from captioner.data.records import SPLIT_NAMES, Captioned, of_split, read_lines, split_name
 from captioner.errors import DataError, UsageError
 
 MISSING = ("error", "skip", "empty")
-_MISREAD = re.compile("\ufffd|[ÃÂ][\u0080-\u00bf]|â€")
-"""What text looks like that was saved in one encoding and read in another."""
+_MOJIBAKE = re.compile("\ufffd|[ÃÂ][\u0080-\u00bf]|â€")
+"""Typical of text that was saved in one encoding and read in another."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,9 @@ class Matched:
     hypotheses: dict[str, str]
     references: dict[str, tuple[str, ...]]
     notes: list[str] = field(default_factory=list)
-    """What a reader of the scores should know, a sentence each."""
-    facts: dict[str, str] = field(default_factory=dict)
-    """What the signature must say: how many images were left out or counted as empty."""
+    """Warnings for the reader of the scores, a sentence each."""
+    metadata: dict[str, str] = field(default_factory=dict)
+    """Part of the scores' signatures: the split, and how many images were left out or counted as empty."""
 
 
 @dataclass(frozen=True)
@@ -100,36 +100,85 @@ def read_references(paths: Sequence[Path], data_format: str = "", aligned: bool 
     return found
 
 
+def read_systems(
+    paths: Sequence[Path],
+    references: Sequence[Path],
+    data_format: str = "",
+    split: str = "",
+    missing: str = "error",
+    warn: Callable[[str], None] = lambda note: None,
+) -> tuple[list[Matched], list[Captioned]]:
+    """Each results file matched with the references of ``split`` (all if empty), and the references of all splits.
+
+    ``warn`` is called once with every note; the options are those of ``read_references`` and ``match``.
+    """
+    results = [read_results(path) for path in paths]
+    records = read_references(references, data_format, results[0].aligned)
+    chosen = of_split(records, split) if split else records
+    matched = [match(one, chosen, missing) for one in results]
+    for note in dict.fromkeys(note for one in matched for note in one.notes):
+        warn(note)
+    return matched, records
+
+
+def same_images(matched: Sequence[Matched]) -> Matched:
+    """The first of ``matched``; ``UsageError`` unless all are of the same images."""
+    first = matched[0]
+    if any(one.references.keys() != first.references.keys() for one in matched):
+        raise UsageError(
+            "the systems have captions of different images; --missing empty counts what is missing as empty"
+        )
+    return first
+
+
+def read_captions(path: Path) -> dict[str, tuple[str, ...]]:
+    """The references of a file, of all splits, by image."""
+    return {record.image_id: record.captions for record in read_references([path])}
+
+
+def read_training_captions(path: Path | None, records: Sequence[Captioned], split: str) -> list[str]:
+    """The training captions of ``path``; without one those of ``records``, unless their train split is what is scored
+    (``split``, all splits if empty)."""
+    if path is not None:
+        return [text for one in read_references([path]) if one.split in ("train", "") for text in one.captions]
+    if not split or split_name(split, "--split") == "train":
+        return []
+    return [text for record in records if record.split == "train" for text in record.captions]
+
+
 def match(results: Results, references: Sequence[Captioned], missing: str = "error") -> Matched:
-    """Put captions and references together; both must be of the same images.
+    """Captions and references by image; both must be of the same images.
 
     A caption belongs to the image with that id, number, file name, or file name without suffix. Where an image has
     no caption, or null, ``missing`` decides: ``"error"`` raises ``DataError``, ``"empty"`` counts an empty caption,
     ``"skip"`` leaves the image out. Captions of unknown images are an error too, unless ``"skip"``. A caption that
-    is an empty text is a caption; how many there are is told.
+    is an empty text is a caption; their number is a note.
     """
     if missing not in MISSING:
         raise UsageError(f"--missing {missing}: choose one of {', '.join(MISSING)}")
     found, unknown = _assign(results, references)
     absent = [record.image_id for record in references if found.get(record.image_id) is None]
     _check(results, references, unknown, absent, missing)
-    notes, facts = [], {}
+    notes: list[str] = []
+    metadata: dict[str, str] = {}
     if unknown:
         notes.append(f"{_some(unknown, len(results.captions), 'captions')} have no references and are left out")
-        facts["unknown"] = f"skip-{len(unknown)}"
+        metadata["unknown"] = f"skip-{len(unknown)}"
     if absent:
         fate = "are left out" if missing == "skip" else "count as empty captions"
         notes.append(f"{_some(absent, len(references), 'images')} have no caption and {fate}")
-        facts["missing"] = f"{missing}-{len(absent)}"
+        metadata["missing"] = f"{missing}-{len(absent)}"
     left_out = set(absent) if missing == "skip" else set()
     kept = [record for record in references if record.image_id not in left_out]
     hypotheses = {record.image_id: found.get(record.image_id) or "" for record in kept}
     empty = [image for image, caption in found.items() if caption == ""]
     if empty:
         notes.append(f"{_some(empty, len(references), 'images')} have an empty caption")
-        facts["empty"] = str(len(empty))
-    notes += _doubts(results, hypotheses, kept)
-    return Matched(hypotheses, {record.image_id: record.captions for record in kept}, notes, facts)
+        metadata["empty"] = str(len(empty))
+    notes += _suspicions(results, hypotheses, kept)
+    named = sorted({record.split for record in kept if record.split})
+    splits = {"split": "+".join(named)} if named else {}
+    return Matched(hypotheses, {record.image_id: record.captions for record in kept}, notes, splits | metadata)
 
 
 def _not_empty(results: Results) -> Results:
@@ -330,13 +379,13 @@ def _check(
         )
 
 
-def _doubts(results: Results, hypotheses: dict[str, str], references: Sequence[Captioned]) -> list[str]:
-    """What is allowed but may well be a mistake."""
+def _suspicions(results: Results, hypotheses: dict[str, str], references: Sequence[Captioned]) -> list[str]:
+    """Notes on what is allowed but probably a mistake."""
     notes = []
     if all(len(record.captions) == 1 for record in references):
         notes.append("there is one reference an image: scores are far below those with the usual five")
     texts = [*hypotheses.values(), *(text for record in references for text in record.captions)]
-    wrong = next((text for text in texts if _MISREAD.search(text)), None)
+    wrong = next((text for text in texts if _MOJIBAKE.search(text)), None)
     if wrong is not None:
         notes.append(f"text that was read in a wrong encoding, such as {wrong[:60]!r}; save the files as UTF-8")
     if len(hypotheses) > 1 and len(set(hypotheses.values())) == 1:

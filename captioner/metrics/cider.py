@@ -3,70 +3,79 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from captioner.errors import DataError
-from captioner.metrics.base import Array
-from captioner.metrics.corpus import ORDER, Corpus, Integers, Ngrams, Tokens, find, sum_by
+from captioner.metrics.base import Array, digest
+from captioner.metrics.corpus import ORDER, Corpus, Integers, Ngrams, Tokens, lookup, sum_by
 
 SIGMA = 6.0
 
 
-class Rarity:
-    """How rare n-grams are among ``documents``, a document being the tokens of all references of one image."""
+class DocumentFrequency:
+    """Document frequencies of n-grams among ``documents``, each the tokens of all references of one image."""
 
     def __init__(self, documents: Sequence[Sequence[Tokens]], name: str = "corpus") -> None:
-        """``name`` says in signatures what the documents are."""
+        """``name`` identifies the documents in signatures."""
         self.name = name
-        self._corpus = Corpus([()] * len(documents), documents).at_blanks
-        self._rarity = _rarity(self._corpus)
+        self._corpus = Corpus([()] * len(documents), documents).split_at_spaces
+        self._idf = _idf(self._corpus)
 
-    def __call__(self, corpus: Corpus) -> list[Array]:
-        """The log inverse document frequencies (G,) of another corpus' n-grams, for n = 1 to 4.
+    @classmethod
+    def of_references(
+        cls, captions: Mapping[Any, Sequence[str]], tokenize: Callable[[str], Tokens], name: str
+    ) -> DocumentFrequency:
+        """Those of raw references by image, whose digest is added to ``name``."""
+        documents = [[tokenize(text) for text in texts] for texts in captions.values()]
+        return cls(documents, f"{name}-{digest(captions)}")
 
-        An n-gram that no document holds is as rare as one that a single document holds.
+    def idf(self, corpus: Corpus) -> list[Array]:
+        """Log inverse document frequencies (G,) of another corpus' n-grams, for n = 1 to 4.
+
+        An n-gram that is in no document gets the value of one that is in a single document.
         """
         ours = self._corpus
-        # The number here of each word there; -1 for those that no document holds, and likewise for n-grams.
+        # The id here of each word there; -1 for words in no document, and likewise for n-grams.
         words = np.fromiter((ours.words.get(word, -1) for word in corpus.words), np.int64, len(corpus.words))
-        shorter: Integers = np.zeros(1, np.int64)
+        prefix: Integers = np.zeros(1, np.int64)
         found = []
-        for theirs, known, rarity in zip(corpus.ngrams, ours.ngrams, self._rarity, strict=True):
+        for theirs, known, idf in zip(corpus.ngrams, ours.ngrams, self._idf, strict=True):
             start, last = np.divmod(theirs.keys, max(len(words), 1))
-            there = (shorter[start] >= 0) & (words[last] >= 0)
-            places, same = find(known.keys, np.where(there, shorter[start] * len(ours.words) + words[last], -1))
-            shorter = np.where(same, places, -1)
-            rarest = math.log(max(len(ours.references), 1))
-            found.append(np.where(same, rarity[places], rarest) if len(rarity) else np.full(len(start), rarest))
+            there = (prefix[start] >= 0) & (words[last] >= 0)
+            places, same = lookup(known.keys, np.where(there, prefix[start] * len(ours.words) + words[last], -1))
+            prefix = np.where(same, places, -1)
+            highest = math.log(max(len(ours.references), 1))
+            found.append(np.where(same, idf[places], highest) if len(idf) else np.full(len(start), highest))
         return found
 
 
 class CiderD:
     """Section 4 of the paper with its clipping and length penalty, in which "length" counts bigrams.
 
-    Without ``rarity``, n-grams are weighed by how many of the scored images' references hold them: the score depends
-    on the set of images, and of a single image it would be 0, which is refused.
+    By default the document frequencies are those of the scored references: the score depends on the set of images, and
+    for a single image, where it would be 0, ``DataError`` is raised.
     """
 
     names = ("CIDEr-D",)
 
-    def __init__(self, rarity: Rarity | None = None) -> None:
-        self.rarity = rarity
-        df = rarity.name if rarity else "corpus"
+    def __init__(self, document_frequency: DocumentFrequency | None = None) -> None:
+        self.document_frequency = document_frequency
+        df = document_frequency.name if document_frequency else "corpus"
         self.settings = f"n:{ORDER}|sigma:{SIGMA:g}|df:{df}|version:2"
 
     def statistics(self, corpus: Corpus) -> Array:
-        """(N, 2): the image's score, 0 to 10 as coco-caption has it, and 1."""
-        if self.rarity is None and corpus.size < 2:
+        """(N, 2): the image's score, 0 to 10 as in coco-caption, and 1."""
+        if self.document_frequency is None and corpus.size < 2:
             raise DataError(
-                "CIDEr-D weighs words by how few images they fit: of one image alone it is 0 whatever the caption; "
-                "score at least 2, name a larger corpus for the document frequencies, or leave CIDEr-D out"
+                "CIDEr-D is 0 for a single image, whatever the caption, because of its document frequencies; score at "
+                "least 2 images, use the document frequencies of a larger corpus, or leave CIDEr-D out"
             )
-        corpus = corpus.at_blanks
-        rarity = self.rarity(corpus) if self.rarity else _rarity(corpus)
-        pairs = list(zip(corpus.ngrams, rarity, strict=True))
+        corpus = corpus.split_at_spaces
+        idf = self.document_frequency.idf(corpus) if self.document_frequency else _idf(corpus)
+        pairs = list(zip(corpus.ngrams, idf, strict=True))
         similarity = np.add.reduce([_cosines(corpus, ngrams, weights) for ngrams, weights in pairs]) / ORDER
         bigrams = np.maximum(corpus.lengths - 1, 0)
         owners = corpus.owners[corpus.size :]
@@ -79,7 +88,7 @@ class CiderD:
         return {"CIDEr-D": 100 * sums[..., 0] / sums[..., 1]}
 
 
-def _rarity(corpus: Corpus) -> list[Array]:
+def _idf(corpus: Corpus) -> list[Array]:
     """Log inverse document frequency of each n-gram among the references of a corpus, (G,), for n = 1 to 4."""
     images = len(corpus.references)
     found = []
@@ -94,14 +103,14 @@ def _rarity(corpus: Corpus) -> list[Array]:
     return found
 
 
-def _cosines(corpus: Corpus, ngrams: Ngrams, rarity: Array) -> Array:
+def _cosines(corpus: Corpus, ngrams: Ngrams, idf: Array) -> Array:
     """Clipped cosine (equation 4 of the paper) of each reference with its image's caption, (R,), for one order."""
-    weights = ngrams.count * rarity[ngrams.ngram]
+    weights = ngrams.count * idf[ngrams.ngram]
     norms = np.sqrt(sum_by(ngrams.sentence, len(corpus.lengths), weights**2))
     border = np.searchsorted(ngrams.sentence, corpus.size)
     distinct = max(len(ngrams.keys), 1)
     place = corpus.owners[ngrams.sentence] * distinct + ngrams.ngram
-    at, same = find(place[:border], place[border:])  # a caption's sentence number is its image's
+    at, same = lookup(place[:border], place[border:])  # a caption's sentence number is its image's
     references = weights[border:][same]
     dots = np.minimum(weights[:border][at[same]], references) * references
     products = sum_by(ngrams.sentence[border:][same] - corpus.size, len(corpus.lengths) - corpus.size, dots)

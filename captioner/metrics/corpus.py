@@ -1,4 +1,4 @@
-"""Captions and references as numbers: each different word and n-gram of a corpus gets one, found for all at once."""
+"""Captions and references as arrays: every distinct word and n-gram of a corpus has an integer id."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from numpy.typing import NDArray
 Tokens = Sequence[str]
 Integers = NDArray[np.int64]
 ORDER = 4
-"""Longest n-grams that are counted."""
+"""Maximum n-gram order."""
 
 
 @dataclass(frozen=True)
 class Ngrams:
-    """The n-grams of one order: an entry for each different n-gram of each sentence, in the order of sentences."""
+    """The n-grams of one order: one entry per distinct n-gram of each sentence, in the order of sentences."""
 
     sentence: Integers
-    """Which sentence the entry is of, (E,), ascending."""
+    """Index of the entry's sentence, (E,), ascending."""
     ngram: Integers
-    """Its number, (E,), from 0; ascending within a sentence."""
+    """Id of its n-gram, (E,), from 0; ascending within a sentence."""
     count: Integers
-    """How often it is in that sentence, (E,)."""
+    """How often the n-gram occurs in that sentence, (E,)."""
     keys: Integers
-    """(G,), ascending: what each n-gram is made of, the number of its first n - 1 words times the number of different
-    words, plus that of its last word."""
+    """(G,), ascending: for each n-gram, the id of its first n - 1 words times the vocabulary size, plus the id of its
+    last word."""
 
 
 class Corpus:
@@ -54,14 +54,14 @@ class Corpus:
         self.tokens: Integers = np.fromiter(
             (numbers.setdefault(word, len(numbers)) for word in chain.from_iterable(sentences)), np.int64, total
         )
-        """The number of each word of all sentences, one after the other, (T,)."""
-        self._left: Integers = np.repeat(self.lengths.cumsum(), self.lengths) - np.arange(total)
-        """Words from each to the end of its sentence, (T,)."""
+        """Word ids of all sentences, concatenated, (T,)."""
+        self._remaining: Integers = np.repeat(self.lengths.cumsum(), self.lengths) - np.arange(total)
+        """Words from each position to the end of its sentence, (T,)."""
 
     @cached_property
-    def at_blanks(self) -> Corpus:
-        """The same with tokens parted at blanks inside them: coco-caption's BLEU and CIDEr-D read tokens so, and its
-        ROUGE-L does not. The PTB tokenizer leaves a no-break space in ``22 3/4``."""
+    def split_at_spaces(self) -> Corpus:
+        """The same with tokens split at spaces inside them, as coco-caption's BLEU and CIDEr-D read tokens and its
+        ROUGE-L does not. The PTB tokenizer keeps a no-break space in ``22 3/4``."""
         if not any(len(word.split()) > 1 for word in self.words):
             return self
         hypotheses = [" ".join(tokens).split() for tokens in self.hypotheses]
@@ -74,7 +74,7 @@ class Corpus:
         number = np.zeros_like(self.tokens)  # (T,), of the n-gram that begins at each word: first the empty one
         found = []
         for order in range(1, ORDER + 1):
-            starts = np.flatnonzero(self._left >= order)
+            starts = np.flatnonzero(self._remaining >= order)
             made_of = number[starts] * len(self.words) + self.tokens[starts + order - 1]
             keys, numbers = np.unique(made_of, return_inverse=True)
             number[starts] = numbers
@@ -89,7 +89,7 @@ def sum_by(groups: Integers, size: int, values: NDArray[Any]) -> NDArray[np.floa
     return np.bincount(groups, values, size).astype(np.float64)  # integers where there is nothing to add
 
 
-def find(keys: Integers, wanted: Integers) -> tuple[Integers, NDArray[np.bool_]]:
-    """Where each of ``wanted`` (E,) is in ascending ``keys`` (G,), and whether it is there at all."""
+def lookup(keys: Integers, wanted: Integers) -> tuple[Integers, NDArray[np.bool_]]:
+    """The index of each of ``wanted`` (E,) in ascending ``keys`` (G,), and whether it is among them, (E,)."""
     places = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
     return places, (keys[places] == wanted if len(keys) else np.zeros(len(wanted), bool))

@@ -9,14 +9,14 @@ from captioner.metrics.base import Array
 from captioner.metrics.corpus import Corpus, Integers
 
 BETA = 1.2
-AT_ONCE = 1024  # pairs of sentences compared together
+BATCH_SIZE = 1024  # sentence pairs compared together
 
 
 class RougeL:
-    """F-measure of the longest common subsequence, recall weighing more (beta 1.2), averaged over images.
+    """F-measure (beta 1.2) of the longest common subsequence, averaged over images.
 
     The best precision and the best recall over references are taken independently. An empty sentence counts as one
-    word, the empty one, as it does there.
+    word, the empty one, as in coco-caption.
     """
 
     names = ("ROUGE-L",)
@@ -25,7 +25,7 @@ class RougeL:
     def statistics(self, corpus: Corpus) -> Array:
         """(N, 2): the image's score, 0 to 1, and 1."""
         owners = corpus.owners[corpus.size :]
-        common = common_lengths(corpus, owners, np.arange(corpus.size, len(corpus.lengths)))
+        common = lcs_lengths(corpus, owners, np.arange(corpus.size, len(corpus.lengths)))
         lengths = np.maximum(corpus.lengths, 1)
         common[(corpus.lengths[owners] == 0) & (corpus.lengths[corpus.size :] == 0)] = 1
         precision, recall = np.zeros(corpus.size), np.zeros(corpus.size)
@@ -39,16 +39,16 @@ class RougeL:
         return {"ROUGE-L": 100 * sums[..., 0] / sums[..., 1]}
 
 
-def common_lengths(corpus: Corpus, one: Integers, other: Integers) -> Integers:
-    """Length of the longest common subsequence of each pair of sentences, given by their numbers (P,), (P,).
+def lcs_lengths(corpus: Corpus, one: Integers, other: Integers) -> Integers:
+    """Length of the longest common subsequence of each pair of sentences, given by their indices (P,), (P,).
 
     The table of the dynamic program is filled for many pairs at once, a row for each word of ``other``. Within a row
     "the best so far" is a running maximum: neighbors of the table differ by at most 1.
     """
     found = np.zeros(len(one), np.int64)
     order = np.lexsort((corpus.lengths[one], corpus.lengths[other]))  # like lengths together: little is padding
-    for first in range(0, len(order), AT_ONCE):
-        some = order[first : first + AT_ONCE]
+    for first in range(0, len(order), BATCH_SIZE):
+        some = order[first : first + BATCH_SIZE]
         found[some] = _common(_padded(corpus, one[some], -1), _padded(corpus, other[some], -2))
     return found
 

@@ -1,11 +1,11 @@
-"""Whether two systems differ by more than the choice of images: paired bootstrap and approximate randomization.
+"""Significance tests over images: paired bootstrap resampling and approximate randomization.
 
 Both follow sacreBLEU (``sacrebleu --paired-bs`` and ``--paired-ar``, version 2.6), draws and formulas included, so that
 for BLEU they give its numbers: 1,000 bootstrap resamples (Koehn 2004), 10,000 trials (Riezler and Maxwell 2005), seed
-12345 or ``SACREBLEU_SEED``, and p = (c + 1) / (n + 1). What sacreBLEU does for BLEU happens here for every score.
+12345 or ``SACREBLEU_SEED``, and p = (c + 1) / (n + 1). The tests are the same for every other score.
 
-A system may be several runs, such as seeds: its score is then the mean over them, in every resample too. So its
-interval is about the choice of images; ``spread`` is the standard deviation over the runs.
+A system may consist of several runs, such as seeds: its score is then the mean over them, in every resample too. The
+interval is therefore about the choice of images; ``spread`` is the standard deviation over the runs.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from captioner.metrics.base import Array, Scored
 RESAMPLES = 1000
 TRIALS = 10_000
 SEED = 12345
-NOTHING = 1e-9  # percent; a difference below is one of rounding
-AT_ONCE = 500  # resamples turned into scores together
+TOLERANCE = 1e-9  # percent; smaller differences are rounding errors
+BATCH_SIZE = 500  # resamples scored together
 
 Scores = dict[str, Array]
 
@@ -43,8 +43,8 @@ class Estimate:
     high: float
     """The ends of that interval: the 2.5 % lowest and highest resamples lie outside."""
     p_bootstrap: float | None = None
-    p_randomized: float | None = None
-    """None also where the systems have different numbers of runs, which cannot be exchanged."""
+    p_randomization: float | None = None
+    """By approximate randomization; None also if the numbers of runs differ, which cannot be swapped."""
     spread: float | None = None
     """Standard deviation over the runs; None of a single run."""
     runs: int = 1
@@ -59,38 +59,38 @@ def compare_systems(
 ) -> dict[str, dict[str, Estimate]]:
     """Each score of each system with its interval and p-values against the first system: ``found[system][score]``.
 
-    All must be scored on the same images and references by the same metrics, else ``DataError``. ``trials=0`` leaves
-    approximate randomization out. ``seed``: -1 for sacreBLEU's, None for another one at each call.
+    All must be scored on the same images and references by the same metrics, else ``DataError``. ``trials=0`` skips
+    approximate randomization. ``seed``: -1 for sacreBLEU's, None for a random one.
     """
     groups = {name: [runs] if isinstance(runs, Scored) else list(runs) for name, runs in systems.items()}
     _check(groups)
     seed = default_seed() if seed == -1 else seed
     base, *others = groups
     size = len(groups[base][0].images)
-    drawn = _resample(groups, size, resamples, seed)
-    exchanged = {}
+    resampled = _resample(groups, size, resamples, seed)
+    differences = {}
     if trials:
-        flips = np.random.default_rng(seed).integers(2, size=(trials, size), dtype=bool)
-        exchanged = {name: _exchange(groups[base], groups[name], flips) for name in others}
+        swaps = np.random.default_rng(seed).integers(2, size=(trials, size), dtype=bool)
+        differences = {name: _swapped_differences(groups[base], groups[name], swaps) for name in others}
     found: dict[str, dict[str, Estimate]] = {}
     for name, runs in groups.items():
         found[name] = {}
         for score in runs[0].scores:
             values = [run[score].value for run in runs]
             gap = abs(found[base][score].score - float(np.mean(values))) if name != base else 0.0
-            randomized = exchanged.get(name)
+            swapped = differences.get(name)
             found[name][score] = Estimate(
                 float(np.mean(values)),
-                *estimate_interval(drawn[name][score]),
-                p_bootstrap=None if name == base else _bootstrap_p(drawn[base][score], drawn[name][score], gap),
-                p_randomized=None if randomized is None else p_value(randomized[score], gap),
+                *confidence_interval(resampled[name][score]),
+                p_bootstrap=None if name == base else _bootstrap_p(resampled[base][score], resampled[name][score], gap),
+                p_randomization=None if swapped is None else p_value(swapped[score], gap),
                 spread=float(np.std(values, ddof=1)) if len(values) > 1 else None,
                 runs=len(values),
             )
     return found
 
 
-def estimate_interval(scores: Array) -> tuple[float, float, float, float]:
+def confidence_interval(scores: Array) -> tuple[float, float, float, float]:
     """Mean, half the width, and both ends of the 95 % interval of resampled scores (W,)."""
     ordered = np.sort(scores)
     outside = len(ordered) // 40
@@ -99,17 +99,17 @@ def estimate_interval(scores: Array) -> tuple[float, float, float, float]:
 
 
 def p_value(differences: Array, observed: float) -> float:
-    """How often chance alone gives a difference above the one observed: (c + 1) / (n + 1); 1 where there is none.
+    """Share of ``differences`` above the observed one, (c + 1) / (n + 1); 1 if the observed difference is zero.
 
-    Of two systems with equal scores in all resamples sacreBLEU says 1 / (n + 1): no draw differs by more than nothing.
+    For two systems with equal scores in all resamples, sacreBLEU gives 1 / (n + 1).
     """
-    if observed < NOTHING:
+    if observed < TOLERANCE:
         return 1.0
     return float((np.sum(differences > observed) + 1) / (len(differences) + 1))
 
 
 def default_seed() -> int | None:
-    """``SACREBLEU_SEED``, 12345 by default; None, which is another one each time, where it is "none"."""
+    """``SACREBLEU_SEED``, 12345 by default; None, for a random seed, if it is "none"."""
     text = os.environ.get("SACREBLEU_SEED", str(SEED)).lower()
     if text == "none":
         return None
@@ -124,7 +124,7 @@ def _check(groups: Mapping[str, Sequence[Scored]]) -> None:
     (first, *_), *_ = groups.values()
     for name, runs in groups.items():
         for run in runs:
-            if run.images != first.images or run.facts != first.facts or [*run.scores] != [*first.scores]:
+            if run.images != first.images or run.metadata != first.metadata or [*run.scores] != [*first.scores]:
                 raise DataError(f"{name} was scored on other images, references or metrics than {next(iter(groups))}")
 
 
@@ -132,11 +132,11 @@ def _resample(groups: Mapping[str, Sequence[Scored]], size: int, number: int, se
     """The scores (number,) of each system in bootstrap resamples, the same images for all."""
     rows = np.random.default_rng(seed).choice(size, size=(number, size), replace=True)
     parts: dict[str, list[Scores]] = {name: [] for name in groups}
-    for some in _pieces(number):
+    for some in _batches(number):
         weights = np.stack([np.bincount(row, minlength=size) for row in rows[some]]).astype(np.float64)
         for name, runs in groups.items():
-            parts[name].append(_mean([run.weighed(weights) for run in runs]))
-    return {name: _join(pieces) for name, pieces in parts.items()}
+            parts[name].append(_mean([run.reweighted(weights) for run in runs]))
+    return {name: _concatenate(pieces) for name, pieces in parts.items()}
 
 
 def _bootstrap_p(base: Array, other: Array, gap: float) -> float:
@@ -144,13 +144,13 @@ def _bootstrap_p(base: Array, other: Array, gap: float) -> float:
     return p_value(differences - differences.mean(), gap)
 
 
-def _exchange(base: Sequence[Scored], other: Sequence[Scored], flips: NDArray[np.bool_]) -> Scores | None:
-    """The absolute differences (T,) of each score when the images in ``flips`` (T, N) change sides, run by run."""
+def _swapped_differences(base: Sequence[Scored], other: Sequence[Scored], swaps: NDArray[np.bool_]) -> Scores | None:
+    """Absolute differences (T,) of each score with the captions of images in ``swaps`` (T, N) swapped, run by run."""
     if len(base) != len(other):
         return None
     parts: list[Scores] = []
-    for some in _pieces(len(flips)):
-        kept = flips[some].astype(np.float64)
+    for some in _batches(len(swaps)):
+        kept = swaps[some].astype(np.float64)
         sides: list[list[Scores]] = [[], []]
         for one, two in zip(base, other, strict=True):
             pairs = list(zip(one.statistics, two.statistics, strict=True))
@@ -159,16 +159,16 @@ def _exchange(base: Sequence[Scored], other: Sequence[Scored], flips: NDArray[np
             sides[1].append(one.aggregate([a.sum(0) - m for (a, _), m in zip(pairs, moved, strict=True)]))
         left, right = map(_mean, sides)
         parts.append({name: np.abs(left[name] - right[name]) for name in left})
-    return _join(parts)
+    return _concatenate(parts)
 
 
-def _pieces(number: int) -> Iterator[slice]:
-    return (slice(first, first + AT_ONCE) for first in range(0, number, AT_ONCE))
+def _batches(number: int) -> Iterator[slice]:
+    return (slice(first, first + BATCH_SIZE) for first in range(0, number, BATCH_SIZE))
 
 
 def _mean(runs: Sequence[Scores]) -> Scores:
     return {name: np.mean([run[name] for run in runs], 0) for name in runs[0]}
 
 
-def _join(pieces: Sequence[Scores]) -> Scores:
+def _concatenate(pieces: Sequence[Scores]) -> Scores:
     return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}

@@ -1,13 +1,12 @@
 """From the semantic tuple of a clip to its sentence by statistical machine translation, as Rohrbach et al. 2013.
 
-    alignment   which word of a sentence stands for which label: IBM models, both directions
-    phrases     the phrase table that follows from it
-    language    an n-gram model of the sentences
-    decoder     the likeliest sentences of a tuple, by weights
-    tuning      weights, by BLEU-4 on val
+    alignment   word alignment of tuples and sentences by nltk's IBM models, in both directions
+    phrases     the phrase table
+    decoder     stack decoding, with the language model of ``eval.ngram``
+    tuning      the weights, by BLEU-4 on val
     translator  all of these as one model, for one tuple or for several with probabilities
 
-``python -m eval.smt --help`` runs it. The originals are Moses and IRSTLM; here the IBM models are nltk's.
+``python -m eval.smt --help`` shows the command. The original work used Moses and IRSTLM.
 """
 
 from eval.smt.translator import Translator, train_smt

@@ -10,88 +10,85 @@ translation of any is taken, where the probability of its assignment counts with
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from captioner.crf.predictions import KINDS, LabelPredictions, read_label_predictions
 from captioner.data.clips import NULL, Clip, read_clips
-from captioner.data.records import SPLITS
-from captioner.errors import exit_status
-from captioner.text.tokenizers import DEFAULT, tokenizer
+from captioner.text.tokenizers import DEFAULT, tokenize
 from eval.baselines import write_results
+from eval.command import Output, Split, Tokenizer, choice, create_app, run
 from eval.smt.alignment import HEURISTICS, MODELS
 from eval.smt.translator import ALL_FEATURES, Sources, Words, train_smt
 from eval.tuples import clips_of, most_probable, records_of
 
 
-def words_of(labels: Sequence[str]) -> Words:
-    """A tuple as a source: one word a label, NULL left out unless there is nothing else."""
+def source_words(labels: Sequence[str]) -> Words:
+    """A tuple as source words: one per label, without NULL unless there is nothing else."""
     return tuple(label for label in labels if label != NULL) or (NULL,)
 
 
 def sources(predictions: LabelPredictions, clips: Sequence[Clip], kind: str, n: int) -> list[Sources]:
-    """The source sentences of each clip: its MAP assignment, or the ``n`` most probable ones."""
+    """Each clip's sources: its best assignment, or the ``n`` most probable ones."""
     rows = predictions.select([clip.clip_id for clip in clips])
     if kind == "map":
-        return [[(words_of(predictions.assignment(row)), 0.0)] for row in rows]
+        return [[(source_words(predictions.assignment(row)), 0.0)] for row in rows]
     found: list[Sources] = []
     for row in rows:
         mine: dict[Words, float] = {}
         for labels, log_prob in most_probable(predictions, row, n):
-            mine.setdefault(words_of(labels), log_prob)
+            mine.setdefault(source_words(labels), log_prob)
         found.append(list(mine.items()))
     return found
 
 
-def run(options: argparse.Namespace) -> None:
-    cut = tokenizer(options.tokenizer)
-    clips = read_clips("clips", options.clips)
-    val, wanted = clips_of(clips, "val"), clips_of(clips, options.split)
-    predictions = read_label_predictions(options.label_predictions)
-    tuned_on, asked = (sources(predictions, part, options.input, options.n_best) for part in (val, wanted))
+def translate(
+    clip_file: Annotated[Path, typer.Option("--clips", help="clips.jsonl as preprocess.tacos writes it.")],
+    predictions_file: Annotated[Path, typer.Option("--label-predictions", help="The CRF's predictions for them.")],
+    output: Output,
+    split: Split = "test",
+    tokenizer: Tokenizer = DEFAULT,
+    kind: Annotated[str, choice(KINDS, "--input", help="The MAP assignment, or the most probable ones.")] = "map",
+    n_best: Annotated[int, typer.Option(help="How many assignments --input marginals translates.")] = 10,
+    alignment: Annotated[str, choice(tuple(MODELS))] = "ibm1",
+    heuristic: Annotated[str, choice(HEURISTICS)] = "intersection",
+    order: Annotated[int, typer.Option(help="Length of the language model's n-grams.")] = 4,
+    seed: Annotated[int, typer.Option(help="Of tuning.")] = 0,
+    processes: Annotated[int, typer.Option()] = os.cpu_count() or 1,
+) -> None:
+    clips = read_clips("clips", clip_file)
+    val, wanted = clips_of(clips, "val"), clips_of(clips, split)
+    predictions = read_label_predictions(predictions_file)
+    tuned_on, asked = (sources(predictions, part, kind, n_best) for part in (val, wanted))
     pairs = [
-        (words_of(clip.labels) if clip.labels is not None else (), cut(sentence))
+        (source_words(clip.labels) if clip.labels is not None else (), tokenize(sentence, tokenizer))
         for clip in clips_of(clips, "train")
         for sentence in clip.sentences
     ]
-    print(f"learning from {len(pairs)} sentences", file=sys.stderr)
-    model = train_smt(pairs, model=options.alignment, heuristic=options.heuristic, order=options.order)
-    model.tune(tuned_on, [[cut(one) for one in clip.sentences] for clip in val], options.seed, options.processes)
+    print(f"training on {len(pairs)} sentences", file=sys.stderr)
+    model = train_smt(pairs, model=alignment, heuristic=heuristic, order=order)
+    references = [[tokenize(sentence, tokenizer) for sentence in clip.sentences] for clip in val]
+    model.tune(tuned_on, references, seed, processes)
     weights = ", ".join(f"{name} {w:.3f}" for name, w in zip(ALL_FEATURES, model.weights, strict=True))
     print(f"weights: {weights}", file=sys.stderr)
     began = time.monotonic()
-    sentences = [" ".join(words) for words in model.translate_all(asked, options.processes)]
+    sentences = [" ".join(words) for words in model.translate_all(asked, processes)]
     seconds = time.monotonic() - began
     print(f"{len(wanted)} clips in {seconds:.1f} s, {len(wanted) / seconds:.1f} a second", file=sys.stderr)
-    write_results(options.output, records_of(wanted), sentences)
+    write_results(output, records_of(wanted), sentences)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m eval.smt",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--clips", type=Path, required=True, help="clips.jsonl of preprocess.tacos")
-    parser.add_argument("--label-predictions", type=Path, required=True, help="label predictions of the clips")
-    parser.add_argument("--split", default="test", choices=SPLITS, help="split to caption")
-    parser.add_argument("--tokenizer", default=DEFAULT, help="tokenizer of sentences")
-    parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument(
-        "--input", default="map", choices=KINDS, help="MAP assignment, or the most probable assignments"
-    )
-    parser.add_argument("--n-best", type=int, default=10, help="how many assignments --input marginals translates")
-    parser.add_argument("--alignment", default="ibm1", choices=MODELS)
-    parser.add_argument("--heuristic", default="intersection", choices=HEURISTICS)
-    parser.add_argument("--order", type=int, default=4, help="n-grams of the language model")
-    parser.add_argument("--seed", type=int, default=0, help="of tuning")
-    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
-    options = parser.parse_args(arguments)
-    return exit_status(lambda: run(options))
+app = create_app(__doc__, translate)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    return run(app, arguments)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Which word of a sentence stands for which word of its tuple: IBM models in both directions, made one.
+"""Word alignment of tuples and sentences: nltk's IBM models in both directions, symmetrized.
 
 The models are nltk's. Its ``grow_diag_final_and`` is not used: in nltk 3.10 it looks for positions among the keys of a
 dictionary that holds "e" and "f", finds none taken, and so returns the union. Nor is its IBM model 3, which took over
@@ -20,7 +20,7 @@ Alignment = frozenset[tuple[int, int]]
 MODELS = {"ibm1": "IBMModel1", "ibm2": "IBMModel2"}
 HEURISTICS = ("intersection", "grow-diag", "grow-diag-final-and", "union")
 ITERATIONS = 5
-_NEIGHBOURS = ((-1, 0), (0, -1), (1, 0), (0, 1), (-1, -1), (-1, 1), (1, -1), (1, 1))
+_NEIGHBORS = ((-1, 0), (0, -1), (1, 0), (0, 1), (-1, -1), (-1, 1), (1, -1), (1, 1))
 
 
 def align(pairs: Sequence[Pair], model: str = "ibm1", heuristic: str = "intersection") -> list[Alignment]:
@@ -57,7 +57,7 @@ def symmetrize(forward: Alignment, backward: Alignment, heuristic: str) -> Align
     while len(found) > size:
         size = len(found)
         for i, j in union:
-            touches = any((i + di, j + dj) in found for di, dj in _NEIGHBOURS)
+            touches = any((i + di, j + dj) in found for di, dj in _NEIGHBORS)
             if (i, j) not in found and touches and (i not in sources or j not in targets):
                 add((i, j))
     if heuristic == "grow-diag-final-and":

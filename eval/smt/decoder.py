@@ -1,9 +1,9 @@
-"""From the words of a tuple to the likeliest sentences: phrases are put one behind the other until all is said.
+"""Phrase-based stack decoding (Koehn 2004, Pharaoh) over a log-linear model (Och and Ney 2002).
 
-Stack decoding (Koehn 2004, Pharaoh) over a log-linear model (Och and Ney 2002). What ``nltk.translate.StackDecoder``
-lacks, and why this is not it: the end of the sentence in the language model, which decides where a sentence with many
-unaligned words may stop; several weighed features; merging of hypotheses that continue equally, without which a stack
-holds few different sentences; a list of the n best, which tuning needs. It is also slower (``make bench``).
+``nltk.translate.StackDecoder`` is not used because it lacks the end of the sentence in the language model, which
+decides where a sentence with many unaligned words may stop; several weighted features; recombination of hypotheses,
+without which a stack holds few different sentences; and n-best lists, which tuning needs. It is also a tenth as fast
+(``python -m benchmarks.run smt``).
 """
 
 from __future__ import annotations
@@ -16,31 +16,31 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from eval.smt.language import END, LanguageModel
+from eval.ngram import KneserNey
 from eval.smt.phrases import Option, PhraseTable
 
 Words = tuple[str, ...]
 
 FEATURES = ("phrase", "phrase inverse", "lexical", "lexical inverse", "language", "words", "phrases", "distortion")
-"""The four of ``Option``, the language model's natural log, how many words and phrases, and minus the source words
-jumped over."""
-UNKNOWN = (-10.0,) * 4  # features of a word copied because the table has nothing for it
+"""The four of ``Option``, the language model's log probability, numbers of words and phrases, and minus the number of
+source words jumped over."""
+UNKNOWN = (-10.0,) * 4  # features of a word that is copied because it has no translation
 
 
 @dataclass(frozen=True)
 class Translation:
-    """A sentence and what speaks for it."""
+    """A sentence with its features."""
 
     words: Words
     features: np.ndarray
     """(8,), in the order of ``FEATURES``."""
     score: float
-    """Their weighed sum."""
+    """Their weighted sum."""
 
 
 @dataclass(eq=False)
 class _Node:
-    """Hypotheses that continue equally: the same source words are covered, and model and order see the same past."""
+    """Recombined hypotheses: they cover the same source words, and end at the same one in the same model state."""
 
     covered: int
     end: int
@@ -50,7 +50,7 @@ class _Node:
 
 
 class _Arc(NamedTuple):
-    """How a node was come to: from where, by which phrase, at what gain."""
+    """An extension of a node by a phrase."""
 
     previous: _Node
     option: Option
@@ -60,66 +60,66 @@ class _Arc(NamedTuple):
 
 
 class Decoder:
-    """Phrase table, language model, and the search over both."""
+    """Phrase table, language model, and decoding over both."""
 
-    def __init__(self, table: PhraseTable, language: LanguageModel, stack: int = 20, options: int = 30) -> None:
+    def __init__(self, table: PhraseTable, language: KneserNey[str], stack: int = 20, options: int = 30) -> None:
         """``stack``: nodes kept for each number of covered words; ``options``: translations tried for each phrase.
 
-        The best node tries all options, the n-th only the first ``stack`` / n.
+        The best node is extended by all options, the n-th by the first ``stack`` / n.
         """
         self.table = table
         self.language = language
         self.stack = stack
         self.options = options
-        self._spoken: dict[tuple[Words, Words], tuple[float, Words]] = {}
+        self._scores: dict[tuple[Words, Words], tuple[float, Words]] = {}
 
     def n_best(self, source: Sequence[str], weights: np.ndarray, n: int = 1) -> list[Translation]:
         """Up to ``n`` different sentences, the best first, by ``weights`` (8,) in the order of ``FEATURES``.
 
-        A tuple's few words are expected: time and memory double with each word of ``source``.
+        For short sources such as tuples: time and memory double with each word of ``source``.
         """
-        search = _Search(self, tuple(source), tuple(map(float, weights)))
+        decoding = _Decoding(self, tuple(source), tuple(map(float, weights)))
         found: dict[Words, Translation] = {}
-        for arcs in itertools.islice(_paths(search.run()), 20 * n):  # a sentence has many ways to be cut into phrases
+        for arcs in itertools.islice(_paths(decoding.run()), 20 * n):  # a sentence has many segmentations into phrases
             translation = _translation(arcs, weights)
             found.setdefault(translation.words, translation)
             if len(found) == n:
                 break
         return list(found.values())
 
-    def spoken(self, state: Words, words: Words) -> tuple[float, Words]:
-        """``LanguageModel.phrase``, remembered."""
+    def language_score(self, state: Words, words: Words) -> tuple[float, Words]:
+        """``KneserNey.score``, cached."""
         key = (state, words)
-        known = self._spoken.get(key)
+        known = self._scores.get(key)
         if known is None:
-            known = self._spoken[key] = self.language.phrase(state, words)
+            known = self._scores[key] = self.language.score(state, words)
         return known
 
 
-class _Search:
-    """One source being translated."""
+class _Decoding:
+    """Decoding of one source."""
 
     def __init__(self, decoder: Decoder, source: Words, weights: tuple[float, ...]) -> None:
         self.decoder = decoder
         self.source = source
         self.weights = weights
         self.options = self._options()
-        self.rest = self._rest()
+        self.future = self._future()
 
     def run(self) -> _Node:
-        """The node behind the end of the sentence."""
+        """The node after the end of the sentence."""
         size = len(self.source)
         stacks: list[dict[tuple[int, int, Words], _Node]] = [{} for _ in range(size + 1)]
         first = _Node(0, 0, self.decoder.language.start, 0.0)
         stacks[0][0, 0, first.state] = first
         for stack in stacks[:-1]:
-            rank = lambda node: node.score + self.rest[node.covered]  # noqa: E731
+            rank = lambda node: node.score + self.future[node.covered]  # noqa: E731
             for place, node in enumerate(heapq.nlargest(self.decoder.stack, stack.values(), key=rank), start=1):
                 self._expand(node, self.decoder.stack // place, stacks)
         last = _Node((1 << size) - 1, size, ())
         for node in stacks[-1].values():
-            log_prob = self.decoder.language.step(node.state, END)[0]
-            _join(last, _Arc(node, Option((), (0.0,) * 4), self.weights[4] * log_prob, log_prob, 0))
+            log_prob = self.decoder.language.step(node.state, self.decoder.language.end)[0]
+            _add_arc(last, _Arc(node, Option((), (0.0,) * 4), self.weights[4] * log_prob, log_prob, 0))
         return last
 
     def _expand(self, node: _Node, most: int, stacks: list[dict[tuple[int, int, Words], _Node]]) -> None:
@@ -129,61 +129,61 @@ class _Search:
             covered = node.covered | mask
             jump = -abs(a - node.end)
             stack = stacks[covered.bit_count()]
-            for option, fixed in options[:most]:
-                language, state = self.decoder.spoken(node.state, option.target)
-                gain = fixed + self.weights[4] * language + self.weights[7] * jump
+            for option, static in options[:most]:
+                language, state = self.decoder.language_score(node.state, option.target)
+                gain = static + self.weights[4] * language + self.weights[7] * jump
                 key = covered, b, state
                 reached = stack.get(key)
                 if reached is None:
                     reached = stack[key] = _Node(covered, b, state)
-                _join(reached, _Arc(node, option, gain, language, jump))
+                _add_arc(reached, _Arc(node, option, gain, language, jump))
 
     def _options(self) -> dict[tuple[int, int, int], list[tuple[Option, float]]]:
-        """(from, to, mask) of each source phrase with a translation: its options and their weight but for context."""
+        """Options by (from, to, mask) of a source phrase, each with the part of its score that needs no context."""
         found = {}
         size = len(self.source)
         for a, b in itertools.combinations(range(size + 1), 2):
             options = self.decoder.table.get(self.source[a:b], [])
             if not options and b - a == 1:
                 options = [Option(tuple(self.source[a].split()), UNKNOWN)]
-            scored = [(option, self._fixed(option)) for option in options]
-            scored.sort(key=lambda one: -self._alone(*one))
+            scored = [(option, self._static_score(option)) for option in options]
+            scored.sort(key=lambda one: -self._isolated_score(*one))
             if scored:
                 found[a, b, (1 << b) - (1 << a)] = scored[: self.decoder.options]
         return found
 
-    def _fixed(self, option: Option) -> float:
+    def _static_score(self, option: Option) -> float:
         known = sum(w * f for w, f in zip(self.weights, option.features, strict=False))
         return known + self.weights[5] * len(option.target) + self.weights[6]
 
-    def _alone(self, option: Option, fixed: float) -> float:
-        """What an option will about be worth, when nothing is known of the words before it."""
-        return fixed + self.weights[4] * self.decoder.spoken((), option.target)[0]
+    def _isolated_score(self, option: Option, static: float) -> float:
+        """Estimated score of an option without the words before it."""
+        return static + self.weights[4] * self.decoder.language_score((), option.target)[0]
 
-    def _rest(self) -> list[float]:
-        """For each set of covered words the best that the rest could about be worth, without order."""
+    def _future(self) -> list[float]:
+        """Future cost estimate: for each set of covered words, the best score of the others, without context."""
         full = (1 << len(self.source)) - 1
-        best = {mask: self._alone(*options[0]) for (_, _, mask), options in self.options.items()}
-        rest = [0.0] * (full + 1)
+        best = {mask: self._isolated_score(*options[0]) for (_, _, mask), options in self.options.items()}
+        future = [0.0] * (full + 1)
         for covered in range(full - 1, -1, -1):
             low = ~covered & (covered + 1)  # its first uncovered word must be covered by some phrase
-            rest[covered] = max(
-                worth + rest[covered | mask] for mask, worth in best.items() if mask & low and not mask & covered
+            future[covered] = max(
+                score + future[covered | mask] for mask, score in best.items() if mask & low and not mask & covered
             )
-        return rest
+        return future
 
 
-def _join(node: _Node, arc: _Arc) -> None:
+def _add_arc(node: _Node, arc: _Arc) -> None:
     node.arcs.append(arc)
     node.score = max(node.score, arc.previous.score + arc.gain)
 
 
 def _paths(last: _Node) -> Iterator[list[_Arc]]:
-    """All ways from the start to ``last``, the best first: their arcs in order.
+    """All paths from the start to ``last``, the best first, each as its arcs in order.
 
-    Best-first search backwards; what is still to come, the best score of a node, is known exactly.
+    A* backwards, with the best score of a node as the exact heuristic.
     """
-    order = itertools.count()  # of equals, the first
+    order = itertools.count()  # ties: the first
     queue: list[tuple[float, int, float, _Node, Any]] = [(-last.score, next(order), 0.0, last, None)]
     while queue:
         _, _, behind, node, path = heapq.heappop(queue)

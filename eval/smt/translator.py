@@ -12,22 +12,22 @@ from multiprocessing import get_context
 import numpy as np
 
 from captioner.errors import DataError
+from eval.ngram import KneserNey
 from eval.smt.alignment import Pair, align
 from eval.smt.decoder import FEATURES, Decoder, Translation
-from eval.smt.language import LanguageModel
 from eval.smt.phrases import phrase_table
 from eval.smt.tuning import Candidate, tune
 
 Words = tuple[str, ...]
 Sources = Sequence[tuple[Words, float]]
-"""What a clip may be: the words of tuples, each with the natural log of its probability."""
+"""Possible tuples of a clip, as words, each with the log of its probability."""
 
 ALL_FEATURES = (*FEATURES, "probability", "source words")
-"""Those of a translation, and two of what is translated, which decide between several sources."""
+"""Those of a translation, and two of its source, which choose among several sources."""
 START = np.array([0.2, 0.1, 0.1, 0.1, 0.5, 0.5, 0.0, 0.1, 0.5, 0.0])
 """Weights before tuning, in the order of ``ALL_FEATURES``."""
 CANDIDATES = 40
-"""Translations of a clip that tuning looks at."""
+"""n-best translations of a clip in tuning."""
 
 
 @dataclass
@@ -47,8 +47,8 @@ class Translator:
         return self.decoder.n_best(source, self.weights[: len(FEATURES)], n)
 
     def translate_all(self, clips: Sequence[Sources], processes: int = 1) -> list[list[str]]:
-        """The best sentence for each clip, over all it may be. Equal sources are translated once."""
-        with _working(self.decoder, processes) as run:
+        """The best sentence for each clip over all its sources. Equal sources are translated once."""
+        with _translating(self.decoder, processes) as run:
             return [list(found[0].words) for found in _candidates(run, clips, self.weights, 1)]
 
     def tune(
@@ -57,23 +57,23 @@ class Translator:
         """Set the weights to those with the highest BLEU-4 on ``clips``, each with its tokenized ``references``."""
         each = max(CANDIDATES // max(map(len, clips)), 5)
         tokens = [[tuple(one) for one in mine] for mine in references]
-        with _working(self.decoder, processes) as run:
+        with _translating(self.decoder, processes) as run:
             self.weights = tune(lambda weights: _candidates(run, clips, weights, each), tokens, self.weights, seed)
 
 
 def train_smt(
     pairs: Iterable[Pair], *, model: str = "ibm1", heuristic: str = "intersection", order: int = 4
 ) -> Translator:
-    """Learn from pairs of (words of a tuple, words of a sentence); the weights are still to be tuned.
+    """Train on pairs of (words of a tuple, words of a sentence); the weights are not yet tuned.
 
-    Sentences with an empty tuple teach the language model alone. ``DataError`` when there is nothing to align.
+    Sentences with an empty tuple are used for the language model alone. ``DataError`` if there is nothing to align.
     """
     pairs = [(tuple(source), tuple(target)) for source, target in pairs if target]
     parallel = [pair for pair in pairs if pair[0]]
     if not parallel:
         raise DataError("no sentence has a tuple; translation is learned from pairs of both")
     table = phrase_table(parallel, align(parallel, model, heuristic))
-    return Translator(Decoder(table, LanguageModel([target for _, target in pairs], order)))
+    return Translator(Decoder(table, KneserNey([target for _, target in pairs], order, "<s>", "</s>")))
 
 
 Run = Callable[[Sequence[Words], np.ndarray, int], Sequence[list[Translation]]]
@@ -81,29 +81,29 @@ Run = Callable[[Sequence[Words], np.ndarray, int], Sequence[list[Translation]]]
 
 
 @contextmanager
-def _working(decoder: Decoder, processes: int) -> Iterator[Run]:
-    """What translates many sources: this process, or several others."""
+def _translating(decoder: Decoder, processes: int) -> Iterator[Run]:
+    """A function that translates many sources, in this process or in several others."""
     if processes == 1:
         yield lambda sources, weights, n: [decoder.n_best(source, weights, n) for source in sources]
         return
-    with ProcessPoolExecutor(processes, get_context("spawn"), _hold, (decoder,)) as pool:
+    with ProcessPoolExecutor(processes, get_context("spawn"), _initialize_worker, (decoder,)) as pool:
         yield lambda sources, weights, n: list(pool.map(_n_best, sources, repeat(weights), repeat(n), chunksize=8))
 
 
-_held: Decoder  # of a worker process
+_decoder: Decoder  # of a worker process
 
 
-def _hold(decoder: Decoder) -> None:
-    global _held
-    _held = decoder
+def _initialize_worker(decoder: Decoder) -> None:
+    global _decoder
+    _decoder = decoder
 
 
 def _n_best(source: Words, weights: np.ndarray, n: int) -> list[Translation]:
-    return _held.n_best(source, weights, n)
+    return _decoder.n_best(source, weights, n)
 
 
 def _candidates(run: Run, clips: Sequence[Sources], weights: np.ndarray, each: int) -> list[list[Candidate]]:
-    """All clips' translations, ``each`` of every source that a clip may be, the best first by ``weights`` (10,)."""
+    """All clips' translations, ``each`` of every source of a clip, the best first by ``weights`` (10,)."""
     distinct = sorted({source for clip in clips for source, _ in clip})
     translations = dict(zip(distinct, run(distinct, weights[: len(FEATURES)], each), strict=True))
     found = []

@@ -1,8 +1,8 @@
-"""Weights that make the translations of val score best: minimum error rate training (Och 2003), on a grid.
+"""Minimum error rate training (Och 2003), on a grid: the weights with the highest BLEU-4 on the val split.
 
-The n best translations under the weights so far are scored once; then weights are moved, one at a time, to where the
-sentences that would then be first have the highest BLEU-4. With the new weights it is translated again, until
-nothing is gained. Och follows every line to the end; steps of a few sizes, from several starts, come as far here.
+The n-best translations under the current weights are scored once; then one weight at a time is moved to where the
+candidates ranked first have the highest BLEU-4. Translation and tuning alternate until nothing is gained. Och searches
+each line exactly; steps of a few sizes, from several starts, reach the same score here.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ Words = tuple[str, ...]
 STEPS = np.array([0.0, *(sign * size for size in (0.01, 0.03, 0.1, 0.3, 1.0) for sign in (1, -1))])
 ROUNDS = 6
 STARTS = 4
-LEAST_GAIN = 0.05  # of BLEU-4, that another round must promise
+LEAST_GAIN = 0.05  # expected gain in BLEU-4 below which tuning stops
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A translation that a clip could get."""
+    """A candidate translation of a clip."""
 
     words: Words
     features: np.ndarray
@@ -40,7 +40,7 @@ def tune(translate: Translate, references: Sequence[Sequence[Words]], weights: n
 
     ``translate`` gives every clip's candidates under any weights, the best first; ``references`` are of the same clips.
     """
-    draws = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     pool = _Pool(references)
     best, found = -1.0, weights
     for number in range(1, ROUNDS + 1):
@@ -52,27 +52,29 @@ def tune(translate: Translate, references: Sequence[Sequence[Words]], weights: n
             best, found = score, weights
         if not pool.add(candidates):
             break
-        starts = [weights, found, *(weights * draws.lognormal(0, 0.5, len(weights)) for _ in range(STARTS - 2))]
-        promised, weights = max((climb(*pool.arrays(), start, draws) for start in starts), key=lambda one: one[0])
-        if promised <= best + LEAST_GAIN:
+        starts = [weights, found, *(weights * rng.lognormal(0, 0.5, len(weights)) for _ in range(STARTS - 2))]
+        expected, weights = max(
+            (coordinate_ascent(*pool.arrays(), start, rng) for start in starts), key=lambda one: one[0]
+        )
+        if expected <= best + LEAST_GAIN:
             break
     return found
 
 
-def climb(
-    features: np.ndarray, statistics: np.ndarray, weights: np.ndarray, draws: np.random.Generator
+def coordinate_ascent(
+    features: np.ndarray, statistics: np.ndarray, weights: np.ndarray, rng: np.random.Generator
 ) -> tuple[float, np.ndarray]:
-    """BLEU-4 and weights (F,) at a place from which no step along one weight leads higher.
+    """A local maximum of BLEU-4 along single weights: the score and the weights (F,).
 
     ``features`` (C, K, F) and ``statistics`` (C, K, 10) of the K candidates of each of C clips.
     """
     weights = weights / np.abs(weights).sum()
-    matters = np.flatnonzero(np.ptp(features, axis=1).any(0))  # what differs between candidates of a clip
+    active = np.flatnonzero(np.ptp(features, axis=1).any(0))  # features that differ between candidates of a clip
     best = -1.0
     gained = True
     while gained:
         gained = False
-        for place in draws.permutation(matters):
+        for place in rng.permutation(active):
             scores = (features @ weights) + STEPS[:, None, None] * features[..., place]  # (S, C, K)
             chosen = scores.argmax(-1)  # (S, C)
             sums = statistics[np.arange(len(statistics)), chosen].sum(1)  # (S, 10)
@@ -86,7 +88,7 @@ def climb(
 
 
 class _Pool:
-    """All candidates of all rounds, scored."""
+    """All candidates of all rounds, with their BLEU statistics."""
 
     def __init__(self, references: Sequence[Sequence[Words]]) -> None:
         self._references = references

@@ -41,8 +41,8 @@ def test_the_first_is_the_baseline(
     assert found["baseline"] == str(files[0])
     assert list(found["systems"]) == [str(path) for path in files]
     alike, bad = (found["systems"][str(path)]["CIDEr-D"] for path in files[1:])
-    assert bad["p_bootstrap"] < 0.05 and bad["p_randomized"] < 0.05
-    assert alike["p_bootstrap"] > 0.05 and alike["p_randomized"] > 0.05
+    assert bad["p_bootstrap"] < 0.05 and bad["p_randomization"] < 0.05
+    assert alike["p_bootstrap"] > 0.05 and alike["p_randomization"] > 0.05
     assert all(line.endswith("|bs:200|ar:300|seed:12345") for line in found["signatures"])
     assert run(monkeypatch, "compare", *files, "-r", data / "refs.tsv", *QUICK, "--metrics", "rouge") == 0
     header, base, same, worse, *_ = capsys.readouterr().out.splitlines()

@@ -134,6 +134,51 @@ def test_coco(tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.parametrize(
+    ("images", "annotations", "expected"),
+    [
+        ([{"id": 2}, {"id": 1}], [(1, "A."), (2, "B.")], [("1", 1, ("A.",)), ("2", 2, ("B.",))]),
+        (None, [(2, "B."), (1, "A."), (2, "C.")], [("1", 1, ("A.",)), ("2", 2, ("B.", "C."))]),
+        ([], [(1, "A.")], [("1", 1, ("A.",))]),
+        ([{"id": "x"}], [("x", "A.")], [("x", "x", ("A.",))]),
+        (None, [("x", "B."), (3, "A.")], [("3", 3, ("A.",)), ("x", "x", ("B.",))]),
+        ([{"id": "x", "file_name": "a.jpg"}], [("x", "A.")], [("a.jpg", "x", ("A.",))]),
+        ([{"id": 1, "file_name": "a.jpg"}], [(1, "A."), (2, "B.")], [("a.jpg", 1, ("A.",)), ("2", 2, ("B.",))]),
+        ([{"id": 1}, {"id": 2}], [(1, "A.")], [("1", 1, ("A.",)), ("2", 2, ())]),
+    ],
+)
+def test_coco_needs_only_ids_and_captions(tmp_path, images, annotations, expected):
+    """As coco-caption does; catches a reader that wants images, file names, annotation ids or numbers."""
+    pytest.importorskip("pycocotools")
+    content = {"annotations": [{"image_id": image, "caption": text} for image, text in annotations]}
+    if images is not None:
+        content["images"] = images
+    path = tmp_path / "references.json"
+    path.write_text(json.dumps(content))
+    assert [(r.image_id, r.number, r.captions) for r in read_dataset("coco", path)] == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"annotations": [{"caption": "a"}]}, "annotation 0: .*needs image_id"),
+        ({"annotations": [{"image_id": None, "caption": "a"}]}, "annotation 0: .*needs image_id"),
+        ({"annotations": [{"image_id": 1, "caption": "a"}, {"image_id": 1, "caption": None}]}, "annotation 1"),
+        ({"annotations": [3]}, "annotation 0"),
+        ({"annotations": {}}, "a list 'annotations'"),
+        ({"images": {"1": 2}, "annotations": []}, "a list 'annotations'"),
+        ({"images": [{"file_name": "a.jpg"}], "annotations": []}, "image 0: needs id"),
+        ({"images": [{"id": 1}, {"id": "1"}], "annotations": []}, "two images are called 1"),
+    ],
+)
+def test_coco_annotations_of_another_shape_are_explained(tmp_path, content, message):
+    pytest.importorskip("pycocotools")
+    path = tmp_path / "references.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(DataError, match=message):
+        read_dataset("coco", path)
+
+
 def test_coco_damage_is_explained(tmp_path):
     pytest.importorskip("pycocotools")
     with pytest.raises(DataError, match="no caption annotations here"):

@@ -75,7 +75,21 @@ def test_every_form_reads_the_same(tmp_path: Path, name: str, text: str, referen
     if not reference.endswith(".json") and set(results.captions) == {"1", "2"}:
         results.captions.update({f"{key}.jpg": results.captions.pop(key) for key in "12"})  # no numbers there
     found = match(results, read_references([write(tmp_path / reference, content)]))
-    assert found == Matched(CAPTIONS, REFERENCES)
+    metadata = {"refs.json": {"split": "test"}, "captions_val2017.json": {"split": "val"}}.get(reference, {})
+    assert found == Matched(CAPTIONS, REFERENCES, [], metadata)
+
+
+@pytest.mark.parametrize("images", [None, [], [{"id": "x"}, {"id": 7}]])
+def test_coco_references_without_file_names(tmp_path: Path, images: list[object] | None) -> None:
+    """Results of the same ids, numbers or not, find their references."""
+    pytest.importorskip("pycocotools")
+    annotations = [{"image_id": image, "caption": "A dog."} for image in ("x", 7, 7)]
+    content = {"annotations": annotations, **({} if images is None else {"images": images})}
+    references = read_references([write(tmp_path / "r.json", json.dumps(content))])
+    results = write(tmp_path / "a.json", json.dumps([{"image_id": i, "caption": f"dog {i}"} for i in ("x", 7)]))
+    found = match(read_results(results), references)
+    assert found.hypotheses == {"7": "dog 7", "x": "dog x"}
+    assert found.references == {"7": ("A dog.", "A dog."), "x": ("A dog.",)}
 
 
 @pytest.mark.parametrize("one_file", [True, False])
@@ -204,20 +218,20 @@ def test_choices_for_what_is_missing(tmp_path: Path) -> None:
     results = read_results(write(path, coco_results(**{"1.jpg": "a dog", "2.jpg": None, "9.jpg": "a"})))
     skipped = match(results, references, "skip")
     assert [*skipped.hypotheses] == [*skipped.references] == ["1.jpg"]
-    assert skipped.facts == {"unknown": "skip-1", "missing": "skip-2"}
+    assert skipped.metadata == {"unknown": "skip-1", "missing": "skip-2"}
     assert len(skipped.notes) == 2 and "9.jpg" in skipped.notes[0] and "2 of 3 images" in skipped.notes[1]
     with pytest.raises(DataError, match="9.jpg"):
         match(results, references, "empty")
     results = read_results(write(path, coco_results(**{"1.jpg": "a dog", "2.jpg": None})))
     filled = match(results, references, "empty")
     assert filled.hypotheses == {"1.jpg": "a dog", "2.jpg": "", "3.jpg": ""}
-    assert filled.facts == {"missing": "empty-2"}
+    assert filled.metadata == {"missing": "empty-2"}
     with pytest.raises(UsageError, match="error, skip, empty"):
         match(results, references, "drop")
     results = read_results(write(path, coco_results(**{"1.jpg": "a dog", "2.jpg": " "})))
     empty = match(results, references, "skip")
     assert empty.hypotheses == {"1.jpg": "a dog", "2.jpg": ""}
-    assert empty.facts == {"missing": "skip-1", "empty": "1"} and "(2.jpg) have an empty caption" in empty.notes[1]
+    assert empty.metadata == {"missing": "skip-1", "empty": "1"} and "(2.jpg) have an empty caption" in empty.notes[1]
 
 
 def test_one_reference_and_one_caption_are_told(tmp_path: Path) -> None:

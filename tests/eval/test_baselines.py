@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from captioner.backbones.spec import BackboneSpec
 from captioner.data import read_dataset
@@ -15,51 +14,24 @@ from captioner.data.records import Captioned, of_split
 from captioner.data.results import match, read_results
 from captioner.features.store import FeatureStore
 from captioner.features.writer import FeatureWriter
-from captioner.metrics.cider import CiderD, Rarity
+from captioner.metrics.cider import CiderD, DocumentFrequency
 from captioner.metrics.corpus import Corpus
-from captioner.text.vocabulary import END, PAD, START, UNK
 from eval.baselines import consensus, main, neighbors, typical
 from eval.consensus import Agreement
-from eval.ngram import KneserNey
-from tests.oracles.kneser_ney import probability
 from tests.toy import make_data
 
-SENTENCES = [[4, 5, 6], [4, 5, 7, 5], [6, 5, 6], [4, 4, 5], [8], [7, 8, 6, 6]]
-PICTURES = [
+IMAGES = [
     ["a dog runs on grass", "a brown dog runs on the grass grass"],
     ["a man sits", "the man sits on a bench"],
     ["two dogs play in the snow", "a dog and a dog"],
 ]
 
 
-@pytest.mark.parametrize("order", [1, 2, 3, 4])
-def test_kneser_ney_is_its_definition(order: int) -> None:
-    """Would catch raw counts where continuations belong, a wrong discount or back-off weight, and lost mass."""
-    model = KneserNey(SENTENCES, 9, order)
-    for history in [(), (4,), (4, 5), (5, 6), (8, 8, 4), (7, 5, 7)]:
-        found = model.probabilities(history)
-        assert found.sum() == pytest.approx(1)
-        assert found[PAD] == found[START] == 0
-        wanted = [probability(SENTENCES, word, history, 9, order) for word in range(END, 9)]
-        assert found[END:] == pytest.approx(wanted)
-
-
-def test_kneser_ney_is_a_decoder_that_says_no_unknown_word() -> None:
-    """Would catch a state that loses the words before the newest, and <unk> in a caption."""
-    model = KneserNey(SENTENCES, 9, 3)
-    state = model.select([(), ()], torch.tensor([1, 0, 0]))
-    _, state = model.step(torch.tensor([START, START, START]), state)
-    log_probs, _ = model.step(torch.tensor([4, 5, 4]), state)
-    assert log_probs.shape == (3, 9) and torch.isinf(log_probs[:, UNK]).all()
-    assert log_probs[0].exp()[END + 2 :].numpy() == pytest.approx(model.probabilities((4,))[END + 2 :], abs=1e-6)
-    torch.testing.assert_close(log_probs[0], log_probs[2])
-
-
 def test_agreement_is_cider_d_of_each_with_each() -> None:
     """Would catch an index that misses an n-gram, other document frequencies, a missing clip or length penalty."""
-    images = [[caption.split() for caption in image] for image in PICTURES]
+    images = [[caption.split() for caption in image] for image in IMAGES]
     captions = [caption for image in images for caption in image]
-    metric = CiderD(Rarity(images))
+    metric = CiderD(DocumentFrequency(images))
     agreement = Agreement(images)
     for index, caption in enumerate(captions):
         corpus = Corpus([caption] * len(captions), [[other] for other in captions])
@@ -71,15 +43,15 @@ def test_agreement_is_cider_d_of_each_with_each() -> None:
 
 def test_the_typical_caption_scores_best_when_all_training_images_get_it() -> None:
     """Would catch a caption that is merely frequent, or merely short."""
-    records = [Captioned(str(n), None, tuple(captions), "train") for n, captions in enumerate(PICTURES)]
-    images = [[caption.split() for caption in image] for image in PICTURES]
-    metric = CiderD(Rarity(images))
+    records = [Captioned(str(n), None, tuple(captions), "train") for n, captions in enumerate(IMAGES)]
+    images = [[caption.split() for caption in image] for image in IMAGES]
+    metric = CiderD(DocumentFrequency(images))
 
     def score(caption: str) -> float:
         corpus = Corpus([caption.split()] * 3, images)
         return float(metric.aggregate(metric.statistics(corpus).sum(0))["CIDEr-D"])
 
-    assert typical(records, "plain") == max((c for image in PICTURES for c in image), key=score)
+    assert typical(records, "plain") == max((c for image in IMAGES for c in image), key=score)
 
 
 def test_the_center_is_that_of_all_means() -> None:

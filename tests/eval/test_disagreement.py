@@ -32,7 +32,7 @@ def test_rows_are_what_their_names_say() -> None:
     assert rows["one reference of each image, the first"]["BLEU-4"] < usual["BLEU-4"]
     assert rows["the full stop at the end kept as a token"]["BLEU-1"] > usual["BLEU-1"]
     lines = table([*rows.items()]).splitlines()
-    assert len(lines) == 2 + len(rows) and lines[2].endswith("| +0.00 |")
+    assert len(lines) == 2 + len(rows) and lines[2].split()[-2:] == ["+0.00", "|"]
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -40,6 +40,6 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     (tmp_path / "a.tsv").write_text("".join(f"{key}\t{text}\n" for key, text in HYPOTHESES.items()))
     (tmp_path / "r.tsv").write_text("".join(f"{key}\t{t}\n" for key, texts in REFERENCES.items() for t in texts))
     assert main([str(tmp_path / "a.tsv"), "-r", str(tmp_path / "r.tsv")]) == 0
-    assert capsys.readouterr().out.startswith("| how | BLEU-1 |")
+    assert capsys.readouterr().out.split()[:4] == ["|", "how", "|", "BLEU-1"]
     assert main([str(tmp_path / "none"), "-r", str(tmp_path / "r.tsv")]) == 1
     assert capsys.readouterr().err.startswith("error: ")

@@ -94,7 +94,7 @@ def test_the_whole_page_from_runs_and_files(
     assert main(arguments) == 0
     assert (output / "index.html").read_text() == page
     with pytest.raises(pytest.fail.Exception):  # other captions are wanted, so the kept ones must not be taken
-        main([*arguments, "--no-repeat", "2"])
+        main([*arguments, "--no-repeat-ngram-size", "2"])
 
 
 def test_the_table_has_the_metrics_own_numbers(toy: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -113,7 +113,7 @@ def test_people_are_never_scored_against_themselves(toy: Path, capsys: pytest.Ca
     assert main(given(toy, "typical.json", "human-caption1.json", "human-caption2.json")) == 0
     printed = capsys.readouterr().out
     above, below = printed.split("## Beside people")
-    assert "human" not in above and "| human |" in below
+    assert "human" not in above and "| human " in below
     assert "refs:1|" in below and "turns:2" in below and "100.0 [100.0" not in printed
     assert main(given(toy, "human-caption1.json")) == 1
 
@@ -126,7 +126,7 @@ def test_a_model_that_says_what_people_say_word_for_word_is_taken_for_people_onl
     entries[0]["caption"] = "something else"
     (tmp_path / "model.json").write_text(json.dumps(entries))
     assert main(given(toy, str(tmp_path / "model.json"), "typical.json")) == 0
-    assert "| model |" in capsys.readouterr().out
+    assert "| model " in capsys.readouterr().out
 
 
 def run(name: str, label: str, group: str) -> Run:
@@ -150,7 +150,7 @@ def test_seeds_are_one_system_and_other_configurations_are_not() -> None:
     [
         (["typical.json", "typical.json"], "give each run once"),
         (["typical.json", "--baseline", "x"], "no such system; there are: typical"),
-        (["typical.json", "--images", "/nonexistent"], "has none of the images"),
+        (["typical.json", "--image-folder", "/nonexistent"], "has none of the images"),
         (["none.json"], "none.json"),
     ],
 )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import re
 from pathlib import Path
 from typing import Any
 
+from captioner.data.readers.karpathy import load_json
 from captioner.data.records import Captioned, find_folder, on_disk, split_name
 from captioner.errors import DataError
 from captioner.optional import require
@@ -21,6 +21,7 @@ def read_coco(root: Path) -> list[Captioned]:
 
     Files are looked for in the folder and in ``annotations`` below it, images in ``train2017`` or
     ``images/train2017`` and so on beside them. A file whose name holds neither train, val nor test counts as val.
+    An image without ``file_name``, or one that only annotations name, has its id as text for ``image_id``.
     """
     if root.is_file():
         return _read_file(root)
@@ -43,27 +44,54 @@ def _read_file(path: Path) -> list[Captioned]:
     base = path.parent.parent if path.parent.name == "annotations" else path.parent
     part = match[0] if match else "images"
     folder = find_folder(base, (part, f"images/{part}", "images"))
-    records = []
-    try:
-        for number, image in sorted(coco.imgs.items()):
-            captions = tuple(text for a in coco.imgToAnns[number] if (text := a["caption"].strip()))
-            name = str(image["file_name"])
-            records.append(Captioned(name, on_disk(folder / name), captions, split, int(number)))
-    except (KeyError, AttributeError, TypeError, ValueError) as error:
-        raise DataError(f"{path}: not COCO caption annotations (captions_*.json): {error!r}") from error
-    return records
+    records: dict[str, Captioned] = {}
+    for key in sorted(coco.imgs, key=lambda key: (isinstance(key, str), key)):  # numbers first
+        name = str(coco.imgs[key].get("file_name") or key)
+        if name in records:
+            raise DataError(f"{path}: two images are called {name}")
+        captions = tuple(text for entry in coco.imgToAnns.get(key, []) if (text := entry["caption"].strip()))
+        records[name] = Captioned(name, on_disk(folder / name), captions, split, key)
+    return list(records.values())
 
 
 def _load(path: Path) -> Any:
-    """pycocotools' index of the file, without what it prints."""
-    module = require("pycocotools.coco", "coco")
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            coco = module.COCO(str(path))
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}, line {error.lineno}: not valid JSON: {error.msg}") from error
-    except (AssertionError, KeyError, TypeError, UnicodeDecodeError, OSError) as error:
-        raise DataError(f"{path}: not COCO caption annotations (captions_*.json): {error!r}") from error
-    if not coco.dataset.get("images") or "annotations" not in coco.dataset:
-        raise DataError(f"{path}: not COCO caption annotations: it needs the lists 'images' and 'annotations'")
+    """pycocotools' index of the file: what scoring needs of it, without what building the index prints.
+
+    An image is what ``images`` or an annotation names. coco-caption reads no more than ``image_id`` and ``caption``,
+    so files that leave the rest out, a list of images included, are valid.
+    """
+    content = load_json(path)
+    content = content if isinstance(content, dict) else {}
+    images, annotations = content.get("images") or [], content.get("annotations")
+    if not isinstance(images, list) or not isinstance(annotations, list):
+        raise DataError(f"{path}: not COCO caption annotations: it needs a list 'annotations'")
+    for index, entry in enumerate(annotations):
+        if not _is_id(entry, "image_id") or not isinstance(entry.get("caption"), str):
+            raise DataError(
+                f"{path}, annotation {index}: not COCO caption annotations (captions_*.json): "
+                "needs image_id (a number or text) and caption (a text)"
+            )
+    for index, image in enumerate(images):
+        if not _is_id(image, "id"):
+            raise DataError(f"{path}, image {index}: needs id (a number or text)")
+    listed = {image["id"] for image in images}
+    if not listed and not annotations:
+        raise DataError(f"{path}: not COCO caption annotations: it names no image")
+    others = dict.fromkeys(entry["image_id"] for entry in annotations if entry["image_id"] not in listed)
+    coco = require("pycocotools.coco", "coco").COCO()
+    coco.dataset = {
+        "images": [*images, *({"id": key} for key in others)],
+        "annotations": [
+            {"id": index, "image_id": entry["image_id"], "caption": entry["caption"]}
+            for index, entry in enumerate(annotations)
+        ],
+    }
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco.createIndex()
     return coco
+
+
+def _is_id(entry: Any, key: str) -> bool:
+    """Whether ``entry`` is an object in which ``key`` is a number or a text."""
+    value = entry.get(key) if isinstance(entry, dict) else None
+    return isinstance(value, int | str) and not isinstance(value, bool) and value != ""

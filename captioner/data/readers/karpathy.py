@@ -33,6 +33,8 @@ def load_json(path: Path) -> Any:
         return json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise DataError(f"{path}, line {error.lineno}: not valid JSON: {error.msg}") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets without end
+        raise DataError(f"{path}: not valid JSON: {error}") from error
 
 
 def _json_of(root: Path) -> Path:
@@ -55,6 +57,8 @@ def _record(path: Path, folder: Path, index: int, image: Any) -> Captioned:
         captions = tuple(str(sentence["raw"]).strip() for sentence in image["sentences"])
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}, image {index}: needs filename, split and sentences with raw ({error})") from error
-    place = on_disk(folder / below / name) or on_disk(folder / name)
     number = image.get("cocoid")
-    return Captioned(name, place, tuple(c for c in captions if c), split, None if number is None else int(number))
+    if not isinstance(number, int | str | None):
+        raise DataError(f"{path}, image {index}: cocoid must be a number, not {number!r}")
+    place = on_disk(folder / below / name) or on_disk(folder / name)
+    return Captioned(name, place, tuple(c for c in captions if c), split, number)

@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from captioner.decoding.config import DecodingConfig
 from captioner.decoding.sampling import sample
-from captioner.metrics.cider import CiderD, Rarity
+from captioner.metrics.cider import CiderD, DocumentFrequency
 from captioner.metrics.corpus import Corpus, Tokens
 from captioner.text.vocabulary import END, PAD, SPECIALS, START
 
@@ -37,7 +37,7 @@ class CaptionReward:
     def __init__(self, references: Mapping[int, Sequence[Tokens]]) -> None:
         """``references``: tokens of each image's captions by the image's row."""
         self._references = {row: [[*line, END_WORD] for line in lines] for row, lines in references.items()}
-        self._metric = CiderD(Rarity(list(self._references.values())))
+        self._metric = CiderD(DocumentFrequency(list(self._references.values())))
 
     def __call__(self, rows: Sequence[int], captions: Sequence[Tokens]) -> list[float]:
         """The reward of each caption for the image of its row; complete captions end in ``END_WORD``."""

@@ -1,0 +1,56 @@
+"""Options that ``captioner score`` and ``captioner compare`` share."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from captioner.errors import UsageError
+
+References = Annotated[
+    list[Path],
+    typer.Option(
+        "--references",
+        "-r",
+        metavar="REF",
+        help="COCO or Karpathy JSON, JSON lines, image<TAB>caption, or a data set's folder; for plain results text "
+        "files with one caption a line, each a reference (repeat the option).",
+    ),
+]
+Format = Annotated[
+    str, typer.Option("--format", help="flickr8k, flickr30k, karpathy, coco or own.  [default: what the file is]")
+]
+Split = Annotated[str, typer.Option(help="Only this part of the references: train, val or test.  [default: all]")]
+Missing = Annotated[
+    str,
+    typer.Option(
+        metavar="HOW",
+        help="Images without a caption (or with null): error; skip leaves them out, and captions without references; "
+        "empty counts them as empty captions.",
+    ),
+]
+Tokenizer = Annotated[str, typer.Option(help="Tokenizer of captions and references; ptb is coco-caption's.")]
+DocumentFrequencies = Annotated[
+    Path | None,
+    typer.Option(
+        "--df",
+        metavar="REF",
+        help="References among which CIDEr-D counts words, such as COCO's.  [default: those that are scored against]",
+    ),
+]
+Markdown = Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")]
+Latex = Annotated[bool, typer.Option("--latex", help="Print the table as LaTeX.")]
+
+
+def table_style(as_json: bool, latex: bool, markdown: bool) -> str:
+    """The style of ``captioner.tables``; ``UsageError`` for two formats at once."""
+    if as_json + latex + markdown > 1:
+        raise UsageError("choose one of --json, --latex and --markdown")
+    return "latex" if latex else "markdown" if markdown else "plain"
+
+
+def warn(message: object) -> None:
+    print(f"note: {message}", file=sys.stderr)
