@@ -22,7 +22,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from captioner.cli.program import run_program
+from captioner.cli.program import create_app, run
 from captioner.crf.predictions import LabelPredictions, read_label_predictions
 from captioner.data.clips import NULL, Clip, read_clips
 from captioner.data.records import Captioned
@@ -198,7 +198,7 @@ def compare(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    return run_program("python -m eval.clip_captioners", compare, arguments=arguments)
+    return run(create_app(__doc__, compare), arguments)
 
 
 if __name__ == "__main__":

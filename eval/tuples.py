@@ -22,7 +22,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from captioner.cli.program import run_program
+from captioner.cli.program import create_app, run
 from captioner.crf.predictions import KINDS, LabelPredictions, read_label_predictions
 from captioner.data.clips import NODES, NULL, OTHER, Clip, read_clips
 from captioner.data.records import Captioned
@@ -151,7 +151,7 @@ def _one_hot(tuples: Sequence[Labels], predictions: LabelPredictions) -> np.ndar
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    return run_program("python -m eval.tuples", nearest_command, template_command, arguments=arguments)
+    return run(create_app(__doc__, nearest_command, template_command), arguments)
 
 
 if __name__ == "__main__":

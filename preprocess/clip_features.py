@@ -20,7 +20,7 @@ from typing import Annotated
 import typer
 
 from captioner.backbones import Backbone, load_backbone
-from captioner.cli.program import run_program
+from captioner.cli.program import create_app, run
 from captioner.data.clips import Clip, read_clips
 from captioner.data.video import read_frames
 from captioner.errors import DataError
@@ -83,7 +83,7 @@ def write_clip_features(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    return run_program("python -m preprocess.clip_features", write_clip_features, arguments=arguments)
+    return run(create_app(__doc__, write_clip_features), arguments)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from typing import Annotated
 
 import typer
 
-from captioner.cli.program import run_program
+from captioner.cli.program import create_app, run
 from captioner.data import read_dataset
 from captioner.data.records import Captioned
 from captioner.files import write_text
@@ -56,7 +56,7 @@ def write_sentences(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    return run_program("python -m preprocess.sentences", write_sentences, arguments=arguments)
+    return run(create_app(__doc__, write_sentences), arguments)
 
 
 if __name__ == "__main__":

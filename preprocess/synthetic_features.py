@@ -20,7 +20,7 @@ import numpy as np
 import typer
 
 from captioner.backbones.spec import BackboneSpec
-from captioner.cli.program import run_program
+from captioner.cli.program import create_app, run
 from captioner.data.clips import Clip, read_clips
 from captioner.errors import DataError, UsageError
 from captioner.features.writer import FeatureWriter
@@ -110,7 +110,7 @@ def _digest(clips: Sequence[Clip]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    return run_program("python -m preprocess.synthetic_features", write_synthetic_features, arguments=arguments)
+    return run(create_app(__doc__, write_synthetic_features), arguments)
 
 
 if __name__ == "__main__":

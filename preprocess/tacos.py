@@ -21,7 +21,7 @@ from typing import Annotated
 
 import typer
 
-from captioner.cli.program import run_program
+from captioner.cli.program import create_app, run
 from captioner.data.clips import CLIP_READERS, NODES, NULL, OTHER, SENTENCE, Clip, read_clips, write_clips
 from captioner.errors import DataError
 from captioner.files import write_text
@@ -204,7 +204,7 @@ def prepare(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    return run_program("python -m preprocess.tacos", prepare, arguments=arguments)
+    return run(create_app(__doc__, prepare), arguments)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from typing import Annotated
 
 import typer
 
-from captioner.cli.program import run_program
+from captioner.cli.program import create_app, run
 from captioner.files import write_text
 
 FOODS = ("carrot", "onion", "potato", "cucumber", "tomato", "orange", "mango", "leek", "garlic", "egg")
@@ -88,7 +88,7 @@ def write_corpus(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    return run_program("python -m scripts.kitchen_corpus", write_corpus, arguments=arguments)
+    return run(create_app(__doc__, write_corpus), arguments)
 
 
 if __name__ == "__main__":

@@ -30,8 +30,9 @@ extract strong "local:$strong" --precision bfloat16
 
 # 2. The CNN, which sees Flickr8k's training photographs alone, never dev or test. About 3 hours on two cores.
 tr -d '\r' < "$flickr8k/Flickr_8k.trainImages.txt" | sed "s#^#$flickr8k/images/#" > "$out/photographs.txt"
-python -m scripts.distil_cnn --teacher "$teacher" --images "$out/photographs.txt" "$photos" \
-    --features "$out"/{teacher,strong}.h5 --features-mirrored "$out"/{teacher,strong}-mirrored.h5 \
+python -m scripts.distil_cnn --teacher "$teacher" --images "$out/photographs.txt" --images "$photos" \
+    --features "$out/teacher.h5" --features "$out/strong.h5" \
+    --features-mirrored "$out/teacher-mirrored.h5" --features-mirrored "$out/strong-mirrored.h5" \
     --data "$flickr8k" -o "$out/cnn/cnn.safetensors" ${STEPS:+--steps "$STEPS"}
 extract compact compact --weights "$out/cnn/cnn.safetensors"
 

@@ -19,11 +19,12 @@ from typing import Annotated
 
 import typer
 
+from captioner.cli.program import choice, create_app, run
 from captioner.crf.predictions import KINDS, LabelPredictions, read_label_predictions
 from captioner.data.clips import NULL, Clip, read_clips
 from captioner.text.tokenizers import DEFAULT, tokenize
 from eval.baselines import write_results
-from eval.command import Output, Split, Tokenizer, choice, create_app, run
+from eval.command import Output, Split, Tokenizer
 from eval.smt.alignment import HEURISTICS, MODELS
 from eval.smt.translator import ALL_FEATURES, Sources, Words, train_smt
 from eval.tuples import clips_of, most_probable, records_of
