@@ -35,6 +35,6 @@ def train(
     if result.metric == "dev_loss":
         print(f"next: captioner train CONFIG --set train.init_from={result.checkpoint}")
     elif experiment.data.format == "clips":
-        print(f"next: captioner describe POTENTIALS --model {result.checkpoint}")
+        print(f"next: captioner describe LABEL_PREDICTIONS --model {result.checkpoint}")
     else:
         print(f"next: captioner caption --model {result.checkpoint} photo.jpg")
