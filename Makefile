@@ -3,9 +3,9 @@
 #   make test                     run the tests
 #   make test-oldest              run them with the oldest releases that pyproject.toml allows, on Python 3.11
 #   make setup                    make the environment (.venv), everything included
-#   make check                    lint, format, types, layers, command reference
+#   make check                    lint, format, types, layers, names, generated pages
 #   make bench                    measure speed ratios
-#   make docs                     write docs/commands.md anew
+#   make docs                     write docs/commands.md and docs/tree.md
 #   make clean                    remove the environments and what tools left behind
 
 PYTHON ?= python3
@@ -61,14 +61,16 @@ check: $(VENV)/.dev
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
 	@$(PY) -m scripts.command_reference --check
-	@$(PY) -m pytest -q tests/test_layers.py
+	@$(PY) -m scripts.tree --check
+	@$(PY) -m pytest -q tests/test_layers.py tests/test_names.py
 
 bench: $(VENV)/.dev
 	@$(PY) -m benchmarks.run
 
 docs: $(VENV)/.dev
 	@$(PY) -m scripts.command_reference
+	@$(PY) -m scripts.tree
 
 clean:
-	rm -rf $(VENV) $(OLDEST) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(OLDEST) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -109,15 +109,15 @@ def table(results: Sequence[Measurement]) -> str:
 
 def append(path: Path, results: Sequence[Measurement]) -> None:
     """Add rows with date, hardware and versions to the CSV file, which is made when it is not there."""
-    facts = provenance()
+    versions = provenance()
     common = {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%MZ"),
-        "hardware": facts["machine"],
-        "cores": facts["cores"],
+        "hardware": versions["machine"],
+        "cores": versions["cores"],
         "threads": torch.get_num_threads(),
-        "python": facts["python"],
-        "torch": facts.get("torch", torch.__version__),
-        "commit": facts.get("commit", ""),
+        "python": versions["python"],
+        "torch": versions.get("torch", torch.__version__),
+        "commit": versions.get("commit", ""),
     }
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")

@@ -130,7 +130,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         outputs = resolve(OUTPUTS, contents["outputs"]["kind"], "kind of outputs").from_list(
             contents["outputs"]["names"]
         )
-        facts, extra = dict(contents["provenance"]), dict(contents["extra"])
+        origin, extra = dict(contents["provenance"]), dict(contents["extra"])
         model = _build(task.name, config, inputs, outputs)
     except (CaptionerError, KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise CheckpointError(f"{path}: its header is not as it should be: {type(error).__name__}: {error}") from error
@@ -141,7 +141,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         for name, tensor in found.items():
             wanted[name].copy_(tensor)
     states = tuple(_backbone_state(tensors, index) for index in range(len(inputs)))
-    return Checkpoint(task.name, model.eval(), config, inputs, outputs, states, facts, extra, Path(path))
+    return Checkpoint(task.name, model.eval(), config, inputs, outputs, states, origin, extra, Path(path))
 
 
 def _build(task: str, config: Any, inputs: Sequence[FeatureSpec], outputs: Any) -> nn.Module:

@@ -13,16 +13,16 @@ PACKAGES = ("captioner", "torch", "torchvision", "transformers", "numpy", "h5py"
 
 def provenance() -> dict[str, str]:
     """Versions of the packages in ``PACKAGES``, Python, processor, core count and, in a checkout, the commit."""
-    facts = {"python": platform.python_version(), "machine": _processor(), "cores": str(os.cpu_count())}
+    versions = {"python": platform.python_version(), "machine": _processor(), "cores": str(os.cpu_count())}
     for package in PACKAGES:
         try:
-            facts[package] = metadata.version(package)
+            versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
     commit = _commit()
     if commit:
-        facts["commit"] = commit
-    return facts
+        versions["commit"] = commit
+    return versions
 
 
 def _processor() -> str:

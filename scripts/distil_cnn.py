@@ -25,7 +25,7 @@ import math
 import sys
 import time
 from collections import Counter
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -55,7 +55,7 @@ STORED = 192  # side in pixels at which the photographs wait in memory
 LOG_EVERY = 50  # steps
 WEIGHT_DECAY = 0.05
 SAVE_EVERY = 200
-GREY = 0.05  # share of the crops without colors
+GRAY = 0.05  # share of the crops without colors
 LEAST_CAPTIONS = 30  # of the photographs' captions that a word must be in for the CNN to learn it
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 MEAN = torch.tensor([0.485, 0.456, 0.406])[:, None, None] * 255
@@ -152,7 +152,7 @@ class Crops:
         for row in rng.choice(len(self.pixels), self.count, replace=False):
             crop = random_crop(self.pixels[row : row + 1], 0.3, rng)
             crop = crop.flip(3) if rng.random() < 0.5 else crop
-            crops.append(gray(crop) if rng.random() < GREY else crop)
+            crops.append(gray(crop) if rng.random() < GRAY else crop)
         large = torch.cat([squeeze(crop, sizes[1]) for crop in crops])
         inputs = self.teacher.preprocess(large).bfloat16().contiguous(memory_format=torch.channels_last)
         return normalized([squeeze(crop, sizes[0]) for crop in crops]), self.teacher.feature_map(inputs).float()
@@ -188,7 +188,7 @@ class WholeImages:
         count: int,
     ) -> None:
         stores = [[FeatureStore(path) for path in plain], [FeatureStore(path, mirrored=True) for path in mirrored]]
-        held: list[Container[str]] = [captions, *stores[0]]
+        held = [captions.keys(), *(set(store.ids) for store in stores[0])]
         self.rows = [row for row, name in enumerate(names) if all(name in each for each in held)]
         self.pixels, self.count = pixels, count
         if len(self.rows) < count:
@@ -277,8 +277,8 @@ def distil(
     student = Student(depth + len(prior)).to(memory_format=torch.channels_last)
     if init:
         fit_weights(student.cnn, read_weights(init), "compact")
-    how = TrainConfig(lr=lr, weight_decay=WEIGHT_DECAY)  # AdamW under a cosine, as decoders are trained
-    optimizer = make_optimizer(how, [(student, how.lr)])
+    config = TrainConfig(lr=lr, weight_decay=WEIGHT_DECAY)  # AdamW under a cosine, as decoders are trained
+    optimizer = make_optimizer(config, [(student, config.lr)])
     state = folder / "state.safetensors"
     first = load_state(state, student, optimizer, [])["step"] if state.exists() else 0
     rich = f"{len(whole.rows)} with features and captions of {len(prior)} words"
@@ -295,7 +295,7 @@ def distil(
         crop_loss = distillation_loss(student_map, teacher_map, classifier, temperature)
         whole_loss = F.mse_loss(given[:, :depth].float(), wanted)
         words_loss = word_loss(given[:, depth:].float(), said, prior)
-        set_rate(optimizer, rate_factor(how, step, steps))
+        set_rate(optimizer, rate_factor(config, step, steps))
         optimizer.zero_grad(set_to_none=True)
         (crop_loss + 2 * whole_loss + 2 * words_loss).backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(student.parameters(), 5.0)

@@ -142,7 +142,7 @@ def test_prose_says_what_teachers_bring_as_the_table_does() -> None:
     row = against_taught()["4f"]
     bleu, cider = -number(row["BLEU-4"]), -number(row["CIDEr-D"])
     p_bleu, p_cider = number(row["p"]), number(row["p 2"])
-    assert said("README.md", r"one 4f gains ([\d.]+) BLEU-4 \(p = ([\d.]+)\)") == [bleu, p_bleu]
+    assert said("README.md", r"a 4f gains ([\d.]+) BLEU-4 \(p = ([\d.]+)\)") == [bleu, p_bleu]
     assert said("docs/training.md", r"raise 4f by ([\d.]+) BLEU-4 \(p = ([\d.]+)\) and ([\d.]+) CIDEr-D") == [
         bleu, p_bleu, cider
     ]  # fmt: skip

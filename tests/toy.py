@@ -15,7 +15,7 @@ from captioner.backbones.spec import BackboneSpec
 from captioner.experiment import Experiment, load_experiment
 from captioner.features.writer import FeatureWriter
 
-COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220), "white": (240, 240, 240)}
+COLORS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220), "white": (240, 240, 240)}
 PLACES = ("on the left", "on the right", "at the very top of it")
 DIMENSION = 9
 SPEC = BackboneSpec("compact", size=192, resize="squash", dimension=DIMENSION)
@@ -31,13 +31,13 @@ def make_data(folder: Path) -> Path:
         FeatureWriter(folder / "mirrored.h5", SPEC, "toy", mirrored=True) as mirrored,
     ):
         for number, (color, place, split) in enumerate(
-            itertools.product(COLOURS, range(len(PLACES)), ("train", "train", "val"))
+            itertools.product(COLORS, range(len(PLACES)), ("train", "train", "val"))
         ):
             name = f"{number:02}.png"
-            Image.new("RGB", (24, 24), COLOURS[color]).save(folder / "images" / name)
+            Image.new("RGB", (24, 24), COLORS[color]).save(folder / "images" / name)
             captions = [f"A {color} square {PLACES[place]}.", f"there is a {color} square"]
             lines.append(json.dumps({"image": name, "captions": captions, "split": split}))
-            vector = np.concatenate([np.eye(4)[list(COLOURS).index(color)], np.eye(3)[place], noise.random(2)])
+            vector = np.concatenate([np.eye(4)[list(COLORS).index(color)], np.eye(3)[place], noise.random(2)])
             plain.add(name, 5 + vector.astype(np.float32))
             mirrored.add(name, -5 - vector.astype(np.float32))
     (folder / "captions.jsonl").write_text("\n".join(lines) + "\n")

@@ -9,7 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-COLOURS = {
+COLORS = {
     "red": (255, 0, 0),
     "green": (0, 255, 0),
     "blue": (0, 0, 255),
@@ -21,7 +21,7 @@ MILLISECOND = Fraction(1, 1000)
 
 def plain(color: str, width: int = 64, height: int = 48) -> np.ndarray:
     """An image (H, W, 3) uint8 of one color."""
-    return np.full((height, width, 3), COLOURS[color], np.uint8)
+    return np.full((height, width, 3), COLORS[color], np.uint8)
 
 
 def save_video(

@@ -64,8 +64,8 @@ class BackboneSpec(FeatureSpec):
     @property
     def digest(self) -> str:
         """16 hexadecimal digits that change when an image would be prepared otherwise or another layer is read."""
-        facts = [self.size, self.resize, self.shorter or self.size, self.filter, self.mean, self.std, self.output]
-        return digest(facts)
+        values = [self.size, self.resize, self.shorter or self.size, self.filter, self.mean, self.std, self.output]
+        return digest(values)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> BackboneSpec:

@@ -24,7 +24,7 @@ from captioner.backbones.weights import State, fit_weights, read_weights
 from captioner.errors import BackboneError, MissingWeights
 
 CAFFE_LAYERS = ("fc6", "fc7", "fc8")
-LICENCE = "code BSD-3-Clause; weights trained on ImageNet, see pytorch.org/vision"
+LICENSE = "code BSD-3-Clause; weights trained on ImageNet, see pytorch.org/vision"
 
 
 def build(name: str, weights: Path | None, state: State | None) -> Backbone:
@@ -57,7 +57,7 @@ def preset_spec(model: str, layer: str) -> BackboneSpec:
         output=layer,
         weights=enum.url,
         sha256=enum.url.rsplit("-", 1)[-1].partition(".")[0],
-        license=LICENCE,
+        license=LICENSE,
     )
 
 

@@ -105,5 +105,5 @@ def _size(count: int | None) -> str:
 
 
 def _record(entry: Entry) -> str:
-    facts = {key: value for key, value in vars(entry).items() if value and key != "name"}
-    return "\n".join([entry.name, *(f"  {key + ':':<14} {value}" for key, value in facts.items())])
+    fields = {key: value for key, value in vars(entry).items() if value and key != "name"}
+    return "\n".join([entry.name, *(f"  {key + ':':<14} {value}" for key, value in fields.items())])

@@ -27,12 +27,12 @@ def info(
     from captioner.features.store import FeatureStore
 
     store = FeatureStore(file, mirrored=None)
-    facts = store.summary()
+    summary = store.summary()
     problems = store.verify() if verify else []
     if as_json:
-        print(json.dumps({**facts, "problems": problems} if verify else facts))
+        print(json.dumps({**summary, "problems": problems} if verify else summary))
     else:
-        for name, value in facts.items():
+        for name, value in summary.items():
             print(f"{name:<14} {value}")
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)

@@ -61,8 +61,8 @@ class Writer:
     def _print(self, result: Result) -> None:
         for caption in result.captions:
             if self.as_json:
-                facts = {"caption": caption.text, "log_prob": caption.log_prob, "model": self.model}
-                print(json.dumps(self._source(result) | facts), flush=True)
+                record = {"caption": caption.text, "log_prob": caption.log_prob, "model": self.model}
+                print(json.dumps(self._source(result) | record), flush=True)
             elif self.alone:
                 print(caption.text, flush=True)
             else:

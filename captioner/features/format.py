@@ -158,8 +158,8 @@ def require_same(mine: Mapping[str, Any], other: Mapping[str, Any], my_name: str
     for name in (*IDENTITY, "shape"):
         left, right = ((_shape(side) if name == "shape" else side[name]) for side in (mine, other))
         if left != right:
-            facts = f"{my_name} has {name.replace('_', ' ')} {left}, {other_name} has {right}"
-            raise FeatureStoreError(f"{facts}; use another file")
+            difference = f"{my_name} has {name.replace('_', ' ')} {left}, {other_name} has {right}"
+            raise FeatureStoreError(f"{difference}; use another file")
 
 
 def parts_folder(path: Path) -> Path:

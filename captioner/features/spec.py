@@ -81,9 +81,9 @@ def read_spec(values: Mapping[str, Any]) -> FeatureSpec:
     return kind.from_dict(values)
 
 
-def digest(facts: Sequence[Any]) -> str:
-    """The first 16 hexadecimal digits of the SHA-256 of ``facts`` as JSON."""
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+def digest(values: Sequence[Any]) -> str:
+    """The first 16 hexadecimal digits of the SHA-256 of ``values`` as JSON."""
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
 
 
 class Store(Protocol):

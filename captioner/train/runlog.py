@@ -26,10 +26,10 @@ class RunLog:
         kept = [r for r in before if r["step"] <= (resume_at or 0) and r["kind"] != "end"]
         write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
 
-    def write(self, kind: str, step: int, **facts: Any) -> None:
+    def write(self, kind: str, step: int, **values: Any) -> None:
         """Append one object; every one carries its ``kind`` and the number of optimizer ``step``s done."""
         with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps({"kind": kind, "step": step, **facts}) + "\n")
+            stream.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

@@ -22,9 +22,9 @@ def save_state(
     learner: nn.Module,
     optimizer: torch.optim.Optimizer,
     average: list[Tensor],
-    facts: dict[str, Any],
+    metadata: dict[str, Any],
 ) -> None:
-    """Write weights, optimizer moments, moving average and ``facts`` (anything JSON can hold), atomically.
+    """Write weights, optimizer moments, moving average and ``metadata`` (anything JSON can hold), atomically.
 
     Everything is in one file, so a kill can never leave the parts of two different steps side by side.
     """
@@ -38,7 +38,7 @@ def save_state(
                 tensors[key] = value
             else:
                 scalars[key] = value
-    header = {"format": FORMAT, "version": VERSION, "facts": json.dumps(facts), "scalars": json.dumps(scalars)}
+    header = {"format": FORMAT, "version": VERSION, "metadata": json.dumps(metadata), "scalars": json.dumps(scalars)}
     # clone(): tied or flattened weights share memory, which the format refuses
     plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
     with atomic_path(path) as temporary:
@@ -48,13 +48,13 @@ def save_state(
 def load_state(
     path: Path, learner: nn.Module, optimizer: torch.optim.Optimizer, average: list[Tensor]
 ) -> dict[str, Any]:
-    """Put a saved state back into its owners and return its ``facts``; ``CheckpointError`` if it does not fit."""
+    """Put a saved state back into its owners and return its ``metadata``; ``CheckpointError`` if it does not fit."""
     tensors, header = _read(path)
     scalars = json.loads(header["scalars"])
     try:
         learner.load_state_dict(_under(tensors, "learner."))
     except RuntimeError as error:
-        raise CheckpointError(f"{path}: {' '.join(str(error).split())}; start afresh with --no-resume") from None
+        raise CheckpointError(f"{path}: {' '.join(str(error).split())}; start anew with --no-resume") from None
     slots: dict[int, dict[str, Any]] = {}
     for key, value in {**_under(tensors, "optimizer."), **_under(scalars, "optimizer.")}.items():
         index, name = key.split(".", 1)
@@ -63,24 +63,24 @@ def load_state(
     with torch.no_grad():
         for i, value in enumerate(average):
             value.copy_(tensors[f"average.{i}"])
-    facts: dict[str, Any] = json.loads(header["facts"])
-    return facts
+    metadata: dict[str, Any] = json.loads(header["metadata"])
+    return metadata
 
 
-def read_facts(path: Path) -> dict[str, Any]:
-    """The ``facts`` alone, from the header."""
+def read_metadata(path: Path) -> dict[str, Any]:
+    """The ``metadata`` alone, from the header."""
     _, header = _read(path, None)
-    facts: dict[str, Any] = json.loads(header["facts"])
-    return facts
+    metadata: dict[str, Any] = json.loads(header["metadata"])
+    return metadata
 
 
 def _read(path: Path, prefix: str | None = "") -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         tensors, header = read_tensors(path, prefix)
     except CheckpointError as error:
-        raise CheckpointError(f"{error}; start afresh with --no-resume") from None
+        raise CheckpointError(f"{error}; start anew with --no-resume") from None
     if header.get("format") != FORMAT or header.get("version") != VERSION:
-        raise CheckpointError(f"{path}: not a training state of version {VERSION}; start afresh with --no-resume")
+        raise CheckpointError(f"{path}: not a training state of version {VERSION}; start anew with --no-resume")
     return tensors, header
 
 

@@ -26,7 +26,7 @@ from captioner.train.distributed import World, world
 from captioner.train.ema import WeightAverage
 from captioner.train.optim import make_optimizer, rate_factor, set_rate
 from captioner.train.runlog import RunLog, display, draw_curve
-from captioner.train.state import load_state, read_facts, save_state
+from captioner.train.state import load_state, read_metadata, save_state
 
 DRAW_SECONDS = 20.0  # between two drawings of the curve
 MAY_CHANGE = ("name", "train.epochs", "train.patience", "train.device", "train.log_every", "train.save_minutes")
@@ -122,7 +122,7 @@ class Trainer:
         self.notes: list[str] = []
         self.precision = self._resolve_precision()
         if self.resuming:
-            _check_same(read_facts(self.state_path)["experiment"], experiment)
+            _check_same(read_metadata(self.state_path)["experiment"], experiment)
         self.data = self.task.load_data(experiment)
         self.total = len(self.data) * self.config.epochs
         torch.manual_seed(self.config.seed)
@@ -201,8 +201,8 @@ class Trainer:
     def _open_files(self) -> None:
         """Continue the interrupted run in the output folder, or remove what an earlier one left there."""
         if self.resuming:
-            facts = load_state(self.state_path, self.learner, self.optimizer, self.average.values)
-            self.position = Position(**facts["position"])
+            metadata = load_state(self.state_path, self.learner, self.optimizer, self.average.values)
+            self.position = Position(**metadata["position"])
         elif self.processes.is_main:
             for name in ("state", "best", "last"):
                 (self.output / f"{name}.safetensors").unlink(missing_ok=True)
@@ -214,14 +214,14 @@ class Trainer:
             return
         size = sum(p.numel() for p in self.learner.model.parameters())
         inputs = [spec.key for spec in self.data.inputs]
-        facts = [
+        parts = [
             f"{size / 1e6:.1f} M parameters in the model",
             f"{len(self.data)} batches an epoch",
             f"{self.data.outputs.kind} of {len(self.data.outputs)}",
             *([f"features of {' and '.join(inputs)}"] if inputs else []),
             str(self.device),
         ]
-        show.say(f"{self.experiment.name}: {', '.join(facts)}")
+        show.say(f"{self.experiment.name}: {', '.join(parts)}")
         for note in self.notes:
             show.say(note)
         if self.resuming:
@@ -272,9 +272,9 @@ class Trainer:
         position.sums = epoch.values
         show.advance(steps, "  ".join(f"{name} {value:.3f}" for name, value in means.items()))
         if self.processes.is_main:
-            facts = {**means, "lr": self.optimizer.param_groups[0]["lr"], self._speed: sums.terms / seconds}
+            record = {**means, "lr": self.optimizer.param_groups[0]["lr"], self._speed: sums.terms / seconds}
             elapsed = position.seconds + time.monotonic() - began
-            self.log.write("steps", position.step, epoch=position.epoch, seconds=round(elapsed, 2), **facts)
+            self.log.write("steps", position.step, epoch=position.epoch, seconds=round(elapsed, 2), **record)
 
     @property
     def _speed(self) -> str:
@@ -293,24 +293,24 @@ class Trainer:
     def _save_state(self) -> None:
         self.saved = time.monotonic()
         if self.processes.is_main:
-            facts = {"experiment": self.experiment.to_mapping(), "position": dataclasses.asdict(self.position)}
-            save_state(self.state_path, self.learner, self.optimizer, self.average.values, facts)
+            metadata = {"experiment": self.experiment.to_mapping(), "position": dataclasses.asdict(self.position)}
+            save_state(self.state_path, self.learner, self.optimizer, self.average.values, metadata)
 
     def _finish_epoch(self, show: Progress, speed: float) -> None:
         """Evaluate, keep the best, write the log and the state; every process learns whether to stop."""
         position, config = self.position, self.config
         began = time.monotonic()
-        facts = {f"train_{name}": value for name, value in Sums(position.sums).means().items()}
-        facts[self._speed] = round(speed, 1)
+        record = {f"train_{name}": value for name, value in Sums(position.sums).means().items()}
+        record[self._speed] = round(speed, 1)
         stop = False
         due = position.epoch % config.evaluate_every == 0 or position.epoch == config.epochs
         if self.processes.is_main and due:
-            facts |= self._evaluate()
+            record |= self._evaluate()
             stop = bool(config.patience) and position.epoch - position.best_epoch >= config.patience
         position.seconds += time.monotonic() - began
         if self.processes.is_main:
-            self.log.write("epoch", position.step, epoch=position.epoch, seconds=round(position.seconds, 2), **facts)
-            show.say(self._line(facts))
+            self.log.write("epoch", position.step, epoch=position.epoch, seconds=round(position.seconds, 2), **record)
+            show.say(self._line(record))
         # Only the main process knows the scores. NaN stands for none.
         best = math.nan if position.best is None else position.best
         stopped, best, best_epoch = self.processes.broadcast([float(stop), best, position.best_epoch], self.device)
@@ -356,9 +356,9 @@ class Trainer:
             backbone_states=states,
         )
 
-    def _line(self, facts: Mapping[str, float]) -> str:
+    def _line(self, record: Mapping[str, float]) -> str:
         """One epoch in a line; the best so far is marked with a star."""
-        numbers = "  ".join(f"{name} {value:{_form(name)}}" for name, value in facts.items())
+        numbers = "  ".join(f"{name} {value:{_form(name)}}" for name, value in record.items())
         best = "  *" if self.position.best_epoch == self.position.epoch else ""
         return f"epoch {self.position.epoch}/{self.config.epochs}  {numbers}  {self.position.seconds:.0f} s{best}"
 

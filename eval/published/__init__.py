@@ -25,7 +25,7 @@ class Row:
     values: dict[str, float | None]
     cnn: str = ""
     input: str = ""
-    """What a video describer is fed."""
+    """What a video captioner reads."""
     note: str = ""
 
 

@@ -164,12 +164,12 @@ def test_tacos_multilevel_damage_is_explained(tmp_path: Path, row: str, message:
         read_clips("tacos-multilevel", tmp_path)
 
 
-LABELLED = Clip("v_1_2", "v", 0.1, 0.2, ("A – b.", "A – b."), "test", "short", ("cut", NULL, "kiwi", NULL, "half"))
+LABELED = Clip("v_1_2", "v", 0.1, 0.2, ("A – b.", "A – b."), "test", "short", ("cut", NULL, "kiwi", NULL, "half"))
 
 
 def test_clips_come_back_as_written(tmp_path: Path) -> None:
     """Catches: lists for tuples, lost levels, and NULL labels confused with labels that nobody knows."""
-    clips = [LABELLED, replace(LABELLED, clip_id="w", labels=None, level="detailed", split="train")]
+    clips = [LABELED, replace(LABELED, clip_id="w", labels=None, level="detailed", split="train")]
     write_clips(tmp_path / "clips.jsonl", clips)
     assert read_clips("clips", tmp_path) == clips
     assert read_clips("clips", tmp_path / "clips.jsonl") == clips
@@ -216,7 +216,7 @@ def test_any_clips_survive_the_file(tmp_path_factory: pytest.TempPathFactory, cl
 )
 def test_clip_file_damage_is_explained(tmp_path: Path, change: dict[str, object], message: str) -> None:
     path = tmp_path / "clips.jsonl"
-    write_clips(path, [LABELLED])
+    write_clips(path, [LABELED])
     head, line = path.read_text().splitlines()
     path.write_text(f"{head}\n{json.dumps(json.loads(line) | change)}\n")
     with pytest.raises(DataError, match=f"line 2: .*{message}"):
@@ -230,7 +230,7 @@ def test_clip_file_as_a_whole_is_checked(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(DataError, match="line 1: "):
             read_clips("clips", path)
-    write_clips(path, [LABELLED, LABELLED])
+    write_clips(path, [LABELED, LABELED])
     with pytest.raises(DataError, match="duplicate clip id v_1_2"):
         read_clips("clips", path)
     write_clips(path, [])

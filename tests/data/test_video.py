@@ -13,7 +13,7 @@ pytest.importorskip("av", reason="needs PyAV: pip install 'captioner[video]'")
 
 from captioner.data.video import Frame, read_frames
 from captioner.errors import DataError, MissingDependency
-from tests.videos import COLOURS, plain, save_sound, save_video, turn
+from tests.videos import COLORS, plain, save_sound, save_video, turn
 
 UNEVEN = [(0, "red"), (40, "green"), (500, "blue"), (1000, "white"), (1040, "gray")]
 
@@ -26,7 +26,7 @@ def video(tmp_path: Path) -> Path:
 
 def color(frame: Frame) -> str:
     pixel = np.array(frame.image().resize((1, 1)).getpixel((0, 0)))
-    return min(COLOURS, key=lambda name: int(np.abs(pixel - COLOURS[name]).sum()))
+    return min(COLORS, key=lambda name: int(np.abs(pixel - COLORS[name]).sum()))
 
 
 def test_frames_are_seen_at_the_files_own_times(video: Path) -> None:
@@ -55,7 +55,7 @@ def test_a_clock_that_is_set_back_goes_on(tmp_path: Path) -> None:
 def test_a_phones_video_is_upright(tmp_path: Path) -> None:
     """Would catch a display matrix that is not looked at, or followed the wrong way round."""
     shown = plain("red")
-    shown[:, :32] = COLOURS["blue"]  # left; above, once it is turned clockwise
+    shown[:, :32] = COLORS["blue"]  # left; above, once it is turned clockwise
     path = save_video(tmp_path / "v.mp4", [(0, shown)])
     turn(path)
     image = next(read_frames(path)).image()

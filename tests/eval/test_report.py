@@ -81,7 +81,7 @@ def test_the_whole_page_from_runs_and_files(
     read = Reader(page)
     tags = [tag for tag, _ in read.seen]
     assert "script" not in tags and "link" not in tags
-    assert all(facts["src"].startswith("data:image/jpeg;base64,") for tag, facts in read.seen if tag == "img")
+    assert all(attributes["src"].startswith("data:image/jpeg;base64,") for tag, attributes in read.seen if tag == "img")
     assert tags.count("img") == 6 and tags.count("svg") == 3 and tags.count("h1") == 1
     assert not re.search(r"url\((?!#)|@import", page)
     for heading in ("Scores", "Beside people", "BLEU-4 by length", "Learning curves", "Published", "Signatures"):
@@ -174,8 +174,8 @@ def test_text_of_captions_is_text_in_the_page() -> None:
     odd = '<b onclick="x">&| '
     blocks = [Heading(odd), Text(odd), Table([odd], [[odd]]), Code(odd), Cards([Card(b"", odd, [(odd, odd)], odd)])]
     page = Reader(to_html(odd, blocks))
-    assert "b" in [tag for tag, facts in page.seen if not facts] and not any(
-        "onclick" in facts for _, facts in page.seen
+    assert "b" in [tag for tag, attributes in page.seen if not attributes] and not any(
+        "onclick" in attributes for _, attributes in page.seen
     )
     assert page.text.count(odd) == 10
     row = to_markdown("t", [Table(["a", "b"], [[odd, "x\nsmall"]])]).splitlines()[-1]

@@ -147,10 +147,10 @@ def test_commands(
     lines = captured.err.splitlines()
     assert lines[0].startswith(f"error: {album}/broken.jpg: not an image") and "7 added" in lines[1]
     assert command(monkeypatch, "features", "info", output, "--json", "--verify") == 1
-    facts = json.loads(capsys.readouterr().out)
+    summary = json.loads(capsys.readouterr().out)
     expected = {"rows": 8, "finished": 7, "shape": [4], "dtype": "float16", "crops": 1, "complete": False}
-    assert expected == {name: facts[name] for name in expected}
-    assert facts["problems"] == ["1 rows are unfinished, first broken.jpg"]
+    assert expected == {name: summary[name] for name in expected}
+    assert summary["problems"] == ["1 rows are unfinished, first broken.jpg"]
     (album / "broken.jpg").unlink()
     assert command(monkeypatch, "extract", album, *options) == 0
     assert "0 added, 7 there already" in capsys.readouterr().err

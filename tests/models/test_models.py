@@ -233,11 +233,13 @@ def test_wrong_shapes_and_names_are_explained() -> None:
         LRCN(LRCNConfig(cell="lsmt"), VOCABULARY, FEATURE)
 
 
-def test_a_model_that_takes_roots_shrinks_large_features() -> None:
+def test_signed_square_roots_shrinks_large_features() -> None:
     """Would catch roots of negative numbers, and roots taken once in training and twice in captioning."""
     plain = LRCN(LRCNConfig(embedding_dim=4, hidden_dim=4, image_dim=4, normalize="backbone"), 9, 3)
-    rooted = LRCN(LRCNConfig(embedding_dim=4, hidden_dim=4, image_dim=4, normalize="signed_sqrt"), 9, 3)
-    rooted.load_state_dict(plain.state_dict())
+    signed_sqrt = LRCN(LRCNConfig(embedding_dim=4, hidden_dim=4, image_dim=4, normalize="signed_sqrt"), 9, 3)
+    signed_sqrt.load_state_dict(plain.state_dict())
     tokens = torch.tensor([[START, 5, 6]])
     features = torch.tensor([[4.0, -9.0, 0.0]])
-    torch.testing.assert_close(rooted.eval()(features, tokens), plain.eval()(torch.tensor([[2.0, -3.0, 0.0]]), tokens))
+    torch.testing.assert_close(
+        signed_sqrt.eval()(features, tokens), plain.eval()(torch.tensor([[2.0, -3.0, 0.0]]), tokens)
+    )

@@ -113,7 +113,7 @@ def test_student_and_teacher_see_the_same_crop_with_and_without_colors(
     seen: list[torch.Tensor] = []
     network.preprocess = lambda images: seen.append(images) or images.float()
     for share in (0.0, 1.0):
-        monkeypatch.setattr(distil_cnn, "GREY", share)
+        monkeypatch.setattr(distil_cnn, "GRAY", share)
         images, _ = distil_cnn.Crops(pixels, network, 4).batch((64, 64), np.random.default_rng(0))
         levels = images * distil_cnn.STD + distil_cnn.MEAN
         torch.testing.assert_close(levels, seen[-1].float(), atol=0.01, rtol=0)

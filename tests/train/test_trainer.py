@@ -192,14 +192,14 @@ def test_a_killed_run_ends_with_the_numbers_of_one_left_alone(data: Path, tmp_pa
         assert ours.keys() == theirs.keys()
         for key, value in theirs.items():
             assert torch.equal(ours[key], value), f"{name}: {key}"
-    logs = [[_facts(r) for r in read_log(tmp_path / folder / "log.jsonl")] for folder in ("killed", "whole")]
+    logs = [[_comparable(r) for r in read_log(tmp_path / folder / "log.jsonl")] for folder in ("killed", "whole")]
     assert logs[0] == logs[1]
 
 
-def _facts(record: dict[str, object]) -> dict[str, object]:
+def _comparable(record: dict[str, object]) -> dict[str, object]:
     """A log record without what time and place change; losses of a resumed epoch may be summed in other pieces."""
-    facts = {k: v for k, v in record.items() if k not in ("seconds", "tokens_per_second", "experiment", "provenance")}
-    return {k: round(v, 5) if isinstance(v, float) else v for k, v in facts.items()}
+    kept = {k: v for k, v in record.items() if k not in ("seconds", "tokens_per_second", "experiment", "provenance")}
+    return {k: round(v, 5) if isinstance(v, float) else v for k, v in kept.items()}
 
 
 def test_a_finished_run_is_not_run_again_and_a_changed_one_is_refused(data: Path, tmp_path: Path) -> None:

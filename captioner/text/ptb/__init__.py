@@ -1,4 +1,4 @@
-"""The tokeniser of coco-caption, without Java: Stanford's PTBTokenizer 3.4.1, then punctuation removed.
+"""The tokenizer of coco-caption, without Java: Stanford's PTBTokenizer 3.4.1, then punctuation removed.
 
 ``ptb`` gives the tokens of a caption that ``java edu.stanford.nlp.process.PTBTokenizer -preserveLines -lowerCase`` and
 coco-caption's list of punctuation leave. Java reads all captions as one text, and some of its rules look over the end

@@ -1,4 +1,4 @@
-"""Characters by kind, as code points in hexadecimal, for the rules of the tokeniser.
+"""Characters by kind, as code points in hexadecimal, for the rules of the tokenizer.
 
 The lexer of 2014 knows the letters of Unicode 6.1 without those beyond 16 bits. Python's own tables change with its
 version, and tokens must not.

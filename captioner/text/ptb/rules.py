@@ -4,8 +4,8 @@ At every point of a text the rule that matches the most characters applies, its 
 matches the rule that stands first (see ``automaton``). The context is then given back, so the next token starts there;
 ``back`` characters of the match itself are given back as well. ``form`` makes the token of the match, or None.
 
-The rules describe what the tool does, in parts and words of this project. What it does was learnt by watching it, from
-the tables in its program and from the grammars published with neighbouring versions; that they describe it exactly is
+The rules describe what the tool does, in parts and words of this project. What it does was learned by watching it, from
+the tables in its program and from the grammars published with neighboring versions; that they describe it exactly is
 shown by walking both automata side by side, each state of the one with the state of the other (tests/text/test_ptb.py).
 Two of the tool's rules are left out because they only repeat a full stop, which coco-caption throws away: after an
 abbreviation that ends a sentence, and after an acronym before a typical first word. Their one visible effect is the
