@@ -8,7 +8,6 @@ either side. Exit status 1 means that a benchmark could not run; a missed target
 
 from __future__ import annotations
 
-import argparse
 import csv
 import datetime
 import importlib
@@ -17,11 +16,14 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import torch
+import typer
 
 from benchmarks.measure import Measurement
-from captioner.errors import CaptionerError
+from captioner.cli.program import create_app, run
+from captioner.errors import CaptionerError, UsageError
 from captioner.files import write_text
 from captioner.provenance import provenance
 
@@ -30,7 +32,7 @@ BENCHMARKS = {
     "captioning": "benchmarks.captioning:measure",
     "extraction": "benchmarks.extraction:measure",
     "training": "benchmarks.training:measure",
-    "training-describer": "benchmarks.training:measure_clip_captioner",
+    "training-clip-captioner": "benchmarks.training:measure_clip_captioner",
     "decoding": "benchmarks.decoding:measure",
     "memory": "benchmarks.memory:measure",
     "crf": "benchmarks.crf:measure",
@@ -47,20 +49,26 @@ COLUMNS = (
 HEAD = ("benchmark", "ratio", "rounds from-to", "target", "", "ours", "baseline", "unit")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the benchmarks named, all by default; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(BENCHMARKS)}; all by default")
-    parser.add_argument("--output", type=Path, default=RESULTS, metavar="FILE", help="CSV that gets the rows")
-    chosen = parser.parse_args(arguments)
-    unknown = [name for name in chosen.names if name not in BENCHMARKS]
+def command(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME", help="Benchmarks to run.  [default: all]")
+    ] = None,
+    output: Annotated[Path, typer.Option(metavar="FILE", help="CSV file that gets the rows.")] = RESULTS,
+) -> None:
+    unknown = [name for name in names or () if name not in BENCHMARKS]
     if unknown:
-        parser.error(f"no benchmark {unknown[0]!r}; there are: {', '.join(BENCHMARKS)}")
-    results, failed = measure_all(chosen.names or list(BENCHMARKS))
+        raise UsageError(f"no benchmark {unknown[0]!r}; there are: {', '.join(BENCHMARKS)}")
+    results, failed = measure_all(names or list(BENCHMARKS))
     if results:
         print(table(results))
-        append(chosen.output, results)
-    return int(failed)
+        append(output, results)
+    if failed:
+        raise typer.Exit(1)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmarks named, all by default; returns the exit status."""
+    return run(create_app(__doc__, command), arguments)
 
 
 def measure_all(names: Sequence[str]) -> tuple[list[Measurement], bool]:

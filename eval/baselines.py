@@ -28,6 +28,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from captioner.cli.program import choice, create_app, run
 from captioner.data import read_dataset
 from captioner.data.records import Captioned, of_split
 from captioner.decoding import DecodingConfig, decode
@@ -39,7 +40,7 @@ from captioner.metrics.base import find_metric
 from captioner.metrics.corpus import Corpus
 from captioner.text.tokenizers import DEFAULT, tokenize
 from captioner.text.vocabulary import END, START, Vocabulary
-from eval.command import DataFormat, Output, Split, Tokenizer, choice, create_app, run
+from eval.command import DataFormat, Output, Split, Tokenizer
 from eval.consensus import Agreement
 from eval.ngram import NgramDecoder, train_ngram
 

@@ -1,30 +1,32 @@
-"""Describers of clips side by side, over recognizers of any quality: BLEU-4, and which is better than which.
+"""Compare clip captioners over recognizers of different accuracy: BLEU-4 with p-values.
 
-    python -m eval.clip_captioners runs/tacos/simulated-snr*/ --clips runs/tacos/clips/clips.jsonl --plot scores.png
+    python -m eval.clip_captioners runs/tacos/synthetic-snr*/ --clips runs/tacos/clips/clips.jsonl --plot scores.png
 
-Each folder is about one recognizer, as scripts/train_tacos.sh makes it: ``potentials.h5``, and captions of the test
-clips in ``results/``. ``c-prob-seed0.json`` and ``c-prob-seed1.json`` are one system, and so are they with a
-``-simulated`` before ``-seed``, which says that no video was seen. BLEU-4 is against all sentences of a clip, and
-beside it against the first one alone. Of a recognizer it is told how many of all labels are right, and how many of
-those that are not NULL: most clips have no tool and no place, so that the first is high for one that sees nothing.
+Each folder belongs to one recognizer, as scripts/train_tacos.sh makes it: ``label-predictions.h5``, and captions of the
+test clips in ``results/``. Files that differ in ``-seedN`` only are runs of one system; ``-synthetic`` before it marks
+results without video. BLEU-4 is computed against all sentences of a clip, and against the first one alone. Two
+accuracies of each recognizer are reported: of all labels, and of those that are not NULL. Most clips have no tool and
+no place, so that the former is high even for a recognizer that predicts nothing.
 """
 
 from __future__ import annotations
 
-import argparse
 import csv
 import io
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import typer
 
-from captioner.crf.predictions import Potentials, read_potentials
+from captioner.cli.program import create_app, run
+from captioner.crf.predictions import LabelPredictions, read_label_predictions
 from captioner.data.clips import NULL, Clip, read_clips
-from captioner.data.records import SPLITS, Captioned
-from captioner.errors import DataError, exit_status
+from captioner.data.records import Captioned
+from captioner.errors import DataError
 from captioner.files import atomic_path, write_text
 from captioner.metrics import References, Scored
 from captioner.metrics.significance import Estimate, compare_systems
@@ -34,43 +36,44 @@ from eval.page import Block, Heading, Table, Text, to_markdown
 from eval.systems import group, read_file
 from eval.tuples import clips_of, records_of
 
-NAMES = {
-    "smt-max": "SMT, CRF max",
-    "smt-prob": "SMT, CRF prob",
-    "a-max": "(a) encoder-decoder, CRF max",
-    "b-max": "(b) decoder, CRF max",
-    "c-prob": "(c) decoder, CRF prob",
-    "c4f-prob": "(c) with four layers, factored",
-    "nearest-max": "nearest tuple, CRF max",
-    "nearest-prob": "nearest tuple, CRF prob",
+NAMES = {  # as in table 9 of the LRCN paper: "CRF max" is the MAP assignment, "CRF prob" the marginals
+    "smt-map": "SMT, CRF max",
+    "smt-marginals": "SMT, CRF prob",
+    "a-map": "(a) encoder-decoder, CRF max",
+    "b-map": "(b) decoder, CRF max",
+    "c-marginals": "(c) decoder, CRF prob",
+    "c4f-marginals": "(c) with four layers, factored",
+    "nearest-map": "nearest tuple, CRF max",
+    "nearest-marginals": "nearest tuple, CRF prob",
     "template": "template",
 }
 CLAIMS = (
-    ("c-prob", "b-max"),
-    ("b-max", "a-max"),
-    ("smt-prob", "smt-max"),
-    ("b-max", "smt-max"),
-    ("c-prob", "smt-prob"),
-    ("a-max", "smt-max"),
+    ("c-marginals", "b-map"),
+    ("b-map", "a-map"),
+    ("smt-marginals", "smt-map"),
+    ("b-map", "smt-map"),
+    ("c-marginals", "smt-marginals"),
+    ("a-map", "smt-map"),
 )
-"""Pairs of systems, the one that the LRCN paper found better first."""
+"""Pairs of systems; the LRCN paper found the first one better."""
 METRIC = "BLEU-4"
-COLUMNS = ("vision", "labels right", "not NULL", "system", "runs", METRIC, "deviation", "one reference")
+COLUMNS = ("recognizer", "labels right", "not NULL", "system", "runs", METRIC, "deviation", "one reference")
 
 
 @dataclass(frozen=True)
-class Judged:
-    """What one recognizer's describers are worth."""
+class RecognizerResult:
+    """Scores of the clip captioners of one recognizer."""
 
     source: str
-    """What made the potentials, in its own words."""
+    """Description of the model that made the label predictions."""
     accuracy: float
-    """Share of all labels that are right, in percent."""
-    stated: float
-    """The same of labels that are not NULL."""
+    """Share of all MAP labels that are right, in percent."""
+    non_null_accuracy: float
+    """The same over gold labels that are not NULL."""
     systems: dict[str, list[Scored]]
-    first: dict[str, float]
-    """BLEU-4 of each system against one sentence a clip, mean over its runs."""
+    """Scores of each system's runs."""
+    one_reference: dict[str, float]
+    """BLEU-4 of each system against the first sentence of each clip, mean over its runs."""
 
     def mean(self, system: str) -> float:
         return float(np.mean(self._values(system)))
@@ -80,8 +83,8 @@ class Judged:
         values = self._values(system)
         return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
-    def held(self, better: str, worse: str) -> tuple[float, Estimate]:
-        """By how much the first leads, and with which p-value (paired bootstrap over clips)."""
+    def lead(self, better: str, worse: str) -> tuple[float, Estimate]:
+        """Difference of mean BLEU-4, and its estimate by paired bootstrap over clips."""
         found = compare_systems({worse: self.systems[worse], better: self.systems[better]}, trials=0)
         return self.mean(better) - self.mean(worse), found[better][METRIC]
 
@@ -89,53 +92,56 @@ class Judged:
         return [one[METRIC].value for one in self.systems[system]]
 
 
-def accuracy(potentials: Potentials, clips: Sequence[Clip]) -> tuple[float, float]:
-    """Percent of the labels of ``clips`` that the best assignment has right, and of those that are not NULL."""
+def accuracy(predictions: LabelPredictions, clips: Sequence[Clip]) -> tuple[float, float]:
+    """Accuracy of the MAP labels of ``clips`` in percent: of all labels, and of gold labels that are not NULL."""
     known = [clip for clip in clips if clip.labels is not None]
     if not known:
         return float("nan"), float("nan")
-    rows = potentials.select([clip.clip_id for clip in known])
-    truth = np.array([clip.labels for clip in known])
-    right = np.array([potentials.tuple_of(row) for row in rows]) == truth
-    stated = truth != NULL
-    return 100 * float(right.mean()), 100 * float(right[stated].mean()) if stated.any() else float("nan")
+    rows = predictions.select([clip.clip_id for clip in known])
+    gold = np.array([clip.labels for clip in known])
+    right = np.array([predictions.assignment(row) for row in rows]) == gold
+    non_null = gold != NULL
+    return 100 * float(right.mean()), 100 * float(right[non_null].mean()) if non_null.any() else float("nan")
 
 
-def judge(folder: Path, clips: Sequence[Clip], everything: References, first: References) -> Judged:
-    """Read and score all that lies in ``folder``; ``first`` has one sentence a clip."""
-    potentials = read_potentials(folder / "potentials.h5")
+def evaluate_folder(folder: Path, clips: Sequence[Clip], references: References, first: References) -> RecognizerResult:
+    """Score all captions in ``folder``, against all references and against those of ``first``, one a clip."""
+    predictions = read_label_predictions(folder / "label-predictions.h5")
     records: list[Captioned] = records_of(clips)
     files = sorted((folder / "results").glob("*.json"))
     if not files:
         raise DataError(f"{folder / 'results'}: no captions here; scripts/train_tacos.sh makes them")
     runs = {
-        name.removesuffix("-simulated"): members
+        name.removesuffix("-synthetic"): members
         for name, members in group([read_file(path, records) for path in files]).items()
     }
     order = sorted(runs, key=lambda name: [*NAMES].index(name) if name in NAMES else len(NAMES))
-    systems = {name: [everything.score(one.captions, ["bleu"]) for one in runs[name]] for name in order}
-    single = {name: [first.score(one.captions, ["bleu"])[METRIC].value for one in runs[name]] for name in order}
-    return Judged(
-        potentials.source, *accuracy(potentials, clips), systems, {k: float(np.mean(v)) for k, v in single.items()}
+    systems = {name: [references.score(one.captions, ["bleu"]) for one in runs[name]] for name in order}
+    one_reference = {name: [first.score(one.captions, ["bleu"])[METRIC].value for one in runs[name]] for name in order}
+    return RecognizerResult(
+        predictions.source,
+        *accuracy(predictions, clips),
+        systems,
+        {name: float(np.mean(values)) for name, values in one_reference.items()},
     )
 
 
-def blocks(judged: Judged) -> list[Block]:
-    """The tables of one recognizer."""
+def blocks(result: RecognizerResult) -> list[Block]:
+    """Tables of one recognizer."""
     rows = []
-    for name, runs in judged.systems.items():
-        spread = judged.spread(name)
-        score = f"{judged.mean(name):.1f}" + (f" ± {spread:.1f}" if spread is not None else "")
-        rows.append([NAMES.get(name, name), str(len(runs)), score, f"{judged.first[name]:.1f}"])
+    for name, runs in result.systems.items():
+        spread = result.spread(name)
+        score = f"{result.mean(name):.1f}" + (f" ± {spread:.1f}" if spread is not None else "")
+        rows.append([NAMES.get(name, name), str(len(runs)), score, f"{result.one_reference[name]:.1f}"])
     claims = []
     for better, worse in CLAIMS:
-        if better in judged.systems and worse in judged.systems:
-            gap, estimate = judged.held(better, worse)
+        if better in result.systems and worse in result.systems:
+            gap, estimate = result.lead(better, worse)
             claims.append([NAMES[better], NAMES[worse], f"{gap:+.1f}", f"{estimate.p_bootstrap:.3f}"])
-    right = f"Labels right: {judged.accuracy:.1f} %; of those that are not NULL: {judged.stated:.1f} %."
-    signature = next(iter(judged.systems.values()))[0][METRIC].signature
+    right = f"Labels right: {result.accuracy:.1f} %; of those that are not NULL: {result.non_null_accuracy:.1f} %."
+    signature = next(iter(result.systems.values()))[0][METRIC].signature
     return [
-        Heading(judged.source),
+        Heading(result.source),
         Text(right),
         Table(["system", "runs", METRIC, "one reference"], rows),
         *([Table(["", "over", METRIC, "p"], claims)] if claims else []),
@@ -143,61 +149,56 @@ def blocks(judged: Judged) -> list[Block]:
     ]
 
 
-def table(found: Sequence[Judged]) -> str:
-    """All scores as CSV, a line for each recognizer and system."""
+def table(found: Sequence[RecognizerResult]) -> str:
+    """All scores as CSV, one line for each recognizer and system."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(COLUMNS)
-    for judged in found:
-        for name, runs in judged.systems.items():
-            spread = judged.spread(name)
+    for result in found:
+        for name, runs in result.systems.items():
+            spread = result.spread(name)
             deviation = "" if spread is None else f"{spread:.2f}"
-            right = f"{judged.accuracy:.1f}", f"{judged.stated:.1f}"
-            scores = f"{judged.mean(name):.2f}", deviation, f"{judged.first[name]:.2f}"
-            writer.writerow([judged.source, *right, name, len(runs), *scores])
+            right = f"{result.accuracy:.1f}", f"{result.non_null_accuracy:.1f}"
+            scores = f"{result.mean(name):.2f}", deviation, f"{result.one_reference[name]:.2f}"
+            writer.writerow([result.source, *right, name, len(runs), *scores])
     return stream.getvalue()
 
 
-def points(found: Sequence[Judged]) -> dict[str, list[tuple[float, float, float]]]:
-    """(labels right that are not NULL, BLEU-4, its deviation over runs) of each system, the worst recognizer first."""
+def points(found: Sequence[RecognizerResult]) -> dict[str, list[tuple[float, float, float]]]:
+    """(Non-NULL accuracy, BLEU-4, its standard deviation over runs) of each system, by increasing accuracy."""
     series: dict[str, list[tuple[float, float, float]]] = {}
-    for judged in sorted(found, key=lambda one: one.stated):
-        for name in judged.systems:
-            point = (judged.stated, judged.mean(name), judged.spread(name) or 0.0)
+    for result in sorted(found, key=lambda one: one.non_null_accuracy):
+        for name in result.systems:
+            point = (result.non_null_accuracy, result.mean(name), result.spread(name) or 0.0)
             series.setdefault(NAMES.get(name, name), []).append(point)
     return series
 
 
-def references(clips: Mapping[str, Sequence[str]], options: argparse.Namespace) -> References:
-    return References(clips, options.tokenizer, split=options.split)
+def compare(
+    folders: Annotated[list[Path], typer.Argument(help="Folders with label-predictions.h5 and results/.")],
+    clips_file: Annotated[Path, typer.Option("--clips", help="clips.jsonl of preprocess.tacos.")],
+    split: Annotated[str, typer.Option(help="Split of the captions.")] = "test",
+    tokenizer: Annotated[str, typer.Option(help="Tokenizer of captions and references.")] = DEFAULT,
+    csv_file: Annotated[Path | None, typer.Option("--csv", help="Also write all scores as CSV.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Also write a PNG with a line for each system.")] = None,
+) -> None:
+    """Print tables of BLEU-4 and p-values for each folder."""
+    clips = clips_of(read_clips("clips", clips_file), split)
+    references = References({clip.clip_id: clip.sentences for clip in clips}, tokenizer, split=split)
+    first = References({clip.clip_id: clip.sentences[:1] for clip in clips}, tokenizer, split=split)
+    results = [evaluate_folder(folder, clips, references, first) for folder in folders]
+    print(to_markdown(f"{METRIC}, {split}", [block for result in results for block in blocks(result)]), end="")
+    if csv_file is not None:
+        write_text(csv_file, table(results))
+    if plot is not None:
+        note = ", synthetic features" if any("synthetic" in result.source for result in results) else ""
+        axis = f"labels that the CRF has right, of those that are not NULL (%){note}"
+        with atomic_path(plot) as temporary:
+            temporary.write_bytes(figures.sweep(points(results), axis, METRIC))
 
 
-def run(options: argparse.Namespace) -> None:
-    clips = clips_of(read_clips("clips", options.clips), options.split)
-    everything = references({clip.clip_id: clip.sentences for clip in clips}, options)
-    first = references({clip.clip_id: clip.sentences[:1] for clip in clips}, options)
-    found = [judge(folder, clips, everything, first) for folder in options.folders]
-    title = f"{METRIC}, {options.split}"
-    print(to_markdown(title, [block for judged in found for block in blocks(judged)]), end="")
-    if options.csv is not None:
-        write_text(options.csv, table(found))
-    if options.plot is not None:
-        simulated = any("simulated" in judged.source for judged in found)
-        axis = "labels that the CRF has right, of those that are not NULL (%)"
-        with atomic_path(options.plot) as temporary:
-            temporary.write_bytes(figures.sweep(points(found), f"{axis}{', simulated vision' * simulated}", METRIC))
-
-
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", type=Path, nargs="+", help="with potentials.h5 and results/")
-    parser.add_argument("--clips", type=Path, required=True, help="clips.jsonl as preprocess.tacos writes it")
-    parser.add_argument("--split", default="test", choices=SPLITS, help="that the captions are of")
-    parser.add_argument("--tokenizer", default=DEFAULT, help="how sentences are cut into words")
-    parser.add_argument("--csv", type=Path, help="all scores as a table")
-    parser.add_argument("--plot", type=Path, help="PNG with a line for each system")
-    options = parser.parse_args(arguments)
-    return exit_status(lambda: run(options))
+def main(arguments: Sequence[str] | None = None) -> int:
+    return run(create_app(__doc__, compare), arguments)
 
 
 if __name__ == "__main__":

@@ -17,13 +17,13 @@ import numpy as np
 import typer
 from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
+from captioner.cli.program import create_app, run
 from captioner.data.results import Matched, read_systems
 from captioner.metrics.base import FAST, Array, find_metric
 from captioner.metrics.corpus import Corpus
 from captioner.optional import require
 from captioner.tables import render
 from captioner.text.tokenizers import Tokenizer, tokenizer
-from eval.command import create_app, run
 
 SHOWN = ("BLEU-1", "BLEU-4", "CIDEr-D", "ROUGE-L")
 

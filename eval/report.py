@@ -23,6 +23,7 @@ from typing import Annotated
 
 import typer
 
+from captioner.cli.program import choice, create_app, run
 from captioner.data import READERS, read_dataset
 from captioner.data.records import Captioned, of_split
 from captioner.errors import DataError, UsageError
@@ -30,7 +31,7 @@ from captioner.files import write_text
 from captioner.predictors.features import FeatureCaptioner
 from captioner.text.tokenizers import DEFAULT
 from eval import sections
-from eval.command import Device, Split, Tokenizer, choice, create_app, run
+from eval.command import Device, Split, Tokenizer
 from eval.evaluation import Evaluation, Scorer, evaluate
 from eval.page import Block, Figure, to_html, to_markdown
 from eval.published import NAMES

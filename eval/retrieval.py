@@ -31,6 +31,7 @@ from numpy.typing import ArrayLike
 from rich.console import Console
 from rich.progress import Progress
 
+from captioner.cli.program import choice, create_app, run
 from captioner.data import read_dataset
 from captioner.data.records import Captioned, of_split
 from captioner.errors import FeatureStoreError
@@ -41,7 +42,7 @@ from captioner.models.likelihood import PRECISIONS, log_likelihoods, prefix_tree
 from captioner.predictors.features import FeatureCaptioner
 from captioner.tables import render
 from captioner.text.tokenizers import tokenize
-from eval.command import Device, Split, choice, create_app, run
+from eval.command import Device, Split
 from eval.consensus import Agreement
 from eval.systems import load_captioner
 

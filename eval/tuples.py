@@ -1,29 +1,32 @@
-"""Sentences straight from semantic tuples, without a model: what the describers of clips have to beat.
+"""Baselines of the clip captioners: sentences directly from label tuples, without a model.
 
-    python -m eval.tuples nearest --clips clips.jsonl --potentials potentials.h5 -o nearest.json
-    python -m eval.tuples nearest --clips clips.jsonl --potentials potentials.h5 --input prob -o nearest-prob.json
-    python -m eval.tuples template --clips clips.jsonl --potentials potentials.h5 -o template.json
+    python -m eval.tuples nearest --clips clips.jsonl --label-predictions label-predictions.h5 -o nearest.json
+    python -m eval.tuples nearest --clips clips.jsonl --label-predictions label-predictions.h5 --input marginals \
+        -o nearest-marginals.json
+    python -m eval.tuples template --clips clips.jsonl --label-predictions label-predictions.h5 -o template.json
 
-nearest: of all sentences of the training clips whose tuples are most similar, the one with which the others agree most.
-Tuples are as similar as they have labels in common; with --input prob, as many as are expected to be.
+nearest: the consensus of all sentences of the training clips with the most similar tuples. Similarity is the number of
+equal labels of the MAP assignment; with --input marginals, its expectation.
 template: "the person {activity} the {object} with the {tool} from the {source} into the {target}", without the parts
-that the best assignment does not have.
+whose label is NULL in the MAP assignment.
 """
 
 from __future__ import annotations
 
-import argparse
 import heapq
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import typer
 
-from captioner.crf.predictions import KINDS, Potentials, read_potentials
+from captioner.cli.program import create_app, run
+from captioner.crf.predictions import KINDS, LabelPredictions, read_label_predictions
 from captioner.data.clips import NODES, NULL, OTHER, Clip, read_clips
-from captioner.data.records import SPLITS, Captioned
-from captioner.errors import DataError, exit_status
+from captioner.data.records import Captioned
+from captioner.errors import DataError, UsageError
 from captioner.text.tokenizers import DEFAULT
 from eval.baselines import consensus, write_results
 
@@ -32,11 +35,11 @@ Labels = tuple[str, ...]
 TEMPLATE = {"object": "the {}", "tool": "with the {}", "source": "from the {}", "target": "into the {}"}
 
 
-def most_probable(potentials: Potentials, row: int, n: int) -> list[tuple[Labels, float]]:
-    """Up to ``n`` assignments of a clip by the product of its marginals, with its natural log, the best first."""
+def most_probable(predictions: LabelPredictions, row: int, n: int) -> list[tuple[Labels, float]]:
+    """The ``n`` most probable assignments under the product of a clip's marginals, with log probabilities (nats)."""
     found: list[tuple[Labels, float]] = [((), 0.0)]
-    for node in potentials.nodes.values():
-        log_prob = node.log_prob[row]
+    for node in predictions.nodes.values():
+        log_prob = node.log_marginals[row]
         likely = [k for k in np.argsort(-log_prob, kind="stable")[:n] if log_prob[k] > -np.inf]
         longer = [((*labels, node.labels[k]), total + float(log_prob[k])) for labels, total in found for k in likely]
         found = heapq.nlargest(n, longer, key=lambda one: one[1])
@@ -44,7 +47,7 @@ def most_probable(potentials: Potentials, row: int, n: int) -> list[tuple[Labels
 
 
 def clips_of(clips: Sequence[Clip], split: str) -> list[Clip]:
-    """Those of a split that have sentences; ``DataError`` where there are none."""
+    """The clips of a split that have sentences; raises ``DataError`` if there are none."""
     found = [clip for clip in clips if clip.split == split and clip.sentences]
     if not found:
         raise DataError(f"no clip of the {split} split has a sentence")
@@ -52,14 +55,16 @@ def clips_of(clips: Sequence[Clip], split: str) -> list[Clip]:
 
 
 def records_of(clips: Sequence[Clip]) -> list[Captioned]:
-    """Clips as what is captioned."""
+    """The clips as records of captioned items."""
     return [Captioned(clip.clip_id, None, clip.sentences, clip.split) for clip in clips]
 
 
-def nearest(train: Sequence[Clip], potentials: Potentials, rows: np.ndarray, kind: str, cut: str) -> list[str]:
-    """For each of ``rows`` (T,) the sentence that agrees most with all those of the most similar training clips.
+def nearest(
+    train: Sequence[Clip], predictions: LabelPredictions, rows: np.ndarray, kind: str, tokenizer: str
+) -> list[str]:
+    """For each of ``rows`` (T,) the consensus sentence of the most similar training clips.
 
-    Similarity is the number of equal labels of the best assignment (``max``), or its expectation (``prob``).
+    Similarity is the number of equal labels of the MAP assignment (kind ``map``), or its expectation (``marginals``).
     """
     known = [clip for clip in train if clip.labels is not None]
     if not known:
@@ -68,16 +73,16 @@ def nearest(train: Sequence[Clip], potentials: Potentials, rows: np.ndarray, kin
     having: dict[Labels | None, list[int]] = {}
     for place, clip in enumerate(known):
         having.setdefault(clip.labels, []).append(place)
-    similar = potentials.vector(kind)[rows] @ _one_hot(distinct, potentials).T  # (T, distinct)
+    similar = predictions.vector(kind)[rows] @ _one_hot(distinct, predictions).T  # (T, distinct)
     near = [tuple(np.flatnonzero(row >= row.max() - 1e-6)) for row in similar]
     different = sorted(set(near))  # clips with equal neighbors share an answer
     places = [[place for one in row for place in having[distinct[one]]] for row in different]
-    answers = dict(zip(different, consensus(records_of(known), places, "cider", cut), strict=True))
+    answers = dict(zip(different, consensus(records_of(known), places, "cider", tokenizer), strict=True))
     return [answers[row] for row in near]
 
 
 def template(labels: Sequence[str]) -> str:
-    """A sentence that says each label of a tuple, in the order of ``NODES``, that is neither NULL nor OTHER."""
+    """A sentence with each label of a tuple, in the order of ``NODES``, that is neither NULL nor OTHER."""
     said = {node: label for node, label in zip(NODES, labels, strict=True) if label not in (NULL, OTHER)}
     parts = ["the person", third_person(said.get("activity", "use"))]
     parts += [phrase.format(said[node]) for node, phrase in TEMPLATE.items() if node in said]
@@ -94,37 +99,48 @@ def third_person(verb: str) -> str:
     return " ".join([first, *rest])
 
 
-def run(options: argparse.Namespace) -> None:
-    clips = read_clips("clips", options.clips)
-    wanted = clips_of(clips, options.split)
-    potentials = read_potentials(options.potentials)
-    rows = potentials.select([clip.clip_id for clip in wanted])
-    if options.baseline == "template":
-        if tuple(potentials.nodes) != NODES:
-            raise DataError(f"{options.potentials}: the template is for the nodes {', '.join(NODES)}")
-        sentences = [template(potentials.tuple_of(row)) for row in rows]
-    else:
-        sentences = nearest(clips_of(clips, "train"), potentials, rows, options.input, options.tokenizer)
-    write_results(options.output, records_of(wanted), sentences)
+ClipsFile = Annotated[Path, typer.Option("--clips", help="clips.jsonl of preprocess.tacos.")]
+PredictionsFile = Annotated[Path, typer.Option("--label-predictions", help="Label predictions of the clips.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Results file to write.")]
+Split = Annotated[str, typer.Option(help="Split to caption.")]
 
 
-def shared_options() -> argparse.ArgumentParser:
-    """Those of every program that makes sentences of potentials."""
-    shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("--clips", type=Path, required=True, help="clips.jsonl as preprocess.tacos writes it")
-    shared.add_argument("--potentials", type=Path, required=True, help="what the CRF says of them")
-    shared.add_argument("--split", default="test", choices=SPLITS, help="clips to describe")
-    shared.add_argument("--tokenizer", default=DEFAULT, help="how sentences are cut into words")
-    shared.add_argument("-o", "--output", type=Path, required=True)
-    return shared
+def nearest_command(
+    clips_file: ClipsFile,
+    predictions_file: PredictionsFile,
+    output: Output,
+    split: Split = "test",
+    kind: Annotated[str, typer.Option("--input", help=f"{KINDS[0]} (MAP assignment) or {KINDS[1]}.")] = KINDS[0],
+    tokenizer: Annotated[str, typer.Option(help="Tokenizer of sentences.")] = DEFAULT,
+) -> None:
+    """Write the consensus sentence of the training clips with the most similar labels."""
+    if kind not in KINDS:
+        raise UsageError(f"--input {kind}: choose one of {', '.join(KINDS)}")
+    clips, predictions = read_clips("clips", clips_file), read_label_predictions(predictions_file)
+    wanted = clips_of(clips, split)
+    rows = predictions.select([clip.clip_id for clip in wanted])
+    sentences = nearest(clips_of(clips, "train"), predictions, rows, kind, tokenizer)
+    write_results(output, records_of(wanted), sentences)
 
 
-def _one_hot(tuples: Sequence[Labels], potentials: Potentials) -> np.ndarray:
-    """(N, sum of L) float32 as ``Potentials.vector`` has it; a label that a node does not know is nowhere."""
+def template_command(
+    clips_file: ClipsFile, predictions_file: PredictionsFile, output: Output, split: Split = "test"
+) -> None:
+    """Write the labels of the MAP assignment in a fixed sentence."""
+    wanted = clips_of(read_clips("clips", clips_file), split)
+    predictions = read_label_predictions(predictions_file)
+    if tuple(predictions.nodes) != NODES:
+        raise DataError(f"{predictions_file}: the template is for the nodes {', '.join(NODES)}")
+    rows = predictions.select([clip.clip_id for clip in wanted])
+    write_results(output, records_of(wanted), [template(predictions.assignment(row)) for row in rows])
+
+
+def _one_hot(tuples: Sequence[Labels], predictions: LabelPredictions) -> np.ndarray:
+    """(N, sum of L) float32 in the order of ``LabelPredictions.vector``; labels that a node lacks are left out."""
     places = {
         (node, label): place
         for place, (node, label) in enumerate(
-            (node, label) for node, labels in enumerate(potentials.labels.values()) for label in labels
+            (node, label) for node, labels in enumerate(predictions.labels.values()) for label in labels
         )
     }
     found = np.zeros((len(tuples), len(places)), np.float32)
@@ -134,14 +150,8 @@ def _one_hot(tuples: Sequence[Labels], potentials: Potentials) -> np.ndarray:
     return found
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    kinds = parser.add_subparsers(dest="baseline", required=True)
-    near = kinds.add_parser("nearest", parents=[shared_options()], help="a sentence of the most similar training clips")
-    near.add_argument("--input", default="max", choices=KINDS, help="the best assignment, or all probabilities")
-    kinds.add_parser("template", parents=[shared_options()], help="the labels in a fixed sentence")
-    options = parser.parse_args(arguments)
-    return exit_status(lambda: run(options))
+def main(arguments: Sequence[str] | None = None) -> int:
+    return run(create_app(__doc__, nearest_command, template_command), arguments)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Sentences as clauses: from left to right, tokens become verbs with their particle, object and places.
+"""Rule-based parser: the tokens of a sentence to verbs with their particle, object, tool and places.
 
-Which words are verbs, particles, prepositions and so on is in preprocess/lexicon.py. English sentences about what
-somebody does are plain enough for one pass: a clause begins with its verb ("cut the carrot"), with a subject ("the man
-cuts", "the carrot is cut") or with a place ("with a knife, he cuts"), and ends at a conjunction or a comma.
+Verbs, particles, prepositions and so on are word lists (preprocess/lexicon.py). One pass from left to right is enough
+for English sentences about what somebody does: a clause begins with its verb ("cut the carrot"), a subject ("the man
+cuts", "the carrot is cut") or a place ("with a knife, he cuts"), and ends at a conjunction or a comma.
 """
 
 from __future__ import annotations
@@ -10,25 +10,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from preprocess.lexicon import Lexicon, Thing, guessed_base
+from preprocess.lexicon import Lexicon, NounPhrase, guess_base
 
 
 @dataclass
 class Event:
-    """A verb with what stands around it. ``pronoun``: its object is "it" or "them". ``form``: base, s, past or ing."""
+    """A verb and its arguments. ``pronoun``: the object is "it" or "them". ``form``: base, s, past or ing."""
 
     verb: str
     form: str = "base"
     particle: str = ""
-    object: Thing | None = None
+    object: NounPhrase | None = None
     pronoun: bool = False
-    places: dict[str, Thing] = field(default_factory=dict)
-    """Tool, source and target, those that are named."""
+    arguments: dict[str, NounPhrase] = field(default_factory=dict)
+    """Tool, source and target, as far as they are named."""
 
-    def put(self, node: str, thing: Thing | None) -> None:
-        """Fill ``node`` unless it is filled: the first noun counts."""
+    def fill(self, node: str, thing: NounPhrase | None) -> None:
+        """Set the argument ``node`` unless it is set already."""
         if thing is not None and node != "none":
-            self.places.setdefault(node, thing)
+            self.arguments.setdefault(node, thing)
 
     @property
     def has_object(self) -> bool:
@@ -36,53 +36,53 @@ class Event:
 
 
 def read_events(tokens: Sequence[str], words: Lexicon) -> list[Event]:
-    """The events that the lower-case ``tokens`` of one sentence tell, in their order."""
-    return _Reader(tokens, words).read()
+    """The events of the lower-case ``tokens`` of one sentence, in order."""
+    return _ClauseParser(tokens, words).parse()
 
 
-class _Reader:
-    """Reads one sentence's tokens from left to right into ``events``."""
+class _ClauseParser:
+    """State of the pass over one sentence's tokens."""
 
     def __init__(self, tokens: Sequence[str], words: Lexicon) -> None:
-        self.tokens, self.words, self.at = tokens, words, 0
+        self.tokens, self.words, self.position = tokens, words, 0
         self.events: list[Event] = []
-        self.pending: dict[str, Thing] = {}  # named before its verb: "with a knife, he cuts"
-        self.list_head: Thing | None = None  # "the seeds" of "the seeds and ribs are removed"
-        self.sure = False  # after "to" and "by" a verb follows
+        self.pending: dict[str, NounPhrase] = {}  # named before its verb: "with a knife, he cuts"
+        self.list_head: NounPhrase | None = None  # "the seeds" of "the seeds and ribs are removed"
+        self.expects_verb = False  # after "to" and "by" a verb follows
 
-    def read(self) -> list[Event]:
-        while self.at < len(self.tokens):
-            before = self.at
+    def parse(self) -> list[Event]:
+        while self.position < len(self.tokens):
+            before = self.position
             self.clause()
-            self.at = max(self.at, before + 1)
+            self.position = max(self.position, before + 1)
         for node, thing in self.pending.items():
             if self.events:
-                self.events[-1].put(node, thing)
+                self.events[-1].fill(node, thing)
         return self.events
 
     def token(self, ahead: int = 0) -> str:
-        index = self.at + ahead
+        index = self.position + ahead
         return self.tokens[index] if 0 <= index < len(self.tokens) else ""
 
     def skip(self) -> None:
-        """Adverbs and the like."""
+        """Move past adverbs and other skipped words."""
         while self.token() in self.words.skipped or (self.token().endswith("ly") and len(self.token()) > 4):
-            self.at += 1
+            self.position += 1
 
     # ------------------------------------------------------------------------------------------ clauses
 
     def clause(self) -> None:
-        """From one break to the next: places before the verb, subject, verb and the rest."""
+        """Parse up to the next break: places before the verb, subject, verb and complements."""
         words = self.words
         joined = ""
         while self.token() and (self.token() in words.breaks or self.token() in words.skipped):
             joined = self.token() if self.token() in ("and", ",", "or") else ""
-            self.at += 1
+            self.position += 1
         self.skip()
-        if self.token() in words.node_of and not self.sure:
+        if self.token() in words.node_of and not self.expects_verb:
             node = words.node_of[self.token()]
-            self.at += 1
-            thing = self.thing()
+            self.position += 1
+            thing = self.noun_phrase()
             if thing is not None and node != "none":
                 self.pending[node] = self.located(thing)
             return
@@ -91,37 +91,37 @@ class _Reader:
             last = self.events[-1] if self.events else None
             self.event(*verb)
             if joined and last:
-                self.share(verb[1])
+                self.share_object(verb[1])
             return
-        subject = self.thing(subject=True)
+        subject = self.noun_phrase(subject=True)
         if subject is None and self.token() in words.pronouns:
-            self.at += 1
-            subject = Thing("it")
+            self.position += 1
+            subject = NounPhrase("it")
         if subject is not None:
             self.predicate(subject)
 
-    def share(self, form: str) -> None:
-        """The object of the last event for those joined to it: "peels and cuts the kiwi"."""
+    def share_object(self, form: str) -> None:
+        """Give the last event's object to verbs that are joined to it: "peels and cuts the kiwi"."""
         for event in reversed(self.events[:-1]):
-            if event.has_object or event.places or event.form != form or event.verb in self.words.alone:
+            if event.has_object or event.arguments or event.form != form or event.verb in self.words.alone:
                 return
             event.object, event.pronoun = self.events[-1].object, self.events[-1].pronoun
 
-    def predicate(self, subject: Thing) -> None:
-        """What follows a subject; without a verb the noun only goes on with the list of the event before."""
+    def predicate(self, subject: NounPhrase) -> None:
+        """Parse what follows a subject; without a verb the noun continues the previous event's list."""
         words = self.words
         person = words.is_person(subject)
-        start, auxiliary = self.at, ""
+        start, auxiliary = self.position, ""
         self.skip()
         while self.token() in words.auxiliaries or self.token() in words.negations:
             auxiliary = self.token() or auxiliary
-            self.at += 1
+            self.position += 1
             self.skip()
         verb = self.verb_after(person, auxiliary)
         if verb is None and not person and not auxiliary and not self.events:
             self.list_head = self.list_head or subject
         if verb is None:
-            self.at = start if not auxiliary else self.at
+            self.position = start if not auxiliary else self.position
             if self.events and not person:
                 self.complements(self.events[-1], closed=True)
             return
@@ -130,13 +130,13 @@ class _Reader:
         self.list_head = None
 
     def verb_first(self, joined: str) -> tuple[str, str] | None:
-        """The verb at the beginning of a clause without subject, passed over; None where a noun stands."""
-        sure, self.sure = self.aspects() or self.sure, False
+        """Consume the verb of a clause without a subject; None where a noun begins instead."""
+        sure, self.expects_verb = self.aspects() or self.expects_verb, False
         word = self.token()
         found = self.words.forms.get(word)
         if found is None or not (sure or self.begins_clause(word, found[1], joined)):
             return None
-        self.at += 1
+        self.position += 1
         return found
 
     def begins_clause(self, word: str, form: str, joined: str) -> bool:
@@ -148,7 +148,7 @@ class _Reader:
             return False
         if form == "ing" and word in words.thing_ing:
             return following in words.determiners | words.particles | words.pronouns
-        if form == "base" and self.at == 0 and following in words.node_of and not self.has_auxiliary():
+        if form == "base" and self.position == 0 and following in words.node_of and not self.has_auxiliary():
             return True
         if word not in words.nouns_too or following in words.determiners or following in words.pronouns:
             return True
@@ -165,7 +165,7 @@ class _Reader:
 
     def has_auxiliary(self) -> bool:
         """Whether "is" or "are" stands between here and the next break."""
-        for ahead in range(1, len(self.tokens) - self.at):
+        for ahead in range(1, len(self.tokens) - self.position):
             if self.token(ahead) in self.words.breaks:
                 return False
             if self.token(ahead) in self.words.auxiliaries:
@@ -173,13 +173,13 @@ class _Reader:
         return False
 
     def verb_after(self, person: bool, auxiliary: str) -> tuple[str, str] | None:
-        """The verb behind a subject and its auxiliaries, passed over."""
+        """Consume the verb after a subject and its auxiliaries."""
         words = self.words
         aspect = self.aspects()
         word = self.token()
         found = words.forms.get(word)
         if found is None and person and not auxiliary and word not in words.node_of and word not in words.breaks:
-            base = guessed_base(word)
+            base = guess_base(word)
             found = (base, "s") if base and word not in words.aspect else None
         elif found is not None and not person and not aspect:
             if not auxiliary and (found[1] == "base" or word in words.nouns_too):
@@ -187,14 +187,14 @@ class _Reader:
             elif auxiliary and word in words.irregular_past:
                 found = (found[0], "past")
         if found is not None:
-            self.at += 1
+            self.position += 1
         elif auxiliary in ("has", "have", "had") and person:
             found = ("have", "s")
         return found
 
     def aspects(self) -> bool:
-        """Pass over "starts to", "finishes", "continues to carefully"; True when there was one."""
-        start = self.at
+        """Consume "starts to", "finishes", "continues to carefully"; True if there was one."""
+        start = self.position
         while self.token() in self.words.aspect:
             step = 1
             while self.token(step) in self.words.skipped or self.token(step).endswith("ly"):
@@ -204,18 +204,18 @@ class _Reader:
                 while self.token(step).endswith("ly"):
                     step += 1
                 if self.token(step) == "be":
-                    self.at, step = self.at + step + 1, 0
+                    self.position, step = self.position + step + 1, 0
                 goes_on = self.verbal(step, "base") or self.token(step) in self.words.aspect
             else:
                 step += self.token(step) == "by"
                 goes_on = self.verbal(step, "ing") or self.token(step) in ("about", "ready")
             if not goes_on:
                 break
-            self.at += step
-        return self.at > start
+            self.position += step
+        return self.position > start
 
     def verbal(self, ahead: int, form: str) -> bool:
-        """Whether the token there can be a verb of that form and nothing around says that it is a noun."""
+        """Whether the token can be a verb of that form and its context does not make it a noun."""
         word, following = self.token(ahead), self.token(ahead + 1)
         found = self.words.forms.get(word)
         if found is None or found[1] != form:
@@ -225,21 +225,21 @@ class _Reader:
         ends = not following or following in self.words.breaks or following in self.words.node_of
         return not (ends and word in self.words.things_first)
 
-    def event(self, verb: str, form: str, subject: Thing | None = None) -> None:
-        found = Event(verb, form, object=subject, places=self.pending)
+    def event(self, verb: str, form: str, subject: NounPhrase | None = None) -> None:
+        found = Event(verb, form, object=subject, arguments=self.pending)
         self.pending = {}
         self.events.append(found)
         self.complements(found)
-        if verb == "use" and self.sure:  # "uses a knife to cut": the knife is the tool of the next event
+        if verb == "use" and self.expects_verb:  # "uses a knife to cut": the knife is the tool of the next event
             self.events.pop()
-            self.pending = found.places
+            self.pending = found.arguments
             if found.object is not None:
                 self.pending["tool"] = self.located(found.object)
 
     # ------------------------------------------------------------------------------------------ complements
 
     def complements(self, event: Event, closed: bool = False) -> None:
-        """Particle, object and places behind the verb, up to the next clause. ``closed``: the object is passed."""
+        """Parse particle, object and places up to the next clause; ``closed``: no object can follow."""
         words = self.words
         closed = closed or event.object is not None
         while True:
@@ -252,38 +252,38 @@ class _Reader:
             if self.particle(event, closed):
                 continue
             if word == "of" and not closed:
-                self.at += 1
-                event.object, closed = self.thing(), True
+                self.position += 1
+                event.object, closed = self.noun_phrase(), True
             elif word in words.node_of:
-                self.at += 1
+                self.position += 1
                 self.place(event, words.node_of[word])
             elif word in words.pronouns and not self.is_determiner():
                 event.pronoun = event.pronoun or not closed
                 closed = True
-                self.at += 1
+                self.position += 1
             elif closed and word not in words.nouns_too and self.verbal(0, words.forms.get(word, ("", ""))[1]):
                 return
             else:
-                before = self.at
-                thing = self.thing()
+                before = self.position
+                thing = self.noun_phrase()
                 if thing is not None and words.is_person(thing):
-                    self.at = before
+                    self.position = before
                     return
                 if thing is not None and not closed:
                     event.object, closed = thing, True
-                self.at = max(self.at, before + 1)
+                self.position = max(self.position, before + 1)
 
     def begins_infinitive(self) -> bool:
-        """Pass over "to" before an infinitive and "by" before a verb in -ing, which begin another clause."""
+        """Consume "to" before an infinitive or "by" before a verb in -ing, which begin another clause."""
         form = {"to": "base", "by": "ing"}.get(self.token(), "")
         if not self.verbal(1 + self.token(1).endswith("ly"), form):
             return False
-        self.at, self.sure = self.at + 1, True
+        self.position, self.expects_verb = self.position + 1, True
         self.skip()
         return True
 
     def is_determiner(self) -> bool:
-        """Whether the pronoun here ("each", "that") only goes with the noun behind it."""
+        """Whether the pronoun here ("each", "that") is a determiner of the following noun."""
         following = self.token(1)
         return (
             self.token() in self.words.determiners
@@ -295,18 +295,18 @@ class _Reader:
         )
 
     def place(self, event: Event, node: str) -> None:
-        self.at += self.token() in self.words.node_of  # "from under the oven"
-        thing = self.thing()
+        self.position += self.token() in self.words.node_of  # "from under the oven"
+        thing = self.noun_phrase()
         if thing is not None and thing.name in self.words.times:
             return
-        event.put(node, self.located(thing) if thing else None)
+        event.fill(node, self.located(thing) if thing else None)
 
-    def located(self, thing: Thing) -> Thing:
+    def located(self, thing: NounPhrase) -> NounPhrase:
         """The whole in "on the edge of the cup" and "with the flat side of the knife"."""
-        return Thing(thing.whole) if thing.whole and thing.name.split()[-1] in self.words.relations else thing
+        return NounPhrase(thing.whole) if thing.whole and thing.name.split()[-1] in self.words.relations else thing
 
     def particle(self, event: Event, closed: bool) -> bool:
-        """Take a particle such as "out" or "off", with the source that "off the carrot" and "out of" name."""
+        """Consume a particle such as "out", with the source that follows "off" or "out of"."""
         words, word, following = self.words, self.token(), self.token(1)
         if word == "on":
             if event.verb not in words.on_verbs or event.particle or (closed and following in words.determiners):
@@ -314,32 +314,32 @@ class _Reader:
         elif word not in words.particles:
             return False
         elif word == "down" and closed and following in words.determiners:  # "down the middle"
-            self.at += 1
+            self.position += 1
             self.place(event, "none")
             return True
         thing_follows = bool(following) and following not in words.breaks and following not in words.node_of
         if word in ("over", "off") and closed and thing_follows and following not in words.skipped:
             if word == "over":
                 return False
-            self.at += 1
-            event.put("source", self.thing())
+            self.position += 1
+            event.fill("source", self.noun_phrase())
         elif following in ("of", "from") and word in ("out", "off", "away"):
-            self.at += 2
-            event.put("source", self.thing())
+            self.position += 2
+            event.fill("source", self.noun_phrase())
         else:
-            self.at += 1
+            self.position += 1
         if event.verb not in words.moves:
             event.particle = event.particle or word
         return True
 
     # ------------------------------------------------------------------------------------------ nouns
 
-    def thing(self, subject: bool = False, determined: bool = False) -> Thing | None:
-        """The noun phrase that begins here, passed over; None where there is none. ``determined``: an article came."""
+    def noun_phrase(self, subject: bool = False, determined: bool = False) -> NounPhrase | None:
+        """Consume the noun phrase that begins here; None where none does. ``determined``: after a determiner."""
         words: list[str] = []
         bare = ""  # an adjective that may turn out to be the noun: "the top"
         while word := self.token():
-            kind = self.kind(word, bool(words), determined, subject)
+            kind = self.token_kind(word, bool(words), determined, subject)
             if word in ("and", "or") and bare and not words and self.is_adjective(self.token(1)):
                 kind = "adjective"  # "a large and small knife"
             if kind == "end":
@@ -351,19 +351,19 @@ class _Reader:
             elif kind == "determiner":
                 determined = True
                 bare = word if word in self.words.quantities else bare
-            self.at += 1
+            self.position += 1
         if not words and bare and bare in self.words.parts | self.words.quantities | self.words.nouns_too:
             words = [bare]
         inner = None
         if self.token() == "of" and (words or determined):
-            self.at += 1
-            inner = self.thing(determined=True)
+            self.position += 1
+            inner = self.noun_phrase(determined=True)
         if not words and bare in self.words.relations and inner:
             words = [bare]
-        return self.words.thing(words, inner)
+        return self.words.noun_phrase(words, inner)
 
-    def kind(self, word: str, begun: bool, determined: bool, subject: bool) -> str:
-        """What ``word`` is inside a noun phrase: noun, adjective, determiner, owner ("'s") or its end."""
+    def token_kind(self, word: str, begun: bool, determined: bool, subject: bool) -> str:
+        """Role of ``word`` in a noun phrase: noun, adjective, determiner, owner ("'s"), or end of the phrase."""
         lists, following = self.words, self.token(1)
         if word in ("'s", "'"):
             return "owner" if begun and following and following not in lists.determiners else "end"

@@ -1,25 +1,29 @@
-"""Features of the clips of a data set, from its videos, for captioner crf train and predict.
+"""Features of the clips of a data set from its videos, for captioner crf train and predict.
 
     python -m preprocess.clip_features clips.jsonl VIDEOS -o features.h5 --backbone torchvision:resnet50
 
-VIDEOS is the folder that holds each clip's video under its name, with any ending. A clip's feature is the mean over
-frames spread evenly over it, as captioner describe works it out for a video. Started again, it goes on behind the last
-video that was finished. Clips that cannot be had are named on stderr and left out; the exit status is then 1.
+VIDEOS is the folder with the videos; the name of a file, without its extension, is the video's name in clips.jsonl. The
+feature of a clip is the mean over frames spread evenly over it, computed as captioner describe does for a video. An
+interrupted run continues after the last finished video. Clips that cannot be read are reported on stderr and skipped;
+the exit status is then 1.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from captioner.backbones import Backbone, load_backbone
+from captioner.cli.program import create_app, run
 from captioner.data.clips import Clip, read_clips
 from captioner.data.video import read_frames
-from captioner.errors import DataError, exit_status
+from captioner.errors import DataError
 from captioner.features.frames import FRAMES, clip_features
 from captioner.features.writer import FeatureWriter
 
@@ -27,7 +31,7 @@ from captioner.features.writer import FeatureWriter
 def extract(
     clips: Sequence[Clip], folder: Path, backbone: Backbone, output: Path, number: int, device: str
 ) -> list[str]:
-    """Add the features of ``clips`` to the store ``output``, but for those it has; returns what went wrong."""
+    """Add features of the ``clips`` that the store ``output`` lacks, of ``number`` frames each; returns the errors."""
     videos: dict[str, list[Clip]] = defaultdict(list)
     problems = []
     with FeatureWriter(output, backbone.spec, backbone.weights_digest, "float32") as writer:
@@ -60,29 +64,26 @@ def _find(folder: Path, name: str) -> Path:
     return found[0]
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("clips", type=Path, help="clips.jsonl of preprocess.tacos")
-    parser.add_argument("videos", type=Path, help="folder of the videos")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="feature store to write (HDF5)")
-    parser.add_argument("--backbone", default="compact", help="key of the CNN, as for captioner extract (%(default)s)")
-    parser.add_argument("--weights", type=Path, help="file with its weights instead of the usual ones")
-    parser.add_argument("--frames", type=int, default=FRAMES, help="frames of a clip to look at (%(default)s)")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps ... (%(default)s)")
-    options = parser.parse_args()
-    if options.frames < 1:
-        parser.error("--frames must be at least 1")
-    return exit_status(lambda: _run(options))
-
-
-def _run(options: argparse.Namespace) -> None:
-    clips = read_clips("clips", options.clips)
-    backbone = load_backbone(options.backbone, options.weights)
-    problems = extract(clips, options.videos, backbone, options.output, options.frames, options.device)
+def write_clip_features(
+    clips: Annotated[Path, typer.Argument(help="clips.jsonl of preprocess.tacos.")],
+    videos: Annotated[Path, typer.Argument(help="Folder of the videos.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Feature store to write (HDF5).")],
+    backbone: Annotated[str, typer.Option(help="Key of the CNN, as for captioner extract.")] = "compact",
+    weights: Annotated[Path | None, typer.Option(help="File with other weights of the CNN.")] = None,
+    frames: Annotated[int, typer.Option(min=1, help="Frames of each clip.")] = FRAMES,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, ...")] = "cpu",
+) -> None:
+    """Write CNN features of clips, each the mean over frames spread evenly over the clip."""
+    network = load_backbone(backbone, weights)
+    problems = extract(read_clips("clips", clips), videos, network, output, frames, device)
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
     if problems:
-        raise DataError(f"{options.output}: not all clips have features; the reasons are above")
+        raise DataError(f"{output}: some clips have no features; the reasons are above")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    return run(create_app(__doc__, write_clip_features), arguments)
 
 
 if __name__ == "__main__":

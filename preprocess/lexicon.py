@@ -1,4 +1,4 @@
-"""The words that the rules of preprocess/clauses.py know: the lists of cooking.yaml, verb forms and singulars."""
+"""Word lists of the rules in preprocess/clauses.py (cooking.yaml), verb inflections and singulars."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ WORDS = Path(__file__).parent / "cooking.yaml"
 
 
 @dataclass(frozen=True)
-class Thing:
-    """A noun without articles and adjectives; ``whole`` is what it is part of ("ends of the carrot"), else empty."""
+class NounPhrase:
+    """A noun without articles and adjectives; ``whole`` is what it is part of (carrot in "ends of the carrot")."""
 
     name: str
     whole: str = ""
 
 
 class Lexicon:
-    """The word lists of a YAML file such as cooking.yaml, each an attribute, and what follows from them."""
+    """The word lists of a YAML file such as cooking.yaml, each an attribute, and tables derived from them."""
 
     def __init__(self, path: Path = WORDS) -> None:
         document = read_words(path)
@@ -33,14 +33,14 @@ class Lexicon:
         self._irregular: dict[str, str] = document["irregular"]
         self._nouns: dict[str, str] = document["nouns"]
         self._spelling: dict[str, str] = document["spelling"]
-        self.same = {
+        self.synonyms = {
             kind: {word.strip(): name for name, words in names.items() for word in words.split(",")}
             for kind, names in document["same"].items()
         }
-        """For activities and for things: the one name of what goes by several."""
+        """For ``activities`` and ``things``: the label of each word that has another name."""
         self.node_of = {word: node for node, words in document["prepositions"].items() for word in words.split()}
 
-    def __getattr__(self, name: str) -> frozenset[str]:  # tells type checkers of the lists
+    def __getattr__(self, name: str) -> frozenset[str]:  # declares the lists for type checkers
         raise AttributeError(name)
 
     @cached_property
@@ -49,7 +49,7 @@ class Lexicon:
 
     @cached_property
     def forms(self) -> dict[str, tuple[str, str]]:
-        """Every form of every verb: (base, one of base, s, past, ing)."""
+        """(Base, form) of every inflected verb; a form is base, s, past or ing."""
         found: dict[str, tuple[str, str]] = {}
         for verb in self.verbs:
             for form, word in inflections(verb, self._irregular.get(verb, "").split()):
@@ -66,31 +66,31 @@ class Lexicon:
             return noun[:-3] + "y"
         return noun[:-2] if re.search(r"(ch|sh|x|ss|o)es$", noun) else noun[:-1]
 
-    def is_person(self, thing: Thing) -> bool:
+    def is_person(self, thing: NounPhrase) -> bool:
         return thing.name.split()[-1] in self.persons
 
     def spell(self, text: str) -> str:
-        """Lower case, usual misspellings mended, hyphens inside words taken out."""
+        """Lower case, common misspellings corrected, hyphens inside words removed."""
         text = re.sub(r"\bre-(?=\w)", "re", text.lower().replace("\u2019", "'"))
         text = re.sub(r"(?<=\w)-(?=\w)", " ", re.sub(r"(?<=[a-z])/(?=[a-z])", " and ", text))
         text = text.replace("by hand", "with hand")
         text = re.sub(r"([(),;])", r" \1 ", text)
         return re.sub(r"\w+", lambda word: self._spelling.get(word[0], word[0]), text)
 
-    def thing(self, words: list[str], inner: Thing | None) -> Thing | None:
-        """A noun from its words, modifiers first, and what "of" leads to."""
+    def noun_phrase(self, words: list[str], inner: NounPhrase | None) -> NounPhrase | None:
+        """The noun phrase of ``words``, head last, with the noun phrase after its "of" (``inner``)."""
         names = [self.singular(word) for word in words]
         if not names:
             return inner
         head = names[-1]
         if inner is not None and inner.name not in self.times:
             whole = inner.name if head in self.parts else ""
-            return inner if head in self.quantities else Thing(" ".join(names[-2:]), whole)
+            return inner if head in self.quantities else NounPhrase(" ".join(names[-2:]), whole)
         if len(names) > 1 and head in self.portions:
-            return Thing(" ".join(names[:-1][-2:]))
+            return NounPhrase(" ".join(names[:-1][-2:]))
         if len(names) > 1 and head in self.parts:
-            return Thing(head, " ".join(names[:-1][-2:]))
-        return Thing(" ".join(names[-2:]))
+            return NounPhrase(head, " ".join(names[:-1][-2:]))
+        return NounPhrase(" ".join(names[-2:]))
 
 
 def read_words(path: Path) -> dict[str, Any]:
@@ -122,8 +122,8 @@ def inflections(verb: str, irregular: list[str]) -> Iterator[tuple[str, str]]:
         yield "past", word
 
 
-def guessed_base(word: str) -> str | None:
-    """The base of an unknown verb in -s or -ed, by spelling; None for another word."""
+def guess_base(word: str) -> str | None:
+    """The base of an unknown verb in -s or -ed, guessed from its spelling; None for other words."""
     if word.endswith(("ies", "ied")):
         return word[:-3] + "y"
     if re.search(r"(ch|sh|x|z|ss)es$", word):

@@ -1,39 +1,43 @@
-"""Features of clips whose videos are not at hand, drawn at random around what their labels say: simulated vision.
+"""Synthetic features of clips whose videos are not available, drawn at random around what their labels say.
 
     python -m preprocess.synthetic_features clips.jsonl -o features.h5 --snr 0.1 --seed 0
 
-Each label of each node has a prototype vector. Labels that keep the same company (carrot and cucumber: both are peeled,
-with a knife, on a cutting board) have prototypes that point the same way, so that they are confused as things that look
-alike would be. A clip's feature is the prototypes of its labels, one node after the other, plus white noise. What comes
-out is an ordinary feature store whose record says `simulated`; clips whose labels are not known have no feature in it.
+Each label of each node has a prototype vector. Labels that co-occur with the same other labels (carrot and cucumber are
+both peeled, with a knife, on a cutting board) have similar prototypes, so that they are confused as things that look
+alike would be. A clip's feature is the concatenation of its labels' prototypes plus white noise. The result is an
+ordinary feature store with a key that starts with ``synthetic``; clips without labels have no feature.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import typer
 
 from captioner.backbones.spec import BackboneSpec
+from captioner.cli.program import create_app, run
 from captioner.data.clips import Clip, read_clips
-from captioner.errors import DataError, UsageError, exit_status
+from captioner.errors import DataError, UsageError
 from captioner.features.writer import FeatureWriter
 
-DIMENSION = 64  # of one node; directions drawn at random in it are nearly orthogonal
-SIMILARITY = 0.5  # share of a prototype's power that labels of the same company have in common
+DIMENSION = 64
+"""Numbers of one node's part of the feature; random directions in it are nearly orthogonal."""
+SIMILARITY = 0.5
+"""Share of a prototype's power that labels with the same co-occurrences have in common."""
 
 Tuples = Sequence[tuple[str, ...]]
 
 
-def simulate(tuples: Tuples, snr: float, seed: int, similarity: float = SIMILARITY) -> np.ndarray:
-    """Features (N, V * DIMENSION) float32 of clips with these labels, one label a node.
+def draw_features(tuples: Tuples, snr: float, seed: int, similarity: float = SIMILARITY) -> np.ndarray:
+    """Features (N, V * DIMENSION) float32 of clips with these labels, one label for each node.
 
-    ``snr``: variance over the clips of what the labels say, divided by that of the noise, both per number of a feature.
-    Prototypes depend on ``seed`` and all tuples; so does the noise.
+    ``snr`` is the variance of the signal over the clips divided by that of the noise, both per number of a feature.
+    Prototypes and noise depend on ``seed`` and on all tuples.
     """
     random = np.random.default_rng(seed)
     parts = []
@@ -49,17 +53,17 @@ def simulate(tuples: Tuples, snr: float, seed: int, similarity: float = SIMILARI
 def prototypes(
     tuples: Tuples, node: int, random: np.random.Generator, similarity: float
 ) -> tuple[list[str], np.ndarray]:
-    """The labels of a node, and for each a vector (L, DIMENSION) of length about 1."""
+    """The labels of a node in alphabetical order, and their prototypes (L, DIMENSION), of length about 1."""
     names = sorted({labels[node] for labels in tuples})
     row = {name: number for number, name in enumerate(names)}
-    company = sorted({(v, label) for labels in tuples for v, label in enumerate(labels) if v != node})
-    column = {one: number for number, one in enumerate(company)}
-    counts = np.zeros((len(names), max(1, len(company))))
+    contexts = sorted({(v, label) for labels in tuples for v, label in enumerate(labels) if v != node})
+    column = {context: number for number, context in enumerate(contexts)}
+    counts = np.zeros((len(names), max(1, len(contexts))))
     for labels in tuples:
         for v, label in enumerate(labels):
             if v != node:
                 counts[row[labels[node]], column[v, label]] += 1
-    profile = np.sqrt(counts / np.maximum(1, counts.sum(1, keepdims=True)))  # distances are Hellinger's
+    profile = np.sqrt(counts / np.maximum(1, counts.sum(1, keepdims=True)))  # Euclidean distance becomes Hellinger's
     shared = _unit((profile - profile.mean(0)) @ random.standard_normal((counts.shape[1], DIMENSION)))
     own = _unit(random.standard_normal((len(names), DIMENSION)))
     return names, np.sqrt(similarity) * shared + np.sqrt(1 - similarity) * own
@@ -70,45 +74,43 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
     return np.asarray(vectors / np.where(length > 1e-9, length, 1.0))
 
 
-def simulate_vision(options: argparse.Namespace) -> None:
-    """The store that ``options`` ask for."""
-    if not (options.snr > 0 and np.isfinite(options.snr)):
-        raise UsageError(f"--snr {options.snr}: should be above 0")
-    if not 0 <= options.similarity <= 1:
-        raise UsageError(f"--similarity {options.similarity}: should be in 0 to 1")
-    clips = read_clips("clips", options.clips)
-    tuples = [clip.labels for clip in clips if clip.labels is not None]
+def write_synthetic_features(
+    clips: Annotated[Path, typer.Argument(help="Clips with labels (clips.jsonl of preprocess.tacos).")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Feature store to write (HDF5).")],
+    snr: Annotated[float, typer.Option(help="Signal-to-noise ratio: variance of the signal over that of the noise.")],
+    seed: Annotated[int, typer.Option(help="Seed of prototypes and noise.")] = 0,
+    similarity: Annotated[
+        float, typer.Option(min=0, max=1, help="Similarity of labels with the same co-occurrences.")
+    ] = SIMILARITY,
+) -> None:
+    """Draw synthetic features of clips around what their labels say; no video is read."""
+    if not (snr > 0 and np.isfinite(snr)):
+        raise UsageError(f"--snr {snr}: must be above 0")
+    records = read_clips("clips", clips)
+    tuples = [clip.labels for clip in records if clip.labels is not None]
     if not tuples:
-        raise DataError(f"{options.clips}: no clip has labels; vision is simulated from them")
-    features = simulate(tuples, options.snr, options.seed, options.similarity)
-    key = f"simulated:snr={options.snr:g}"
-    source = f"drawn from the labels of each clip, similarity {options.similarity:g}, seed {options.seed}"
+        raise DataError(f"{clips}: no clip has labels; synthetic features are drawn from them")
+    features = draw_features(tuples, snr, seed, similarity)
+    key = f"synthetic:snr={snr:g}"
+    source = f"drawn from the labels of each clip, similarity {similarity:g}, seed {seed}"
     spec = BackboneSpec(key, size=1, dimension=features.shape[1], weights=source, license="no video was seen")
-    with FeatureWriter(options.output, spec, f"{source}, clips {_digest(clips)}", "float32") as writer:
-        writer.plan(clip.clip_id for clip in clips)
-        for clip, vector in zip((one for one in clips if one.labels is not None), features, strict=True):
+    with FeatureWriter(output, spec, f"{source}, clips {_digest(records)}", "float32") as writer:
+        writer.plan(clip.clip_id for clip in records)
+        for clip, vector in zip((clip for clip in records if clip.labels is not None), features, strict=True):
             writer.add(clip.clip_id, vector)
-    lacking = f"; {len(clips) - len(tuples)} clips without labels have none" if len(tuples) < len(clips) else ""
-    print(
-        f"{options.output}: SIMULATED vision, {len(tuples)} clips, {key}, seed {options.seed}{lacking}", file=sys.stderr
-    )
+    unlabeled = len(records) - len(tuples)
+    skipped = f"; {unlabeled} clips without labels have none" if unlabeled else ""
+    print(f"{output}: SYNTHETIC features of {len(tuples)} clips, {key}, seed {seed}{skipped}", file=sys.stderr)
 
 
 def _digest(clips: Sequence[Clip]) -> str:
-    """16 hexadecimal digits that change with a clip's id or labels, and with them the features."""
+    """16 hexadecimal digits that change with the ids and labels of the clips."""
     text = "\n".join(f"{clip.clip_id}\t{clip.labels}" for clip in clips)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("clips", type=Path, metavar="CLIPS", help="clips with labels, as preprocess.tacos writes them")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="feature store to write")
-    parser.add_argument("--snr", type=float, required=True, help="variance of the signal over that of the noise")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--similarity", type=float, default=SIMILARITY, help="of labels of one company, 0 to 1")
-    options = parser.parse_args(arguments)
-    return exit_status(lambda: simulate_vision(options))
+def main(arguments: Sequence[str] | None = None) -> int:
+    return run(create_app(__doc__, write_synthetic_features), arguments)
 
 
 if __name__ == "__main__":

@@ -1,40 +1,43 @@
-"""Prepare TACoS for describing videos: clips with labels, label sets, and how far people agree.
+"""Prepare TACoS for captioning clips: clips with labels, label sets, and inter-sentence agreement.
 
     python -m preprocess.tacos data/tacos -o data/tacos-clips
     python -m preprocess.tacos data/tacos-json --format tacos-json -o data/tacos-clips --min-count 10
 
-Writes ``clips.jsonl`` (``--format clips`` of everything that reads clips), ``sentences.jsonl`` (the same, but each
-training sentence is a clip of its own, CLIP#NUMBER, with the labels that it tells itself: for training describers) and
-``labels.json`` (for each node its labels with their number of training clips) into the folder, and prints how far the
-sentences of one clip agree, node by node.
-Labels that the corpus itself brings are kept; the others come from the sentences (preprocess/semantics.py).
+Writes three files: ``clips.jsonl``, which everything with ``--format clips`` reads; ``sentences.jsonl``, in which each
+training sentence is a clip of its own, CLIP#NUMBER, with the labels of that sentence, for training clip captioners; and
+``labels.json`` with the labels of each node and their numbers of training clips. Prints how far the sentences of a clip
+agree on each node. Labels that a corpus has are kept; others come from the sentences (preprocess/semantics.py).
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
+import typer
+
+from captioner.cli.program import create_app, run
 from captioner.data.clips import CLIP_READERS, NODES, NULL, OTHER, SENTENCE, Clip, read_clips, write_clips
-from captioner.errors import DataError, UsageError, exit_status
+from captioner.errors import DataError
 from captioner.files import write_text
 from preprocess.lexicon import WORDS
-from preprocess.semantics import Extractor, Labels, canonical
+from preprocess.semantics import Extractor, Labels, merge_synonyms
 
-DETAILS = (1, 3, 4)  # tool, source, target: what few sentences say
+DETAILS = (1, 3, 4)
+"""Tool, source and target: nodes that few sentences name."""
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far the different sentences of a clip agree on a node.
+    """Agreement of the different sentences of a clip on a node.
 
-    ``pairs``: share of pairs of different sentences with equal labels, each clip weighing as many as its sentences.
-    ``alpha``: Krippendorff's alpha for nominal labels, the same corrected for what chance gives (0 none, 1 full).
+    ``pairs``: share of pairs of different sentences with equal labels, clips weighted by their number of sentences.
+    ``alpha``: Krippendorff's alpha for nominal labels, which corrects for chance (0 no agreement, 1 full).
     ``with_clip``: share of all sentences whose label is the clip's.
     """
 
@@ -44,32 +47,32 @@ class Agreement:
 
 
 def consensus(tuples: Sequence[Labels], corpus: Counter[tuple[str, str]], share: float = 0.25) -> Labels:
-    """The one event that most sentences of a clip tell.
+    """The labels of the event that most sentences of a clip describe.
 
-    Activity and object are chosen together, so that they belong to one event: the pair that most sentences say, among
-    those with equal votes the one whose parts have the most votes, then the one that is commonest in the ``corpus``.
-    Tool, source and target come from sentences of that activity and object alone. They are often left unsaid, so the
-    one said most counts as soon as ``share`` of these sentences say any.
+    Activity and object are chosen as a pair, so that they belong to one event: the pair with the most votes; ties are
+    broken by the votes of its parts, then by its frequency in the ``corpus``. Tool, source and target come from the
+    sentences with that pair only. They are often unsaid, so the most frequent one counts if at least ``share`` of these
+    sentences name any.
     """
-    told = [labels for labels in tuples if labels[0] != NULL]
-    if not told:
+    named_events = [labels for labels in tuples if labels[0] != NULL]
+    if not named_events:
         return (NULL,) * 5
-    pairs = Counter((labels[0], labels[2]) for labels in told)
-    activities, things = Counter(labels[0] for labels in told), Counter(labels[2] for labels in told)
+    pairs = Counter((labels[0], labels[2]) for labels in named_events)
+    activities, things = Counter(labels[0] for labels in named_events), Counter(labels[2] for labels in named_events)
     chosen = max(pairs, key=lambda pair: (pairs[pair], activities[pair[0]] + things[pair[1]], corpus[pair], pair))
-    agreeing = [labels for labels in told if (labels[0], labels[2]) == chosen]
+    agreeing = [labels for labels in named_events if (labels[0], labels[2]) == chosen]
     details = {}
     for node in DETAILS:
-        said = Counter(labels[node] for labels in agreeing if labels[node] != NULL)
-        enough = said.total() >= share * len(agreeing) and said
-        details[node] = max(said, key=lambda label: (said[label], label)) if enough else NULL
+        counts = Counter(labels[node] for labels in agreeing if labels[node] != NULL)
+        enough = counts and counts.total() >= share * len(agreeing)
+        details[node] = max(counts, key=lambda label: (counts[label], label)) if enough else NULL
     return chosen[0], details[1], chosen[1], details[3], details[4]
 
 
 def label_sets(clips: Sequence[Clip], min_count: int, max_labels: int | None) -> dict[str, dict[str, int]]:
-    """For each node its labels with their number of training clips: NULL, OTHER, then the others by frequency.
+    """For each node its labels and their numbers of training clips: NULL, OTHER, then the others by frequency.
 
-    A label in fewer than ``min_count`` training clips, or behind the ``max_labels`` commonest, is counted as OTHER.
+    A label in fewer than ``min_count`` training clips, or not among the ``max_labels`` most frequent, counts as OTHER.
     """
     sets = {}
     for index, node in enumerate(NODES):
@@ -83,8 +86,8 @@ def label_sets(clips: Sequence[Clip], min_count: int, max_labels: int | None) ->
     return sets
 
 
-def with_other(clip: Clip, sets: Mapping[str, Mapping[str, int]]) -> Clip:
-    """The clip with OTHER for every label that is not in its node's set."""
+def replace_rare(clip: Clip, sets: Mapping[str, Mapping[str, int]]) -> Clip:
+    """The clip with ``OTHER`` for every label that is not in its node's set."""
     if clip.labels is None:
         return clip
     pairs = zip(clip.labels, sets.values(), strict=True)
@@ -92,7 +95,7 @@ def with_other(clip: Clip, sets: Mapping[str, Mapping[str, int]]) -> Clip:
 
 
 def agreement(clips: Sequence[Clip], tuples: Mapping[str, Labels]) -> dict[str, Agreement]:
-    """Agreement for each node, and for ``all`` five at once. ``tuples`` has the labels of every sentence."""
+    """Agreement on each node, and on ``all`` five at once; ``tuples`` are the labels of each sentence."""
     picks = [(name, slice(index, index + 1)) for index, name in enumerate(NODES)] + [("all", slice(None))]
     found = {}
     for node, pick in picks:
@@ -104,9 +107,9 @@ def agreement(clips: Sequence[Clip], tuples: Mapping[str, Labels]) -> dict[str, 
 
 
 def krippendorff(units: Sequence[Sequence[Hashable]]) -> tuple[float, float]:
-    """(Observed agreement, alpha) of nominal labels; each unit holds two labels or more.
+    """Observed agreement and alpha of nominal labels; each unit has two labels or more.
 
-    Krippendorff (2011), Computing Krippendorff's Alpha-Reliability, section C. NaN where nothing can disagree.
+    Source: Krippendorff (2011), Computing Krippendorff's Alpha-Reliability, section C. NaN where all labels are equal.
     """
     total = Counter(label for unit in units for label in unit)
     n = total.total()
@@ -118,8 +121,8 @@ def krippendorff(units: Sequence[Sequence[Hashable]]) -> tuple[float, float]:
     return observed, (observed - chance) / (1 - chance) if chance < 1 else float("nan")
 
 
-def labeled(clips: Sequence[Clip], tuples: Mapping[str, Labels], share: float) -> list[Clip]:
-    """Clips with the consensus of their sentences as labels; ties are broken by the training sentences."""
+def label_clips(clips: Sequence[Clip], tuples: Mapping[str, Labels], share: float) -> list[Clip]:
+    """Clips with the consensus of their sentences as labels; labels that they have are kept."""
     corpus = Counter(
         (tuples[text][0], tuples[text][2]) for clip in clips if clip.split == "train" for text in clip.sentences
     )
@@ -131,8 +134,8 @@ def labeled(clips: Sequence[Clip], tuples: Mapping[str, Labels], share: float) -
     ]
 
 
-def apart(clips: Sequence[Clip], tuples: Mapping[str, Labels]) -> list[Clip]:
-    """Each sentence of a training clip as a clip of its own, with its labels; where it tells no event, the clip's."""
+def split_sentences(clips: Sequence[Clip], tuples: Mapping[str, Labels]) -> list[Clip]:
+    """Each sentence of a training clip as a clip of its own with its own labels, or the clip's if it names no event."""
     found = []
     for clip in clips:
         if clip.split != "train":
@@ -145,7 +148,7 @@ def apart(clips: Sequence[Clip], tuples: Mapping[str, Labels]) -> list[Clip]:
 
 
 def report(clips: Sequence[Clip], sets: Mapping[str, Mapping[str, int]], scores: Mapping[str, Agreement]) -> str:
-    """The table that is printed: a row for each node."""
+    """The printed table, with a row for each node."""
     sentences = [text for clip in clips for text in clip.sentences]
     lines = [
         f"{len(clips)} clips of {len({clip.video for clip in clips})} videos, {len(sentences)} sentences, "
@@ -164,43 +167,44 @@ def _score(score: Agreement) -> str:
     return f"{score.pairs:>13.1%}{score.alpha:>7.2f}{score.with_clip:>13.1%}"
 
 
-def prepare(options: argparse.Namespace) -> None:
-    """Read, label and write what ``options`` ask for."""
-    if options.min_count < 1 or (options.max_labels is not None and options.max_labels < 1):
-        raise UsageError("--min-count and --max-labels must be 1 or more")
-    if not 0 <= options.share <= 1:
-        raise UsageError(f"--share is a share between 0 and 1, not {options.share:g}")
-    clips = read_clips(options.format, options.corpus)
-    extract = Extractor(options.parser, options.words)
-    distinct = {sentence: extract(sentence) for clip in clips for sentence in clip.sentences}
-    tuples = distinct if options.as_said else {text: canonical(said, extract.words) for text, said in distinct.items()}
-    full = labeled(clips, tuples, options.share)
+def prepare(
+    corpus: Annotated[Path, typer.Argument(help="Folder or file that the reader opens.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for clips.jsonl, sentences.jsonl and labels.json.")
+    ],
+    format: Annotated[str, typer.Option(help=f"Reader: {', '.join(CLIP_READERS)}.")] = "tacos",
+    min_count: Annotated[int, typer.Option(min=1, help="Training clips that a label must occur in.")] = 3,
+    max_labels: Annotated[
+        int | None, typer.Option(min=1, help="Maximum number of labels of a node, besides NULL and OTHER.")
+    ] = None,
+    share: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the sentences that must name a tool or place.")
+    ] = 0.25,
+    keep_synonyms: Annotated[bool, typer.Option("--keep-synonyms", help="Do not merge synonyms.")] = False,
+    parser: Annotated[str, typer.Option(help="Installed spaCy pipeline, such as en_core_web_sm.")] = "",
+    words: Annotated[Path, typer.Option(help="Word lists in the form of preprocess/cooking.yaml.")] = WORDS,
+) -> None:
+    """Write clips with labels, clips of single sentences, and label sets; print how far sentences agree."""
+    clips = read_clips(format, corpus)
+    extract = Extractor(parser, words)
+    raw = {sentence: extract(sentence) for clip in clips for sentence in clip.sentences}
+    tuples = raw if keep_synonyms else {text: merge_synonyms(labels, extract.words) for text, labels in raw.items()}
+    full = label_clips(clips, tuples, share)
     if not any(clip.split == "train" for clip in full):
-        raise DataError(f"{options.corpus}: no training clips, from which the label sets come")
-    sets = label_sets(full, options.min_count, options.max_labels)
-    kept = [with_other(clip, sets) for clip in full]
-    write_clips(options.output / "clips.jsonl", kept)
-    own = tuples if all(clip.labels is None for clip in clips) else {}  # the corpus' labels are other words
-    write_clips(options.output / "sentences.jsonl", [with_other(clip, sets) for clip in apart(kept, own)])
+        raise DataError(f"{corpus}: no training clips, from which the label sets come")
+    sets = label_sets(full, min_count, max_labels)
+    kept = [replace_rare(clip, sets) for clip in full]
+    write_clips(output / "clips.jsonl", kept)
+    own = tuples if all(clip.labels is None for clip in clips) else {}  # labels of the corpus are other words
+    write_clips(output / "sentences.jsonl", [replace_rare(clip, sets) for clip in split_sentences(kept, own)])
     document = {"format": "captioner-labels", "version": 1, "nodes": sets}
-    write_text(options.output / "labels.json", json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+    write_text(output / "labels.json", json.dumps(document, indent=1, ensure_ascii=False) + "\n")
     print(report(kept, sets, agreement(full, tuples)))
-    print(f"clips.jsonl, sentences.jsonl and labels.json are in {options.output}", file=sys.stderr)
+    print(f"wrote clips.jsonl, sentences.jsonl and labels.json to {output}", file=sys.stderr)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("corpus", type=Path, help="folder or file that the reader opens")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for clips.jsonl and labels.json")
-    parser.add_argument("--format", choices=CLIP_READERS, default="tacos")
-    parser.add_argument("--min-count", type=int, default=3, help="training clips that a label needs (default 3)")
-    parser.add_argument("--max-labels", type=int, help="labels of a node besides NULL and OTHER (default: no limit)")
-    parser.add_argument("--share", type=float, default=0.25, help="of the sentences that must name a tool or place")
-    parser.add_argument("--as-said", action="store_true", help="keep different words for one thing apart")
-    parser.add_argument("--parser", default="", help="an installed spaCy pipeline, such as en_core_web_sm")
-    parser.add_argument("--words", type=Path, default=WORDS, help="word lists in the form of preprocess/cooking.yaml")
-    options = parser.parse_args(arguments)
-    return exit_status(lambda: prepare(options))
+def main(arguments: Sequence[str] | None = None) -> int:
+    return run(create_app(__doc__, prepare), arguments)
 
 
 if __name__ == "__main__":

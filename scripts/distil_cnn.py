@@ -19,19 +19,20 @@ the same command resumes at the last checkpoint.
 
 from __future__ import annotations
 
-import argparse
 import copy
 import json
 import math
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+import typer
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -39,10 +40,11 @@ from torch import Tensor, nn
 from captioner.backbones import load_backbone
 from captioner.backbones.compact import FEATURES, CompactCNN
 from captioner.backbones.weights import fit_weights, read_weights
+from captioner.cli.program import choice, create_app, run
 from captioner.config import TrainConfig
 from captioner.data import READERS, read_dataset
 from captioner.data.images import open_image
-from captioner.errors import BackboneError, FeatureStoreError, exit_status
+from captioner.errors import BackboneError, FeatureStoreError
 from captioner.features.store import FeatureStore
 from captioner.files import atomic_path
 from captioner.text.tokenizers import tokenize
@@ -85,7 +87,7 @@ def load_images(paths: list[Path], cache: Path) -> Tensor:
     return torch.from_numpy(pixels)
 
 
-def load_teacher(record: Path) -> nn.Module:
+def load_teacher(record: Path) -> Any:
     """The network of a backbone record (captioner/backbones/local.py), in bfloat16."""
     network = load_backbone(f"local:{record}").network
     for part in ("preprocess", "feature_map", "classifier"):
@@ -127,7 +129,7 @@ def distillation_loss(student_map: Tensor, teacher_map: Tensor, classifier: nn.M
 
     Maps (B, 1280, h, w) and (B, 1280, H, W); the teacher's is pooled to the student's grid.
     """
-    target = F.adaptive_avg_pool2d(teacher_map, student_map.shape[-2:])
+    target = F.adaptive_avg_pool2d(teacher_map, (student_map.shape[2], student_map.shape[3]))
     error = (student_map - target).square().mean() / target.var()
     pooled = student_map.mean((2, 3)) - target.mean((2, 3))
     pooled_error = pooled.square().mean() / target.mean((2, 3)).var()
@@ -140,7 +142,7 @@ def distillation_loss(student_map: Tensor, teacher_map: Tensor, classifier: nn.M
 class Crops:
     """Batches of (student images, teacher maps): random crops, mirrored half of the time."""
 
-    def __init__(self, pixels: Tensor, teacher: nn.Module, count: int) -> None:
+    def __init__(self, pixels: Tensor, teacher: Any, count: int) -> None:
         self.pixels, self.teacher, self.count = pixels, teacher, count
 
     @torch.no_grad()
@@ -168,8 +170,9 @@ def words_of(captions: list[Sequence[str]]) -> Tensor:
 def word_loss(given: Tensor, wanted: Tensor, prior: Tensor) -> Tensor:
     """Cross entropy of words (B, W) from logits, relative to that of guessing each by its frequency (W,)."""
     guessed = torch.special.entr(prior) + torch.special.entr(1 - prior)
-    entropy = F.binary_cross_entropy_with_logits(given, wanted, reduction="sum") / len(given)
-    return entropy / guessed.sum().clamp(min=1e-6)
+    entropy: Tensor = F.binary_cross_entropy_with_logits(given, wanted, reduction="sum") / len(given)
+    loss: Tensor = entropy / guessed.sum().clamp(min=1e-6)
+    return loss
 
 
 class WholeImages:
@@ -181,11 +184,11 @@ class WholeImages:
         names: list[str],
         plain: list[Path],
         mirrored: list[Path],
-        captions: dict[str, Sequence[str]],
+        captions: Mapping[str, Sequence[str]],
         count: int,
     ) -> None:
         stores = [[FeatureStore(path) for path in plain], [FeatureStore(path, mirrored=True) for path in mirrored]]
-        held = [captions, *stores[0]]
+        held: list[Container[str]] = [captions, *stores[0]]
         self.rows = [row for row, name in enumerate(names) if all(name in each for each in held)]
         self.pixels, self.count = pixels, count
         if len(self.rows) < count:
@@ -241,72 +244,71 @@ class RunLog:
             self.losses.clear()
 
 
-def distil(options: argparse.Namespace) -> None:
-    """The whole run; ``options`` are those of the command line."""
-    folder = options.output.parent
+def distil(
+    teacher_record: Annotated[Path, typer.Option("--teacher", help="Backbone record of the teacher.")],
+    images: Annotated[list[Path], typer.Option(help="Image folders, or lists of image files; may be repeated.")],
+    features: Annotated[list[Path], typer.Option(help="Stores of the whole images; may be repeated.")],
+    features_mirrored: Annotated[list[Path], typer.Option(help="The same stores of mirrored images.")],
+    data: Annotated[Path, typer.Option(help="Data set with captions of the whole images.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Weights to write.")],
+    data_format: Annotated[str, choice(sorted(READERS), "--format", help="The data set's format.")] = "flickr8k",
+    init: Annotated[Path | None, typer.Option(help="Weights to start from.  [default: random ones]")] = None,
+    steps: Annotated[int, typer.Option(help="Optimizer steps.")] = 9600,
+    batch_size: Annotated[int, typer.Option(help="Images in a step, half of them crops.")] = 128,
+    lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 2e-3,
+    temperature: Annotated[float, typer.Option(help="Divides the logits of the classes.")] = 2.0,
+    large_after: Annotated[float, typer.Option(help="Fraction of the steps at the smaller size.")] = 0.85,
+    seed: Annotated[int, typer.Option(help="Seed of weights and crops.")] = 0,
+) -> None:
+    """The whole run."""
+    folder = output.parent
     folder.mkdir(parents=True, exist_ok=True)
-    paths = image_paths(options.images)
+    paths = image_paths(images)
     pixels = load_images(paths, folder / "images.npy")
-    teacher = load_teacher(options.teacher)
-    classifier = copy.deepcopy(teacher.classifier).float()
-    half = options.batch_size // 2
+    teacher = load_teacher(teacher_record)
+    classifier: nn.Module = copy.deepcopy(teacher.classifier).float()
+    half = batch_size // 2
     crops = Crops(pixels, teacher, half)
     names = [path.name for path in paths]
-    captions = {record.image_id: record.captions for record in read_dataset(options.format, options.data)}
-    whole = WholeImages(pixels, names, options.features, options.features_mirrored, captions, half)
+    captions = {record.image_id: record.captions for record in read_dataset(data_format, data)}
+    whole = WholeImages(pixels, names, features, features_mirrored, captions, half)
     prior, depth = whole.words.mean(0), whole.features.shape[2]
-    torch.manual_seed(options.seed)
+    torch.manual_seed(seed)
     student = Student(depth + len(prior)).to(memory_format=torch.channels_last)
-    if options.init:
-        fit_weights(student.cnn, read_weights(options.init), "compact")
-    how = TrainConfig(lr=options.lr, weight_decay=WEIGHT_DECAY)  # AdamW under a cosine, as decoders are trained
+    if init:
+        fit_weights(student.cnn, read_weights(init), "compact")
+    how = TrainConfig(lr=lr, weight_decay=WEIGHT_DECAY)  # AdamW under a cosine, as decoders are trained
     optimizer = make_optimizer(how, [(student, how.lr)])
     state = folder / "state.safetensors"
     first = load_state(state, student, optimizer, [])["step"] if state.exists() else 0
     rich = f"{len(whole.rows)} with features and captions of {len(prior)} words"
     print(f"{len(pixels)} images, {rich}, from step {first}", flush=True)
     log = RunLog(folder / "distil.jsonl")
-    for step in range(first, options.steps):
-        rng = np.random.default_rng([options.seed, step])
-        small = step < options.large_after * options.steps
-        images, teacher_map = crops.batch((128, 160) if small else (160, 192), rng)
-        others, wanted, said = whole.batch(images.shape[3], rng)
-        batch = torch.cat([images, others]).contiguous(memory_format=torch.channels_last)
+    for step in range(first, steps):
+        rng = np.random.default_rng([seed, step])
+        small = step < large_after * steps
+        small_crops, teacher_map = crops.batch((128, 160) if small else (160, 192), rng)
+        others, wanted, said = whole.batch(small_crops.shape[3], rng)
+        batch = torch.cat([small_crops, others]).contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             student_map, given = student(batch, half)
-        crop_loss = distillation_loss(student_map, teacher_map, classifier, options.temperature)
+        crop_loss = distillation_loss(student_map, teacher_map, classifier, temperature)
         whole_loss = F.mse_loss(given[:, :depth].float(), wanted)
         words_loss = word_loss(given[:, depth:].float(), said, prior)
-        set_rate(optimizer, rate_factor(how, step, options.steps))
+        set_rate(optimizer, rate_factor(how, step, steps))
         optimizer.zero_grad(set_to_none=True)
-        (crop_loss + 2 * whole_loss + 2 * words_loss).backward()
+        (crop_loss + 2 * whole_loss + 2 * words_loss).backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(student.parameters(), 5.0)
         optimizer.step()
         log.add(step + 1, crops=crop_loss.item(), whole=whole_loss.item(), words=words_loss.item())
-        if (step + 1) % SAVE_EVERY == 0 or step + 1 == options.steps:
+        if (step + 1) % SAVE_EVERY == 0 or step + 1 == steps:
             save_state(state, student, optimizer, [], {"step": step + 1})
-    with atomic_path(options.output) as temporary:
+    with atomic_path(output) as temporary:
         save_file({name: value.contiguous() for name, value in student.cnn.state_dict().items()}, temporary)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--teacher", type=Path, required=True)
-    parser.add_argument("--images", type=Path, nargs="+", required=True)
-    parser.add_argument("--features", type=Path, nargs="+", required=True, help="stores of the whole images")
-    parser.add_argument("--features-mirrored", type=Path, nargs="+", required=True, help="the same of mirrored images")
-    parser.add_argument("--data", type=Path, required=True, help="data set with captions of the whole images")
-    parser.add_argument("--format", default="flickr8k", choices=sorted(READERS))
-    parser.add_argument("--init", type=Path, help="weights to start from instead of random ones")
-    parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=9600)
-    parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--lr", type=float, default=2e-3)
-    parser.add_argument("--temperature", type=float, default=2.0)
-    parser.add_argument("--large-after", type=float, default=0.85, help="fraction of the steps at the smaller size")
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args(arguments)
-    return exit_status(lambda: distil(options))
+def main(arguments: Sequence[str] | None = None) -> int:
+    return run(create_app(__doc__, distil), arguments)
 
 
 if __name__ == "__main__":

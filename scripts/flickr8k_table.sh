@@ -34,7 +34,7 @@ run 4f-scratch "4f, without pre-training" flickr8k-4f 0
 
 # No caption of a Flickr8k dev or test photograph is learned through Flickr30k, which has them all.
 python -m preprocess.sentences --format flickr30k --root "$flickr30k" -o "$out/sentences.txt" \
-    --exclude "$flickr8k/Flickr_8k.devImages.txt" "$flickr8k/Flickr_8k.testImages.txt"
+    --exclude "$flickr8k/Flickr_8k.devImages.txt" --exclude "$flickr8k/Flickr_8k.testImages.txt"
 captioner train pretrain-text --set data.text="$out/sentences.txt" --set output="$out/pretrain-text" \
     --set data.vocabulary_from="$out/4f-scratch-seed0/best.safetensors"
 pretrained=train.init_from=$out/pretrain-text/best.safetensors

@@ -6,24 +6,26 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+import typer
 
 from captioner.backbones import load_backbone
 from captioner.backbones.spec import BackboneSpec
 from captioner.checkpoint import load_checkpoint, save_checkpoint
+from captioner.cli.program import choice, create_app, run
 from captioner.config import from_mapping, to_mapping
-from captioner.errors import CheckpointError, exit_status
+from captioner.errors import CheckpointError
 
 DTYPES = {"float16": torch.float16, "int8": torch.int8}
 
 
-def pack(source: Path, weights: Path | None, output: Path, dtype: str = "float16", **search: float | None) -> None:
+def pack(source: Path, weights: Path | None, output: Path, dtype: str = "float16", **decoding: float | None) -> None:
     """Write ``source`` with its backbone's weights inside; fields of its ``DecodingConfig`` may be set on the way."""
     checkpoint = load_checkpoint(source)
     if len(checkpoint.inputs) != 1:
@@ -33,7 +35,7 @@ def pack(source: Path, weights: Path | None, output: Path, dtype: str = "float16
         raise CheckpointError(f"{source} reads {spec.key}, which no network makes; packing is for a model with a CNN")
     states = [state for state in checkpoint.backbone_states if state is not None]
     state = states[0] if states else load_backbone(spec.key, weights).network.state_dict()
-    chosen: dict[str, Any] = {name: value for name, value in search.items() if value is not None}
+    chosen: dict[str, Any] = {name: value for name, value in decoding.items() if value is not None}
     config = from_mapping(type(checkpoint.config), portable(to_mapping(checkpoint.config)), str(source))
     save_checkpoint(
         output,
@@ -58,19 +60,25 @@ def portable(value: Any) -> Any:
     return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--weights", type=Path, help="the CNN's weights, if the checkpoint does not hold them")
-    parser.add_argument("--dtype", choices=DTYPES, default="float16", help="of the decoder's matrices")
-    parser.add_argument("--beam-size", type=int)
-    parser.add_argument("--length-penalty", type=float)
-    parser.add_argument("--no-repeat-ngram-size", type=int)
-    parser.add_argument("-o", "--output", type=Path, required=True)
-    options = parser.parse_args()
-    names = ("beam_size", "length_penalty", "no_repeat_ngram_size")
-    search = {name: getattr(options, name) for name in names}
-    return exit_status(lambda: pack(options.checkpoint, options.weights, options.output, options.dtype, **search))
+def command(
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of a run.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write.")],
+    weights: Annotated[Path | None, typer.Option(help="The CNN's weights, if the checkpoint has none.")] = None,
+    dtype: Annotated[str, choice(tuple(DTYPES), help="Type of the decoder's matrices.")] = "float16",
+    beam_size: Annotated[int | None, typer.Option(help="Replaces the checkpoint's own.")] = None,
+    length_penalty: Annotated[float | None, typer.Option(help="Replaces the checkpoint's own.")] = None,
+    no_repeat_ngram_size: Annotated[int | None, typer.Option(help="Replaces the checkpoint's own.")] = None,
+) -> None:
+    decoding = {
+        "beam_size": beam_size,
+        "length_penalty": length_penalty,
+        "no_repeat_ngram_size": no_repeat_ngram_size,
+    }
+    pack(checkpoint, weights, output, dtype, **decoding)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    return run(create_app(__doc__, command), arguments)
 
 
 if __name__ == "__main__":

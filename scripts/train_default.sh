@@ -30,14 +30,15 @@ extract strong "local:$strong" --precision bfloat16
 
 # 2. The CNN, which sees Flickr8k's training photographs alone, never dev or test. About 3 hours on two cores.
 tr -d '\r' < "$flickr8k/Flickr_8k.trainImages.txt" | sed "s#^#$flickr8k/images/#" > "$out/photographs.txt"
-python -m scripts.distil_cnn --teacher "$teacher" --images "$out/photographs.txt" "$photos" \
-    --features "$out"/{teacher,strong}.h5 --features-mirrored "$out"/{teacher,strong}-mirrored.h5 \
+python -m scripts.distil_cnn --teacher "$teacher" --images "$out/photographs.txt" --images "$photos" \
+    --features "$out/teacher.h5" --features "$out/strong.h5" \
+    --features-mirrored "$out/teacher-mirrored.h5" --features-mirrored "$out/strong-mirrored.h5" \
     --data "$flickr8k" -o "$out/cnn/cnn.safetensors" ${STEPS:+--steps "$STEPS"}
 extract compact compact --weights "$out/cnn/cnn.safetensors"
 
 # 3. Sentences without images; none that people wrote about a photograph of Flickr8k's dev or test. 6 minutes.
 python -m preprocess.sentences --format flickr30k --root "$flickr30k" -o "$out/sentences.txt" \
-    --exclude "$flickr8k/Flickr_8k.devImages.txt" "$flickr8k/Flickr_8k.testImages.txt"
+    --exclude "$flickr8k/Flickr_8k.devImages.txt" --exclude "$flickr8k/Flickr_8k.testImages.txt"
 train pretrain-text pretrain-text data.text="$out/sentences.txt"
 common=(data.root="$flickr8k" train.init_from="$out/pretrain-text/best.safetensors" train.evaluate_every=5)
 

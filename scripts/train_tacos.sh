@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Sentences for the clips of TACoS, from the corpus to tables with p-values, and a report:
+# Captions for the clips of TACoS, from the corpus to tables with p-values and a report:
 #   scripts/train_tacos.sh [--demo] [SETTING...]
-# Labels, CRF, translation (SMT), describers (a), (b) and (c), nearest tuple and template; every SETTING, such as
-# train.epochs=5, goes to every describer. --demo makes a small corpus and small describers. Environment:
+# Labels, CRF, statistical translation (SMT), clip captioners (a), (b) and (c), nearest tuple and template. Every SETTING,
+# such as train.epochs=5, goes to every clip captioner. --demo makes a small corpus and small models. Environment:
 #   DATA=data/tacos    the corpus, in FORMAT=tacos (docs/tacos.md)
-#   FEATURES=STORE     a feature store of its clips; without it vision is SIMULATED, and every file and table says so,
-#   SNRS="0.08"        once for each of these signal-to-noise ratios
-#   SEEDS="0 1 2"      of the describers
-#   OUT=runs/tacos     where everything goes; given again, it goes on where it was
+#   FEATURES=STORE     a feature store of its clips; without it features are SYNTHETIC, and every file and table says so,
+#   SNRS="0.08"        for each of these signal-to-noise ratios
+#   SEEDS="0 1 2"      seeds of the clip captioners
+#   OUT=runs/tacos     output folder; an interrupted run continues where it stopped
 set -euo pipefail
 case ${1-} in -h | --help) sed -n '2,10s/^# *//p' "$0"; exit ;; esac
 
@@ -28,44 +28,48 @@ for setting in "$@"; do settings+=(--set "$setting"); done
     exit 1
 }
 
-made() {  # FILE COMMAND...: runs the command that makes the file, unless it is there
+make_file() {  # FILE COMMAND...: runs the command that writes FILE, unless it exists
     [ -e "$1" ] || "${@:2}"
 }
 mkdir -p "$out"
 clips=$out/clips/clips.jsonl sentences=$out/clips/sentences.jsonl
-made "$out/clips/labels.json" python -m preprocess.tacos "$data" --format "${FORMAT-tacos}" -o "$out/clips"
+make_file "$out/clips/labels.json" python -m preprocess.tacos "$data" --format "${FORMAT-tacos}" -o "$out/clips"
 
-describer() {  # LETTER NAME KIND SEED: trains one and describes the test clips
-    local name=$2$said run=$here/$1-seed$4 potentials=$here/potentials.h5@$3 captions=$results/$1-$3$mark-seed$4.json
-    reported+=("$run")
+clip_captioner() {  # LETTER NAME KIND SEED: trains one and captions the test clips
+    local name=$2$note run=$here/$1-seed$4 features=$here/label-predictions.h5@$3
+    local captions=$results/$1-$3$mark-seed$4.json
+    runs+=("$run")
     [ ! -e "$captions" ] || return 0
     captioner train "tacos-$1" --set name="$name" --set output="$run" --set data.root="$sentences" --set train.seed="$4" \
-        --set "data.features=[$potentials]" "${settings[@]}"
-    captioner caption --model "$run" --features "$potentials" --split test -o "$captions"
+        --set "data.features=[$features]" "${settings[@]}"
+    captioner caption --model "$run" --features "$features" --split test -o "$captions"
 }
 
-recognizer() {  # FOLDER STORE MARK SAID: everything that follows from one feature store
-    here=$1 results=$1/results mark=$3 said=$4 reported=()
+recognizer() {  # FOLDER STORE MARK NOTE: all steps that follow from one feature store
+    here=$1 results=$1/results mark=$3 note=$4 runs=()
     mkdir -p "$results"
-    local potentials=$here/potentials.h5 kind seed
-    made "$here/crf.safetensors" captioner crf train --clips "$clips" --features "$2" --folds 5 -o "$here/crf.safetensors"
-    made "$potentials" captioner crf predict "$here/crf.safetensors" --clips "$sentences" --features "$2" --truth 0.5 \
-        -o "$potentials"
+    local predictions=$here/label-predictions.h5 kind seed file
+    make_file "$here/crf.safetensors" \
+        captioner crf train --clips "$clips" --features "$2" --folds 5 -o "$here/crf.safetensors"
+    make_file "$predictions" captioner crf predict "$here/crf.safetensors" --clips "$sentences" --features "$2" \
+        --gold-share 0.5 -o "$predictions"
 
-    local shared=(--clips "$clips" --potentials "$potentials")
-    for kind in max prob; do
-        made "$results/smt-$kind$mark.json" python -m eval.smt "${shared[@]}" --input $kind -o "$results/smt-$kind$mark.json"
-        made "$results/nearest-$kind$mark.json" \
-            python -m eval.tuples nearest "${shared[@]}" --input $kind -o "$results/nearest-$kind$mark.json"
+    local inputs=(--clips "$clips" --label-predictions "$predictions")
+    for kind in map marginals; do
+        file=$results/smt-$kind$mark.json
+        make_file "$file" python -m eval.smt "${inputs[@]}" --input $kind -o "$file"
+        file=$results/nearest-$kind$mark.json
+        make_file "$file" python -m eval.tuples nearest "${inputs[@]}" --input $kind -o "$file"
     done
-    made "$results/template$mark.json" python -m eval.tuples template "${shared[@]}" -o "$results/template$mark.json"
+    file=$results/template$mark.json
+    make_file "$file" python -m eval.tuples template "${inputs[@]}" -o "$file"
     for seed in $seeds; do
-        describer a "(a), CRF max" max "$seed"
-        describer b "(b), CRF max" max "$seed"
-        describer c "(c), CRF prob" prob "$seed"
+        clip_captioner a "(a), CRF max" map "$seed"
+        clip_captioner b "(b), CRF max" map "$seed"
+        clip_captioner c "(c), CRF prob" marginals "$seed"
     done
-    python -m eval.report "${reported[@]}" "$results"/{smt,nearest}-{max,prob}"$mark".json "$results/template$mark.json" \
-        --baseline "(c), CRF prob$said" --root "$clips" --format clips --published tacos --title "$title$said" \
+    python -m eval.report "${runs[@]}" "$results"/{smt,nearest}-{map,marginals}"$mark".json "$results/template$mark.json" \
+        --baseline "(c), CRF prob$note" --root "$clips" --format clips --published tacos --title "$title$note" \
         --metrics bleu,cider -o "$here/report" > "$here/table.md"
     folders+=("$here")
 }
@@ -75,9 +79,9 @@ if [ "${FEATURES-}" ]; then
     recognizer "$out/features" "$FEATURES" "" ""
 else
     for snr in $snrs; do
-        store=$out/simulated-snr$snr/features.h5
-        made "$store" python -m preprocess.synthetic_features "$clips" -o "$store" --snr "$snr"
-        recognizer "$out/simulated-snr$snr" "$store" -simulated ", simulated vision (snr $snr)"
+        store=$out/synthetic-snr$snr/features.h5
+        make_file "$store" python -m preprocess.synthetic_features "$clips" -o "$store" --snr "$snr"
+        recognizer "$out/synthetic-snr$snr" "$store" -synthetic ", synthetic features (snr $snr)"
     done
 fi
 python -m eval.clip_captioners "${folders[@]}" --clips "$clips" --csv "$out/scores.csv" --plot "$out/scores.png"

@@ -7,6 +7,7 @@ import shutil
 import socket
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 # Before torch is imported. Tests work on tiny tensors, where a second thread costs more than it brings.
@@ -14,6 +15,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 CHECKOUT = Path(__file__).parents[1]
+
+hypothesis.settings.register_profile("captioner", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("captioner")  # the same examples on every machine, slow ones included
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -43,8 +43,8 @@ def caption(
         list[str] | None,
         typer.Option(
             metavar="STORE",
-            help="Caption stored features (or label predictions: FILE@map, FILE@marginals) instead of images; repeat it "
-            "for a model of several backbones.",
+            help="Caption stored features (or label predictions: FILE@map, FILE@marginals) instead of images; repeat "
+            "it for a model of several backbones.",
         ),
     ] = None,
     split: Annotated[

@@ -1,34 +1,30 @@
-"""``captioner crf``: features of clips to potentials over their labels."""
+"""``captioner crf``: train a conditional random field over the labels of clips, predict labels, evaluate them."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from captioner.errors import DataError, FeatureStoreError, UsageError
+from captioner.errors import FeatureStoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
-    from captioner.crf.predictions import Potentials
-    from captioner.crf.training import Clips, Epoch
-    from captioner.data.clips import Clip
-    from captioner.features.store import FeatureStore
+    from captioner.crf.predictions import Evaluation
+    from captioner.crf.training import Epoch
 
 app = typer.Typer(no_args_is_help=True, help="Conditional random field over the labels of clips.")
 
-CLIPS = typer.Option("--clips", help="Clips with labels, as python -m preprocess.tacos writes them.")
-FEATURES = typer.Option(
-    "--features", "-f", help="Feature store whose ids are clip ids; repeat the option to join several."
-)
+CLIPS = typer.Option("--clips", help="Clips with labels (clips.jsonl of python -m preprocess.tacos).")
+FEATURES = typer.Option("--features", "-f", help="Feature store with clip ids; repeat it to concatenate several.")
 
 
 @app.callback()
 def crf() -> None:
-    """Learn what features of clips say about their labels, and predict it for others."""
+    """Train a conditional random field over the labels of clips, and predict labels with it."""
 
 
 @app.command()
@@ -37,231 +33,115 @@ def train(
     features: Annotated[list[Path], FEATURES],
     output: Annotated[Path, typer.Option("--output", "-o", help="CRF file to write (.safetensors).")],
     graph: Annotated[
-        str, typer.Option(help="Which labels of a clip know of each other: complete, tree or none.")
+        str, typer.Option(help="Pairs of nodes with a pairwise factor: complete, tree (Chow-Liu) or none.")
     ] = "complete",
-    chain: Annotated[bool, typer.Option("--chain", help="Labels also know those of the video's next clip.")] = False,
+    chain: Annotated[
+        bool, typer.Option("--chain", help="Add factors between consecutive clips of a video, one for each node.")
+    ] = False,
     unary: Annotated[
-        str, typer.Option(help="From features to labels: linear, or mlp with one hidden layer.")
+        str, typer.Option(help="From features to unary potentials: linear, or mlp (one hidden layer).")
     ] = "linear",
-    hidden: Annotated[int, typer.Option(help="Units of the hidden layer.")] = 256,
-    dropout: Annotated[float, typer.Option(help="Probability of dropping a feature or hidden unit.")] = 0.0,
+    hidden_dim: Annotated[int, typer.Option(help="Units of the hidden layer.")] = 256,
+    dropout: Annotated[float, typer.Option(help="Dropout probability of features and hidden units.")] = 0.0,
     folds: Annotated[
-        int, typer.Option(min=0, help="Also a model without each of so many parts of the training videos, see below.")
+        int,
+        typer.Option(min=0, help="Also train K cross-validation models (split by video) for out-of-fold predictions."),
     ] = 0,
-    epochs: Annotated[int, typer.Option(help="At most so many times over the training clips.")] = 60,
-    patience: Annotated[int, typer.Option(help="Stop after so many epochs without a better dev log probability.")] = 5,
+    epochs: Annotated[int, typer.Option(help="Maximum number of passes over the training clips.")] = 60,
+    patience: Annotated[int, typer.Option(help="Stop after this many epochs without a better dev score.")] = 5,
     batch_size: Annotated[int, typer.Option(help="Clips in a step.")] = 256,
-    lr: Annotated[float, typer.Option(help="Step size.")] = 1e-2,
-    weight_decay: Annotated[float, typer.Option(help="Strength of the Gaussian prior on weights of features.")] = 10.0,
-    table_decay: Annotated[float, typer.Option(help="The same for the tables between nodes and clips.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="Of order, dropout and folds.")] = 0,
+    lr: Annotated[float, typer.Option(help="Adam's learning rate.")] = 1e-2,
+    weight_decay: Annotated[float, typer.Option(help="Precision of the Gaussian prior on the linear weights.")] = 10.0,
+    factor_decay: Annotated[
+        float, typer.Option(help="Precision of the Gaussian prior on pairwise and transition factors.")
+    ] = 1.0,
+    seed: Annotated[int, typer.Option(help="Seed of batch order, dropout and folds.")] = 0,
 ) -> None:
-    """Train on the clips of split train; the epoch that is best on split val is kept.
+    """Train on split train; the epoch with the best log probability on split val is kept.
 
-    With --folds, predict gives each training clip the potentials of the model that did not see its video. A describer
-    that is to be trained on potentials needs this: those of clips that the CRF learned from are surer than any it will
-    meet later.
+    With --folds K, captioner crf predict uses for each training clip the model that was trained without its video.
+    Clip captioners should be trained on such out-of-fold predictions: a CRF is more confident on clips that it was
+    trained on than on new ones.
     """
-    from dataclasses import asdict, replace
-
+    from captioner.crf import pipeline
     from captioner.crf.model import CRFConfig, save_crf
-    from captioner.crf.predictions import assess
-    from captioner.crf.training import LearnConfig, learn_with_folds, predict
+    from captioner.crf.training import CRFTrainConfig
     from captioner.data.clips import read_clips
+    from captioner.features.label_predictions import open_store
 
-    config = CRFConfig(graph, chain, unary, hidden, dropout)
-    how = LearnConfig(epochs, patience, batch_size, lr, weight_decay, table_decay, seed)
-    everything, stores = read_clips("clips", clips), _stores(features)
-    labels = _label_sets(everything)
-    parts = {
-        split: _arrays([one for one in everything if one.split == split], stores, labels) for split in ("train", "val")
-    }
-    usable = int(parts["train"].known.sum())
-    _say(f"{usable} training clips, {len(parts['val'])} dev clips; {len(parts['train']) - usable} without any label")
-    crf = learn_with_folds(
-        config, how, labels, parts["train"], parts["val"] if len(parts["val"]) else None, folds, _tell
-    )
-    training: dict[str, Any] = {"how": asdict(how), "folds": folds, "clips": usable}
-    if len(parts["val"]):
-        potentials, unsettled = predict(crf.model, parts["val"])
-        result = assess(potentials, parts["val"].truth)
-        training["dev"] = asdict(result)
-        print(f"dev  {result}{_unsettled(asdict(unsettled))}")
-    save_crf(output, replace(crf, features=tuple(_facts(store) for store in stores), training=training))
-    print(f"{config.graph} graph{', chain' if chain else ''}, {config.unary} unary, {crf.model.method}: {output}")
+    config = CRFConfig(graph, chain, unary, hidden_dim, dropout)
+    train_config = CRFTrainConfig(epochs, patience, batch_size, lr, weight_decay, factor_decay, seed)
+    stores = [open_store(path) for path in features]
+    trained, dev = pipeline.train(read_clips("clips", clips), stores, config, train_config, folds, _say, _show_epoch)
+    if dev is not None:
+        print("; ".join(filter(None, [f"dev  {dev.evaluation}", str(dev.not_converged)])))
+    save_crf(output, trained)
+    print(f"{graph} graph{', chain' if chain else ''}, {unary} unary, {trained.model.inference} inference: {output}")
 
 
-@app.command("predict")
-def predict_command(
+@app.command()
+def predict(
     model: Annotated[Path, typer.Argument(help="CRF file of captioner crf train.")],
     features: Annotated[list[Path], FEATURES],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Potentials file to write (HDF5).")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Label-predictions file to write (HDF5).")],
     clips: Annotated[
         Path | None,
-        typer.Option(help="Only these clips, in videos and time as a chain needs them; prints how right they are."),
+        typer.Option(help="Predict these clips only, and evaluate them; required by a chain.  [default: all features]"),
     ] = None,
-    truth: Annotated[
-        float,
-        typer.Option(min=0, max=1, help="Share of the true labels in the probabilities of training clips, see below."),
+    gold_share: Annotated[
+        float, typer.Option(min=0, max=1, help="Weight of the gold labels in the predictions of training clips.")
     ] = 0.0,
 ) -> None:
-    """Write the potentials of clips: label probabilities, and the best assignment (docs/potentials.md).
+    """Write label predictions: the marginals of each node and the MAP assignment (docs/label-predictions.md).
 
-    Without --clips those of all clips in the feature store. Exit status 1 if a clip of --clips has no features.
-
-    With --truth above 0 the best assignment of clips of split train is their true one, and so much of it is mixed into
-    their probabilities: what a describer is to be trained on. CLIP#3, the third sentence of CLIP, has its features.
+    With --gold-share S, each probability p of a training clip becomes (1 - S) p + S if its label is the gold label and
+    (1 - S) p if not, and the MAP assignment becomes the gold labels; use it for training clip captioners. A clip of a
+    single sentence (CLIP#3 in sentences.jsonl) has the features of its clip. Exit status 1 if a clip of --clips has no
+    features; the others are written.
     """
-    from dataclasses import asdict, replace
-
-    import numpy as np
-
+    from captioner.crf import pipeline
     from captioner.crf.model import load_crf
-    from captioner.crf.predictions import with_truth, write_potentials
-    from captioner.crf.training import predict
-    from captioner.data.clips import Clip, read_clips, whole_clip
+    from captioner.crf.predictions import write_label_predictions
+    from captioner.data.clips import read_clips
+    from captioner.features.label_predictions import open_store
 
-    crf, stores = load_crf(model), _stores(features)
-    _check_features(model, crf.features, stores)
-    if clips is None and crf.model.config.chain:
-        raise UsageError(f"{model} has a chain over the clips of a video: give --clips, which says how they follow")
-    if clips is None and truth:
-        raise UsageError("--truth needs the true labels: give --clips")
-    wanted = read_clips("clips", clips) if clips else [Clip(name, name, 0, 0, (), "test") for name in stores[0].ids]
-    ids = [clip.clip_id for clip in wanted]
-    seen_as = {name: name if all(name in store for store in stores) else whole_clip(name) for name in ids}
-    whole = {seen_as[clip.clip_id]: clip for clip in reversed(wanted)}
-    arrays = _arrays([replace(clip, clip_id=name) for name, clip in whole.items()], stores, crf.model.labels)
-    names = " + ".join(str(fact["backbone"]) for fact in crf.features)
-    source = f"captioner crf, {crf.model.config.graph} graph, {crf.model.method}, features {names}"
-    predicted, unsettled = predict(crf, arrays, source)
-    there = [clip for clip in wanted if seen_as[clip.clip_id] in predicted.rows]
-    ids = [clip.clip_id for clip in there]
-    sources = [seen_as[name] for name in ids]
-    potentials = replace(predicted.subset(sources), ids=ids) if truth or sources != ids else predicted
-    if truth:
-        train = np.array([clip.split == "train" for clip in there])
-        potentials = with_truth(potentials, np.where(train[:, None], _truth(there, crf.model.labels), -1), truth)
-    write_potentials(output, potentials)
-    _say(f"{output}: {len(potentials)} clips, {potentials.source}{_unsettled(asdict(unsettled))}")
-    if clips:
-        _print_scores(predicted, wanted)
-    if len(there) < len(wanted):
-        raise FeatureStoreError(f"{len(wanted) - len(there)} clips of {clips} have no features and no potentials")
+    crf, stores = load_crf(model), [open_store(path) for path in features]
+    crf.check_stores(stores, str(model))
+    wanted = None if clips is None else read_clips("clips", clips)
+    result = pipeline.predict_clips(crf, stores, wanted, gold_share)
+    write_label_predictions(output, result.predictions)
+    written = f"{output}: {len(result.predictions)} clips, {result.predictions.source}"
+    _say("; ".join(filter(None, [written, str(result.not_converged)])))
+    if wanted is not None:
+        _print_evaluations(pipeline.evaluate_splits(result.unmixed, wanted))
+    if result.missing:
+        raise FeatureStoreError(
+            f"{result.missing} clips of {clips} have no features; no predictions were written for them"
+        )
 
 
 @app.command()
 def score(
-    potentials: Annotated[Path, typer.Argument(help="Potentials file, ours or another's.")],
+    predictions: Annotated[Path, typer.Argument(help="Label-predictions file, of captioner crf or any other model.")],
     clips: Annotated[Path, CLIPS],
 ) -> None:
-    """Compare potentials with the true labels of clips: accuracy of each node and of all at once, calibration (ECE)."""
-    from captioner.crf.predictions import read_potentials
+    """Evaluate label predictions by split: accuracy of each node and of all nodes together, calibration error (ECE)."""
+    from captioner.crf import pipeline
+    from captioner.crf.predictions import read_label_predictions
     from captioner.data.clips import read_clips
 
-    _print_scores(read_potentials(potentials), read_clips("clips", clips))
+    _print_evaluations(pipeline.evaluate_splits(read_label_predictions(predictions), read_clips("clips", clips)))
 
 
-def _stores(paths: Sequence[Path]) -> list[FeatureStore]:
-    from captioner.features.store import FeatureStore
-
-    return [FeatureStore(path) for path in paths]
-
-
-def _facts(store: FeatureStore) -> dict[str, Any]:
-    """What a CRF file keeps of a store."""
-    spec = store.spec
-    return {
-        "backbone": spec.key,
-        "preprocessing": spec.digest,
-        "weights_digest": store.weights_digest,
-        "dimension": spec.dimension,
-    }
+def _print_evaluations(evaluations: Mapping[str, Evaluation]) -> None:
+    for split, evaluation in evaluations.items():
+        print(f"{split:<5} {evaluation.clips} clips  {evaluation}")
 
 
-def _check_features(model: Path, known: Sequence[Mapping[str, Any]], stores: Sequence[FeatureStore]) -> None:
-    """Raise ``FeatureStoreError`` unless the stores were made as those that the CRF learned from, in that order."""
-    if len(stores) != len(known):
-        names = ", ".join(str(fact["backbone"]) for fact in known)
-        raise FeatureStoreError(f"{len(stores)} feature stores; {model} was trained on {len(known)}: {names}")
-    for store, fact in zip(stores, known, strict=True):
-        for name, mine in _facts(store).items():
-            if mine != fact[name]:
-                label = name.replace("_", " ")
-                raise FeatureStoreError(f"{store.path} has {label} {mine}, {model} was trained on {fact[name]}")
-
-
-def _label_sets(clips: Sequence[Clip]) -> dict[str, tuple[str, ...]]:
-    """Each node's labels: NULL, OTHER, and those of the training clips, the commonest first."""
-    from collections import Counter
-
-    from captioner.data.clips import NODES, NULL, OTHER
-
-    known = [clip.labels for clip in clips if clip.split == "train" and clip.labels]
-    if not known:
-        raise DataError("no clip of split train has labels; python -m preprocess.tacos finds them in the sentences")
-    sets = {}
-    for v, node in enumerate(NODES):
-        counts = Counter(labels[v] for labels in known)
-        named = sorted(set(counts) - {NULL, OTHER}, key=lambda label: (-counts[label], label))
-        sets[node] = (NULL, OTHER, *named)
-    return sets
-
-
-def _arrays(clips: Sequence[Clip], stores: Sequence[FeatureStore], labels: Mapping[str, Sequence[str]]) -> Clips:
-    """Those of ``clips`` that have features, video after video and in time."""
-    import numpy as np
-
-    from captioner.crf.training import Clips
-
-    chosen = [clip for clip in clips if all(clip.clip_id in store for store in stores)]
-    chosen.sort(key=lambda clip: (clip.video, clip.start, clip.end, clip.clip_id))
-    ids = [clip.clip_id for clip in chosen]
-    joined = np.concatenate([store.get(ids) for store in stores], 1)
-    return Clips(ids, [clip.video for clip in chosen], joined, _truth(chosen, labels))
-
-
-def _truth(clips: Sequence[Clip], labels: Mapping[str, Sequence[str]]) -> Any:
-    """(N, V) int64: index of each true label; of OTHER for one that is not in its set, -1 where it is not known."""
-    import numpy as np
-
-    from captioner.data.clips import OTHER
-
-    places = [{label: place for place, label in enumerate(values)} for values in labels.values()]
-    rows = [
-        [place.get(label, place.get(OTHER, -1)) for place, label in zip(places, clip.labels, strict=True)]
-        if clip.labels
-        else [-1] * len(places)
-        for clip in clips
-    ]
-    return np.array(rows, np.int64).reshape(-1, len(places))
-
-
-def _print_scores(potentials: Potentials, clips: Sequence[Clip]) -> None:
-    """A line for each split: accuracy of each node, of all at once, calibration."""
-    import numpy as np
-
-    from captioner.crf.predictions import assess
-
-    for split in ("train", "val", "test"):
-        here = [clip for clip in clips if clip.split == split and clip.clip_id in potentials.rows]
-        if not any(clip.labels for clip in here):
-            continue
-        part = potentials.subset([clip.clip_id for clip in here])
-        result = assess(part, np.asarray(_truth(here, potentials.labels)))
-        print(f"{split:<5} {result.clips} clips  {result}")
-
-
-def _tell(part: str, epoch: Epoch) -> None:
+def _show_epoch(name: str, epoch: Epoch) -> None:
     dev = f"  dev log prob {epoch.dev.log_prob:.4f}  {epoch.dev}" if epoch.dev else ""
-    odd = f"  {epoch.unsettled} dev clips did not converge" if epoch.unsettled else ""
-    _say(f"{part}, epoch {epoch.number}: log likelihood {epoch.log_likelihood:.3f}{dev}{odd}")
-
-
-def _unsettled(counts: Mapping[str, int]) -> str:
-    """What to say about clips whose messages did not converge."""
-    odd = [f"{what} of {count} clips" for what, count in counts.items() if count]
-    return f"; not converged: {', '.join(odd)}" if odd else ""
+    failed = f"  {epoch.not_converged} dev clips not converged" if epoch.not_converged else ""
+    _say(f"{name}, epoch {epoch.number}: log likelihood {epoch.log_likelihood:.3f}{dev}{failed}")
 
 
 def _say(line: str) -> None:

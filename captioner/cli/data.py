@@ -1,4 +1,4 @@
-"""captioner data: what public files there are, whether copies on disk are right, and fetching them."""
+"""``captioner data``: list, verify and download public files."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from captioner.progress import progress_bar
 if TYPE_CHECKING:
     from captioner.manifest import Entry
 
-app = typer.Typer(no_args_is_help=True, help="List, verify and fetch public data sets and weights.")
+app = typer.Typer(no_args_is_help=True, help="List, verify and download public data sets and weights.")
 
 Folder = Annotated[
     Path | None,
-    typer.Option(help="Folder of the files; otherwise the cache ($CAPTIONER_CACHE), or torch's for weights."),
+    typer.Option(help="Folder of the files. Default: the cache ($CAPTIONER_CACHE), or torch's for weights."),
 ]
 
 
 @app.command("list")
 def list_entries(
-    names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Show all that is known of these.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Show all fields of these entries.")] = None,
 ) -> None:
-    """List the data sets and weight files of data_manifest.yaml."""
+    """List the data sets and weight files in data_manifest.yaml."""
     from captioner.manifest import find, read_manifest
 
     manifest = read_manifest()
@@ -39,12 +39,12 @@ def list_entries(
 
 @app.command()
 def verify(
-    names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Default: all that are there.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Default: all that are on disk.")] = None,
     folder: Folder = None,
 ) -> None:
-    """Check size and digest of files on disk.
+    """Check the size and digest of files on disk.
 
-    Exit status 1 if one is wrong or a named one is missing.
+    The exit status is 1 if a file is wrong or a named one is missing.
     """
     from captioner.errors import DataError
     from captioner.manifest import find, problem, read_manifest
@@ -55,7 +55,7 @@ def verify(
     if not names:
         places = [(entry, path) for entry, path in places if path.exists()]
     if not places:
-        raise DataError(f"{', '.join(names) if names else 'nothing of the manifest'}: no file to verify")
+        raise DataError(f"{', '.join(names) if names else 'no entry of the manifest'}: no file to verify")
     bad = 0
     for entry, path in places:
         wrong = problem(entry, path)
@@ -67,12 +67,12 @@ def verify(
 
 @app.command()
 def get(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="One that `captioner data list` shows.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A name that `captioner data list` shows.")],
     folder: Folder = None,
 ) -> None:
     """Download a file, verify it and print its path.
 
-    An interrupted download goes on where it stopped.
+    An interrupted download continues where it stopped.
     """
     from captioner.manifest import download, find, read_manifest
 
@@ -93,7 +93,7 @@ def _way(entry: Entry) -> str:
 
 
 def _size(count: int | None) -> str:
-    """Bytes for people: decimal units, as download pages use."""
+    """A number of bytes in decimal units, as on download pages."""
     if count is None:
         return "size ?"
     value = float(count)

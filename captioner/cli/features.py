@@ -1,4 +1,4 @@
-"""``captioner features``: what a feature store is."""
+"""``captioner features``: inspect feature stores."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="Look at feature stores.")
+app = typer.Typer(no_args_is_help=True, help="Inspect feature stores.")
 
 
 @app.callback()
 def features() -> None:
-    """Look at feature stores."""
+    """Inspect feature stores."""
 
 
 @app.command()
 def info(
     file: Annotated[Path, typer.Argument(help="A feature file, or a folder of files written by parts.")],
-    verify: Annotated[bool, typer.Option("--verify", help="Read everything; exit status 1 if it is damaged.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Read all rows; exit status 1 if any is damaged.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of lines.")] = False,
 ) -> None:
-    """Say what FILE holds and what made it."""
+    """Show what FILE holds and what made it."""
     from captioner.features.store import FeatureStore
 
     store = FeatureStore(file, mirrored=None)

@@ -1,1 +1,1 @@
-"""Conditional random field over the nodes of a clip (activity, tool, object, ...), and the file of its potentials."""
+"""Conditional random field over the labels of a clip (activity, tool, object, ...), and files of label predictions."""

@@ -1,391 +1,373 @@
-"""Marginals and best assignments of a pairwise field, for many clips at once, in log space.
+"""Marginals, MAP assignments and the log partition function of pairwise MRFs, batched over clips, in log space.
 
-One algorithm does it all: belief propagation, with sums for the marginals and with maxima for the best assignment. It
-is exact where the graph has no loop. A graph with loops whose joint table is small is first made one node
-(``clustered``), which is exact too; for a larger one propagation goes round until the messages stay, and the result is
-that of Bethe's approximation (Yedidia, Freeman and Weiss 2005), with a mark at each clip where they did not stay.
+All three are computed by belief propagation: sum-product for the marginals and the partition function, max-product for
+the MAP assignment. It is exact on graphs without loops. A graph with loops whose joint table is small is first merged
+into one node (``joint_node``), which is exact too. On larger ones loopy belief propagation runs until the messages
+converge and gives the Bethe approximation (Yedidia, Freeman and Weiss 2005, Constructing free-energy approximations and
+generalized belief propagation algorithms); clips whose messages did not converge are marked.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-Edge = tuple[int, int]
-"""Two nodes, the lower number first."""
-DAMPING = 0.5  # share of the old message that stays, after so many rounds in which messages did not settle:
-UNDAMPED = 10
-MAXIMUM_ROUNDS = 20  # of messages of maxima around loops; what has not settled by then mostly goes in circles
-PRODUCT_RANGE = 60.0  # nats; tables that span more are not summed as a matrix product, where exp would underflow
+from captioner.crf.graph import Edge, depth_first, has_loops, neighbors, two_pass_schedule
+
+DAMPING = 0.5
+"""Weight of the old message in an update, in loopy belief propagation after ``UNDAMPED_ROUNDS``."""
+UNDAMPED_ROUNDS = 10
+MAX_PRODUCT_ROUNDS = 20
+"""Rounds of loopy max-product; messages that have not converged by then usually oscillate."""
+MATMUL_RANGE = 60.0
+"""Nats; a factor that spans more is not applied as a matrix product, in which exp would underflow."""
 
 
 @dataclass(frozen=True)
-class Field:
-    """Log potentials, in nats, of N clips with V nodes each."""
+class PairwiseMRF:
+    """Log potentials, in nats, of N clips with V nodes each; node v has L_v labels."""
 
     unary: tuple[Tensor, ...]
     """(N, L_v) for each node."""
     pairwise: Mapping[Edge, Tensor]
-    """(L_v, L_w) for each edge, the same for all clips."""
+    """(L_v, L_w) for each edge, shared by all clips."""
     transition: tuple[Tensor, ...] = ()
-    """(L_v, L_v) for each node, from the clip before to this one; empty where clips do not know each other."""
-    first: Tensor | None = None
-    """(N,) bool: the clip has none before it. Clips of a video follow one another; only a transition needs it."""
+    """(L_v, L_v) for each node, from the previous clip of the video to this one; empty without a chain."""
+    starts_video: Tensor | None = None
+    """(N,) bool: the clip has no previous one. Needed with ``transition``; clips of a video are consecutive rows."""
 
     def __len__(self) -> int:
         return len(self.unary[0])
 
     @property
+    def num_nodes(self) -> int:
+        return len(self.unary)
+
+    @property
     def sizes(self) -> list[int]:
         """Number of labels of each node."""
-        return [one.shape[1] for one in self.unary]
+        return [potentials.shape[1] for potentials in self.unary]
+
+    @property
+    def has_loops(self) -> bool:
+        return has_loops(self.pairwise, bool(self.transition))
 
     def neighbors(self, node: int) -> list[int]:
-        """Nodes of the same clip that share an edge with ``node``, in order."""
-        return sorted(v + w - node for v, w in self.pairwise if node in (v, w))
+        """Nodes of the same clip that share an edge with ``node``, in ascending order."""
+        return neighbors(self.pairwise, node)
 
-    def table(self, node: int, other: int) -> Tensor:
-        """The pairwise potentials as (labels of ``node``, labels of ``other``)."""
+    def potentials(self, node: int, other: int) -> Tensor:
+        """Pairwise log potentials of two neighbors, (labels of ``node``, labels of ``other``)."""
         return self.pairwise[node, other] if node < other else self.pairwise[other, node].T
 
     @property
-    def linked(self) -> Tensor:
-        """(N,) bool: there is a transition from the clip before."""
-        if not self.transition or self.first is None:
+    def has_previous(self) -> Tensor:
+        """(N,) bool: there is a transition from the previous clip."""
+        if not self.transition or self.starts_video is None:
             return torch.zeros(len(self), dtype=torch.bool, device=self.unary[0].device)
-        return ~self.first
+        return ~self.starts_video
 
     def score(self, labels: Tensor) -> Tensor:
-        """Sum of all log potentials that ``labels`` (N, V) meet, for each clip (N,), a transition at its later clip."""
-        total = sum(one.gather(1, labels[:, v, None])[:, 0] for v, one in enumerate(self.unary))
-        for (v, w), table in self.pairwise.items():
-            total = total + table[labels[:, v], labels[:, w]]
-        for v, table in enumerate(self.transition):
-            total = total + torch.where(self.linked, table[labels[:, v].roll(1), labels[:, v]], 0.0)
-        assert isinstance(total, Tensor)
+        """Unnormalized log probability of ``labels`` (N, V) int64 by clip (N,); transitions count at the later clip."""
+        total = self.unary[0].new_zeros(len(self))
+        for v, potentials in enumerate(self.unary):
+            total = total + potentials.gather(1, labels[:, v, None])[:, 0]
+        for (v, w), potentials in self.pairwise.items():
+            total = total + potentials[labels[:, v], labels[:, w]]
+        for v, potentials in enumerate(self.transition):
+            total = total + torch.where(self.has_previous, potentials[labels[:, v].roll(1), labels[:, v]], 0.0)
         return total
-
-
-def has_loops(edges: Iterable[Edge], chain: bool = False) -> bool:
-    """Whether a graph of these edges, repeated over the clips of a video with ``chain``, has a loop."""
-    edges = list(edges)
-    if chain and edges:
-        return True
-    root: dict[int, int] = {}
-
-    def find(node: int) -> int:
-        while node in root:
-            node = root[node]
-        return node
-
-    for v, w in edges:
-        v, w = find(v), find(w)
-        if v == w:
-            return True
-        root[v] = w
-    return False
 
 
 @dataclass(frozen=True)
 class Marginals:
-    """What ``marginals`` finds."""
+    """Result of ``marginals``."""
 
-    log_prob: tuple[Tensor, ...]
+    log_marginals: tuple[Tensor, ...]
     """(N, L_v) for each node, normalized, in nats."""
     converged: Tensor
-    """(N,) bool; False where messages still changed when the iterations ended."""
+    """(N,) bool; False where messages still changed after the last round."""
 
 
 @dataclass(frozen=True)
-class Best:
-    """What ``best`` finds."""
+class MAPAssignment:
+    """Result of ``map_assignment``."""
 
     labels: Tensor
-    """(N, V) int64, one label a node."""
+    """(N, V) int64, one label for each node."""
     converged: Tensor
-    """(N,) bool; where False there may well be a better assignment."""
+    """(N,) bool; where False the assignment may not be the most probable one."""
 
 
-def marginals(field: Field, states: int = 0, iterations: int = 100, tolerance: float = 1e-4) -> Marginals:
-    """Probability of each label of each node of each clip.
+def marginals(mrf: PairwiseMRF, max_joint_states: int = 0, iterations: int = 100, tolerance: float = 1e-4) -> Marginals:
+    """Log marginals of each node of each clip.
 
-    Graphs with loops and at most ``states`` entries in their joint table are solved exactly (see ``clustered``), and
-    those without loops as well, if ``iterations`` is not less than their length; others by loopy propagation.
-    ``tolerance``, in nats, is the greatest change of a message that counts as none.
+    Exact for graphs without loops (if ``iterations`` is at least their length) and for graphs with at most
+    ``max_joint_states`` entries in their joint table (see ``joint_node``); Bethe's approximation otherwise.
+    ``tolerance``, in nats, is the largest change of a message that counts as convergence.
     """
     with torch.no_grad():
-        joint = clustered(field, states)
-        messages = _Messages(joint or field)
-        converged = messages.pass_around(False, iterations, tolerance)
-        beliefs = [messages.belief(v).log_softmax(1) for v in range(len(messages.field.unary))]
-        return Marginals(tuple(_unclustered(beliefs[0], field.sizes) if joint else beliefs), converged)
+        joint = joint_node(mrf, max_joint_states)
+        bp = BeliefPropagation(joint or mrf)
+        converged = bp.run_bp(False, iterations, tolerance)
+        beliefs = [bp.belief(v).log_softmax(1) for v in range(bp.mrf.num_nodes)]
+        return Marginals(tuple(_split_joint(beliefs[0], mrf.sizes) if joint else beliefs), converged)
 
 
-def best(
-    field: Field, states: int = 0, iterations: int = 100, tolerance: float = 1e-4, guess: Tensor | None = None
-) -> Best:
-    """The assignment of greatest score: the best one where ``marginals`` is exact, else a good one.
+def map_assignment(
+    mrf: PairwiseMRF,
+    max_joint_states: int = 0,
+    iterations: int = 100,
+    tolerance: float = 1e-4,
+    initial: Tensor | None = None,
+) -> MAPAssignment:
+    """The assignment with the highest score; exact under the same conditions as ``marginals``.
 
-    With loops, what propagation with maxima leads to is improved node by node until no single change helps. So is
-    ``guess`` (N, V), such as the most probable labels, and each clip gets the better of the two.
+    With loops the result of max-product is a starting point for ``icm``, as is ``initial`` (N, V), for example the
+    most probable label of each node; the better of the two local optima is returned.
     """
     with torch.no_grad():
-        joint = clustered(field, states)
-        loops = not joint and has_loops(field.pairwise, bool(field.transition))
-        messages = _Messages(joint or field)
-        converged = messages.pass_around(True, min(iterations, MAXIMUM_ROUNDS) if loops else iterations, tolerance)
-        labels = messages.decode()
+        joint = joint_node(mrf, max_joint_states)
+        loopy = not joint and mrf.has_loops
+        bp = BeliefPropagation(joint or mrf)
+        converged = bp.run_bp(True, min(iterations, MAX_PRODUCT_ROUNDS) if loopy else iterations, tolerance)
+        labels = bp.decode()
         if joint:
-            labels = torch.stack(torch.unravel_index(labels[:, 0], field.sizes), 1)
-        elif loops:
-            labels = climb(field, labels)
-            labels = labels if guess is None else _better(field, labels, climb(field, guess))
-        return Best(labels, converged)
+            labels = torch.stack(torch.unravel_index(labels[:, 0], mrf.sizes), 1)
+        elif loopy:
+            labels = icm(mrf, labels)
+            labels = labels if initial is None else _higher_score(mrf, labels, icm(mrf, initial))
+        return MAPAssignment(labels, converged)
 
 
 def log_partition(
-    field: Field, allowed: tuple[Tensor, ...] | None = None, states: int = 0, iterations: int = 30
+    mrf: PairwiseMRF, allowed: tuple[Tensor, ...] | None = None, max_joint_states: int = 0, iterations: int = 30
 ) -> Tensor:
-    """Log of the sum over all assignments, added up over the clips: (), in nats; exact where ``marginals`` is.
+    """Log of the sum over all assignments, added over the clips: (), in nats; exact where ``marginals`` is.
 
-    ``allowed`` (N, L_v) bool restricts the sum. Its gradient is the marginals, so what the messages depend on need not
-    be kept: Bethe's free energy is stationary in them.
+    ``allowed``, (N, L_v) bool for each node, restricts the sum. The gradient is the marginals: the Bethe free energy is
+    stationary in the messages, so they are computed without a graph.
     """
     if allowed is not None:
-        pairs = zip(field.unary, allowed, strict=True)
-        field = replace(field, unary=tuple(one.masked_fill(~mask, -math.inf) for one, mask in pairs))
-    field = clustered(field, states) or field
-    messages = _Messages(field)
+        pairs = zip(mrf.unary, allowed, strict=True)
+        mrf = replace(mrf, unary=tuple(values.masked_fill(~mask, -math.inf) for values, mask in pairs))
+    mrf = joint_node(mrf, max_joint_states) or mrf
+    bp = BeliefPropagation(mrf)
     with torch.no_grad():
-        messages.pass_around(False, iterations, 1e-3)
-    return messages.log_partition()
+        bp.run_bp(False, iterations, 1e-3)
+    return bp.log_partition()
 
 
-def clustered(field: Field, states: int) -> Field | None:
-    """The same field with one node whose labels are the joint assignments; row-major order of the nodes' labels.
+def joint_node(mrf: PairwiseMRF, max_joint_states: int) -> PairwiseMRF | None:
+    """The same MRF with one node whose labels are the joint assignments, in row-major order.
 
-    None where it has no loops, or where the largest table would have more than ``states`` entries.
+    None where the graph has no loops, or its largest table would have more than ``max_joint_states`` entries.
     """
-    sizes, chain = field.sizes, bool(field.transition)
-    if not has_loops(field.pairwise, chain) or math.prod(sizes) ** (1 + chain) > states:
+    sizes, chain = mrf.sizes, bool(mrf.transition)
+    if not mrf.has_loops or math.prod(sizes) ** (1 + chain) > max_joint_states:
         return None
-    joint = field.unary[0].new_zeros((len(field), *sizes))
-    for v, one in enumerate(field.unary):
-        joint = joint + _along(one, sizes, v, lead=1)
-    for (v, w), table in field.pairwise.items():
-        joint = joint + _along(table, sizes, v, w)
+    joint = mrf.unary[0].new_zeros((len(mrf), *sizes))
+    for v, potentials in enumerate(mrf.unary):
+        joint = joint + _expand(potentials, sizes, v, lead=1)
+    for (v, w), potentials in mrf.pairwise.items():
+        joint = joint + _expand(potentials, sizes, v, w)
     transition: tuple[Tensor, ...] = ()
     if chain:
         both = joint.new_zeros((*sizes, *sizes))
-        for v, table in enumerate(field.transition):
-            both = both + _along(table, sizes * 2, v, len(sizes) + v)
+        for v, potentials in enumerate(mrf.transition):
+            both = both + _expand(potentials, sizes * 2, v, len(sizes) + v)
         transition = (both.reshape(math.prod(sizes), -1),)
-    return Field((joint.flatten(1),), {}, transition, field.first)
+    return PairwiseMRF((joint.flatten(1),), {}, transition, mrf.starts_video)
 
 
-def climb(field: Field, labels: Tensor, rounds: int = 10) -> Tensor:
-    """Improve an assignment (N, V) node by node until no single change of a label raises the score."""
+def icm(mrf: PairwiseMRF, labels: Tensor, rounds: int = 10) -> Tensor:
+    """Iterated conditional modes (Besag 1986): improve labels (N, V) node by node until no single change helps."""
     labels = labels.clone()
-    turns = [torch.arange(start, len(field), 2, device=labels.device) for start in (0, 1)]
+    alternating = [torch.arange(start, len(mrf), 2, device=labels.device) for start in (0, 1)]
     for _ in range(rounds):
         before = labels.clone()
-        for v in range(len(field.unary)):
-            for rows in turns if field.transition else (slice(None),):  # neighbors in time are never changed at once
-                labels[rows, v] = _given_the_others(field, labels, v)[rows].argmax(1)
+        for v in range(mrf.num_nodes):
+            for rows in alternating if mrf.transition else (slice(None),):  # neighbors in time never change together
+                labels[rows, v] = _conditional_scores(mrf, labels, v)[rows].argmax(1)
         if torch.equal(labels, before):
             break
     return labels
 
 
-class _Messages:
-    """The messages of belief propagation, in nats up to a constant each; uniform at first."""
+class BeliefPropagation:
+    """Messages of an MRF, in nats up to a constant each; uniform at first."""
 
-    def __init__(self, field: Field) -> None:
-        self.field = field
-        self.inside: dict[Edge, Tensor] = {}  # (v, w): what v tells w, (N, L_w)
-        for v, w in field.pairwise:
-            self.inside[v, w] = torch.zeros_like(field.unary[w])
-            self.inside[w, v] = torch.zeros_like(field.unary[v])
-        self.onward = [torch.zeros_like(one) for one in field.unary]  # from the clip before
-        self.back = [torch.zeros_like(one) for one in field.unary]  # from the clip after
+    def __init__(self, mrf: PairwiseMRF) -> None:
+        self.mrf = mrf
+        self.messages: dict[Edge, Tensor] = {}  # (sender, receiver): (N, L_receiver)
+        for v, w in mrf.pairwise:
+            self.messages[v, w] = torch.zeros_like(mrf.unary[w])
+            self.messages[w, v] = torch.zeros_like(mrf.unary[v])
+        self.forward = [torch.zeros_like(values) for values in mrf.unary]  # from the previous clip
+        self.backward = [torch.zeros_like(values) for values in mrf.unary]  # from the next clip
 
     def belief(self, node: int) -> Tensor:
         """Unnormalized log marginals (or max-marginals) of a node, (N, L_v)."""
-        total = self.field.unary[node]
-        for other in self.field.neighbors(node):
-            total = total + self.inside[other, node]
-        return total + self.onward[node] + self.back[node] if self.field.transition else total
+        total = self.mrf.unary[node]
+        for other in self.mrf.neighbors(node):
+            total = total + self.messages[other, node]
+        return total + self.forward[node] + self.backward[node] if self.mrf.transition else total
 
-    def pass_around(self, maximum: bool, iterations: int, tolerance: float, done: int = 0) -> Tensor:
-        """Update all messages until they stay; (N,) bool says for which clips they do.
+    def run_bp(self, maximum: bool, iterations: int, tolerance: float, done: int = 0) -> Tensor:
+        """Update all messages until they converge; returns for which clips they did, (N,) bool.
 
-        Within a clip the nodes take turns, in time all clips send at once. Where clips do not know each other, those
-        that have not settled go on alone as soon as a quarter have. ``done`` of the ``iterations`` lie behind.
+        ``maximum`` is max-product, otherwise sum-product. Nodes of a clip send in turn, clips of a video all at once.
+        Without a chain, clips that have not converged continue alone as soon as a quarter of the batch has. ``done`` of
+        the ``iterations`` have been run already.
         """
-        field = self.field
-        loops = has_loops(field.pairwise, bool(field.transition))
-        ways = [(v, field.neighbors(v)) for v in range(len(field.unary))] if loops else _there_and_back(field)
-        tables = {(v, w): Table(field.table(v, w), maximum) for v, w in self.inside}
-        forward = [Table(table, maximum) for table in field.transition]
-        backward = [Table(table.T, maximum) for table in field.transition]
-        change = torch.full((len(field),), math.inf if self.inside or forward else 0.0, device=field.unary[0].device)
+        mrf = self.mrf
+        loopy, count = mrf.has_loops, mrf.num_nodes
+        schedule = (
+            [(v, mrf.neighbors(v)) for v in range(count)] if loopy else two_pass_schedule(count, mrf.pairwise.keys())
+        )
+        factors = {(v, w): Factor(mrf.potentials(v, w), maximum) for v, w in self.messages}
+        in_time = [(Factor(table, maximum), Factor(table.T, maximum)) for table in mrf.transition]
+        change = torch.full((len(mrf),), math.inf if factors or in_time else 0.0, device=mrf.unary[0].device)
         for number in range(done, iterations):
             rows = (change > tolerance).nonzero()[:, 0]
             if len(rows) == 0:
                 break
-            if not forward and 4 * len(rows) <= 3 * len(field):
-                settled = change <= tolerance
-                settled[rows] = self._go_on_with(rows, maximum, iterations, tolerance, number)
-                return settled
-            damping = DAMPING if loops and number >= UNDAMPED else 0.0
+            if not in_time and 4 * len(rows) <= 3 * len(mrf):
+                converged = change <= tolerance
+                converged[rows] = self._continue_with(rows, maximum, iterations, tolerance, number)
+                return converged
+            damping = DAMPING if loopy and number >= UNDAMPED_ROUNDS else 0.0
             change = torch.zeros_like(change)
-            for v, tos in ways:
+            for v, receivers in schedule:
                 belief = self.belief(v)
-                for w in tos:
-                    new = tables[v, w].send(belief - self.inside[w, v])
-                    self.inside[v, w] = _damped(self.inside[v, w], new, damping, change)
-            if not (loops or forward):  # each message once, when all that it depends on had come: nothing can change
+                for w in receivers:
+                    new = factors[v, w].message(belief - self.messages[w, v])
+                    self.messages[v, w] = _update(self.messages[v, w], new, damping, change)
+            if not (loopy or in_time):  # every message was computed once, from final ones
                 return torch.ones_like(change, dtype=torch.bool)
-            for v in range(len(forward)):
-                belief = self.belief(v)
-                onward = forward[v].send(belief - self.back[v]).roll(1, 0).where(field.linked[:, None], 0.0)
-                before = backward[v].send(belief - self.onward[v]).where(field.linked[:, None], 0.0).roll(-1, 0)
-                self.onward[v] = _damped(self.onward[v], onward, damping, change)
-                self.back[v] = _damped(self.back[v], before, damping, change)
+            self._update_in_time(in_time, damping, change)
         return change <= tolerance
 
-    def _go_on_with(self, rows: Tensor, maximum: bool, iterations: int, tolerance: float, done: int) -> Tensor:
-        """``pass_around`` for the clips ``rows`` (M,) only; (M,) bool."""
-        rest = _Messages(Field(tuple(one[rows] for one in self.field.unary), self.field.pairwise))
-        rest.inside = {edge: message[rows] for edge, message in self.inside.items()}
-        settled = rest.pass_around(maximum, iterations, tolerance, done)
-        for edge, message in rest.inside.items():
-            self.inside[edge] = self.inside[edge].index_copy(0, rows, message)
-        return settled
+    def _update_in_time(self, factors: list[tuple[Factor, Factor]], damping: float, change: Tensor) -> None:
+        """One round of messages between consecutive clips, both ways; the largest changes go into ``change`` (N,)."""
+        has_previous = self.mrf.has_previous[:, None]  # (N, 1)
+        for v, (ahead, back) in enumerate(factors):
+            belief = self.belief(v)
+            to_next = ahead.message(belief - self.backward[v]).roll(1, 0).where(has_previous, 0.0)
+            to_previous = back.message(belief - self.forward[v]).where(has_previous, 0.0).roll(-1, 0)
+            self.forward[v] = _update(self.forward[v], to_next, damping, change)
+            self.backward[v] = _update(self.backward[v], to_previous, damping, change)
+
+    def _continue_with(self, rows: Tensor, maximum: bool, iterations: int, tolerance: float, done: int) -> Tensor:
+        """``run_bp`` for the clips ``rows`` (M,) only; (M,) bool."""
+        rest = BeliefPropagation(PairwiseMRF(tuple(values[rows] for values in self.mrf.unary), self.mrf.pairwise))
+        rest.messages = {edge: message[rows] for edge, message in self.messages.items()}
+        converged = rest.run_bp(maximum, iterations, tolerance, done)
+        for edge, message in rest.messages.items():
+            self.messages[edge] = self.messages[edge].index_copy(0, rows, message)
+        return converged
 
     def decode(self) -> Tensor:
-        """Labels (N, V) after propagation with maxima: each node's best given those chosen before it.
+        """Labels (N, V) after max-product: each node's best label given those of the nodes before it.
 
-        Nodes are taken along the edges, so that on a tree equally good assignments are not mixed.
+        Conditioning along the edges keeps labels of different assignments with equal scores from being mixed.
         """
         chosen: dict[int, Tensor] = {}
-        for v in _walk(self.field):
+        for v in depth_first(self.mrf.num_nodes, self.mrf.pairwise.keys()):
             belief = self.belief(v)
-            for w in self.field.neighbors(v):
+            for w in self.mrf.neighbors(v):
                 if w in chosen:
-                    belief = belief - self.inside[w, v] + self.field.table(w, v)[chosen[w]]
+                    belief = belief - self.messages[w, v] + self.mrf.potentials(w, v)[chosen[w]]
             chosen[v] = belief.argmax(1)
         return torch.stack([chosen[v] for v in sorted(chosen)], 1)
 
     def log_partition(self) -> Tensor:
-        """Bethe's log partition function: edges, less what nodes with more than one edge count too often."""
-        field = self.field
-        linked = field.linked
-        following = linked.roll(-1)  # a linked row 0 does not exist: the first clip has none before it
-        beliefs = [self.belief(v) for v in range(len(field.unary))]
-        total = field.unary[0].new_zeros(())
-        for v, w in field.pairwise:
-            sent = Table(field.table(v, w), False).send(beliefs[v] - self.inside[w, v])
-            total = total + (sent + beliefs[w] - self.inside[v, w]).logsumexp(1).sum()
-        for v, table in enumerate(field.transition):
-            sent = Table(table, False).send(beliefs[v] - self.back[v]).roll(1, 0)
-            total = total + (sent + beliefs[v] - self.onward[v]).logsumexp(1)[linked].sum()
+        """The Bethe log partition function: pair terms minus the node terms that they count more than once."""
+        mrf = self.mrf
+        has_previous = mrf.has_previous
+        has_next = has_previous.roll(-1)  # row 0 never has a previous clip, so the last row gets False
+        beliefs = [self.belief(v) for v in range(mrf.num_nodes)]
+        total = mrf.unary[0].new_zeros(())
+        for v, w in mrf.pairwise:
+            sent = Factor(mrf.potentials(v, w), False).message(beliefs[v] - self.messages[w, v])
+            total = total + (sent + beliefs[w] - self.messages[v, w]).logsumexp(1).sum()
+        for v, potentials in enumerate(mrf.transition):
+            sent = Factor(potentials, False).message(beliefs[v] - self.backward[v]).roll(1, 0)
+            total = total + (sent + beliefs[v] - self.forward[v]).logsumexp(1)[has_previous].sum()
         for v, belief in enumerate(beliefs):
-            degree = len(field.neighbors(v)) + (linked.long() + following.long() if field.transition else 0)
+            degree = len(mrf.neighbors(v)) + (has_previous.long() + has_next.long() if mrf.transition else 0)
             total = total + ((1 - degree) * belief.logsumexp(1)).sum()
         return total
 
 
-class Table:
-    """Pairwise log potentials (K, L) through which messages go, from the rows' side to the columns'."""
+class Factor:
+    """Pairwise log potentials (K, L) that messages pass through, from the rows' node to the columns' node."""
 
     def __init__(self, table: Tensor, maximum: bool) -> None:
         self.maximum = maximum
         self.table = table
         self.top = table.detach().amax()
         self.span = self.top - table.detach().amin()
-        self.product = not maximum and bool(self.span < PRODUCT_RANGE)
-        if self.product:
-            self.factor = (table - self.top).exp()
+        self.as_matmul = not maximum and bool(self.span < MATMUL_RANGE)
+        if self.as_matmul:
+            self.exponentials = (table - self.top).exp()
         if maximum:
-            self.negative = (self.top - table).T.contiguous()  # (L, K)
+            self.distances = (self.top - table).T.contiguous()  # (L, K), all positive
 
-    def send(self, log: Tensor) -> Tensor:
-        """(N, K) to (N, L): log of the sum, or the maximum, over the rows."""
-        if self.product:
+    def message(self, log: Tensor) -> Tensor:
+        """(N, K) to (N, L): log-sum-exp, or the maximum, over the rows."""
+        if self.as_matmul:
             most = log.detach().amax(1, keepdim=True)
-            return ((log - most).exp() @ self.factor).log() + (most + self.top)
+            return ((log - most).exp() @ self.exponentials).log() + (most + self.top)
         if not self.maximum:
             return (log[:, :, None] + self.table).logsumexp(1)
-        # As the greatest distance, of numbers that are all positive, which torch has in one pass without (N, K, L).
-        # A row that is behind the greatest by more than the table spans cannot win, so cutting it off changes nothing.
+        # max_k(log + table) as a Chebyshev distance of positive vectors: torch.cdist needs no (N, K, L) tensor.
+        # A row that is below the largest by more than the table's span cannot win, so clamping changes nothing.
         most = log.amax(1, keepdim=True)
-        rest = (log - most).clamp_min(-self.span - 1)  # from here to the table's least: -2 span - 1 at most
+        rest = (log - most).clamp_min(-self.span - 1)  # plus the smallest entry of the table: at least -2 span - 1
         shift = 2 * self.span + 2
-        return torch.cdist(rest + shift, self.negative, p=math.inf) + (most + self.top - shift)
+        return torch.cdist(rest + shift, self.distances, p=math.inf) + (most + self.top - shift)
 
 
-def _damped(old: Tensor, new: Tensor, damping: float, change: Tensor) -> Tensor:
-    """The next message, its greatest value 0; notes in ``change`` (N,) by how much it differs from the old one."""
+def _update(old: Tensor, new: Tensor, damping: float, change: Tensor) -> Tensor:
+    """The next message, shifted to a maximum of 0; ``change`` (N,) is raised to its largest change."""
     new = new - new.amax(1, keepdim=True)
     torch.maximum(change, (new - old).abs().amax(1), out=change)
     return damping * old + (1 - damping) * new if damping else new
 
 
-def _there_and_back(field: Field) -> list[tuple[int, list[int]]]:
-    """On a graph without loops: from the leaves to a root and back, each node with those that it sends to."""
-    walk = list(_walk(field))
-    place = {v: number for number, v in enumerate(walk)}
-    inward = [(v, [w for w in field.neighbors(v) if place[w] < place[v]]) for v in reversed(walk)]
-    outward = [(v, [w for w in field.neighbors(v) if place[w] > place[v]]) for v in walk]
-    return inward + outward
-
-
-def _walk(field: Field) -> Iterator[int]:
-    """All nodes, each after one of its neighbors where it has any."""
-    seen: set[int] = set()
-    for root in range(len(field.unary)):
-        waiting = [root]
-        while waiting:
-            v = waiting.pop()
-            if v not in seen:
-                seen.add(v)
-                yield v
-                waiting += field.neighbors(v)
-
-
-def _given_the_others(field: Field, labels: Tensor, node: int) -> Tensor:
-    """Score of each label of a node when all else stays, up to a constant: (N, L_v)."""
-    score = field.unary[node]
-    for other in field.neighbors(node):
-        score = score + field.table(other, node)[labels[:, other]]
-    if field.transition:
-        table, own, linked = field.transition[node], labels[:, node], field.linked[:, None]
-        score = score + table[own.roll(1)].where(linked, 0.0)
-        score = score + table.T[own.roll(-1)].where(linked.roll(-1, 0), 0.0)
+def _conditional_scores(mrf: PairwiseMRF, labels: Tensor, node: int) -> Tensor:
+    """Score of each label of a node given all other labels, up to a constant: (N, L_v)."""
+    score = mrf.unary[node]
+    for other in mrf.neighbors(node):
+        score = score + mrf.potentials(other, node)[labels[:, other]]
+    if mrf.transition:
+        table, own, has_previous = mrf.transition[node], labels[:, node], mrf.has_previous[:, None]
+        score = score + table[own.roll(1)].where(has_previous, 0.0)
+        score = score + table.T[own.roll(-1)].where(has_previous.roll(-1, 0), 0.0)
     return score
 
 
-def _better(field: Field, one: Tensor, other: Tensor) -> Tensor:
-    """For each video, or clip where they do not know each other, the assignment with the greater score."""
-    gain = field.score(other) - field.score(one)  # (N,)
-    video = (~field.linked).long().cumsum(0) - 1
+def _higher_score(mrf: PairwiseMRF, one: Tensor, other: Tensor) -> Tensor:
+    """For each video (without a chain: each clip) the assignment (N, V) with the higher score."""
+    gain = mrf.score(other) - mrf.score(one)  # (N,)
+    video = (~mrf.has_previous).long().cumsum(0) - 1
     gain = gain.new_zeros(len(gain)).index_add(0, video, gain)[video]
     return torch.where((gain > 0)[:, None], other, one)
 
 
-def _along(table: Tensor, sizes: list[int], *axes: int, lead: int = 0) -> Tensor:
-    """A table over some axes, ascending, of a tensor of ``sizes``, shaped so that it can be added to all of it."""
+def _expand(table: Tensor, sizes: list[int], *axes: int, lead: int = 0) -> Tensor:
+    """A table over some axes (ascending) of a tensor of ``sizes``, reshaped to broadcast over all of it."""
     shape = [size if axis in axes else 1 for axis, size in enumerate(sizes)]
     return table.reshape(*table.shape[:lead], *shape)
 
 
-def _unclustered(joint: Tensor, sizes: list[int]) -> list[Tensor]:
-    """Log marginals of each node from those of the joint assignment (N, S)."""
+def _split_joint(joint: Tensor, sizes: list[int]) -> list[Tensor]:
+    """Log marginals of each node from those of the joint assignments (N, S)."""
     joint = joint.reshape(-1, *sizes)  # (N, S) -> (N, L_1, ..., L_V)
     axes = range(1, len(sizes) + 1)
     return [joint.logsumexp([a for a in axes if a != axis]) if len(sizes) > 1 else joint for axis in axes]

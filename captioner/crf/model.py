@@ -1,13 +1,13 @@
-"""The conditional random field: features of a clip to log potentials, and the file that keeps it.
+"""The conditional random field: log potentials from the features of a clip, and its file.
 
-A safetensors file with tensors ``crf.NAME`` and, where parts of the training clips were held out in turn,
-``fold.INDEX.NAME``. Its header holds one entry of JSON with the rest. Opening one never executes anything.
+A CRF file is a safetensors file with tensors ``crf.NAME`` and, for each cross-validation model, ``fold.INDEX.NAME``.
+Everything else is one JSON entry of its header. Opening a file never executes anything.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,111 +18,147 @@ import torch
 from torch import Tensor, nn
 
 from captioner.config import choose, from_mapping, within
-from captioner.crf.inference import Edge, Field, has_loops
-from captioner.errors import CaptionerError, CheckpointError
+from captioner.crf.graph import GRAPHS, Edge, all_pairs, has_loops
+from captioner.crf.inference import PairwiseMRF
+from captioner.errors import CaptionerError, CheckpointError, FeatureStoreError
+from captioner.features.spec import Store
 from captioner.files import atomic_path, read_tensors
 from captioner.provenance import provenance
 
 FORMAT = "captioner-crf"
 VERSION = 2
-GRAPHS = ("complete", "tree", "none")
 UNARIES = ("linear", "mlp")
 
 
 @dataclass(frozen=True)
 class CRFConfig:
-    """The field: which nodes know of each other, and how features become potentials."""
+    """Structure of a CRF."""
 
     graph: str = "complete"
-    """complete: every pair of nodes; tree: the pairs that tell most of each other (Chow and Liu 1968); none."""
+    """Pairs of nodes with a pairwise factor: complete (all), tree (Chow and Liu 1968) or none."""
     chain: bool = False
-    """Tables from each node of a clip to the same node of the video's next clip."""
+    """Factors between each node of a clip and the same node of the next clip of the video."""
     unary: str = "linear"
-    """linear, or mlp: one hidden layer that all nodes share."""
-    hidden: int = 256
-    """Units of the hidden layer, where there is one."""
+    """From features to unary potentials: linear, or mlp with one hidden layer that all nodes share."""
+    hidden_dim: int = 256
+    """Units of the hidden layer of ``mlp``."""
     dropout: float = 0.0
-    """Probability of dropping a feature, and a hidden unit, in training."""
-    exact_states: int = 2**12
-    """A graph with loops is solved exactly while the table that this takes has no more entries; 0: never."""
+    """Dropout probability of features and hidden units in training."""
+    max_joint_states: int = 2**12
+    """Largest joint table, in entries, for which a graph with loops is solved exactly; 0: never."""
 
     def __post_init__(self) -> None:
         choose("graph", self.graph, GRAPHS)
         choose("unary", self.unary, UNARIES)
-        within("hidden", self.hidden, 1)
+        within("hidden_dim", self.hidden_dim, 1)
         within("dropout", self.dropout, 0, 0.99)
-        within("exact_states", self.exact_states, 0)
+        within("max_joint_states", self.max_joint_states, 0)
 
 
 class CRF(nn.Module):
-    """Log potentials of the nodes of a clip, linear in (or by an MLP from) its standardized features."""
+    """Log potentials of a clip's nodes: linear in, or by an MLP from, its standardized features."""
 
     feature_mean: Tensor
     feature_std: Tensor
 
     def __init__(
-        self, config: CRFConfig, labels: Mapping[str, Sequence[str]], feature_size: int, edges: Sequence[Edge]
+        self, config: CRFConfig, labels: Mapping[str, Sequence[str]], feature_dim: int, edges: Sequence[Edge]
     ) -> None:
-        """``edges`` are those of ``config.graph``; all potentials but the MLP's first layer begin at 0."""
+        """``labels`` of each node by its name; ``edges`` as ``choose_edges`` returns them. All factors start at 0."""
         super().__init__()
         self.config = config
         self.labels = {name: tuple(values) for name, values in labels.items()}
         self.edges = [(v, w) for v, w in edges]
         sizes = self.sizes = [len(values) for values in self.labels.values()]
-        self.register_buffer("feature_mean", torch.zeros(feature_size))
-        self.register_buffer("feature_std", torch.ones(feature_size))
-        self.drop = nn.Dropout(config.dropout)
-        self.hidden = nn.Linear(feature_size, config.hidden) if config.unary == "mlp" else None
-        self.output = nn.Linear(config.hidden if self.hidden else feature_size, sum(sizes))
+        self.register_buffer("feature_mean", torch.zeros(feature_dim))
+        self.register_buffer("feature_std", torch.ones(feature_dim))
+        self.dropout = nn.Dropout(config.dropout)
+        self.hidden = nn.Linear(feature_dim, config.hidden_dim) if config.unary == "mlp" else None
+        self.output = nn.Linear(config.hidden_dim if self.hidden else feature_dim, sum(sizes))
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
         self.pairwise = nn.ParameterList(torch.zeros(sizes[v], sizes[w]) for v, w in self.edges)
         self.transition = nn.ParameterList(torch.zeros(size, size) for size in sizes if config.chain)
 
     @property
-    def feature_size(self) -> int:
+    def feature_dim(self) -> int:
         return len(self.feature_mean)
 
     @property
-    def method(self) -> str:
-        """How likelihood and marginals are worked out: ``exact`` or ``loopy belief propagation``."""
-        joint = 1
-        for size in self.sizes:
-            joint *= size ** (1 + self.config.chain)
-        loopy = has_loops(self.edges, self.config.chain) and joint > self.config.exact_states
+    def inference(self) -> str:
+        """How likelihood and marginals are computed: ``exact`` or ``loopy belief propagation``."""
+        joint = math.prod(self.sizes) ** (1 + self.config.chain)
+        loopy = has_loops(self.edges, self.config.chain) and joint > self.config.max_joint_states
         return "loopy belief propagation" if loopy else "exact"
 
-    def forward(self, features: Tensor, first: Tensor) -> Field:
-        """The field of clips with ``features`` (N, D); ``first`` (N,) bool is true where a video begins."""
-        values = self.drop((features - self.feature_mean) / self.feature_std)
+    def forward(self, features: Tensor, starts_video: Tensor) -> PairwiseMRF:
+        """The MRF of clips with ``features`` (N, D); ``starts_video`` (N,) bool marks the first clip of each video."""
+        values = self.dropout((features - self.feature_mean) / self.feature_std)
         if self.hidden is not None:
-            values = self.drop(self.hidden(values).relu())
+            values = self.dropout(self.hidden(values).relu())
         unary = self.output(values).split(self.sizes, 1)
-        return Field(unary, dict(zip(self.edges, self.pairwise, strict=True)), tuple(self.transition), first)
+        pairwise = dict(zip(self.edges, self.pairwise, strict=True))
+        return PairwiseMRF(unary, pairwise, tuple(self.transition), starts_video)
 
 
-def all_pairs(nodes: int) -> list[Edge]:
-    """Every pair of nodes."""
-    return list(itertools.combinations(range(nodes), 2))
+@dataclass(frozen=True)
+class Fold:
+    """A cross-validation model and the training clips that were held out from it."""
+
+    clip_ids: frozenset[str]
+    model: CRF
+
+
+@dataclass(frozen=True)
+class FeatureSource:
+    """What made the features that a CRF was trained on."""
+
+    key: str
+    """Key of the feature's spec, such as a backbone's."""
+    dimension: int
+    digest: str
+    """Digest of the spec."""
+    weights_digest: str = ""
+    """Digest of the weights of the network that made the features."""
+
+    @classmethod
+    def of(cls, store: Store) -> FeatureSource:
+        spec = store.spec
+        return cls(spec.key, spec.dimension, spec.digest, store.weights_digest)
+
+    def mismatch(self, other: FeatureSource) -> str:
+        """The first field in which ``other`` differs, with both values; empty where they agree."""
+        for name, value in asdict(self).items():
+            if value != (theirs := getattr(other, name)):
+                return f"{name.replace('_', ' ')} {theirs}, not {value}"
+        return ""
 
 
 @dataclass(frozen=True)
 class CRFFile:
-    """What a CRF file holds."""
+    """Contents of a CRF file."""
 
     model: CRF
-    """Trained on all training clips; for evaluation."""
-    folds: tuple[tuple[frozenset[str], CRF], ...] = ()
-    """Ids of held-out clips, and the model that was trained without them."""
-    features: tuple[Mapping[str, Any], ...] = ()
-    """What made the features, concatenated in this order: attributes of their stores."""
+    """Trained on all training clips; in evaluation mode."""
+    folds: tuple[Fold, ...] = ()
+    features: tuple[FeatureSource, ...] = ()
+    """Of the features, which are concatenated in this order."""
     training: Mapping[str, Any] = field(default_factory=dict)
-    """How it was trained and what it reached."""
+    """Training configuration and dev scores."""
     provenance: Mapping[str, str] = field(default_factory=dict)
+
+    def check_stores(self, stores: Sequence[Store], name: str) -> None:
+        """Raise ``FeatureStoreError`` unless ``stores`` match ``features``; ``name`` is the CRF's in messages."""
+        if len(stores) != len(self.features):
+            keys = ", ".join(source.key for source in self.features)
+            raise FeatureStoreError(f"{len(stores)} feature stores; {name} was trained on {len(self.features)}: {keys}")
+        for store, source in zip(stores, self.features, strict=True):
+            if mismatch := source.mismatch(FeatureSource.of(store)):
+                raise FeatureStoreError(f"{store.path} has {mismatch} like the features that {name} was trained on")
 
 
 def save_crf(path: str | Path, crf: CRFFile) -> None:
-    """Write a CRF file, whole or not at all; ``features`` and ``training`` must be fit for JSON."""
+    """Write a CRF file atomically; ``training`` must be serializable as JSON."""
     model = crf.model
     header = {
         "format": FORMAT,
@@ -130,17 +166,17 @@ def save_crf(path: str | Path, crf: CRFFile) -> None:
         "config": asdict(model.config),
         "labels": model.labels,
         "edges": model.edges,
-        "feature_size": model.feature_size,
-        "method": model.method,
-        "folds": [{"held_out": sorted(ids), "edges": one.edges} for ids, one in crf.folds],
-        "features": list(crf.features),
+        "feature_dim": model.feature_dim,
+        "inference": model.inference,
+        "folds": [{"clip_ids": sorted(fold.clip_ids), "edges": fold.model.edges} for fold in crf.folds],
+        "features": [asdict(source) for source in crf.features],
         "training": dict(crf.training),
         "provenance": provenance(),
     }
-    named = [("crf", model), *((f"fold.{index}", one) for index, (_, one) in enumerate(crf.folds))]
+    models = [("crf", model), *((f"fold.{index}", fold.model) for index, fold in enumerate(crf.folds))]
     tensors = {
         f"{prefix}.{name}": tensor.detach().cpu().contiguous()
-        for prefix, one in named
+        for prefix, one in models
         for name, tensor in one.state_dict().items()
     }
     with atomic_path(path) as temporary:
@@ -148,39 +184,46 @@ def save_crf(path: str | Path, crf: CRFFile) -> None:
 
 
 def load_crf(path: str | Path) -> CRFFile:
-    """Read a CRF file. Raises ``CheckpointError`` for one that is missing, damaged, another's or of another version."""
+    """Read a CRF file.
+
+    Raises ``CheckpointError`` for a file that is missing, damaged, not a CRF file or of another version.
+    """
     path = Path(path)
     tensors, header = _read(path)
     try:
         config = from_mapping(CRFConfig, header["config"], "config")
         labels = {str(name): tuple(map(str, values)) for name, values in header["labels"].items()}
-        size = int(header["feature_size"])
-        model = _filled(CRF(config, labels, size, _edges(header["edges"], len(labels))), tensors, "crf.")
-        folds = tuple(
-            (
-                frozenset(fold["held_out"]),
-                _filled(CRF(config, labels, size, _edges(fold["edges"], len(labels))), tensors, f"fold.{index}."),
-            )
-            for index, fold in enumerate(header["folds"])
+
+        def build(edges: Any, prefix: str) -> CRF:
+            model = CRF(config, labels, int(header["feature_dim"]), _edges(edges, len(labels)))
+            return _load_state(model, tensors, prefix)
+
+        return CRFFile(
+            build(header["edges"], "crf."),
+            tuple(
+                Fold(frozenset(fold["clip_ids"]), build(fold["edges"], f"fold.{index}."))
+                for index, fold in enumerate(header["folds"])
+            ),
+            tuple(FeatureSource(**source) for source in header["features"]),
+            dict(header["training"]),
+            dict(header["provenance"]),
         )
-        facts = tuple(header["features"]), dict(header["training"]), dict(header["provenance"])
     except (CaptionerError, KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         reason = " ".join(str(error).split())
-        raise CheckpointError(f"{path}: not as a CRF file should be: {type(error).__name__}: {reason}") from error
-    return CRFFile(model, folds, *facts)
+        raise CheckpointError(f"{path}: not a valid CRF file: {type(error).__name__}: {reason}") from error
 
 
-def _edges(values: Any, nodes: int) -> list[Edge]:
+def _edges(values: Any, num_nodes: int) -> list[Edge]:
     edges = [(int(v), int(w)) for v, w in values]
-    if not set(edges) <= set(all_pairs(nodes)):
-        raise ValueError(f"edges {edges} between {nodes} nodes")
+    if not set(edges) <= set(all_pairs(num_nodes)):
+        raise ValueError(f"edges {edges} between {num_nodes} nodes")
     return edges
 
 
-def _filled(model: CRF, tensors: Mapping[str, Tensor], prefix: str) -> CRF:
-    own = {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-    model.load_state_dict(own)
-    bad = [name for name, tensor in own.items() if not tensor.isfinite().all()]
+def _load_state(model: CRF, tensors: Mapping[str, Tensor], prefix: str) -> CRF:
+    state = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    model.load_state_dict(state)
+    bad = [name for name, tensor in state.items() if not tensor.isfinite().all()]
     if bad:
         raise ValueError(f"tensor {prefix}{bad[0]} holds values that are not finite")
     return model.eval()

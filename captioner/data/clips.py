@@ -1,11 +1,10 @@
-"""Clips of videos with sentences: what every reader gives, and our own file of them.
+"""Clips of videos with sentences: the record that every reader returns, and the clips file.
 
 To add a data set, write a function ``Path -> list[Clip]`` and add one line to ``CLIP_READERS``.
 """
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
@@ -15,16 +14,17 @@ from typing import Any
 from captioner.data.records import SPLITS, Captioned, read_lines
 from captioner.errors import DataError
 from captioner.files import write_text
+from captioner.registry import resolve
 
 NODES = ("activity", "tool", "object", "source", "target")
 NULL = "-"
-"""The label of a node that a clip does not have."""
+"""Label of a node that a clip does not have, such as the tool of a clip in which none is used."""
 OTHER = "<other>"
-"""The label that stands for all rare ones of a node."""
+"""Label that replaces all rare labels of a node."""
 FORMAT, VERSION = "captioner-clips", 1
 
 SENTENCE = "#"
-"""``CLIP#3`` is the third sentence of CLIP as a clip of its own, with the labels that this sentence tells."""
+"""``CLIP#3`` is the third sentence of CLIP as a clip of its own, with the labels of that sentence."""
 
 CLIP_READERS: dict[str, str] = {
     "tacos": "captioner.data.readers.tacos:read_tacos",
@@ -36,47 +36,45 @@ CLIP_READERS: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Clip:
-    """A piece of a video with the sentences that people wrote for it.
-
-    ``clip_id`` is ``VIDEO_START_END`` with the frames that the corpus names. ``start`` and ``end`` are seconds.
-    ``sentences`` are references of each other; equal ones stay, empty ones are dropped. ``split`` is train, val or
-    test, ``level`` the level of detail (detailed, short, single). ``labels`` has one label for each of ``NODES``,
-    ``NULL`` where there is none; ``None`` when the labels are not known.
-    """
+    """An interval of a video with its reference sentences."""
 
     clip_id: str
+    """``VIDEO_START_END``, with the frames of the corpus."""
     video: str
     start: float
+    """Seconds."""
     end: float
+    """Seconds."""
     sentences: tuple[str, ...]
+    """References, in the order of the corpus; equal ones are kept."""
     split: str
+    """train, val or test."""
     level: str = "detailed"
+    """Level of detail of the sentences: detailed, short or single."""
     labels: tuple[str, ...] | None = None
+    """One label for each of ``NODES``, ``NULL`` where there is none; None if the labels are unknown."""
 
 
 def whole_clip(clip_id: str) -> str:
-    """The id of the clip that a sentence's own clip is of; any other id stays."""
+    """The id without the number of a sentence: ``CLIP`` of ``CLIP#3``."""
     return clip_id.partition(SENTENCE)[0]
 
 
 def read_clips(format: str, root: str | Path) -> list[Clip]:
-    """All clips of the data set at ``root``, a folder or a file; ``DataError`` for everything that is wrong with it."""
-    if format not in CLIP_READERS:
-        raise DataError(f"no clip format {format!r}; there are: {', '.join(CLIP_READERS)}")
-    module, _, function = CLIP_READERS[format].partition(":")
-    clips: list[Clip] = getattr(importlib.import_module(module), function)(Path(root))
+    """All clips of the data set at ``root``, a folder or a file; raises ``DataError`` for invalid data."""
+    clips: list[Clip] = resolve(CLIP_READERS, format, "clip format", DataError)(Path(root))
     return clips
 
 
 def write_clips(path: str | Path, clips: Iterable[Clip]) -> None:
-    """Write ``clips`` as JSON lines, atomically: a line that says format and version, then an object a clip."""
+    """Write a clips file atomically: JSON lines, the first with format and version, then one object for each clip."""
     lines = [json.dumps({"format": FORMAT, "version": VERSION, "nodes": NODES})]
     lines += [json.dumps(asdict(clip), ensure_ascii=False) for clip in clips]
     write_text(path, "".join(f"{line}\n" for line in lines))
 
 
 def read_clip_file(path: Path) -> list[Clip]:
-    """The clips of a file that ``write_clips`` wrote, or of ``clips.jsonl`` in the folder ``path``."""
+    """The clips of a clips file, or of ``clips.jsonl`` in the folder ``path``."""
     path = path / "clips.jsonl" if path.is_dir() else path
     if not path.exists():
         raise DataError(f"{path}: no such file; python -m preprocess.tacos writes one")
@@ -91,28 +89,28 @@ def read_clip_file(path: Path) -> list[Clip]:
         for where, line in ((f"{path}, line {number}", line) for number, line in enumerate(lines[1:], start=2))
         if line.strip()
     ]
-    return checked(clips, path)
+    return check_ids(clips, path)
 
 
 def read_clip_records(path: Path) -> list[Captioned]:
-    """The clips of that file as what is captioned: each with its sentences, and no image on disk."""
+    """The clips of a clips file as captioned items without images."""
     return [Captioned(clip.clip_id, None, clip.sentences, clip.split) for clip in read_clip_file(path)]
 
 
-def checked(clips: list[Clip], path: Path) -> list[Clip]:
-    """``clips`` unless there are none or two have one id."""
+def check_ids(clips: list[Clip], path: Path) -> list[Clip]:
+    """Return ``clips``; raise ``DataError`` if there are none or an id is not unique."""
     if not clips:
         raise DataError(f"{path}: holds no clips")
     seen: set[str] = set()
     for clip in clips:
         if clip.clip_id in seen:
-            raise DataError(f"{path}: two clips are called {clip.clip_id}; join or rename them")
+            raise DataError(f"{path}: duplicate clip id {clip.clip_id}; merge or rename the clips")
         seen.add(clip.clip_id)
     return clips
 
 
 def load_object(text: str, where: str) -> dict[str, Any]:
-    """A JSON object; ``DataError`` names ``where``."""
+    """Parse a JSON object; the ``DataError`` for anything else starts with ``where``."""
     try:
         item = json.loads(text)
     except json.JSONDecodeError as error:
@@ -126,7 +124,7 @@ def load_object(text: str, where: str) -> dict[str, Any]:
 
 
 def _clip(item: dict[str, Any], where: str) -> Clip:
-    """A clip from its JSON object, checked."""
+    """The clip of a JSON object; raises ``DataError`` for invalid fields."""
     known = {field.name for field in fields(Clip)}
     needed = known - {"level", "labels"}
     if not needed <= set(item) <= known:
@@ -148,7 +146,7 @@ def _clip(item: dict[str, Any], where: str) -> Clip:
 
 
 def check_times(start: Any, end: Any, where: str) -> tuple[float, float]:
-    """Start and end as numbers with 0 <= start <= end (seconds or frames)."""
+    """Start and end as floats (seconds or frames); raises ``DataError`` unless 0 <= start <= end."""
     if any(isinstance(value, bool) or not isinstance(value, int | float) for value in (start, end)):
         raise DataError(f"{where}: start and end must be numbers, found {start!r} and {end!r}")
     if not 0 <= start <= end < float("inf"):

@@ -1,4 +1,4 @@
-"""Potentials of clips as features: a describer sees the labels that a CRF believes in as a captioner sees an image."""
+"""Label predictions of clips read as features, so that a clip captioner is trained like any other captioner."""
 
 from __future__ import annotations
 
@@ -10,63 +10,66 @@ from typing import Any
 
 import numpy as np
 
-from captioner.crf.predictions import KINDS, Potentials, read_potentials
+from captioner.crf.predictions import KINDS, LabelPredictions, read_label_predictions
 from captioner.errors import FeatureStoreError
 from captioner.features.spec import FeatureSpec, Store
 from captioner.features.store import FeatureStore
 
+KEYS = {f"labels@{kind}": kind for kind in KINDS}
+"""Kind of vector by the key of its spec."""
 
-class PotentialsStore:
-    """Potentials read as a feature store of ``kind`` max (one-hot best assignment) or prob (probabilities).
 
-    They are those of the file ``path`` unless they are given.
+class LabelPredictionsStore:
+    """Label predictions as a ``Store``: one-hot MAP assignments (kind ``map``) or probabilities (``marginals``).
+
+    ``predictions`` are read from ``path`` when they are first needed, unless they are passed.
     """
 
     unfinished: Sequence[str] = ()
     weights_digest = ""
     dtype = "float32"
 
-    def __init__(self, path: str | Path, kind: str, potentials: Potentials | None = None) -> None:
+    def __init__(self, path: str | Path, kind: str, predictions: LabelPredictions | None = None) -> None:
         self.path = Path(path)
         self.kind = kind
-        if potentials is not None:
-            self.potentials = potentials
+        if predictions is not None:
+            self.predictions = predictions
 
     @cached_property
-    def potentials(self) -> Potentials:
-        return read_potentials(self.path)
+    def predictions(self) -> LabelPredictions:
+        return read_label_predictions(self.path)
 
     @cached_property
     def spec(self) -> FeatureSpec:
-        """A record whose ``names`` say what each number means; potentials of other labels have another digest."""
-        names = [f"{node}={label}" for node, labels in self.potentials.labels.items() for label in labels]
-        key = f"potentials@{self.kind}"
-        return FeatureSpec(key, len(names), names=tuple(names))
+        """Its ``names`` are NODE=LABEL, so predictions of other labels have another digest."""
+        names = [f"{node}={label}" for node, labels in self.predictions.labels.items() for label in labels]
+        return FeatureSpec(f"labels@{self.kind}", len(names), names=tuple(names))
 
     @property
     def ids(self) -> list[str]:
-        return self.potentials.ids
+        return self.predictions.ids
 
     def get(self, ids: Sequence[str]) -> np.ndarray:
-        """Vectors of the clips ``ids`` in that order, (N, D) float32; ``DataError`` names those that are not there."""
-        vectors: np.ndarray = self._vectors[self.potentials.select(ids)]
+        """Vectors of the clips ``ids`` in that order, (N, D) float32; raises ``DataError`` for missing ones."""
+        vectors: np.ndarray = self._vectors[self.predictions.select(ids)]
         return vectors
 
     def summary(self) -> dict[str, Any]:
-        """What tells these numbers from others."""
+        """Key, source and a digest of the values."""
         digest = hashlib.sha256(self._vectors.tobytes()).hexdigest()[:16]
-        return {"key": self.spec.key, "source": self.potentials.source, "digest": digest}
+        return {"key": self.spec.key, "source": self.predictions.source, "digest": digest}
 
     @cached_property
     def _vectors(self) -> np.ndarray:
-        return self.potentials.vector(self.kind)
+        return self.predictions.vector(self.kind)
 
 
 def open_store(path: str | Path, *, mirrored: bool | None = False) -> Store:
-    """A feature store, or potentials read as one: FILE@max or FILE@prob."""
+    """Open a feature store, or a label-predictions file as one: ``FILE@map`` or ``FILE@marginals``."""
     name, at, kind = str(path).rpartition("@")
     if not at or Path(path).exists():
         return FeatureStore(path, mirrored=mirrored)
     if kind not in KINDS:
-        raise FeatureStoreError(f"{path}: potentials are read as {' or '.join(f'{name}@{kind}' for kind in KINDS)}")
-    return PotentialsStore(name, kind)
+        choices = " or ".join(f"{name}@{kind}" for kind in KINDS)
+        raise FeatureStoreError(f"{path}: label predictions are read as {choices}")
+    return LabelPredictionsStore(name, kind)

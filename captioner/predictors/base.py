@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from captioner.errors import ImageError
 
-if TYPE_CHECKING:
-    from captioner.features.spec import FeatureSpec
-
 HDF5_SIGNATURE, HDF5_SUFFIXES = b"\x89HDF\r\n\x1a\n", (".h5", ".hdf5")
-LABEL_SOURCES = ("potentials", "labels")
-"""First parts of the feature keys of label predictions; the second part is their kind."""
 
 
 @dataclass(frozen=True)
@@ -72,14 +67,6 @@ def texts(result: Result, several: bool) -> Any:
         raise result.error
     found = [caption.text for caption in result.captions]
     return found if several else found[0]
-
-
-def label_kind(inputs: Sequence[FeatureSpec]) -> str:
-    """The kind of label predictions that a model with these inputs reads; empty for a model of other features."""
-    if len(inputs) != 1:
-        return ""
-    source, _, kind = inputs[0].key.partition("@")
-    return kind if source in LABEL_SOURCES else ""
 
 
 def is_label_predictions(path: str | os.PathLike[str]) -> bool:

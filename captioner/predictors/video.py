@@ -29,17 +29,17 @@ import torch
 
 from captioner.backbones import Backbone, load_backbone
 from captioner.checkpoint import Checkpoint, load_checkpoint
-from captioner.crf.model import CRFFile, load_crf, save_crf
-from captioner.crf.predictions import KINDS
-from captioner.crf.training import Clips, predict
+from captioner.crf.clips import ClipArrays
+from captioner.crf.model import CRFFile, FeatureSource, load_crf, save_crf
+from captioner.crf.predictor import predict
 from captioner.data.video import read_frames
 from captioner.devices import find_device
 from captioner.errors import CheckpointError, DataError, ImageError, UsageError
 from captioner.features.frames import FRAMES, ClipFeature, Interval, clip_features
-from captioner.features.label_predictions import PotentialsStore
+from captioner.features.label_predictions import KEYS, LabelPredictionsStore
 from captioner.files import atomic_path, read_tensors
 from captioner.predictors import find_model
-from captioner.predictors.base import Result, Results, is_label_predictions, label_kind, texts
+from captioner.predictors.base import Result, Results, is_label_predictions, texts
 from captioner.predictors.features import BATCH_SIZE, FeatureCaptioner
 
 WINDOW = 10.0
@@ -57,8 +57,8 @@ class ClipCaptioner(FeatureCaptioner):
 
     def __init__(self, checkpoint: Checkpoint, name: str = "model", device: str | torch.device = "cpu") -> None:
         super().__init__(checkpoint, name, device)
-        self.kind = label_kind(checkpoint.inputs)
-        if self.kind not in KINDS:
+        self.kind = KEYS.get(checkpoint.inputs[0].key, "") if len(checkpoint.inputs) == 1 else ""
+        if not self.kind:
             names = ", ".join(spec.key for spec in checkpoint.inputs) or "nothing"
             raise CheckpointError(f"{name} is not a clip captioner: it reads {names}, not label predictions")
 
@@ -121,7 +121,7 @@ class ClipCaptioner(FeatureCaptioner):
         A clip that is not in the file is an error of its result. Raises ``DataError`` for any other file,
         ``FeatureStoreError`` for labels that are not the model's.
         """
-        store = PotentialsStore(os.fspath(path), self.kind)
+        store = LabelPredictionsStore(os.fspath(path), self.kind)
         if not store.ids:
             raise DataError(f"{store.path}: holds no clips")
         self.check_stores([store])
@@ -173,8 +173,8 @@ class ClipCaptioner(FeatureCaptioner):
         features = np.stack([clips[index].feature for index in order])  # (N, D)
         crf = self.vision.crf
         unknown = np.full((len(ids), len(crf.model.sizes)), -1)
-        predicted, _ = predict(crf.model, Clips(ids, [path] * len(ids), features, unknown))
-        store = PotentialsStore(path, self.kind, predicted)
+        predicted, _ = predict(crf.model, ClipArrays(ids, [path] * len(ids), features, unknown))
+        store = LabelPredictionsStore(path, self.kind, predicted)
         return self.caption_features(store, map(str, range(len(ids))), batch_size=batch_size, **options)
 
 
@@ -191,22 +191,13 @@ class Vision:
         """Raise ``CheckpointError`` unless the CRF was trained on features of this network, naming both sides."""
         spec, known = self.backbone.spec, self.crf.features
         if len(known) != 1:
-            names = ", ".join(str(fact["backbone"]) for fact in known) or "unknown ones"
+            names = ", ".join(source.key for source in known) or "unknown ones"
             raise CheckpointError(
                 f"{name}: the CRF needs {len(known)} feature stores ({names}), not those of one network"
             )
-        mine = {
-            "backbone": spec.key,
-            "dimension": spec.dimension,
-            "preprocessing": spec.digest,
-            "weights_digest": self.backbone.weights_digest,
-        }
-        for what, value in mine.items():
-            if value != (wanted := known[0][what]):
-                trained = (
-                    f"the CRF was trained on features of {known[0]['backbone']} with {what.replace('_', ' ')} {wanted}"
-                )
-                raise CheckpointError(f"{name}: {trained}; {spec.key} has {value}")
+        mine = FeatureSource(spec.key, spec.dimension, spec.digest, self.backbone.weights_digest)
+        if mismatch := known[0].mismatch(mine):
+            raise CheckpointError(f"{name}: {spec.key} has {mismatch} like the features that the CRF was trained on")
 
 
 def load_clip_captioner(model: Source, device: str = "cpu") -> ClipCaptioner:
@@ -233,7 +224,7 @@ def load_vision(path: Path) -> Vision:
     contents, crf = json.loads(entry), load_crf(path)
     if contents.get("version") != VERSION:
         raise CheckpointError(f"{path}: frames of version {contents.get('version')}; this captioner reads {VERSION}")
-    vision = Vision(load_backbone(crf.features[0]["backbone"], state=state), crf, int(contents["number"]))
+    vision = Vision(load_backbone(crf.features[0].key, state=state), crf, int(contents["number"]))
     vision.check(str(path))
     return vision
 

@@ -1,11 +1,11 @@
 """Sentences for clips by statistical machine translation of their semantic tuples, as Rohrbach et al. 2013 and 2014.
 
-    python -m eval.smt --clips clips.jsonl --potentials potentials.h5 --input max -o smt-max.json
-    python -m eval.smt --clips clips.jsonl --potentials potentials.h5 --input prob -o smt-prob.json
+    python -m eval.smt --clips clips.jsonl --label-predictions p.h5 --input map -o smt-map.json
+    python -m eval.smt --clips clips.jsonl --label-predictions p.h5 --input marginals -o smt-marginals.json
 
 Translation is learned from the labels and sentences of the training clips, the weights are chosen by BLEU-4 on val.
-max: the best assignment of the CRF is translated. prob: each of the most probable assignments is, and the best
-translation wins; the log probability of its assignment is one of the features.
+map: the MAP assignment of the CRF is translated. marginals: each of the most probable assignments is, and the best
+translation of any is taken, where the probability of its assignment counts with a weight of its own.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from typing import Annotated
 
 import typer
 
-from captioner.crf.predictions import KINDS, Potentials, read_potentials
+from captioner.cli.program import choice, create_app, run
+from captioner.crf.predictions import KINDS, LabelPredictions, read_label_predictions
 from captioner.data.clips import NULL, Clip, read_clips
 from captioner.text.tokenizers import DEFAULT, tokenize
 from eval.baselines import write_results
-from eval.command import Output, Split, Tokenizer, choice, create_app, run
+from eval.command import Output, Split, Tokenizer
 from eval.smt.alignment import HEURISTICS, MODELS
 from eval.smt.translator import ALL_FEATURES, Sources, Words, train_smt
 from eval.tuples import clips_of, most_probable, records_of
@@ -34,15 +35,15 @@ def source_words(labels: Sequence[str]) -> Words:
     return tuple(label for label in labels if label != NULL) or (NULL,)
 
 
-def sources(potentials: Potentials, clips: Sequence[Clip], kind: str, n: int) -> list[Sources]:
+def sources(predictions: LabelPredictions, clips: Sequence[Clip], kind: str, n: int) -> list[Sources]:
     """Each clip's sources: its best assignment, or the ``n`` most probable ones."""
-    rows = potentials.select([clip.clip_id for clip in clips])
-    if kind == "max":
-        return [[(source_words(potentials.tuple_of(row)), 0.0)] for row in rows]
+    rows = predictions.select([clip.clip_id for clip in clips])
+    if kind == "map":
+        return [[(source_words(predictions.assignment(row)), 0.0)] for row in rows]
     found: list[Sources] = []
     for row in rows:
         mine: dict[Words, float] = {}
-        for labels, log_prob in most_probable(potentials, row, n):
+        for labels, log_prob in most_probable(predictions, row, n):
             mine.setdefault(source_words(labels), log_prob)
         found.append(list(mine.items()))
     return found
@@ -50,12 +51,12 @@ def sources(potentials: Potentials, clips: Sequence[Clip], kind: str, n: int) ->
 
 def translate(
     clip_file: Annotated[Path, typer.Option("--clips", help="clips.jsonl as preprocess.tacos writes it.")],
-    potentials_file: Annotated[Path, typer.Option("--potentials", help="The CRF's predictions for them.")],
+    predictions_file: Annotated[Path, typer.Option("--label-predictions", help="The CRF's predictions for them.")],
     output: Output,
     split: Split = "test",
     tokenizer: Tokenizer = DEFAULT,
-    kind: Annotated[str, choice(KINDS, "--input", help="The best assignment, or the most probable ones.")] = "max",
-    n_best: Annotated[int, typer.Option(help="How many assignments --input prob translates.")] = 10,
+    kind: Annotated[str, choice(KINDS, "--input", help="The MAP assignment, or the most probable ones.")] = "map",
+    n_best: Annotated[int, typer.Option(help="How many assignments --input marginals translates.")] = 10,
     alignment: Annotated[str, choice(tuple(MODELS))] = "ibm1",
     heuristic: Annotated[str, choice(HEURISTICS)] = "intersection",
     order: Annotated[int, typer.Option(help="Length of the language model's n-grams.")] = 4,
@@ -64,8 +65,8 @@ def translate(
 ) -> None:
     clips = read_clips("clips", clip_file)
     val, wanted = clips_of(clips, "val"), clips_of(clips, split)
-    potentials = read_potentials(potentials_file)
-    tuned_on, asked = (sources(potentials, part, kind, n_best) for part in (val, wanted))
+    predictions = read_label_predictions(predictions_file)
+    tuned_on, asked = (sources(predictions, part, kind, n_best) for part in (val, wanted))
     pairs = [
         (source_words(clip.labels) if clip.labels is not None else (), tokenize(sentence, tokenizer))
         for clip in clips_of(clips, "train")

@@ -181,7 +181,6 @@ def test_nothing_captioned_leaves_an_older_file_alone(run: Run, folder: Path) ->
         ["a.jpg", "-o", "."],
         ["a.jpg", "--device", "toaster"],
         ["--features", "store.h5", "--split", "exam"],
-        ["--features", "store.h5", "--split", "test"],
     ],
 )
 def test_conflicting_options_are_one_line(run: Run, folder: Path, arguments: list[str]) -> None:

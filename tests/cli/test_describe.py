@@ -1,4 +1,4 @@
-"""``captioner describe``: potentials and videos to sentences, and the file that holds all three stages."""
+"""``captioner describe``: label predictions and videos to sentences, and the file that holds all three stages."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -18,9 +19,11 @@ from captioner import load
 from captioner.backbones import load_backbone
 from captioner.checkpoint import save_checkpoint
 from captioner.cli.app import main
-from captioner.crf.model import CRF, CRFConfig, CRFFile, all_pairs, load_crf, save_crf
-from captioner.crf.predictions import NodePotentials, Potentials, write_potentials
-from captioner.crf.training import Clips, predict
+from captioner.crf.clips import ClipArrays
+from captioner.crf.graph import all_pairs
+from captioner.crf.model import CRF, CRFConfig, CRFFile, FeatureSource, Fold, load_crf, save_crf
+from captioner.crf.predictions import LabelPredictions, NodePredictions, write_label_predictions
+from captioner.crf.predictor import predict
 from captioner.decoding.config import DecodingConfig
 from captioner.errors import CheckpointError, UsageError
 from captioner.features.label_predictions import open_store
@@ -54,24 +57,26 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
     return run
 
 
-def save_potentials(path: Path, labels: Mapping[str, tuple[str, ...]] = LABELS) -> Path:
+def save_predictions(path: Path, labels: Mapping[str, tuple[str, ...]] = LABELS) -> Path:
     random = np.random.default_rng(0)
     nodes = {}
     for name, values in labels.items():
         prob = random.dirichlet(np.full(len(values), 0.5), len(IDS))
-        nodes[name] = NodePotentials(values, np.log(prob).astype(np.float32), random.integers(0, len(values), len(IDS)))
-    write_potentials(path, Potentials(IDS, nodes))
+        nodes[name] = NodePredictions(
+            values, np.log(prob).astype(np.float32), random.integers(0, len(values), len(IDS))
+        )
+    write_label_predictions(path, LabelPredictions(IDS, nodes))
     return path
 
 
-def save_clip_captioner_of(path: Path, potentials: Path, kind: str) -> Path:
-    """A checkpoint of a random decoder that reads ``kind`` of potentials, as training writes it."""
-    spec = open_store(f"{potentials}@{kind}").spec
+def save_clip_captioner_of(path: Path, predictions: Path, kind: str) -> Path:
+    """A checkpoint of a random decoder that reads ``kind`` of predictions, as training writes it."""
+    spec = open_store(f"{predictions}@{kind}").spec
     torch.manual_seed(3)
     vocabulary = Vocabulary(SPECIALS + tuple(WORDS))
-    wiring = {"wiring": "2e", "architecture": "encoder_decoder"} if kind == "max" else {"wiring": "2u"}
+    wiring = {"wiring": "2e", "architecture": "encoder_decoder"} if kind == "map" else {"wiring": "2u"}
     config = LRCNConfig(embedding_dim=12, hidden_dim=16, image_dim=0, normalize="none", **wiring)
-    model = (EncoderDecoder if kind == "max" else LRCN)(config, len(vocabulary), spec.dimension, spec.names)
+    model = (EncoderDecoder if kind == "map" else LRCN)(config, len(vocabulary), spec.dimension, spec.names)
     with torch.no_grad():  # so that sentences differ from clip to clip
         for parameter in model.parameters():
             parameter.mul_(3)
@@ -89,14 +94,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def potentials(folder: Path) -> Path:
-    return save_potentials(folder / "p.h5")
+def predictions(folder: Path) -> Path:
+    return save_predictions(folder / "p.h5")
 
 
 @pytest.fixture(scope="module")
-def model(potentials: Path, folder: Path) -> Path:
+def model(predictions: Path, folder: Path) -> Path:
     """A clip captioner of probabilities."""
-    return save_clip_captioner_of(folder / "c.safetensors", potentials, "prob")
+    return save_clip_captioner_of(folder / "c.safetensors", predictions, "marginals")
 
 
 @pytest.fixture(scope="module")
@@ -113,9 +118,9 @@ def stages(model: Path, folder: Path) -> tuple[Path, Path, Path]:
         crf.feature_mean.copy_(features.mean(0))
         crf.feature_std.copy_(features.std(0) + 1e-3)
         crf.output.weight.normal_(0, 0.2)
-    fact = {"backbone": "compact", "preprocessing": backbone.spec.digest, "dimension": backbone.spec.dimension}
-    fact["weights_digest"] = backbone.weights_digest
-    save_crf(folder / "crf.safetensors", CRFFile(crf, ((frozenset("0"), copy.deepcopy(crf)),), (fact,)))
+    spec = backbone.spec
+    source = FeatureSource(spec.key, spec.dimension, spec.digest, backbone.weights_digest)
+    save_crf(folder / "crf.safetensors", CRFFile(crf, (Fold(frozenset("0"), copy.deepcopy(crf)),), (source,)))
     save_file(network(0), folder / "cnn.safetensors")
     return model, folder / "crf.safetensors", folder / "cnn.safetensors"
 
@@ -137,16 +142,16 @@ def video(tmp_path: Path) -> Path:
     return save_video(tmp_path / "v.mp4", [(time, plain(color)) for time, color in shown.items()])
 
 
-def test_load_returns_a_clip_captioner(model: Path, potentials: Path) -> None:
+def test_load_returns_a_clip_captioner(model: Path, predictions: Path) -> None:
     """Would catch a model of label predictions that is loaded as one of images, and clips that lose their order."""
     captioner = load(model)
     assert isinstance(captioner, ClipCaptioner)
-    results = list(captioner.results(potentials, num_return_sequences=2))
+    results = list(captioner.results(predictions, num_return_sequences=2))
     assert [result.image for result in results] == IDS
     ranked = [[caption.text for caption in result.captions] for result in results]
-    assert captioner.caption(potentials, num_return_sequences=2) == ranked
-    assert captioner.caption(potentials) == [first for first, _ in ranked]
-    assert captioner.caption(potentials, ids=IDS[1:2]) == [ranked[1][0]]
+    assert captioner.caption(predictions, num_return_sequences=2) == ranked
+    assert captioner.caption(predictions) == [first for first, _ in ranked]
+    assert captioner.caption(predictions, ids=IDS[1:2]) == [ranked[1][0]]
 
 
 @pytest.mark.parametrize(
@@ -165,69 +170,69 @@ def test_sources_and_options_that_a_clip_captioner_refuses(
         load(model).results(source, **options)
 
 
-@pytest.mark.parametrize("kind", ["max", "prob"])
-def test_each_clip_has_a_line(kind: str, run: Run, potentials: Path, tmp_path: Path) -> None:
-    """Would catch the wrong kind of potentials taken for a model, and clips and sentences out of step."""
-    model = save_clip_captioner_of(tmp_path / "m.safetensors", potentials, kind)
-    status, lines, _ = run("describe", potentials, "--model", model)
-    wanted = load(model).caption_features(open_store(f"{potentials}@{kind}"))
+@pytest.mark.parametrize("kind", ["map", "marginals"])
+def test_each_clip_has_a_line(kind: str, run: Run, predictions: Path, tmp_path: Path) -> None:
+    """Would catch the wrong kind of predictions taken for a model, and clips and sentences out of step."""
+    model = save_clip_captioner_of(tmp_path / "m.safetensors", predictions, kind)
+    status, lines, _ = run("describe", predictions, "--model", model)
+    wanted = load(model).caption_features(open_store(f"{predictions}@{kind}"))
     assert (status, lines) == (0, [f"{one.image}\t{one.captions[0].text}" for one in wanted])
     assert len(set(line.partition("\t")[2] for line in lines)) > 1
-    assert run("describe", potentials, "--model", model, "--clip", IDS[1])[1] == [lines[1].partition("\t")[2]]
-    chosen = run("describe", potentials, "--model", model, "--clip", IDS[2], "--clip", IDS[0])[1]
+    assert run("describe", predictions, "--model", model, "--clip", IDS[1])[1] == [lines[1].partition("\t")[2]]
+    chosen = run("describe", predictions, "--model", model, "--clip", IDS[2], "--clip", IDS[0])[1]
     assert chosen == [lines[2], lines[0]]
 
 
-def test_json_and_results(run: Run, model: Path, potentials: Path, tmp_path: Path) -> None:
-    _, lines, _ = run("describe", potentials, "--model", model)
-    _, objects, _ = run("describe", potentials, "--model", model, "--json", "--num-return-sequences", 2)
+def test_json_and_results(run: Run, model: Path, predictions: Path, tmp_path: Path) -> None:
+    _, lines, _ = run("describe", predictions, "--model", model)
+    _, objects, _ = run("describe", predictions, "--model", model, "--json", "--num-return-sequences", 2)
     assert [json.loads(one)["clip"] for one in objects] == [name for name in IDS for _ in range(2)]
     assert set(json.loads(objects[0])) == {"clip", "caption", "log_prob", "model"}
     results = tmp_path / "out" / "r.json"
-    status, out, err = run("describe", potentials, "--model", model, "-o", results)
+    status, out, err = run("describe", predictions, "--model", model, "-o", results)
     assert (status, out, len(err)) == (0, [], 1)
     assert [f"{one['image_id']}\t{one['caption']}" for one in json.loads(results.read_text())] == lines
 
 
-def test_an_unknown_clip_costs_only_itself(run: Run, model: Path, potentials: Path) -> None:
-    status, lines, err = run("describe", potentials, "--model", model, "--clip", IDS[0], "--clip", "s9")
-    assert (status, len(lines), err) == (1, 1, [f"error: s9: no such clip in {potentials}"])
-    status, lines, err = run("describe", potentials, "--model", model, "--clip", "s9")
-    assert (status, lines, err) == (1, [], [f"error: s9: no such clip in {potentials}"])
+def test_an_unknown_clip_costs_only_itself(run: Run, model: Path, predictions: Path) -> None:
+    status, lines, err = run("describe", predictions, "--model", model, "--clip", IDS[0], "--clip", "s9")
+    assert (status, len(lines), err) == (1, 1, [f"error: s9: no such clip in {predictions}"])
+    status, lines, err = run("describe", predictions, "--model", model, "--clip", "s9")
+    assert (status, lines, err) == (1, [], [f"error: s9: no such clip in {predictions}"])
 
 
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("labels", "which has other labels than the potentials@"),
+        ("labels", "which has other labels than the labels@"),
         ("nan", "holds NaN"),
-        ("missing", "no such potentials file"),
+        ("missing", "no such label-predictions file"),
         ("text", "damaged, or not an HDF5 file"),
         ("empty", "holds no clips"),
     ],
 )
-def test_potentials_that_cannot_be_described(
-    kind: str, message: str, run: Run, model: Path, potentials: Path, tmp_path: Path
+def test_predictions_that_cannot_be_described(
+    kind: str, message: str, run: Run, model: Path, predictions: Path, tmp_path: Path
 ) -> None:
     """Would catch sentences made from columns that mean something else, or from NaN."""
     path = tmp_path / "bad.h5"
     if kind in ("labels", "nan"):
-        save_potentials(path, LABELS | {"object": ("-", "fork", "knife")} if kind == "labels" else LABELS)
+        save_predictions(path, LABELS | {"object": ("-", "fork", "knife")} if kind == "labels" else LABELS)
     if kind == "nan":
         with h5py.File(path, "a") as file:
-            file["object/log_prob"][1, 1] = np.nan
+            file["object/log_marginals"][1, 1] = np.nan
     if kind == "text":
         path.write_text("knife")
     if kind == "empty":
-        nodes = {k: NodePotentials(v, np.zeros((0, 3), np.float32), np.zeros(0, int)) for k, v in LABELS.items()}
-        write_potentials(path, Potentials([], nodes))
+        nodes = {k: NodePredictions(v, np.zeros((0, 3), np.float32), np.zeros(0, int)) for k, v in LABELS.items()}
+        write_label_predictions(path, LabelPredictions([], nodes))
     status, lines, err = run("describe", path, "--model", model)
     assert (status, lines, len(err)) == (1, [], 1)
     assert message in err[0]
 
 
-def test_other_models_are_refused(run: Run, potentials: Path, tmp_path: Path) -> None:
-    status, _, err = run("describe", potentials, "--model", save_tiny(tmp_path / "photos.safetensors"))
+def test_other_models_are_refused(run: Run, predictions: Path, tmp_path: Path) -> None:
+    status, _, err = run("describe", predictions, "--model", save_tiny(tmp_path / "photos.safetensors"))
     assert status == 1
     assert err == [
         f"error: {tmp_path / 'photos.safetensors'} is not a clip captioner: it reads compact, not label predictions"
@@ -255,19 +260,19 @@ def test_wrong_usage_is_one_line(arguments: list[str], message: str, run: Run) -
 
 
 def test_the_packed_file_is_all_three(
-    packed: Path, stages: tuple[Path, Path, Path], potentials: Path, run: Run
+    packed: Path, stages: tuple[Path, Path, Path], predictions: Path, run: Run
 ) -> None:
     """Would catch a stage that lost something on the way into the one file, or that another stage trips over."""
     clip_captioner, crf, _ = stages
     assert (
-        run("describe", potentials, "--model", packed)[1] == run("describe", potentials, "--model", clip_captioner)[1]
+        run("describe", predictions, "--model", packed)[1] == run("describe", predictions, "--model", clip_captioner)[1]
     )
     together, alone = load_crf(packed), load_crf(crf)
     assert together.folds == ()
     assert together.model.state_dict().keys() == alone.model.state_dict().keys()
     assert all(torch.equal(one, alone.model.state_dict()[name]) for name, one in together.model.state_dict().items())
     vision = load_vision(packed)
-    assert (vision.backbone.weights_digest, vision.number) == (alone.features[0]["weights_digest"], 4)
+    assert (vision.backbone.weights_digest, vision.number) == (alone.features[0].weights_digest, 4)
 
 
 def test_a_video_becomes_sentences_with_times(run: Run, packed: Path, video: Path) -> None:
@@ -281,9 +286,11 @@ def test_a_video_becomes_sentences_with_times(run: Run, packed: Path, video: Pat
     crf = load_crf(packed).model
     clips = clip_features(read_frames(video), sorted(intervals), clip_captioner.vision.backbone, number=4)
     features = np.stack([clip.feature for clip in clips])
-    believed, _ = predict(crf, Clips(list("abc"), ["v"] * 3, features, np.full((3, 2), -1)))
+    believed, _ = predict(crf, ClipArrays(list("abc"), ["v"] * 3, features, np.full((3, 2), -1)))
     with torch.inference_mode():
-        sentences = clip_captioner.decode(torch.from_numpy(believed.vector("prob")), clip_captioner.checkpoint.decoding)
+        sentences = clip_captioner.decode(
+            torch.from_numpy(believed.vector("marginals")), clip_captioner.checkpoint.config.decoding
+        )
     wanted = {(clip.start, clip.end): found[0].text for clip, found in zip(clips, sentences, strict=True)}
     assert (status, err) == (0, [])
     assert lines == [f"{start:.3f}\t{end:.3f}\t{wanted[start, end]}" for start, end in intervals]
@@ -326,7 +333,7 @@ def test_a_model_without_crf_and_a_file_that_is_no_video(run: Run, model: Path, 
     assert "v.mp4: not a video" in err[0]
 
 
-@pytest.mark.parametrize("what", ["weights_digest", "preprocessing", "dimension", "stores", "labels", "photos"])
+@pytest.mark.parametrize("what", ["weights_digest", "digest", "dimension", "stores", "labels", "photos"])
 def test_stages_that_do_not_fit_are_not_packed(
     what: str,
     stages: tuple[Path, Path, Path],
@@ -338,22 +345,23 @@ def test_stages_that_do_not_fit_are_not_packed(
     clip_captioner, source, weights = stages
     path, crf = tmp_path / "crf.safetensors", load_crf(source)
     save_crf(path, crf)
-    fact = dict(crf.features[0])
+    [known] = crf.features
     messages = {
-        "weights_digest": f"features of compact with weights digest 0000; compact has {fact['weights_digest']}",
-        "preprocessing": f"features of compact with preprocessing 0000; compact has {fact['preprocessing']}",
-        "dimension": f"with dimension 7; compact has {fact['dimension']}",
+        "weights_digest": f"compact has weights digest {known.weights_digest}, not 0000",
+        "digest": f"compact has digest {known.digest}, not 0000",
+        "dimension": f"compact has dimension {known.dimension}, not 7",
         "stores": "the CRF needs 2 feature stores (compact, compact), not those of one network",
         "labels": "the CRF has 4 labels",
         "photos": "is not a clip captioner",
     }
-    if what in fact:
-        save_crf(path, replace(crf, features=(fact | {what: 7 if what == "dimension" else "0000"},)))
+    if hasattr(known, what):
+        changed: dict[str, Any] = {what: 7 if what == "dimension" else "0000"}
+        save_crf(path, replace(crf, features=(replace(known, **changed),)))
     elif what == "stores":
-        save_crf(path, replace(crf, features=(fact, fact)))
+        save_crf(path, replace(crf, features=(known, known)))
     elif what == "labels":
-        other = CRF(CRFConfig(), {"activity": ("-", "cut"), "object": ("-", "knife")}, fact["dimension"], all_pairs(2))
-        save_crf(path, CRFFile(other, features=(fact,)))
+        other = CRF(CRFConfig(), {"activity": ("-", "cut"), "object": ("-", "knife")}, known.dimension, all_pairs(2))
+        save_crf(path, CRFFile(other, features=(known,)))
     else:
         clip_captioner = save_tiny(tmp_path / "photos.safetensors")
     output = tmp_path / "all.safetensors"

@@ -1,4 +1,4 @@
-"""Images as people have them are opened upright in RGB; everything else is refused in one line."""
+"""Images are opened upright in RGB; everything else is refused in one line."""
 
 from __future__ import annotations
 
@@ -234,3 +234,30 @@ def test_finds_files_folders_patterns_and_lines(album: Path) -> None:
 def test_ids_are_paths_below_the_folder(album: Path) -> None:
     ids = [item.id for item in find_named([str(album), str(album / "sub/c.webp")]) if not isinstance(item, ImageError)]
     assert ids == ["a.PNG", "b.jpg", "sub/c.webp", "c.webp"]
+
+
+def exif_of(orientation: int, *, cut: int | None = None) -> bytes:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    exif[ExifTags.Base.Software] = "a camera's own program"
+    return exif.tobytes()[:cut]
+
+
+@pytest.mark.parametrize("cut", [7, 14, 20, 40])
+def test_damaged_exif_data_does_not_break_an_image(tmp_path: Path, cut: int) -> None:
+    """Would catch an error, or a warning, for a sound image whose EXIF data is cut off."""
+    halves().save(tmp_path / "a.jpg", exif=exif_of(6, cut=cut), quality=95)
+    opened = open_image(tmp_path / "a.jpg")
+    assert sorted(opened.size) == [20, 40]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's own, while it reads the header
+        image = Image.open(tmp_path / "a.jpg")
+    with image:
+        assert open_image(image).size == opened.size
+
+
+def test_a_pil_image_is_turned_but_not_changed(tmp_path: Path) -> None:
+    halves().save(tmp_path / "a.jpg", exif=exif_of(6), quality=95)
+    with Image.open(tmp_path / "a.jpg") as image:
+        assert open_image(image).size == (20, 40)
+        assert image.size == (40, 20) and image.getexif()[ExifTags.Base.Orientation] == 6

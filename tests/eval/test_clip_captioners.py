@@ -1,4 +1,4 @@
-"""eval.clip_captioners on made-up captions, and the script that makes its folders."""
+"""eval.clip_captioners on made-up captions, and scripts/train_tacos.sh."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from captioner.crf.predictions import NodePotentials, Potentials, write_potentials
+from captioner.crf.predictions import LabelPredictions, NodePredictions, write_label_predictions
 from captioner.data.clips import NODES, Clip, read_clips, write_clips
 from captioner.metrics import References, score_captions
 from eval import clip_captioners
@@ -38,12 +38,14 @@ def folder(tmp_path: Path) -> Path:
     for place, node in enumerate(NODES):
         values = tuple(sorted({row[place] for row in (*LABELS, *believed)}))
         best = np.array([values.index(row[place]) for row in believed])
-        nodes[node] = NodePotentials(values, np.log(np.full((3, len(values)), 1 / len(values), np.float32)), best)
-    write_potentials(tmp_path / "potentials.h5", Potentials([clip.clip_id for clip in clips], nodes, "simulated:snr=1"))
+        nodes[node] = NodePredictions(values, np.log(np.full((3, len(values)), 1 / len(values), np.float32)), best)
+    write_label_predictions(
+        tmp_path / "label-predictions.h5", LabelPredictions([clip.clip_id for clip in clips], nodes, "synthetic:snr=1")
+    )
     said = {
-        "b-max-simulated-seed0": SENTENCES,
-        "b-max-simulated-seed1": (*SENTENCES[:2], "he cuts the onion with a fork"),
-        "smt-max-simulated": ("the person cuts the carrot",) * 3,
+        "b-map-synthetic-seed0": SENTENCES,
+        "b-map-synthetic-seed1": (*SENTENCES[:2], "he cuts the onion with a fork"),
+        "smt-map-synthetic": ("the person cuts the carrot",) * 3,
     }
     (tmp_path / "results").mkdir()
     for name, sentences in said.items():
@@ -58,31 +60,31 @@ def test_seeds_are_one_system_and_scores_are_the_scorers(folder: Path, capsys: p
     arguments = [str(folder), "--clips", str(folder / "clips.jsonl"), "--csv", str(table)]
     assert clip_captioners.main(arguments) == 0
     rows = {row["system"]: row for row in csv.DictReader(table.read_text().splitlines())}
-    assert list(rows) == ["smt-max", "b-max"]
-    assert float(rows["b-max"]["labels right"]) == pytest.approx(100 * 13 / 15, abs=0.1)
-    assert float(rows["b-max"]["not NULL"]) == pytest.approx(100 * 6 / 8, abs=0.1)
+    assert list(rows) == ["smt-map", "b-map"]
+    assert float(rows["b-map"]["labels right"]) == pytest.approx(100 * 13 / 15, abs=0.1)
+    assert float(rows["b-map"]["not NULL"]) == pytest.approx(100 * 6 / 8, abs=0.1)
     clips = {clip.clip_id: list(clip.sentences) for clip in read_clips("clips", folder / "clips.jsonl")}
     scores = []
     for seed in (0, 1):
-        entries = json.loads((folder / "results" / f"b-max-simulated-seed{seed}.json").read_text())
+        entries = json.loads((folder / "results" / f"b-map-synthetic-seed{seed}.json").read_text())
         captions = {entry["image_id"]: entry["caption"] for entry in entries}
         scores.append(score_captions(captions, clips, ["bleu"])["BLEU-4"].value)
-    assert rows["b-max"]["runs"] == "2"
-    assert float(rows["b-max"]["BLEU-4"]) == pytest.approx(np.mean(scores), abs=0.01)
-    assert float(rows["b-max"]["deviation"]) == pytest.approx(np.std(scores, ddof=1), abs=0.01)
+    assert rows["b-map"]["runs"] == "2"
+    assert float(rows["b-map"]["BLEU-4"]) == pytest.approx(np.mean(scores), abs=0.01)
+    assert float(rows["b-map"]["deviation"]) == pytest.approx(np.std(scores, ddof=1), abs=0.01)
     out = " ".join(capsys.readouterr().out.split())
-    assert "simulated:snr=1" in out and "| (b) decoder, CRF max | SMT, CRF max | +" in out
+    assert "synthetic:snr=1" in out and "| (b) decoder, CRF max | SMT, CRF max | +" in out
 
 
 def test_one_reference_is_the_first_sentence(folder: Path) -> None:
     """Would catch a single-reference score over all sentences of a clip: these captions are second sentences."""
-    entries = json.loads((folder / "results" / "b-max-simulated-seed0.json").read_text())
+    entries = json.loads((folder / "results" / "b-map-synthetic-seed0.json").read_text())
     for entry in entries:
         entry["caption"] += " again"
-    (folder / "results" / "c-prob-simulated-seed0.json").write_text(json.dumps(entries))
+    (folder / "results" / "c-marginals-synthetic-seed0.json").write_text(json.dumps(entries))
     table = folder / "scores.csv"
     assert clip_captioners.main([str(folder), "--clips", str(folder / "clips.jsonl"), "--csv", str(table)]) == 0
-    [row] = [row for row in csv.DictReader(table.read_text().splitlines()) if row["system"] == "c-prob"]
+    [row] = [row for row in csv.DictReader(table.read_text().splitlines()) if row["system"] == "c-marginals"]
     assert float(row["BLEU-4"]) == pytest.approx(100) and float(row["one reference"]) < 90
 
 
@@ -100,8 +102,8 @@ def test_points_go_from_the_worst_recognizer_to_the_best(folder: Path) -> None:
     """Would catch lines that run back and forth, and a missing spread that is not drawn as none."""
     clips = read_clips("clips", folder / "clips.jsonl")
     texts = References({clip.clip_id: clip.sentences for clip in clips})
-    judged = clip_captioners.judge(folder, clips, texts, texts)
-    series = clip_captioners.points([replace(judged, stated=stated) for stated in (70.0, 30.0)])
+    judged = clip_captioners.evaluate_folder(folder, clips, texts, texts)
+    series = clip_captioners.points([replace(judged, non_null_accuracy=accuracy) for accuracy in (70.0, 30.0)])
     assert [x for x, _, _ in series["SMT, CRF max"]] == [30, 70]
     assert {deviation for _, _, deviation in series["SMT, CRF max"]} == {0.0}
 
@@ -118,7 +120,7 @@ def test_the_made_up_corpus_reads_as_tacos(tmp_path: Path) -> None:
     assert kitchen_corpus.main([str(tmp_path)]) == 0
     clips = read_clips("tacos", tmp_path)
     assert {clip.split for clip in clips} == {"train", "val", "test"}
-    assert all(len(clip.sentences) == kitchen_corpus.TELLERS for clip in clips)
+    assert all(len(clip.sentences) == kitchen_corpus.SENTENCES for clip in clips)
     before = (tmp_path / "kitchen_test.txt").read_text()
     assert kitchen_corpus.main([str(tmp_path)]) == 0
     assert (tmp_path / "kitchen_test.txt").read_text() == before
@@ -151,11 +153,11 @@ def test_the_demo_runs_whole_and_goes_on_where_it_was(tmp_path: Path) -> None:
     settings = ("--demo", "train.epochs=2", "train.evaluate_every=1")
     done = run_script(tmp_path, *settings, SNRS="0.4")
     assert done.returncode == 0, done.stderr
-    assert "simulated:snr=0.4" in done.stdout and "(c) decoder, CRF prob" in done.stdout
-    results = sorted((tmp_path / "out" / "simulated-snr0.4" / "results").iterdir())
-    assert len(results) == 8 and all("simulated" in path.name for path in results)
-    page = (tmp_path / "out" / "simulated-snr0.4" / "report" / "index.html").read_text()
-    assert "simulated vision" in page and "SMT (Rohrbach et al. 2013)" in page
+    assert "synthetic:snr=0.4" in done.stdout and "(c) decoder, CRF prob" in done.stdout
+    results = sorted((tmp_path / "out" / "synthetic-snr0.4" / "results").iterdir())
+    assert len(results) == 8 and all("synthetic" in path.name for path in results)
+    page = (tmp_path / "out" / "synthetic-snr0.4" / "report" / "index.html").read_text()
+    assert "synthetic features" in page and "SMT (Rohrbach et al. 2013)" in page
     times = {path: path.stat().st_mtime_ns for path in results}
     times[results[0]] = 0
     results[0].unlink()  # (a)'s captions: its training is done, and only they are made again

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from benchmarks import smt
-from captioner.crf.predictions import NodePotentials, Potentials, write_potentials
+from captioner.crf.predictions import LabelPredictions, NodePredictions, write_label_predictions
 from captioner.data.clips import NODES, NULL, OTHER, Clip, write_clips
 from captioner.errors import DataError
 from eval import tuples
@@ -227,23 +227,23 @@ def clips() -> list[Clip]:
     return found
 
 
-def potentials(known: list[Clip], sure: float = 0.9) -> Potentials:
-    """Potentials that give each clip's label probability ``sure`` and share the rest."""
+def predictions(known: list[Clip], sure: float = 0.9) -> LabelPredictions:
+    """LabelPredictions that give each clip's label probability ``sure`` and share the rest."""
     nodes = {}
     for node, name in enumerate(NODES):
         labels = tuple(sorted({clip.labels[node] for clip in known if clip.labels} | {OTHER}))
         best = np.array([labels.index(clip.labels[node]) for clip in known if clip.labels])
         probability = np.full((len(known), len(labels)), (1 - sure) / (len(labels) - 1), np.float32)
         probability[np.arange(len(known)), best] = sure
-        nodes[name] = NodePotentials(labels, np.log(probability), best)
-    return Potentials([clip.clip_id for clip in known], nodes)
+        nodes[name] = NodePredictions(labels, np.log(probability), best)
+    return LabelPredictions([clip.clip_id for clip in known], nodes)
 
 
 @pytest.fixture
 def files(tmp_path: Path) -> list[str]:
     write_clips(tmp_path / "clips.jsonl", clips())
-    write_potentials(tmp_path / "potentials.h5", potentials(clips()))
-    paths = {"clips": "clips.jsonl", "potentials": "potentials.h5", "output": "out.json"}
+    write_label_predictions(tmp_path / "label-predictions.h5", predictions(clips()))
+    paths = {"clips": "clips.jsonl", "label-predictions": "label-predictions.h5", "output": "out.json"}
     return [word for name, file in paths.items() for word in (f"--{name}", str(tmp_path / file))]
 
 
@@ -251,7 +251,7 @@ def results(files: list[str]) -> dict[str, str]:
     return {entry["image_id"]: entry["caption"] for entry in json.loads(Path(files[-1]).read_text())}
 
 
-@pytest.mark.parametrize("kind", ["max", "prob"])
+@pytest.mark.parametrize("kind", ["map", "marginals"])
 def test_the_command_describes_the_clips(files: list[str], kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Would catch captions that go to other clips, or a split that is left out."""
     assert command.main([*files[:-2], "--input", kind, "--processes", "1", "--n-best", "3", *files[-2:]]) == 0
@@ -260,12 +260,12 @@ def test_the_command_describes_the_clips(files: list[str], kind: str, capsys: py
 
 
 def test_errors_are_one_line(files: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Would catch a traceback for potentials of other clips, and a results file written all the same."""
-    write_potentials(tmp_path / "potentials.h5", potentials(clips()[:9]))
+    """Would catch a traceback for predictions of other clips, and a results file written all the same."""
+    write_label_predictions(tmp_path / "label-predictions.h5", predictions(clips()[:9]))
     assert command.main(files) == 1
     assert tuples.main(["template", *files]) == 1
     errors = capsys.readouterr().err.strip().split("\n")
-    assert len(errors) == 2 and all(line.startswith("error: no potentials of") for line in errors)
+    assert len(errors) == 2 and all(line.startswith("error: no label predictions for") for line in errors)
     assert not (tmp_path / "out.json").exists()
 
 
@@ -289,14 +289,14 @@ def test_most_probable_assignments_are_those_of_enumeration() -> None:
     draws = np.random.default_rng(0)
     logs = [np.log(draws.dirichlet(np.ones(size)))[None] for size in (4, 3, 5)]
     nodes = {
-        f"node{k}": NodePotentials(tuple(f"{k}{i}" for i in range(log.shape[1])), log, log.argmax(1))
+        f"node{k}": NodePredictions(tuple(f"{k}{i}" for i in range(log.shape[1])), log, log.argmax(1))
         for k, log in enumerate(logs)
     }
     everything = sorted(
         (sum(float(log[0, i]) for log, i in zip(logs, choice, strict=True)), choice)
         for choice in itertools.product(*(range(log.shape[1]) for log in logs))
     )[::-1]
-    found = tuples.most_probable(Potentials(["clip"], nodes), 0, 7)
+    found = tuples.most_probable(LabelPredictions(["clip"], nodes), 0, 7)
     assert [labels for labels, _ in found] == [tuple(f"{k}{i}" for k, i in enumerate(c)) for _, c in everything[:7]]
     assert [log_prob for _, log_prob in found] == pytest.approx([log_prob for log_prob, _ in everything[:7]])
 
@@ -312,6 +312,6 @@ def test_template() -> None:
 
 def test_nearest_tells_what_people_agree_on(files: list[str]) -> None:
     """Would catch a neighbor by the wrong similarity, or a sentence that is no consensus."""
-    for kind in ("max", "prob"):
+    for kind in ("map", "marginals"):
         assert tuples.main(["nearest", "--input", kind, *files]) == 0
         assert results(files) == {f"test_{number}": said(*labels) for number, labels in enumerate(TUPLES)}

@@ -157,7 +157,7 @@ def test_commands(
     assert command(monkeypatch, "extract", album, *options, "--dtype", "float32") == 1
     assert "has dtype float16, this run has float32" in capsys.readouterr().err
     assert command(monkeypatch, "extract", album, *options, "--device", "abacus") == 2
-    assert capsys.readouterr().err.startswith("error: device abacus")
+    assert capsys.readouterr().err.startswith("error: device 'abacus' is not available")
     assert command(monkeypatch, "extract", album, *options, "--mirror", "-o", tmp_path / "b.h5") == 0
     for file, mirrored in ((output, False), (tmp_path / "b.h5", True)):
         assert command(monkeypatch, "features", "info", file) == 0

@@ -1,4 +1,4 @@
-"""Every assignment of a field there is, scored one by one in plain loops: what belief propagation must find."""
+"""Inference in pairwise MRFs by plain loops: enumeration of all assignments, and message by message."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def score(
 def enumerate_video(
     unary: Sequence[Table], pairwise: Mapping[tuple[int, int], Table], transition: Sequence[Table] = ()
 ) -> tuple[float, list[list[list[float]]], tuple[tuple[int, ...], ...]]:
-    """Log partition function, probabilities [node][clip][label], and the best assignment of one video."""
+    """Log partition function, marginals [node][clip][label], and the MAP assignment of one video."""
     clips, sizes = len(unary[0]), [len(table[0]) for table in unary]
     scored = [(score(video, unary, pairwise, transition), video) for video in assignments(sizes, clips)]
     top, best = max(scored)

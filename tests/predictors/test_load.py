@@ -7,10 +7,14 @@ from pathlib import Path
 import pytest
 
 from captioner import load
+from captioner.checkpoint import save_checkpoint
 from captioner.errors import CheckpointError, UsageError
-from captioner.features.spec import FeatureSpec
-from captioner.predictors.base import is_label_predictions, label_kind
+from captioner.models.lrcn import LRCNConfig
+from captioner.predictors.base import is_label_predictions
 from captioner.predictors.lrcn import LRCNCaptioner
+from captioner.tasks.sentences.config import LanguageModelConfig
+from captioner.tasks.sentences.runs import build_model
+from captioner.text.vocabulary import SPECIALS, Vocabulary
 from tests import tiny
 
 
@@ -38,20 +42,13 @@ def test_a_device_that_is_not_there(device: str, tmp_path: Path) -> None:
         load(path, device=device)
 
 
-@pytest.mark.parametrize(
-    ("keys", "kind"),
-    [
-        (["potentials@prob"], "prob"),
-        (["labels@map"], "map"),
-        (["compact"], ""),
-        (["torchvision:vgg16@fc7"], ""),
-        (["labels@map", "compact"], ""),
-        ([], ""),
-    ],
-)
-def test_models_of_label_predictions_are_told_by_their_input(keys: list[str], kind: str) -> None:
-    """Would catch a model of images that is taken for a clip captioner, and the reverse."""
-    assert label_kind([FeatureSpec(key, dimension=3) for key in keys]) == kind
+def test_a_language_model_has_no_predictor(tmp_path: Path) -> None:
+    """Would catch a model of text that is asked for captions of images."""
+    vocabulary, config = Vocabulary((*SPECIALS, "a")), LanguageModelConfig(LRCNConfig(hidden_dim=4))
+    path = tmp_path / "text.safetensors"
+    save_checkpoint(path, "language_model", build_model(config, [], vocabulary), config, [], vocabulary)
+    with pytest.raises(CheckpointError, match="trained for the task language_model"):
+        load(path)
 
 
 def test_label_predictions_are_told_from_videos(tmp_path: Path) -> None:

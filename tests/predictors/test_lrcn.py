@@ -107,7 +107,7 @@ def test_every_decoding_field_is_a_keyword_of_caption(
     captioner.caption(images[0])
     changed, own = seen
     assert getattr(changed, item.name) == value != getattr(own, item.name)
-    assert own == captioner.checkpoint.decoding
+    assert own == captioner.checkpoint.config.decoding
 
 
 def test_a_broken_image_does_not_stop_the_others(captioner: LRCNCaptioner, images: list[Path], tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from preprocess import tacos
 pytest.importorskip("spacy")
 
 from preprocess.lexicon import Lexicon, inflections
-from preprocess.semantics import Extractor, canonical, choose, parsed_events
+from preprocess.semantics import Extractor, events_from_parse, merge_synonyms, select_event
 from tests.conftest import CHECKOUT
 
 DATA = CHECKOUT / "tests" / "fixtures"
@@ -121,14 +121,14 @@ def test_one_name_for_one_thing(extract: Extractor) -> None:
         ("He rinses the chopping boards", "wash - cutting_board - -"),
     ]
     for sentence, expected in said:
-        assert canonical(extract(sentence), extract.words) == tuple(
+        assert merge_synonyms(extract(sentence), extract.words) == tuple(
             expected.replace("_", " ") for expected in expected.split()
         )
 
 
 def test_names_are_final() -> None:
     """Would catch a -> b beside b -> c in cooking.yaml, where a label depends on which rule came first."""
-    for names in Lexicon().same.values():
+    for names in Lexicon().synonyms.values():
         assert not set(names.values()) & set(names)
 
 
@@ -146,10 +146,10 @@ def parsed_doc() -> object:
 
 def test_events_of_a_parser(extract: Extractor) -> None:
     """Would catch particles, compounds or the subject of a passive lost between spaCy's dependencies and the events."""
-    first, second = parsed_events(parsed_doc(), extract.words)
-    assert choose([first, second], extract.words) == ("take out", NULL, "paring knife", "drawer", NULL)
+    first, second = events_from_parse(parsed_doc(), extract.words)
+    assert select_event([first, second], extract.words) == ("take out", NULL, "paring knife", "drawer", NULL)
     assert (second.verb, second.pronoun) == ("wash", True)
-    assert choose([first, second][1:], extract.words) == ("wash", NULL, NULL, NULL, NULL)
+    assert select_event([first, second][1:], extract.words) == ("wash", NULL, NULL, NULL, NULL)
 
 
 def test_word_lists_are_explained(tmp_path: Path) -> None:
@@ -216,8 +216,8 @@ def test_label_sets() -> None:
     assert sets["tool"] == {NULL: 2, OTHER: 1}
     assert list(tacos.label_sets(clips, 1, None)["object"]) == [NULL, OTHER, "fig", "kiwi"]
     assert tacos.label_sets(clips, 1, 1)["object"] == {NULL: 0, OTHER: 1, "fig": 2}
-    assert tacos.with_other(clips[3], sets).labels == (OTHER, NULL, OTHER, NULL, NULL)
-    assert tacos.with_other(clips[0], sets) == clips[0]
+    assert tacos.replace_rare(clips[3], sets).labels == (OTHER, NULL, OTHER, NULL, NULL)
+    assert tacos.replace_rare(clips[0], sets) == clips[0]
 
 
 def slow_alpha(units: list[list[str]]) -> tuple[float, float]:

@@ -10,11 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from captioner import load
 from captioner.backbones.compact import CompactCNN
 from captioner.backbones.spec import BackboneSpec
 from captioner.checkpoint import load_checkpoint
 from captioner.features.writer import FeatureWriter
-from captioner.predictors.lrcn import load
 from scripts import distil_cnn, pack_model
 from tests.tiny import save_images, save_tiny
 

@@ -1,6 +1,6 @@
 """TACoS (Regneri et al. 2013), its JSON form, and TACoS Multi-Level (Rohrbach et al. 2014) as clips.
 
-All count in frames of the videos; the frames per second of each video turn them into seconds.
+Times in the files are frames; the frame rate of each video converts them to seconds.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from captioner.data.clips import Clip, check_times, checked, load_object
+from captioner.data.clips import Clip, check_ids, check_times, load_object
 from captioner.data.records import SPLITS, find_file, read_lines, read_text, split_name
 from captioner.errors import DataError
 
@@ -23,8 +23,8 @@ LEVELS = ("detailed", "short", "single")
 
 
 @dataclass(frozen=True)
-class _Piece:
-    """Sentences of one interval in frames, or in seconds where ``fps`` is 1; ``where`` is file and line."""
+class _Segment:
+    """Sentences of one interval in frames, or in seconds if ``fps`` is 1; ``where`` is file and line."""
 
     where: str
     video: str
@@ -39,15 +39,17 @@ class _Piece:
 def read_tacos(root: Path) -> list[Clip]:
     """Clips of text files with lines ``<video>.avi_<start frame>_<end frame>:sentence#sentence#...``.
 
-    ``root`` holds ``video_info.json`` (frames per second by video) and one file or more for each split, which the
-    file's name says: ``tacos_train_0_74.txt`` is train.
+    ``root`` holds ``video_info.json`` (frames per second by video) and one or more files for each split, with the split
+    in the file name: ``tacos_train_0_74.txt`` is train.
     """
     rates = _rates(find_file(root, ("video_info.json",), "video_info.json with the frames per second of each video"))
     files = [(path, found[1]) for path in sorted(root.glob("*.txt")) if (found := _SPLIT.search(path.stem))]
     if not files:
         raise DataError(f"{root}: no sentence files here; they end in .txt and their names say train, val or test")
-    pieces = [piece for path, split in files for piece in _text_pieces(path, split_name(split, str(path)), rates)]
-    return checked(_join(pieces), root)
+    segments = [
+        segment for path, split in files for segment in _text_segments(path, split_name(split, str(path)), rates)
+    ]
+    return check_ids(_join(segments), root)
 
 
 def read_tacos_json(root: Path) -> list[Clip]:
@@ -61,23 +63,23 @@ def read_tacos_json(root: Path) -> list[Clip]:
     files = [root] if root.is_file() else [path for path in sorted(root.glob("*.json")) if _SPLIT.search(path.stem)]
     if not files:
         raise DataError(f"{root}: no train.json, val.json or test.json here")
-    pieces: list[_Piece] = []
+    segments: list[_Segment] = []
     for path in files:
         found = _SPLIT.search(path.stem)
         if found is None:
             raise DataError(f"{path}: the file's name must say train, val or test")
         for video, item in load_object(read_text(path), str(path)).items():
-            pieces += _json_pieces(path, video, item, split_name(found[1], str(path)))
-    return checked(_join(pieces), root)
+            segments += _json_segments(path, video, item, split_name(found[1], str(path)))
+    return check_ids(_join(segments), root)
 
 
 def read_tacos_multilevel(root: Path) -> list[Clip]:
-    """Clips of a table with the columns ``video start end level sentence`` and, if it likes, ``split``.
+    """Clips of a table with the columns ``video start end level sentence`` and, optionally, ``split``.
 
     ``root`` is a ``.tsv`` or ``.csv`` file, or a folder with such files and ``video_info.json``. Start and end are
     frames; ``level`` is detailed, short or single, the corpus' three levels of detail. Without a column ``split`` the
-    file's name says it. How the files in the authors' archive are laid out could not be confirmed, so this table is
-    ours: its columns are what their paper describes, and docs/tacos.md says how to write it.
+    split is in the file name. The layout of the files in the authors' archive could not be confirmed; this table is our
+    own and has the columns that the paper describes (docs/tacos.md).
     """
     if not root.exists():
         raise DataError(f"{root}: no such file or folder")
@@ -86,8 +88,8 @@ def read_tacos_multilevel(root: Path) -> list[Clip]:
     files = [root] if root.is_file() else sorted([*root.glob("*.tsv"), *root.glob("*.csv")])
     if not files:
         raise DataError(f"{root}: no .tsv or .csv table here")
-    pieces = [piece for path in files for piece in _table_pieces(path, rates)]
-    return checked(_join(pieces), root)
+    segments = [segment for path in files for segment in _table_segments(path, rates)]
+    return check_ids(_join(segments), root)
 
 
 def _rates(path: Path) -> dict[str, float]:
@@ -104,7 +106,7 @@ def _rate(value: Any, where: str) -> float:
     return float(value)
 
 
-def _text_pieces(path: Path, split: str, rates: dict[str, float]) -> Iterator[_Piece]:
+def _text_segments(path: Path, split: str, rates: dict[str, float]) -> Iterator[_Segment]:
     for number, line in enumerate(read_lines(path), start=1):
         where = f"{path}, line {number}"
         if not line.strip():
@@ -112,10 +114,10 @@ def _text_pieces(path: Path, split: str, rates: dict[str, float]) -> Iterator[_P
         match = _LINE.fullmatch(line)
         if match is None:
             raise DataError(f"{where}: expected 'video.avi_start_end:sentence#sentence', found {line[:60]!r}")
-        yield _piece(where, match["video"], match["start"], match["end"], match["sentences"].split("#"), split, rates)
+        yield _segment(where, match["video"], match["start"], match["end"], match["sentences"].split("#"), split, rates)
 
 
-def _table_pieces(path: Path, rates: dict[str, float]) -> Iterator[_Piece]:
+def _table_segments(path: Path, rates: dict[str, float]) -> Iterator[_Segment]:
     rows = csv.reader(read_lines(path), delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
     header: list[str] | None = None
     try:
@@ -129,35 +131,35 @@ def _table_pieces(path: Path, rates: dict[str, float]) -> Iterator[_Piece]:
             elif any(cell.strip() for cell in row):
                 if len(row) != len(header):
                     raise DataError(f"{where}: expected {len(header)} columns, found {len(row)}")
-                yield _table_piece(where, path, dict(zip(header, row, strict=True)), rates)
+                yield _table_segment(where, path, dict(zip(header, row, strict=True)), rates)
     except csv.Error as error:
         raise DataError(f"{path}, line {rows.line_num}: {error}") from error
 
 
-def _table_piece(where: str, path: Path, cells: dict[str, str], rates: dict[str, float]) -> _Piece:
+def _table_segment(where: str, path: Path, cells: dict[str, str], rates: dict[str, float]) -> _Segment:
     named = cells.get("split", "").strip() or ((found := _SPLIT.search(path.stem)) and found[1]) or ""
     level = cells["level"].strip().lower()
     if level not in LEVELS:
         raise DataError(f"{where}: unknown level {level!r}; use {', '.join(LEVELS)}")
     video, start, end = (cells[name].strip() for name in ("video", "start", "end"))
-    return _piece(where, video, start, end, [cells["sentence"]], split_name(named, where), rates, level)
+    return _segment(where, video, start, end, [cells["sentence"]], split_name(named, where), rates, level)
 
 
-def _piece(
+def _segment(
     where: str, video: str, start: str, end: str, sentences: Iterable[str], split: str, rates: dict[str, float],
     level: str = LEVELS[0],
-) -> _Piece:  # fmt: skip
-    """A piece of one line, its frames and its video checked."""
+) -> _Segment:  # fmt: skip
+    """The segment of one line; raises ``DataError`` for invalid frames or an unknown video."""
     video = video.removesuffix(".avi")
     if not (start.isascii() and start.isdigit() and end.isascii() and end.isdigit()):
         raise DataError(f"{where}: start and end are frames, whole numbers; found {start!r} and {end!r}")
     if video not in rates:
         raise DataError(f"{where}: video {video} is not in video_info.json; add its frames per second there")
     first, last = check_times(int(start), int(end), where)
-    return _Piece(where, video, first, last, tuple(sentences), split, rates[video], level)
+    return _Segment(where, video, first, last, tuple(sentences), split, rates[video], level)
 
 
-def _json_pieces(path: Path, video: str, item: Any, split: str) -> Iterator[_Piece]:
+def _json_segments(path: Path, video: str, item: Any, split: str) -> Iterator[_Segment]:
     where = f"{path}: {video}"
     if not isinstance(item, dict):
         raise DataError(f"{where}: expected an object with timestamps and sentences")
@@ -173,28 +175,28 @@ def _json_pieces(path: Path, video: str, item: Any, split: str) -> Iterator[_Pie
         start, end = check_times(pair[0], pair[1], place)
         if isinstance(last, int | float) and start >= last:
             raise DataError(f"{place}: starts at {start:g}, but the video ends at {last:g}")
-        yield _Piece(place, video.removesuffix(".avi"), start, end, (sentence,), split, fps)
+        yield _Segment(place, video.removesuffix(".avi"), start, end, (sentence,), split, fps)
 
 
-def _join(pieces: list[_Piece]) -> list[Clip]:
-    """One clip for each interval and level; its sentences in their order, blank ones left out, equal ones kept."""
-    split_of: dict[str, _Piece] = {}
-    clips: dict[tuple[str, str], tuple[_Piece, list[str]]] = {}
-    levels = {piece.level for piece in pieces}
-    for piece in pieces:
-        other = split_of.setdefault(piece.video, piece)
-        if other.split != piece.split:
+def _join(segments: list[_Segment]) -> list[Clip]:
+    """One clip for each interval and level, with its sentences in order; blank ones are dropped, equal ones kept."""
+    split_of: dict[str, _Segment] = {}
+    clips: dict[tuple[str, str], tuple[_Segment, list[str]]] = {}
+    levels = {segment.level for segment in segments}
+    for segment in segments:
+        other = split_of.setdefault(segment.video, segment)
+        if other.split != segment.split:
             raise DataError(
-                f"{piece.where}: {piece.video} is in {piece.split}, but {other.where} has it in {other.split}"
+                f"{segment.where}: {segment.video} is in {segment.split}, but {other.where} has it in {other.split}"
             )
-        name = f"{piece.video}_{piece.start:.12g}_{piece.end:.12g}"
-        key = (name if len(levels) == 1 else f"{name}_{piece.level}", piece.level)
-        held = clips.setdefault(key, (piece, []))[1]
-        held += [text for text in (" ".join(sentence.split()) for sentence in piece.sentences) if text]
+        name = f"{segment.video}_{segment.start:.12g}_{segment.end:.12g}"
+        key = (name if len(levels) == 1 else f"{name}_{segment.level}", segment.level)
+        held = clips.setdefault(key, (segment, []))[1]
+        held += [text for text in (" ".join(sentence.split()) for sentence in segment.sentences) if text]
     found = []
-    for (name, level), (piece, sentences) in clips.items():
+    for (name, level), (segment, sentences) in clips.items():
         if not sentences:
-            raise DataError(f"{piece.where}: {name} has no sentence; write one or remove the line")
-        start, end = piece.start / piece.fps, piece.end / piece.fps
-        found.append(Clip(name, piece.video, start, end, tuple(sentences), piece.split, level))
+            raise DataError(f"{segment.where}: {name} has no sentence; write one or remove the line")
+        start, end = segment.start / segment.fps, segment.end / segment.fps
+        found.append(Clip(name, segment.video, start, end, tuple(sentences), segment.split, level))
     return sorted(found, key=lambda clip: SPLITS.index(clip.split))

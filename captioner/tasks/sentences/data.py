@@ -224,6 +224,9 @@ def _with_features(
         raise ConfigError("data.features is empty: name the feature stores, made with `captioner extract`")
     ids = [record.image_id for record in records]
     stores = {name: [open_store(path) for path in some] for name, some in paths.items() if some}
+    for store in (one for some in stores.values() for one in some):
+        if store.spec.frames:
+            raise ConfigError(f"{store.path}: has {store.spec.frames} vectors for each item; sentences need one")
     features = {name: _read_features(some, ids) for name, some in stores.items()}
     mirrored = None
     if mirrored_paths["input"]:

@@ -1,0 +1,119 @@
+"""The steps of ``captioner crf``: train on clips and feature stores, predict the labels of clips, evaluate them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+
+from captioner.crf.clips import clip_arrays, gold_labels, label_sets
+from captioner.crf.model import CRFConfig, CRFFile, FeatureSource
+from captioner.crf.predictions import Evaluation, LabelPredictions, evaluate, mix_gold_labels
+from captioner.crf.predictor import NotConverged, predict
+from captioner.crf.training import CRFTrainConfig, Epoch, train_with_folds
+from captioner.data.clips import Clip, whole_clip
+from captioner.data.records import SPLITS
+from captioner.errors import UsageError
+from captioner.features.spec import Store
+
+
+@dataclass(frozen=True)
+class DevResult:
+    """Scores on the clips of split val."""
+
+    evaluation: Evaluation
+    not_converged: NotConverged
+
+
+def train(
+    clips: Sequence[Clip],
+    stores: Sequence[Store],
+    config: CRFConfig,
+    train_config: CRFTrainConfig,
+    folds: int = 0,
+    say: Callable[[str], None] = lambda line: None,
+    progress: Callable[[str, Epoch], None] = lambda name, epoch: None,
+) -> tuple[CRFFile, DevResult | None]:
+    """Train a CRF, and ``folds`` cross-validation models, on the clips of split train that have features.
+
+    The epoch with the best score on split val is kept; the result on it is None without such clips. ``say`` gets a
+    line about the data, ``progress`` each epoch.
+    """
+    labels = label_sets(clips)
+    train_clips, dev = (
+        clip_arrays([clip for clip in clips if clip.split == split], stores, labels) for split in ("train", "val")
+    )
+    labeled = int(train_clips.labeled.sum())
+    unlabeled = len(train_clips) - labeled
+    say(f"{labeled} training clips, {len(dev)} dev clips; {unlabeled} training clips have no label")
+    crf = train_with_folds(
+        config, train_config, labels, train_clips, dev if len(dev) else None, folds, progress
+    )  # fmt: skip
+    training = {"config": asdict(train_config), "folds": folds, "clips": labeled}
+    result = None
+    if len(dev):
+        predictions, not_converged = predict(crf.model, dev)
+        result = DevResult(evaluate(predictions, dev.gold), not_converged)
+        training["dev"] = asdict(result.evaluation)
+    return replace(crf, features=tuple(map(FeatureSource.of, stores)), training=training), result
+
+
+@dataclass(frozen=True)
+class PredictionResult:
+    """Result of ``predict_clips``."""
+
+    predictions: LabelPredictions
+    """Of the clips that have features, with gold labels mixed in if that was asked for."""
+    unmixed: LabelPredictions
+    """The CRF's own predictions, of whole clips."""
+    not_converged: NotConverged
+    missing: int
+    """Clips without features."""
+
+
+def predict_clips(
+    crf: CRFFile, stores: Sequence[Store], clips: Sequence[Clip] | None = None, gold_share: float = 0.0
+) -> PredictionResult:
+    """Label predictions of ``clips``, or of all clips in the first store.
+
+    A clip of one sentence, ``CLIP#3``, gets the predictions of its whole clip unless the stores have it under its own
+    id. With ``gold_share`` above 0 the predictions of training clips are mixed with their gold labels
+    (``mix_gold_labels``). Raises ``UsageError`` where the clips are needed and not given.
+    """
+    if clips is None:
+        if crf.model.config.chain:
+            raise UsageError("the CRF has a chain over the clips of a video: give --clips, which has their order")
+        if gold_share:
+            raise UsageError("--gold-share needs gold labels: give --clips")
+        clips = [Clip(name, name, 0, 0, (), "test") for name in stores[0].ids]
+    held = [set(store.ids) for store in stores]
+    source_of = {
+        clip.clip_id: clip.clip_id if all(clip.clip_id in ids for ids in held) else whole_clip(clip.clip_id)
+        for clip in clips
+    }
+    whole = {source_of[clip.clip_id]: clip for clip in reversed(clips)}
+    arrays = clip_arrays([replace(clip, clip_id=name) for name, clip in whole.items()], stores, crf.model.labels)
+    keys = " + ".join(source.key for source in crf.features)
+    description = f"captioner crf, {crf.model.config.graph} graph, {crf.model.inference}, features {keys}"
+    unmixed, not_converged = predict(crf, arrays, description)
+    available = [clip for clip in clips if source_of[clip.clip_id] in unmixed.rows]
+    ids = [clip.clip_id for clip in available]
+    sources = [source_of[name] for name in ids]
+    predictions = replace(unmixed.subset(sources), ids=ids) if gold_share or sources != ids else unmixed
+    if gold_share:
+        in_train = np.array([clip.split == "train" for clip in available], bool)
+        gold = np.where(in_train[:, None], gold_labels(available, crf.model.labels), -1)
+        predictions = mix_gold_labels(predictions, gold, gold_share)
+    return PredictionResult(predictions, unmixed, not_converged, len(clips) - len(available))
+
+
+def evaluate_splits(predictions: LabelPredictions, clips: Sequence[Clip]) -> dict[str, Evaluation]:
+    """Evaluation on each split that has labeled clips in ``predictions``."""
+    found = {}
+    for split in SPLITS:
+        here = [clip for clip in clips if clip.split == split and clip.clip_id in predictions.rows]
+        if any(clip.labels for clip in here):
+            part = predictions.subset([clip.clip_id for clip in here])
+            found[split] = evaluate(part, gold_labels(here, predictions.labels))
+    return found

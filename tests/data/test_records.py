@@ -1,0 +1,34 @@
+"""Records of data sets: class names keep their order, and splits are found by any usual name."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from captioner.data.records import Captioned, ClassNames, of_split, split_name
+from captioner.errors import DataError
+
+
+def test_class_names_keep_their_order() -> None:
+    """Would catch sorted names, which would exchange the outputs of a classifier."""
+    names = ClassNames(("zebra", "ant", "cat"))
+    assert ClassNames.from_list(json.loads(json.dumps(names.to_list()))) == names
+    assert (list(names), len(names), names[1], names.number("cat")) == (["zebra", "ant", "cat"], 3, "ant", 2)
+    with pytest.raises(DataError, match="no class 'dog' among the 3 classes"):
+        names.number("dog")
+
+
+@pytest.mark.parametrize(("names", "message"), [([], "no class names"), (["a", "b", "a"], "'a' occurs twice")])
+def test_wrong_class_names_are_refused(names: list[str], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        ClassNames.from_list(names)
+
+
+def test_splits_are_found_by_any_usual_name() -> None:
+    records = [Captioned(f"{split}.jpg", None, ("A dog.",), split) for split in ("train", "val")]
+    assert [record.image_id for record in of_split(records, "dev")] == ["val.jpg"]
+    with pytest.raises(DataError, match="no images in split test; the data set has: train 1, val 1, test 0"):
+        of_split(records, "test")
+    with pytest.raises(DataError, match="unknown split 'exam'"):
+        split_name("exam", "here")
