@@ -1,4 +1,4 @@
-"""Figures: those of a report as SVG text that goes into a page as it is, that of a sweep as PNG."""
+"""Figures: SVG text for a report, PNG for a sweep."""
 
 from __future__ import annotations
 

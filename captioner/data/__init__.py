@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 
 from captioner.data.records import SPLITS, Captioned, read_lines
 from captioner.errors import DataError
+from captioner.registry import resolve
 
 __all__ = ["READERS", "SPLITS", "Captioned", "read_dataset", "read_sentences"]
 
@@ -25,10 +25,7 @@ def read_dataset(format: str, root: str | Path) -> list[Captioned]:
 
     Raises ``DataError`` for an unknown format and for everything that is wrong with the files.
     """
-    if format not in READERS:
-        raise DataError(f"no data set format {format!r}; there are: {', '.join(READERS)}")
-    module, _, function = READERS[format].partition(":")
-    records: list[Captioned] = getattr(importlib.import_module(module), function)(Path(root))
+    records: list[Captioned] = resolve(READERS, format, "data set format", DataError)(Path(root))
     return records
 
 

@@ -1,4 +1,4 @@
-"""What papers print, one YAML file a data set, and why a number of theirs may not be held against one of ours."""
+"""Published scores, one YAML file per data set, and why they are not comparable with ours."""
 
 from __future__ import annotations
 
@@ -19,37 +19,37 @@ PERCENT = {"percent": 1.0, "fraction": 100.0}
 
 @dataclass(frozen=True)
 class Row:
-    """One system of a table; ``values`` by metric, in percent whatever the paper prints, None where it does not say."""
+    """One system of a table; ``values`` by metric, always in percent, None where the paper has none."""
 
     system: str
     values: dict[str, float | None]
     cnn: str = ""
     input: str = ""
-    """What a video captioner reads."""
+    """Input of a clip captioner."""
     note: str = ""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of a paper, or that part of one which shares all that is said here."""
+    """A table of a paper, or the part of one that shares these settings."""
 
     task: str
     """captions, caption to image, image to caption, video description or activity recognition."""
     paper: str
     table: str
-    """Its number; empty where it was not checked."""
+    """Its number; empty if it was not checked."""
     source: str
     """Address of the paper."""
     split: str
     """In the paper's words."""
     part: str
-    """That split as we call it: train, val or test."""
+    """Our name for that split: train, val or test."""
     images: int | None
-    """How many images it has; None where it was not checked."""
+    """Number of images; None if it was not checked."""
     references: int | None
-    """Sentences an image; None where that means nothing or is not known."""
+    """References per image; None if not applicable or unknown."""
     scorer: str
-    """coco-caption, recall, accuracy, or unknown where the paper does not say which program counted."""
+    """coco-caption, recall, accuracy, or unknown if the paper does not name its scorer."""
     rows: tuple[Row, ...]
     note: str = ""
 
@@ -60,16 +60,16 @@ class Table:
 
 @dataclass(frozen=True)
 class Setting:
-    """What our own scores were made of."""
+    """Settings of our own scores."""
 
     split: str
     """train, val or test."""
     images: int
     tokenizer: str
     references: str
-    """Sentences an image as a signature says it: ``5``, or ``5-7``."""
+    """References per image as in a signature: ``5``, or ``5-7``."""
     backbones: str
-    """Keys of the networks whose features were used."""
+    """Keys of the backbones whose features were used."""
 
 
 @cache
@@ -82,7 +82,7 @@ def read_tables(name: str, task: str = "captions") -> tuple[Table, ...]:
 
 
 def differences(table: Table, row: Row, ours: Setting) -> list[str]:
-    """Reasons why ``row`` may not be held against scores of ours; none where nothing that is known differs."""
+    """Reasons why ``row`` is not comparable with our scores; empty if no known setting differs."""
     reasons = []
     if table.scorer == "unknown":
         reasons.append("scorer and tokenizer not stated")

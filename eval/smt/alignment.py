@@ -1,8 +1,9 @@
 """Word alignment of tuples and sentences: nltk's IBM models in both directions, symmetrized.
 
-The models are nltk's. Its ``grow_diag_final_and`` is not used: in nltk 3.10 it looks for positions among the keys of a
-dictionary that holds "e" and "f", finds none taken, and so returns the union. Nor is its IBM model 3, which took over
-100 s for one iteration on 300 pairs where model 2 takes 30 s for ten thousand.
+On the 10,146 training sentences of TACoS, five iterations in both directions take 5 s with model 1 and 22 s with model
+2. nltk's ``grow_diag_final_and`` is not used: in nltk 3.10 it looks for positions among the keys of a dictionary that
+holds "e" and "f", finds none, and so returns the union. Its IBM model 3 is not offered: one iteration takes over 100 s
+on 300 pairs.
 
 On TACoS model 1 and the intersection, which leaves most articles unaligned, gave as good sentences as any other choice.
 """
@@ -24,7 +25,7 @@ _NEIGHBORS = ((-1, 0), (0, -1), (1, 0), (0, 1), (-1, -1), (-1, 1), (1, -1), (1, 
 
 
 def align(pairs: Sequence[Pair], model: str = "ibm1", heuristic: str = "intersection") -> list[Alignment]:
-    """The alignment of each pair of (source, target), by an IBM model learned from all of them in both directions."""
+    """The alignment of each pair of (source, target), by an IBM model trained on all of them in both directions."""
     forward = _directed(pairs, model)
     backward = _directed([(target, source) for source, target in pairs], model)
     return [
@@ -34,11 +35,10 @@ def align(pairs: Sequence[Pair], model: str = "ibm1", heuristic: str = "intersec
 
 
 def symmetrize(forward: Alignment, backward: Alignment, heuristic: str) -> Alignment:
-    """One alignment of the two directions' (Koehn, Och and Marcu 2003; Koehn et al. 2005).
+    """Symmetrize two directed alignments (Koehn, Och and Marcu 2003; Koehn et al. 2005).
 
-    "grow-diag" begins with the points both have and adds, as long as there are any, points of either that touch one of
-    these, diagonally too, and bring in a word not yet aligned. "final-and" then adds those of either whose words are
-    both not yet aligned.
+    "grow-diag" starts from the intersection and keeps adding points of the union that are adjacent, diagonally too, and
+    align a word not yet aligned. "final-and" then adds points of the union whose words are both not yet aligned.
     """
     union = sorted(forward | backward)
     if heuristic == "union":
@@ -68,7 +68,7 @@ def symmetrize(forward: Alignment, backward: Alignment, heuristic: str) -> Align
 
 
 def _directed(pairs: Sequence[Pair], model: str) -> list[Alignment]:
-    """The likeliest alignment of each pair by a model of the target given the source: a source, or none, a target."""
+    """The most probable alignment of each pair by a model of the target given the source."""
     translate = require("nltk.translate", "smt")
     corpus = [translate.AlignedSent(list(target), list(source)) for source, target in pairs]
     getattr(translate, MODELS[model])(corpus, ITERATIONS)  # which writes its alignments into the corpus

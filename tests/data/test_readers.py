@@ -207,7 +207,9 @@ def test_every_reader_explains_a_missing_folder(name, tmp_path):
 
 
 def test_unknown_formats_and_splits():
-    with pytest.raises(DataError, match="no data set format 'flickr'; there are: flickr8k"):
+    with pytest.raises(
+        DataError, match="no data set format 'flickr'; did you mean flickr8k\\? choose one of flickr8k, "
+    ):
         read_dataset("flickr", ".")
     assert [split_name(n, "") for n in ("Train", "dev", "validation", "restval")] == ["train", "val", "val", "train"]
     with pytest.raises(DataError, match="no images in split test; the data set has: train 0, val 0, test 0"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -15,39 +14,9 @@ from captioner.metrics import score_captions
 from captioner.predictors.features import FeatureCaptioner
 from captioner.train.trainer import train
 from eval import baselines
-from eval.page import Card, Cards, Code, Heading, Table, Text, to_html, to_markdown
 from eval.report import main
-from eval.systems import Run, group
+from tests.eval.html_reader import Reader
 from tests.toy import experiment, make_data
-
-OPEN = {"meta", "img", "path", "use", "rect"}
-
-
-class Reader(HTMLParser):
-    """Elements, their attributes and text; fails on a tag that is not closed."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.stack: list[str] = []
-        self.seen: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(page)
-        assert not self.stack
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.seen.append((tag, dict(attrs)))
-        if tag not in OPEN:
-            self.stack.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag not in OPEN:
-            assert self.stack.pop() == tag
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.seen.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
 
 
 @pytest.fixture(scope="module")
@@ -129,22 +98,6 @@ def test_a_model_that_says_what_people_say_word_for_word_is_taken_for_people_onl
     assert "| model " in capsys.readouterr().out
 
 
-def run(name: str, label: str, group: str) -> Run:
-    return Run(name, label, {}, "", group)
-
-
-def test_seeds_are_one_system_and_other_configurations_are_not() -> None:
-    """Would catch a mean over different models, and two models that share a row because they share a name."""
-    found = group(
-        [run("4f", "seed 0", "a"), run("2f", "seed 0", "b"), run("4f", "seed 1", "a"), run("4f", "seed 0", "c")]
-    )
-    assert {name: [one.label for one in runs] for name, runs in found.items()} == {
-        "4f (1)": ["seed 0", "seed 1"],
-        "2f": ["seed 0"],
-        "4f (2)": ["seed 0"],
-    }
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -167,16 +120,3 @@ def test_wrong_usage_is_one_line(
 def test_a_data_set_is_needed(toy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(toy / "typical.json")]) == 2
     assert "--root and --format" in capsys.readouterr().err
-
-
-def test_text_of_captions_is_text_in_the_page() -> None:
-    """Would catch a caption that becomes markup, and a bar that breaks a Markdown table in two."""
-    odd = '<b onclick="x">&| '
-    blocks = [Heading(odd), Text(odd), Table([odd], [[odd]]), Code(odd), Cards([Card(b"", odd, [(odd, odd)], odd)])]
-    page = Reader(to_html(odd, blocks))
-    assert "b" in [tag for tag, attributes in page.seen if not attributes] and not any(
-        "onclick" in attributes for _, attributes in page.seen
-    )
-    assert page.text.count(odd) == 10
-    row = to_markdown("t", [Table(["a", "b"], [[odd, "x\nsmall"]])]).splitlines()[-1]
-    assert row.count(" | ") == 1 and "x small" in row
