@@ -1,6 +1,6 @@
 # One word per chore, the same on a laptop and in CI. Each makes the environment it needs, so any may be run first:
 #   make caption IMG=photo.jpg    print a caption of that photo
-#   make test                     run the tests
+#   make test                     run the tests, with coverage
 #   make test-oldest              run them with the oldest releases that pyproject.toml allows, on Python 3.11
 #   make setup                    make the environment (.venv), everything included
 #   make check                    lint, format, types, layers, names, generated pages
@@ -15,6 +15,8 @@ VENV := .venv
 PY := $(VENV)/bin/python
 OLDEST := .venv-oldest
 PINS := tests/constraints-oldest.txt
+# Two workers suit two cores; each holds PyTorch, so more need memory: make test WORKERS="-n 8 --dist loadfile"
+WORKERS := -n 2 --dist loadfile
 export IMG
 
 .PHONY: help caption setup test test-oldest check bench docs clean
@@ -51,10 +53,10 @@ caption: $(VENV)/.captioner
 setup: $(VENV)/.dev
 
 test: $(VENV)/.dev
-	@$(PY) -m pytest
+	@$(PY) -m pytest $(WORKERS) --cov --cov-report=term:skip-covered
 
 test-oldest: $(OLDEST)/.dev
-	@$(OLDEST)/bin/python -m pytest
+	@$(OLDEST)/bin/python -m pytest $(WORKERS)
 
 check: $(VENV)/.dev
 	@$(PY) -m ruff check .
