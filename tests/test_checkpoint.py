@@ -27,6 +27,7 @@ from captioner.text.vocabulary import SPECIALS, Vocabulary
 
 VOCABULARY = Vocabulary((*SPECIALS, "a", "dog", "naïve", "café"))
 BACKBONES = [BackboneSpec("one", size=32, dimension=4), BackboneSpec("two", size=64, dimension=2, mean=(0.1, 0.2, 0.3))]
+STORED = Path(__file__).parent / "fixtures" / "checkpoint-v2.safetensors"
 STATES = [{"conv.weight": torch.randn(3, 2), "norm.running_var": torch.rand(3), "seen": torch.tensor(7)}, None]
 
 
@@ -70,6 +71,20 @@ def test_everything_comes_back(path: Path, options: dict[str, Any]) -> None:
     assert second is None and first is not None
     assert first.keys() == STATES[0].keys()
     assert all(torch.equal(first[name], tensor) for name, tensor in STATES[0].items())
+
+
+def test_a_stored_file_of_this_version_is_read() -> None:
+    """Would catch a change of the format without a new version number. Written by tests/fixtures/make_formats.py."""
+    loaded = load_checkpoint(STORED)
+    assert loaded.task == "captioning"
+    assert loaded.config.model == LRCNConfig(embedding_dim=4, hidden_dim=3, image_dim=2, cell="gru")
+    assert loaded.outputs == Vocabulary((*SPECIALS, "a", "dog", "café"))
+    assert loaded.inputs == (BackboneSpec("one", size=32, dimension=3),)
+    assert loaded.extra == {"epoch": 7} and loaded.provenance["torch"]
+    assert loaded.backbone_states[0] is not None
+    assert loaded.backbone_states[0]["conv.weight"].tolist() == [[0, 1], [2, 3], [4, 5]]
+    for name, tensor in loaded.model.named_parameters():
+        assert torch.equal(tensor, torch.linspace(-1, 1, tensor.numel()).reshape(tensor.shape)), name
 
 
 def test_shipping_in_half_precision(path: Path) -> None:

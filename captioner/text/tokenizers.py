@@ -5,12 +5,11 @@ A tokenizer is a function ``str -> list[str]``. To add one, write the function a
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Callable
 from functools import cache
 
-from captioner.errors import ConfigError
+from captioner.registry import resolve
 
 TOKENIZERS: dict[str, str] = {
     "ptb": "captioner.text.ptb:ptb",
@@ -29,10 +28,7 @@ def tokenize(text: str, name: str = DEFAULT) -> list[str]:
 @cache
 def tokenizer(name: str) -> Tokenizer:
     """The function behind an entry of ``TOKENIZERS``."""
-    if name not in TOKENIZERS:
-        raise ConfigError(f"no tokenizer {name!r}; there are: {', '.join(TOKENIZERS)}")
-    module, _, function = TOKENIZERS[name].partition(":")
-    found: Tokenizer = getattr(importlib.import_module(module), function)
+    found: Tokenizer = resolve(TOKENIZERS, name, "tokenizer")
     return found
 
 

@@ -80,7 +80,7 @@ def test_crf_files_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_a_stored_file_of_this_version_is_read() -> None:
-    """Would catch a change of the format without a new version number. Written by tests/fixtures/make_crf.py."""
+    """Would catch a change of the format without a new version number. Written by tests/fixtures/make_formats.py."""
     file = load_crf(FIXTURES / "crf-v2.safetensors")
     assert file.model.config == CRFConfig("complete", True, "mlp", hidden_dim=2)
     assert (file.model.labels, file.model.edges, file.model.inference) == (LABELS, [(0, 1)], "exact")

@@ -263,7 +263,7 @@ def test_any_predictions_survive_the_file(
 
 
 def test_a_stored_file_of_this_version_is_read() -> None:
-    """Would catch a change of the format without a new version number. Written by tests/fixtures/make_crf.py."""
+    """Would catch a change of the format without a new version number. Written by tests/fixtures/make_formats.py."""
     read = read_label_predictions(FIXTURES / "label-predictions-v2.h5")
     assert read.ids == ["s1_0_9", "s1_9_20"] and read.source == "fixture"
     assert read.labels == {"activity": ("-", "cut", "take out"), "object": ("-", "knife")}

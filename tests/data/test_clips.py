@@ -177,6 +177,16 @@ def test_clips_come_back_as_written(tmp_path: Path) -> None:
     assert head == {"format": "captioner-clips", "version": 1, "nodes": list(NODES)}
 
 
+def test_a_stored_file_of_this_version_is_read() -> None:
+    """Would catch a change of the format without a new version number. Written by tests/fixtures/make_formats.py."""
+    labels = ("cut", "knife", "carrot", NULL, "board")
+    cut = "He cuts a carrot."
+    assert read_clips("clips", Path(__file__).parents[1] / "fixtures" / "clips-v1.jsonl") == [
+        Clip("s1_0_9", "s1", 0.0, 9.0, (cut, cut), "train", "short", labels),
+        Clip("s1_9_20#1", "s1", 9.0, 20.5, ("Il prend le café.",), "test"),
+    ]
+
+
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 SECONDS = st.floats(0, 1e6)
 LABELS = st.none() | st.tuples(*[TEXT] * len(NODES))

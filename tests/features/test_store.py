@@ -58,10 +58,7 @@ def test_items_of_several_frames(tmp_path: Path) -> None:
 
 
 def test_the_stored_file_of_this_version_is_read() -> None:
-    """Would catch a change of the format without a new version.
-
-    Written by ``fill(STORED, range(3), spec=BackboneSpec(...), part=(1, 1))`` with the planned id ``broken.jpg``.
-    """
+    """Would catch a change of the format without a new version number. Written by tests/fixtures/make_formats.py."""
     store = FeatureStore(STORED)
     assert store.spec == BackboneSpec("tiny", size=8, resize="squash", dimension=12)
     assert (store.ids, store.unfinished) == (["0.jpg", "1.jpg", "2.jpg"], ["broken.jpg"])

@@ -1,0 +1,32 @@
+"""The file of an unfinished run. That a resumed run ends as an unbroken one is tested in test_trainer.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from captioner.errors import CheckpointError
+from captioner.train.state import load_state, read_metadata
+
+STORED = Path(__file__).parents[1] / "fixtures" / "training-state-v2.safetensors"
+
+
+def test_a_stored_file_of_this_version_is_read() -> None:
+    """Would catch a change of the format without a new version number. Written by tests/fixtures/make_formats.py."""
+    learner, average = nn.Linear(2, 1), [torch.zeros(1, 2)]
+    optimizer = torch.optim.AdamW(learner.parameters(), lr=0.1)
+    assert load_state(STORED, learner, optimizer, average) == read_metadata(STORED) == {"step": 1}
+    assert average[0].tolist() == [[1, 1]]
+    # One step of AdamW at a learning rate of 0.1 from -1, 1 with gradients of 1 and weight decay of 0.01.
+    assert learner.weight.tolist() == [[pytest.approx(-1.099), pytest.approx(0.899)]]
+    moments = optimizer.state_dict()["state"][0]
+    assert float(moments["step"]) == 1 and moments["exp_avg"].tolist() == [[pytest.approx(0.1), pytest.approx(0.1)]]
+
+
+def test_a_state_of_another_model_is_refused() -> None:
+    learner = nn.Linear(3, 1)
+    with pytest.raises(CheckpointError, match="size mismatch for weight.*; start anew with --no-resume"):
+        load_state(STORED, learner, torch.optim.AdamW(learner.parameters()), [])
