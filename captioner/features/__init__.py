@@ -1,0 +1,1 @@
+"""Features: vectors that networks make of images, and the stores that keep them."""

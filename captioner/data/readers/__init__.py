@@ -1,0 +1,1 @@
+"""Readers of data sets: each a function from a folder to records."""

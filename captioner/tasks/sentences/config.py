@@ -11,7 +11,23 @@ from captioner.models.lrcn import LRCNConfig
 
 
 @dataclass(frozen=True)
-class CaptionDataConfig:
+class SentenceDataConfig:
+    """The vocabulary and the length of sentences."""
+
+    vocabulary_from: str = ""
+    """Checkpoint whose vocabulary is used instead of counting words; min_count is then unused."""
+    min_count: int = 5
+    """Words seen fewer times in training become <unk>."""
+    max_length: int = 20
+    """Longest sentence in tokens, the end token included; the rest is cut off."""
+
+    def __post_init__(self) -> None:
+        within("data.min_count", self.min_count, 1)
+        within("data.max_length", self.max_length, 2)
+
+
+@dataclass(frozen=True)
+class CaptionDataConfig(SentenceDataConfig):
     """The captions, the images' features and the vocabulary."""
 
     format: str = "flickr8k"
@@ -22,16 +38,6 @@ class CaptionDataConfig:
     """Feature stores; several are concatenated in this order. A folder is a store in parts."""
     features_mirrored: tuple[str, ...] = ()
     """The same stores made with captioner extract --mirror; training uses one or the other at random."""
-    vocabulary_from: str = ""
-    """Checkpoint whose vocabulary is used instead of counting words; min_count is then unused."""
-    min_count: int = 5
-    """Words seen fewer times in training become <unk>."""
-    max_length: int = 20
-    """Longest caption in tokens, the end token included; the rest is cut off."""
-
-    def __post_init__(self) -> None:
-        within("data.min_count", self.min_count, 1)
-        within("data.max_length", self.max_length, 2)
 
 
 @dataclass(frozen=True)
@@ -43,23 +49,13 @@ class ClipDataConfig(CaptionDataConfig):
 
 
 @dataclass(frozen=True)
-class TextDataConfig:
+class TextDataConfig(SentenceDataConfig):
     """Sentences alone and the vocabulary."""
 
     text: str = ""
     """File with one sentence a line."""
     features: tuple[str, ...] = ()
     """Feature stores of the captioner that will start from this model; only their size is read, for image_dim 0."""
-    vocabulary_from: str = ""
-    """Checkpoint whose vocabulary is used instead of counting words; min_count is then unused."""
-    min_count: int = 5
-    """Words seen fewer times in training become <unk>."""
-    max_length: int = 20
-    """Longest sentence in tokens, the end token included; the rest is cut off."""
-
-    def __post_init__(self) -> None:
-        within("data.min_count", self.min_count, 1)
-        within("data.max_length", self.max_length, 2)
 
 
 @dataclass(frozen=True)
