@@ -33,6 +33,7 @@ BENCHMARKS = {
     "extraction": "benchmarks.extraction:measure",
     "training": "benchmarks.training:measure",
     "training-clip-captioner": "benchmarks.training:measure_clip_captioner",
+    "gradients": "benchmarks.gradients:measure",
     "decoding": "benchmarks.decoding:measure",
     "memory": "benchmarks.memory:measure",
     "crf": "benchmarks.crf:measure",
