@@ -5,7 +5,7 @@ the rows ``rank::size`` of each and divides its loss by the *global* number of t
 processes is then the gradient that one process would have computed on the whole batch.
 
 Why not ``DistributedDataParallel``: it averages, wants the loss inside ``forward`` and every process to have rows. It
-is not faster for a network of this size: steps a second with our sum are 0.97 to 1.02 times those with it
+is not faster for a network of this size: steps a second with our sum are 0.97 to 1.03 times those with it
 (``python -m benchmarks.run gradients``; two processes over gloo, one thread each).
 """
 
