@@ -2,6 +2,7 @@
 #   make caption IMG=photo.jpg    print a caption of that photo
 #   make test                     run the tests, with coverage
 #   make test-oldest              run them with the oldest releases that pyproject.toml allows, on Python 3.11
+#   make kill                     kill extraction, training and captioning 100 times each and look for losses
 #   make setup                    make the environment (.venv), everything included
 #   make check                    lint, format, types, layers, names, generated pages
 #   make bench                    measure speed ratios
@@ -19,7 +20,7 @@ PINS := tests/constraints-oldest.txt
 WORKERS := -n 2 --dist loadfile
 export IMG
 
-.PHONY: help caption setup test test-oldest check bench docs clean
+.PHONY: help caption setup test test-oldest kill check bench docs clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -57,6 +58,9 @@ test: $(VENV)/.dev
 
 test-oldest: $(OLDEST)/.dev
 	@$(OLDEST)/bin/python -m pytest $(WORKERS)
+
+kill: $(VENV)/.dev
+	@$(PY) -m pytest tests/kills --kills 100
 
 check: $(VENV)/.dev
 	@$(PY) -m ruff check .

@@ -22,6 +22,7 @@ hypothesis.settings.load_profile("captioner")  # the same examples on every mach
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="also run the tests marked slow")
+    parser.addoption("--kills", type=int, default=5, help="how often tests/kills kill each command")
     parser.addoption("--network", action="store_true", help="also run the tests marked network")
 
 

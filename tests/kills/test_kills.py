@@ -1,0 +1,169 @@
+"""SIGKILL at random moments: nothing finished is lost, nothing half-written is read.
+
+Each command is killed five times; ``make kill`` does it 100 times (``--kills 100``).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from captioner.checkpoint import load_checkpoint
+from captioner.features.store import FeatureStore
+from captioner.train.runlog import read_log
+from captioner.train.state import read_metadata
+from tests import tiny
+from tests.toy import make_data, write_config
+
+CONTEXT = get_context("forkserver")  # imports torch once, for all commands
+CONTEXT.set_forkserver_preload(
+    ["captioner.cli.train", "captioner.cli.extract", "captioner.train.trainer", "h5py", "matplotlib.pyplot"]
+)
+Check = Callable[[], None]
+
+
+def run_command(arguments: Sequence[str], log: str) -> None:
+    """What a child does: one command of ``captioner``, which flushes features every three images."""
+    from captioner.cli.app import main
+    from captioner.features import writer
+
+    writer.FLUSH_ROWS = 3
+    with open(log, "ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    torch.set_num_threads(1)
+    sys.argv = ["captioner", *arguments]
+    sys.exit(main())
+
+
+def start(arguments: Sequence[str], log: Path) -> BaseProcess:
+    process = CONTEXT.Process(target=run_command, args=(arguments, str(log)))
+    process.start()
+    return process
+
+
+def run_whole(arguments: Sequence[str], log: Path) -> float:
+    """Run a command to its end; returns its seconds."""
+    began = time.monotonic()
+    process = start(arguments, log)
+    process.join()
+    assert process.exitcode == 0, log.read_text()
+    return time.monotonic() - began
+
+
+def kill_often(arguments: Sequence[str], kills: int, seconds: float, log: Path, died: Check, finished: Check) -> None:
+    """Start a command that takes ``seconds`` until it was killed ``kills`` times, each time at a random moment.
+
+    ``died`` is called after each kill; ``finished``, which makes room for a new run, whenever one reaches its end.
+    """
+    moments = random.Random(0)
+    killed = ends = 0
+    while killed < kills or not ends:
+        process = start(arguments, log)
+        process.join(moments.uniform(0, seconds) if killed < kills else None)
+        process.kill()
+        process.join()
+        if process.exitcode == -signal.SIGKILL:
+            killed += 1
+            died()
+        else:
+            assert process.exitcode == 0, log.read_text()
+            ends += 1
+            finished()
+
+
+@pytest.fixture
+def kills(request: pytest.FixtureRequest) -> int:
+    return int(request.config.getoption("--kills"))
+
+
+def test_extraction(tmp_path: Path, kills: int) -> None:
+    """Would catch rows that are lost, repeated, half-written or of another image."""
+    images, store, log = tmp_path / "images", tmp_path / "store" / "a.h5", tmp_path / "log"
+    tiny.save_images(images, 30)
+    options = ["--workers", "0", "--batch-size", "2", "--dtype", "float32"]
+    seconds = run_whole(["extract", str(images), "-o", str(tmp_path / "whole.h5"), *options], log)
+    whole = FeatureStore(tmp_path / "whole.h5")
+    before = 0
+
+    def died() -> None:
+        nonlocal before
+        if before or store.exists() or any(store.parent.glob("*.parts/*.h5")):
+            found = FeatureStore(store)
+            names = [name for name in found.ids if name not in found.unfinished]
+            assert len(set(names)) == len(names) >= before
+            np.testing.assert_allclose(found.get(names), whole.get(names), atol=1e-5)
+            before = len(names)
+
+    def finished() -> None:
+        nonlocal before
+        died()
+        assert before == len(whole.ids) and FeatureStore(store).verify() == []
+        assert os.listdir(store.parent) == [store.name]
+        store.unlink()
+        before = 0
+
+    kill_often(["extract", str(images), "-o", str(store), *options], kills, seconds, log, died, finished)
+
+
+def test_training(tmp_path: Path, kills: int) -> None:
+    """Would catch a state or checkpoint that is half-written, and a resumed run that ends elsewhere."""
+    data, log = make_data(tmp_path / "data"), tmp_path / "log"
+    settings = {"train__save_minutes": 0, "train__log_every": 1, "train__ema": 0.9, "model__dropout": 0.3}
+    folders = tmp_path / "whole", tmp_path / "killed"
+    whole, run = ("train", str(write_config(data, folders[0], **settings))), folders[1]
+    seconds = run_whole(whole, log)
+    wanted = load_file(folders[0] / "best.safetensors")
+    before = 0
+
+    def died() -> None:
+        nonlocal before
+        for name in ("best", "last"):
+            if (run / f"{name}.safetensors").exists():
+                load_checkpoint(run / f"{name}.safetensors")
+        if before or (run / "state.safetensors").exists():
+            step = int(read_metadata(run / "state.safetensors")["position"]["step"])
+            assert step >= before
+            before = step
+
+    def finished() -> None:
+        nonlocal before
+        found = load_file(run / "best.safetensors")
+        assert all(torch.equal(found[name], tensor) for name, tensor in wanted.items())
+        ends = [[r["cider"] for r in read_log(one / "log.jsonl") if r["kind"] == "epoch"] for one in folders]
+        assert ends[0] == ends[1]
+        shutil.rmtree(run)
+        before = 0
+
+    kill_often(["train", str(write_config(data, run, **settings))], kills, seconds, log, died, finished)
+
+
+def test_captions_of_many_images(tmp_path: Path, kills: int) -> None:
+    """Would catch a results file that is half-written, and an older one that a killed command has taken away."""
+    model, log = tiny.save_tiny(tmp_path / "tiny.safetensors"), tmp_path / "log"
+    images, results = tmp_path / "images", tmp_path / "results.json"
+    tiny.save_images(images, 30)
+    command = ["caption", str(images), "--model", str(model), "--batch-size", "2", "-o", str(results)]
+    seconds = run_whole(command, log)
+    whole = json.loads(results.read_text())
+    assert len(whole) == 30
+
+    def unchanged() -> None:
+        assert json.loads(results.read_text()) == whole
+        assert sorted(path.name for path in tmp_path.glob("results*")) == ["results.json"]
+
+    kill_often(command, kills, seconds, log, unchanged, unchanged)
