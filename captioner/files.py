@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
+import stat
+import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from captioner.errors import CheckpointError
+from captioner.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,24 +21,67 @@ if TYPE_CHECKING:
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` that replaces it when the block ends, and vanishes when it raises."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    """A temporary path whose file replaces ``path`` when the block ends, and vanishes when it raises.
+
+    Symbolic links are followed, and a file that is replaced hands on its mode and owner. Its other hard links keep the
+    old content. A device, a pipe, or whatever stdout or stderr goes to, is written into at the end instead. Raises
+    ``UsageError`` as ``check_writable`` does.
+    """
+    status = check_writable(path)
+    is_stream = status is not None and (not stat.S_ISREG(status.st_mode) or _standard_stream(status) is not None)
+    target = Path(os.path.realpath(path))
+    folder = Path(tempfile.gettempdir()) if is_stream else target.parent
+    folder.mkdir(parents=True, exist_ok=True)
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=folder)
     except OSError as error:
-        error.filename = str(target)  # the file that the user named
+        error.filename = str(path)  # the file that the user named
         raise
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
-        temporary.chmod(0o666 & ~_umask())
-        os.replace(temporary, target)
+        if status is not None and is_stream:
+            _write_through(temporary, path, status)
+        else:
+            with temporary.open("rb") as stream:
+                os.fsync(stream.fileno())
+            replace_file(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def replace_file(temporary: Path, path: str | Path) -> None:
+    """Rename ``temporary`` to what ``path`` leads to, with the mode and owner of the file that was there."""
+    target = os.path.realpath(path)
+    mine = os.stat(temporary)
+    try:
+        old = os.stat(target)
+    except FileNotFoundError:
+        os.chmod(temporary, 0o666 & ~_umask())
+    else:
+        if (old.st_uid, old.st_gid) != (mine.st_uid, mine.st_gid):
+            with suppress(PermissionError):  # only root may give files away
+                os.chown(temporary, old.st_uid, old.st_gid)
+        os.chmod(temporary, old.st_mode & 0o777)
+    os.replace(temporary, target)
+
+
+def check_writable(path: str | Path) -> os.stat_result | None:
+    """The status of what ``path`` leads to, None for nothing.
+
+    Raises ``UsageError`` for a folder and for a file that may not be written. A read-only file counts as such for root
+    too, who could write it: somebody protected it.
+    """
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return None
+    if stat.S_ISDIR(status.st_mode):
+        raise UsageError(f"{path} is a folder; give the name of a file")
+    if not os.access(path, os.W_OK) or not status.st_mode & 0o222:
+        raise UsageError(f"{path}: is write-protected; make it writable or choose another file")
+    return status
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -72,6 +118,29 @@ def cache_folder() -> Path:
     if chosen:
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "captioner"
+
+
+def _write_through(source: Path, path: str | Path, status: os.stat_result) -> None:
+    """Copy ``source`` into a device or pipe; for the file of stdout or stderr, to where that stream stands."""
+    number = _standard_stream(status)
+    if number is not None:
+        for printed in (sys.stdout, sys.stderr):
+            if printed is not None:  # closed
+                printed.flush()
+        handle = os.dup(number)
+    else:
+        handle = os.open(path, os.O_WRONLY)
+    with source.open("rb") as stream, os.fdopen(handle, "wb") as sink:
+        shutil.copyfileobj(stream, sink)
+
+
+def _standard_stream(status: os.stat_result) -> int | None:
+    """The number of stdout or stderr where that goes to the file of this status."""
+    for number in (1, 2):
+        with suppress(OSError):  # closed
+            if os.path.samestat(os.fstat(number), status):
+                return number
+    return None
 
 
 def _umask() -> int:

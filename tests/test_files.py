@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import stat
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from captioner.errors import UsageError
 from captioner.files import atomic_path, cache_folder, sha256, write_text
+from tests.conftest import CHECKOUT
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
@@ -38,6 +44,79 @@ def test_write_makes_folders_and_gives_usual_permissions(tmp_path: Path) -> None
     plain.touch()
     assert target.read_bytes() == "grüße".encode()
     assert stat.S_IMODE(target.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
+
+
+def test_what_stands_at_the_path_stays_what_it_is(tmp_path: Path) -> None:
+    """Would catch a rename that makes a file of a link, or gives a private file to everybody or to another owner."""
+    target, link, loop = tmp_path / "deep" / "real.json", tmp_path / "link.json", tmp_path / "loop"
+    write_text(target, "old")
+    target.chmod(0o600)
+    if os.getuid() == 0:
+        os.chown(target, 12345, 54321)
+    owner = target.stat().st_uid, target.stat().st_gid
+    link.symlink_to("deep/real.json")
+    write_text(link, "new")
+    status = target.stat()
+    assert link.is_symlink() and target.read_text() == "new"
+    assert (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid) == (0o600, *owner)
+    dangling = tmp_path / "dangling"
+    dangling.symlink_to("nothing/yet")
+    write_text(dangling, "made")
+    assert dangling.is_symlink() and (tmp_path / "nothing" / "yet").read_text() == "made"
+    loop.symlink_to(loop)
+    with pytest.raises(OSError, match="loop"):
+        write_text(loop, "")
+
+
+def test_other_hard_links_keep_the_old_content(tmp_path: Path) -> None:
+    """Would catch a run that rewrites the snapshot that somebody made of it with cp -al."""
+    target, snapshot = tmp_path / "a", tmp_path / "snapshot"
+    write_text(target, "old")
+    os.link(target, snapshot)
+    write_text(target, "new")
+    assert (target.read_text(), snapshot.read_text()) == ("new", "old")
+
+
+def test_write_protected_files_and_folders_are_refused(tmp_path: Path) -> None:
+    """Would catch a rename over a file that its owner made read-only; root is the one who runs into it."""
+    target = tmp_path / "kept.json"
+    write_text(target, "kept")
+    target.chmod(0o444)
+    for path, words in ((target, "write-protected"), (tmp_path, "is a folder")):
+        with pytest.raises(UsageError, match=words):
+            write_text(path, "new")
+    assert target.read_text() == "kept"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_pipes_and_devices_are_written_into(tmp_path: Path) -> None:
+    """Would catch a rename that destroys /dev/null, or that leaves the reader of a pipe waiting forever."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor() as pool:
+        read = pool.submit(pipe.read_text)
+        write_text(pipe, "through")
+        assert read.result(timeout=10) == "through"
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    terminal, end = os.openpty()
+    device = os.ttyname(end)
+    write_text(device, "seen")
+    assert os.read(terminal, 100) == b"seen"
+    assert stat.S_ISCHR(os.stat(device).st_mode)
+
+
+def test_stdout_by_its_path_keeps_its_place(tmp_path: Path) -> None:
+    """Would catch what was printed before or after being lost where /dev/stdout is a file."""
+    program = (
+        "from captioner.files import write_text\n"
+        "print('before'); write_text('/dev/stdout', 'between\\n'); print('after')"
+    )
+    file = tmp_path / "out.txt"
+    file.write_text("earlier\n")
+    with file.open("a") as stream:
+        subprocess.run([sys.executable, "-c", program], stdout=stream, check=True, cwd=CHECKOUT, timeout=60)
+    assert file.read_text() == "earlier\nbefore\nbetween\nafter\n"
+    assert list(tmp_path.iterdir()) == [file]
 
 
 def test_sha256(tmp_path: Path) -> None:

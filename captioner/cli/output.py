@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import stat
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from captioner.errors import UsageError
-from captioner.files import write_text
+from captioner.files import check_writable, write_text
 
 if TYPE_CHECKING:
     from captioner.predictors.base import Result
@@ -90,11 +91,12 @@ def write_coco_results(path: Path, captions: Iterable[tuple[int | str, str]], wh
 
 def check_output(option: str, path: Path) -> None:
     """Raise ``UsageError`` unless the file can be written, before hours of work are lost."""
-    if path.is_dir():
-        raise UsageError(f"{option} {path} is a folder; give the name of a file")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not os.access(path.parent, os.W_OK):
-        raise UsageError(f"{option} {path}: no permission to write into that folder")
+    status = check_writable(path)
+    if status is None or stat.S_ISREG(status.st_mode):  # appears by a rename
+        folder = os.path.dirname(os.path.realpath(path))
+        os.makedirs(folder, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise UsageError(f"{option} {path}: no permission to write into that folder")
 
 
 def accept_any_file_name() -> None:
