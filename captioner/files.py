@@ -1,15 +1,17 @@
-"""Files written whole or not at all, tensors read from them, their digests, and the cache folder."""
+"""Files written whole or not at all, never over other things; tensors and digests of files; the cache folder."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,53 @@ from captioner.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+HEAD = 1 << 16
+"""Bytes at the beginning of a file that tell its kind."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of file that a command writes, and may therefore replace."""
+
+    name: str
+    start: bytes
+    """Regular expression of how such files begin."""
+
+    def matches(self, path: str | Path) -> bool:
+        """Whether the file is empty or of this kind."""
+        with open(path, "rb") as stream:
+            start = stream.read(HEAD)
+        return not start or re.match(self.start, start, re.DOTALL) is not None
+
+
+RESULTS = Kind("a JSON list of results", rb"(\xef\xbb\xbf)?\s*\[\s*[\]{]")
+HDF5 = Kind("an HDF5 file", rb"\x89HDF\r\n\x1a\n")
+PLOT = Kind("a plot of Matplotlib's", rb"\x89PNG\r\n\x1a\n.*Matplotlib")
+
+
+def check_output(option: str, path: str | Path, kind: Kind, inputs: Iterable[str | Path | None] = ()) -> None:
+    """Raise ``UsageError`` unless ``path`` can be written and nothing is lost by it, before hours of work are.
+
+    What is there already must be empty, of the same ``kind`` and none of ``inputs``, which are the files that the
+    command reads and its other outputs. A device or pipe may be anything.
+    """
+    status = check_writable(path)
+    if status is not None and not stat.S_ISREG(status.st_mode):
+        return
+    for other in inputs:
+        if other is not None and _is_same_file(path, other):
+            raise UsageError(f"{option} {path} is the same file as {other}; choose another name")
+    if status is not None and not kind.matches(path):
+        raise UsageError(f"{option} {path} exists and is not {kind.name}; choose another name, or remove it first")
+    folder = Path(os.path.realpath(path)).parent
+    while not folder.exists():  # it will be made
+        folder = folder.parent
+    if not folder.is_dir():
+        raise UsageError(f"{option} {path}: {folder} is a file, not a folder; choose another name")
+    if not os.access(folder, os.W_OK):
+        raise UsageError(f"{option} {path}: no permission to write into that folder")
 
 
 @contextmanager
@@ -75,7 +124,7 @@ def check_writable(path: str | Path) -> os.stat_result | None:
     """
     try:
         status = os.stat(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     if stat.S_ISDIR(status.st_mode):
         raise UsageError(f"{path} is a folder; give the name of a file")
@@ -118,6 +167,15 @@ def cache_folder() -> Path:
     if chosen:
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "captioner"
+
+
+def _is_same_file(one: str | Path, other: str | Path) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except OSError:  # one is not there
+        return os.path.realpath(one) == os.path.realpath(other)
+    except ValueError:  # a NUL, which no file's name holds
+        return False
 
 
 def _write_through(source: Path, path: str | Path, status: os.stat_result) -> None:

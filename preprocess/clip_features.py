@@ -26,6 +26,7 @@ from captioner.data.video import read_frames
 from captioner.errors import DataError
 from captioner.features.frames import FRAMES, clip_features
 from captioner.features.writer import FeatureWriter
+from captioner.files import HDF5, check_output
 
 
 def extract(
@@ -74,6 +75,7 @@ def write_clip_features(
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, ...")] = "cpu",
 ) -> None:
     """Write CNN features of clips, each the mean over frames spread evenly over the clip."""
+    check_output("-o", output, HDF5, [clips, weights])
     network = load_backbone(backbone, weights)
     problems = extract(read_clips("clips", clips), videos, network, output, frames, device)
     for problem in problems:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from captioner.errors import UsageError
-from captioner.files import atomic_path, cache_folder, sha256, write_text
+from captioner.files import RESULTS, atomic_path, cache_folder, check_output, sha256, write_text
 from tests.conftest import CHECKOUT
 
 
@@ -117,6 +117,27 @@ def test_stdout_by_its_path_keeps_its_place(tmp_path: Path) -> None:
         subprocess.run([sys.executable, "-c", program], stdout=stream, check=True, cwd=CHECKOUT, timeout=60)
     assert file.read_text() == "earlier\nbefore\nbetween\nafter\n"
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_what_may_be_replaced(tmp_path: Path) -> None:
+    """Would catch outputs that are inputs under another name, and a device taken for a file of another kind."""
+    results, other, folder = tmp_path / "r.json", tmp_path / "o.json", tmp_path / "new" / "folder"
+    for text in ("", "[]\n", '\ufeff[\n{"image_id": 1}]'):
+        results.write_text(text)
+        check_output("-o", results, RESULTS, [other, None, "a\0b"])
+    os.link(results, other)
+    for path in (results, tmp_path / "nothing"):
+        with pytest.raises(UsageError, match="-o .* is the same file as .*; choose another name"):
+            check_output("-o", path, RESULTS, [other, tmp_path / "x" / ".." / "nothing"])
+    for text in ("[section]\nkey = 1\n", "a\tb\n", '{"images": []}', "\x89PNG"):
+        other.write_text(text)
+        with pytest.raises(UsageError, match="exists and is not a JSON list of results"):
+            check_output("-o", other, RESULTS)
+    check_output("-o", folder / "r.json", RESULTS)
+    assert not folder.exists()
+    with pytest.raises(UsageError, match="is a file, not a folder"):
+        check_output("-o", results / "r.json", RESULTS)
+    check_output("-o", "/dev/null", RESULTS, ["/dev/null"])
 
 
 def test_sha256(tmp_path: Path) -> None:

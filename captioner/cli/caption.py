@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from captioner.cli.options import Device, Model, decoding_options
-from captioner.cli.output import Output, Writer, accept_any_file_name, check_output, write_coco_results
+from captioner.cli.output import Output, Writer, accept_any_file_name, write_coco_results
 from captioner.errors import DataError, UsageError
+from captioner.files import RESULTS, check_output
 from captioner.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -71,6 +72,8 @@ def caption(
     """
     cached = split is not None or data is not None or data_format is not None
     _check_usage(images, features, cached, output, decoding.get("num_return_sequences", 1))
+    if output is not None:
+        check_output("-o", output, RESULTS, [*(images or []), *(features or []), model, data])
     accept_any_file_name()
     from captioner.predictors import load
 
@@ -111,8 +114,6 @@ def _check_usage(
         raise UsageError("nothing to caption; give images, folders, globs, - for paths on stdin, or --features")
     if output is not None and number > 1:
         raise UsageError("COCO results (-o) hold one caption an image; use --json for --num-return-sequences above 1")
-    if output is not None:
-        check_output("-o", output)
 
 
 def _is_one_image(images: Sequence[str]) -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from captioner.errors import FeatureStoreError
+from captioner.files import Kind, check_output
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from captioner.crf.training import Epoch
 
 app = typer.Typer(no_args_is_help=True, help="Conditional random field over the labels of clips.")
+
+CRF_FILE = Kind("a CRF file", rb'.{8}\{"__metadata__":\{"captioner-crf"')
+LABEL_PREDICTIONS = Kind("a file of label predictions", rb"\x89HDF\r\n\x1a\n.*captioner-label-predictions")
 
 CLIPS = typer.Option("--clips", help="Clips with labels (clips.jsonl of python -m preprocess.tacos).")
 FEATURES = typer.Option("--features", "-f", help="Feature store with clip ids; repeat it to concatenate several.")
@@ -69,6 +73,7 @@ def train(
     from captioner.data.clips import read_clips
     from captioner.features.label_predictions import open_store
 
+    check_output("-o", output, CRF_FILE, [clips, *features])
     config = CRFConfig(graph, chain, unary, hidden_dim, dropout)
     train_config = CRFTrainConfig(epochs, patience, batch_size, lr, weight_decay, factor_decay, seed)
     stores = [open_store(path) for path in features]
@@ -105,6 +110,7 @@ def predict(
     from captioner.data.clips import read_clips
     from captioner.features.label_predictions import open_store
 
+    check_output("-o", output, LABEL_PREDICTIONS, [model, clips, *features])
     crf, stores = load_crf(model), [open_store(path) for path in features]
     crf.check_stores(stores, str(model))
     wanted = None if clips is None else read_clips("clips", clips)

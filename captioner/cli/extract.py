@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from captioner.cli.options import Device
+from captioner.files import HDF5, check_output
 from captioner.progress import progress_bar
 
 
@@ -46,6 +47,8 @@ def extract(
     from captioner.features import extract as extraction
 
     choice = extraction.parse_part(part)
+    if choice == (1, 1) and not output.is_dir():
+        check_output("-o", output, HDF5, [*images, weights])
     place = find_device(device)
     network = load_backbone(backbone, weights)
     with progress_bar("images") as bar:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import stat
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -14,8 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from captioner.errors import UsageError
-from captioner.files import check_writable, write_text
+from captioner.files import write_text
 
 if TYPE_CHECKING:
     from captioner.predictors.base import Result
@@ -87,16 +84,6 @@ def write_coco_results(path: Path, captions: Iterable[tuple[int | str, str]], wh
     entries = [{"image_id": image_id, "caption": text} for image_id, text in captions]
     write_text(path, json.dumps(entries, indent=0) + "\n")
     print(f"{len(entries)} {what} written to {path}", file=sys.stderr)
-
-
-def check_output(option: str, path: Path) -> None:
-    """Raise ``UsageError`` unless the file can be written, before hours of work are lost."""
-    status = check_writable(path)
-    if status is None or stat.S_ISREG(status.st_mode):  # appears by a rename
-        folder = os.path.dirname(os.path.realpath(path))
-        os.makedirs(folder, exist_ok=True)
-        if not os.access(folder, os.W_OK):
-            raise UsageError(f"{option} {path}: no permission to write into that folder")
 
 
 def accept_any_file_name() -> None:
