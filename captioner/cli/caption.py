@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -118,9 +119,9 @@ def _check_usage(
 
 def _is_one_image(images: Sequence[str]) -> bool:
     """Whether the arguments name a single file: not a folder, a glob or stdin, which may hold any number."""
-    if len(images) != 1 or images[0] == "-" or Path(images[0]).is_dir():
+    if len(images) != 1 or images[0] == "-" or os.path.isdir(images[0]):
         return False
-    return Path(images[0]).exists() or not any(sign in images[0] for sign in GLOB)
+    return os.path.exists(images[0]) or not any(sign in images[0] for sign in GLOB)
 
 
 def _image_results(captioner: Captioner, images: Sequence[str], options: dict[str, Any]) -> tuple[Results, int | None]:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from captioner.cli.options import Device
+from captioner.cli.output import accept_any_file_name
 from captioner.files import HDF5, check_output
 from captioner.progress import progress_bar
 
@@ -46,6 +47,7 @@ def extract(
     from captioner.devices import find_device
     from captioner.features import extract as extraction
 
+    accept_any_file_name()
     choice = extraction.parse_part(part)
     if choice == (1, 1) and not output.is_dir():
         check_output("-o", output, HDF5, [*images, weights])
