@@ -10,6 +10,7 @@ import typer
 
 from captioner.cli.options import Device
 from captioner.cli.output import accept_any_file_name
+from captioner.errors import tell
 from captioner.files import HDF5, check_output
 from captioner.progress import progress_bar
 
@@ -69,8 +70,8 @@ def extract(
             progress=bar.update,
         )
     for error in report.failed:
-        print(f"error: {error}", file=sys.stderr)
+        tell(f"error: {error}")
     counts = f"{report.done} added, {report.skipped} there already, {len(report.failed)} failed"
-    print(f"{output}: {counts}", file=sys.stderr)
+    tell(f"{output}: {counts}")
     if report.failed:
         raise typer.Exit(1)

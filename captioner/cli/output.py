@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from captioner.errors import printable, tell
 from captioner.files import write_text
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Writer:
         """Print each result; yields those that have captions."""
         for result in results:
             if result.error is not None:
-                print(f"error: {one_line(str(result.error))}", file=sys.stderr)
+                tell(f"error: {result.error}")
                 self.failed += 1
                 continue
             if self.as_json or self.output is None:
@@ -62,9 +63,9 @@ class Writer:
                 record = {"caption": caption.text, "log_prob": caption.log_prob, "model": self.model}
                 print(json.dumps(self._source(result) | record), flush=True)
             elif self.alone:
-                print(caption.text, flush=True)
+                print(printable(caption.text), flush=True)
             else:
-                print(f"{self._label(result)}\t{caption.text}", flush=True)
+                print(f"{self._label(result)}\t{printable(caption.text)}", flush=True)
 
     def _source(self, result: Result) -> dict[str, Any]:
         if result.interval is None:
@@ -74,7 +75,7 @@ class Writer:
 
     def _label(self, result: Result) -> str:
         if result.interval is None:
-            return one_line(str(result.image))
+            return printable(str(result.image))
         start, end = result.interval
         return f"{start:.3f}\t{end:.3f}"
 
@@ -83,7 +84,7 @@ def write_coco_results(path: Path, captions: Iterable[tuple[int | str, str]], wh
     """Write (image id, caption) pairs in COCO's results format, and a line about it on stderr."""
     entries = [{"image_id": image_id, "caption": text} for image_id, text in captions]
     write_text(path, json.dumps(entries, indent=0) + "\n")
-    print(f"{len(entries)} {what} written to {path}", file=sys.stderr)
+    tell(f"{len(entries)} {what} written to {path}")
 
 
 def accept_any_file_name() -> None:
@@ -93,8 +94,3 @@ def accept_any_file_name() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         utf8 = sys.stdout.encoding.lower().replace("-", "") == "utf8"
         sys.stdout.reconfigure(errors="surrogateescape" if utf8 else "backslashreplace")
-
-
-def one_line(text: str) -> str:
-    """``text`` with the characters escaped that would break a line or a column in two."""
-    return text.replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t")

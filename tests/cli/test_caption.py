@@ -158,6 +158,24 @@ def test_results_are_in_coco_form(run: Run, folder: Path) -> None:
     assert ids == ["photos/00.png", "01.png", "02.png", "03.png", "other/00.png"]
 
 
+def test_an_image_given_twice_has_one_result(run: Run, folder: Path) -> None:
+    """Would catch results that captioner score refuses; a link to an image is another image."""
+    Path("photos/link.png").symlink_to("00.png")
+    photo = folder / "photos" / "00.png"
+    status, _, err = run("photos/00.png", photo, "./photos/../photos/00.png", "photos", "-o", "results.json")
+    assert (status, err[1]) == (0, "note: 3 images were given before; they have one result each")
+    ids = [item["image_id"] for item in json.loads(Path("results.json").read_text())]
+    assert ids == ["00.png", "01.png", "02.png", "03.png", "link.png"]
+
+
+def test_names_cannot_steer_the_terminal(run: Run, folder: Path) -> None:
+    """Would catch names that go to the terminal as they are."""
+    Path("photos/00.png").rename("photos/\x1b]0;owned\x07.png")
+    _, lines, err = run("photos", "\x1b[2J.png")
+    assert "\\x1b]0;owned\\x07" in "".join(lines) and "\\x1b[2J.png" in err[0]
+    assert "\x1b" not in "".join(lines + err)
+
+
 def test_nothing_captioned_leaves_an_older_file_alone(run: Run, folder: Path) -> None:
     Path("results.json").write_text("[]")
     assert run("missing.jpg", "-o", "results.json")[0] == 1
