@@ -49,10 +49,10 @@ def check_output(option: str, path: str | Path, kind: Kind, inputs: Iterable[str
     """Raise ``UsageError`` unless ``path`` can be written and nothing is lost by it, before hours of work are.
 
     What is there already must be empty, of the same ``kind`` and none of ``inputs``, which are the files that the
-    command reads and its other outputs. A device or pipe may be anything.
+    command reads and its other outputs. A device, a pipe and the file that stdout goes to may be anything.
     """
     status = check_writable(path)
-    if status is not None and not stat.S_ISREG(status.st_mode):
+    if status is not None and _is_stream(status):
         return
     for other in inputs:
         if other is not None and _is_same_file(path, other):
@@ -77,7 +77,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     ``UsageError`` as ``check_writable`` does.
     """
     status = check_writable(path)
-    is_stream = status is not None and (not stat.S_ISREG(status.st_mode) or _standard_stream(status) is not None)
+    is_stream = status is not None and _is_stream(status)
     target = Path(os.path.realpath(path))
     folder = Path(tempfile.gettempdir()) if is_stream else target.parent
     folder.mkdir(parents=True, exist_ok=True)
@@ -190,6 +190,11 @@ def _write_through(source: Path, path: str | Path, status: os.stat_result) -> No
         handle = os.open(path, os.O_WRONLY)
     with source.open("rb") as stream, os.fdopen(handle, "wb") as sink:
         shutil.copyfileobj(stream, sink)
+
+
+def _is_stream(status: os.stat_result) -> bool:
+    """Whether this is written into, and not replaced: anything but a file, and what stdout or stderr goes to."""
+    return not stat.S_ISREG(status.st_mode) or _standard_stream(status) is not None
 
 
 def _standard_stream(status: os.stat_result) -> int | None:

@@ -108,8 +108,9 @@ def test_pipes_and_devices_are_written_into(tmp_path: Path) -> None:
 def test_stdout_by_its_path_keeps_its_place(tmp_path: Path) -> None:
     """Would catch what was printed before or after being lost where /dev/stdout is a file."""
     program = (
-        "from captioner.files import write_text\n"
-        "print('before'); write_text('/dev/stdout', 'between\\n'); print('after')"
+        "from captioner.files import RESULTS, check_output, write_text\n"
+        "print('before'); check_output('-o', '/dev/stdout', RESULTS)\n"
+        "write_text('/dev/stdout', 'between\\n'); print('after')"
     )
     file = tmp_path / "out.txt"
     file.write_text("earlier\n")
