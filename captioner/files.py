@@ -82,7 +82,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     folder = Path(tempfile.gettempdir()) if is_stream else target.parent
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=folder)
+        handle, name = tempfile.mkstemp(prefix=f".{target.name[:40]}.", suffix=".tmp", dir=folder)
     except OSError as error:
         error.filename = str(path)  # the file that the user named
         raise

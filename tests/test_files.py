@@ -30,7 +30,10 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path) -> Non
 
 def test_an_error_names_the_file_that_was_wanted(tmp_path: Path) -> None:
     """Would catch messages about a temporary file that nobody has heard of."""
-    target = tmp_path / ("x" * 250)  # the temporary name is longer than file systems take
+    longest = tmp_path / ("é" * 127)  # of 255 bytes; a temporary name that is longer would fail after the work
+    write_text(longest, "")
+    assert longest.exists()
+    target = tmp_path / ("x" * 300)
     with pytest.raises(OSError) as caught:
         write_text(target, "")
     assert caught.value.filename == str(target)
