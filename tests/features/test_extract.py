@@ -158,6 +158,21 @@ def command(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
 NETWORK = "from torch import nn\ndef net(): return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())\n"
 
 
+def test_a_store_never_replaces_an_image(
+    album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Would catch a folder of parts left beside the image, or a pipe that is waited for."""
+    os.mkfifo(tmp_path / "pipe")
+    for output, words in (
+        (album / "0.png", "exists and is not an HDF5 file"),
+        (album / "1.png", "is the same file as"),
+        (tmp_path / "pipe", "is not a regular file"),
+    ):
+        assert command(monkeypatch, "extract", album / "1.png", "-o", output) > 0
+        assert words in capsys.readouterr().err
+    assert len(list(album.iterdir())) == 7
+
+
 def test_commands(
     album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
