@@ -11,14 +11,19 @@
     ├── CheckpointError      a checkpoint is damaged or does not fit what it is used with
     └── MissingDependency    an optional package is not installed; says what to install
 
-Messages are one line and say what is wrong and what to do.
+Messages are one line and say what is wrong and what to do. ``tell`` prints them, and all else on stderr, escaped.
 """
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+"""Control characters of C0 and C1, separators of lines and paragraphs, and marks that set the direction of text."""
 
 
 class CaptionerError(Exception):
@@ -71,6 +76,7 @@ class MissingDependency(CaptionerError):
 
 def exit_status(program: Callable[[], object]) -> int:
     """Run ``program`` and return its exit status; an error meant for the user becomes one line on stderr."""
+    _open_standard_streams()
     try:
         program()
     except CaptionerError as error:
@@ -81,5 +87,24 @@ def exit_status(program: Callable[[], object]) -> int:
 
 
 def _fail(message: str, status: int) -> int:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    tell(f"error: {' '.join(message.split())}")
     return status
+
+
+def tell(line: object) -> None:
+    """Print a line on stderr; names and other text of files cannot break it or steer the terminal."""
+    print(printable(str(line)), file=sys.stderr, flush=True)
+
+
+def printable(text: str) -> str:
+    """``text`` with the characters escaped that break a line or column, steer a terminal or turn the text around."""
+    return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def _open_standard_streams() -> None:
+    """Put the null device where ``2>&-`` left None; the next file that is opened would get that number otherwise."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            handle = os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(handle, True)
+            setattr(sys, name, open(handle, mode, encoding="utf-8", errors="backslashreplace"))  # noqa: SIM115

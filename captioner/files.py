@@ -1,41 +1,136 @@
-"""Files written whole or not at all, tensors read from them, their digests, and the cache folder."""
+"""Files written whole or not at all, never over other things; tensors and digests of files; the cache folder."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
+import shutil
+import stat
+import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from captioner.errors import CheckpointError
+from captioner.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
+HEAD = 1 << 16
+"""Bytes at the beginning of a file that tell its kind."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of file that a command writes, and may therefore replace."""
+
+    name: str
+    start: bytes
+    """Regular expression of how such files begin."""
+
+    def matches(self, path: str | Path) -> bool:
+        """Whether the file is empty or of this kind."""
+        with open(path, "rb") as stream:
+            start = stream.read(HEAD)
+        return not start or re.match(self.start, start, re.DOTALL) is not None
+
+
+RESULTS = Kind("a JSON list of results", rb"(\xef\xbb\xbf)?\s*\[\s*[\]{]")
+HDF5 = Kind("an HDF5 file", rb"\x89HDF\r\n\x1a\n")
+PLOT = Kind("a plot of Matplotlib's", rb"\x89PNG\r\n\x1a\n.*Matplotlib")
+
+
+def check_output(option: str, path: str | Path, kind: Kind, inputs: Iterable[str | Path | None] = ()) -> None:
+    """Raise ``UsageError`` unless ``path`` can be written and nothing is lost by it, before hours of work are.
+
+    What is there already must be empty, of the same ``kind`` and none of ``inputs``, which are the files that the
+    command reads and its other outputs. A device, a pipe and the file that stdout goes to may be anything.
+    """
+    status = check_writable(path)
+    if status is not None and _is_stream(status):
+        return
+    for other in inputs:
+        if other is not None and _is_same_file(path, other):
+            raise UsageError(f"{option} {path} is the same file as {other}; choose another name")
+    if status is not None and not kind.matches(path):
+        raise UsageError(f"{option} {path} exists and is not {kind.name}; choose another name, or remove it first")
+    folder = Path(os.path.realpath(path)).parent
+    while not folder.exists():  # it will be made
+        folder = folder.parent
+    if not folder.is_dir():
+        raise UsageError(f"{option} {path}: {folder} is a file, not a folder; choose another name")
+    if not os.access(folder, os.W_OK):
+        raise UsageError(f"{option} {path}: no permission to write into that folder")
+
+
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` that replaces it when the block ends, and vanishes when it raises."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    """A temporary path whose file replaces ``path`` when the block ends, and vanishes when it raises.
+
+    Symbolic links are followed, and a file that is replaced hands on its mode and owner. Its other hard links keep the
+    old content. A device, a pipe, or whatever stdout or stderr goes to, is written into at the end instead. Raises
+    ``UsageError`` as ``check_writable`` does.
+    """
+    status = check_writable(path)
+    is_stream = status is not None and _is_stream(status)
+    target = Path(os.path.realpath(path))
+    folder = Path(tempfile.gettempdir()) if is_stream else target.parent
+    folder.mkdir(parents=True, exist_ok=True)
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{target.name[:40]}.", suffix=".tmp", dir=folder)
     except OSError as error:
-        error.filename = str(target)  # the file that the user named
+        error.filename = str(path)  # the file that the user named
         raise
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
-        temporary.chmod(0o666 & ~_umask())
-        os.replace(temporary, target)
+        if status is not None and is_stream:
+            _write_through(temporary, path, status)
+        else:
+            with temporary.open("rb") as stream:
+                os.fsync(stream.fileno())
+            replace_file(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def replace_file(temporary: Path, path: str | Path) -> None:
+    """Rename ``temporary`` to what ``path`` leads to, with the mode and owner of the file that was there."""
+    target = os.path.realpath(path)
+    mine = os.stat(temporary)
+    try:
+        old = os.stat(target)
+    except FileNotFoundError:
+        os.chmod(temporary, 0o666 & ~_umask())
+    else:
+        if (old.st_uid, old.st_gid) != (mine.st_uid, mine.st_gid):
+            with suppress(PermissionError):  # only root may give files away
+                os.chown(temporary, old.st_uid, old.st_gid)
+        os.chmod(temporary, old.st_mode & 0o777)
+    os.replace(temporary, target)
+
+
+def check_writable(path: str | Path) -> os.stat_result | None:
+    """The status of what ``path`` leads to, None for nothing.
+
+    Raises ``UsageError`` for a folder and for a file that may not be written. A read-only file counts as such for root
+    too, who could write it: somebody protected it.
+    """
+    try:
+        status = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if stat.S_ISDIR(status.st_mode):
+        raise UsageError(f"{path} is a folder; give the name of a file")
+    if not os.access(path, os.W_OK) or not status.st_mode & 0o222:
+        raise UsageError(f"{path}: is write-protected; make it writable or choose another file")
+    return status
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -72,6 +167,43 @@ def cache_folder() -> Path:
     if chosen:
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "captioner"
+
+
+def _is_same_file(one: str | Path, other: str | Path) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except OSError:  # one is not there
+        return os.path.realpath(one) == os.path.realpath(other)
+    except ValueError:  # a NUL, which no file's name holds
+        return False
+
+
+def _write_through(source: Path, path: str | Path, status: os.stat_result) -> None:
+    """Copy ``source`` into a device or pipe; for the file of stdout or stderr, to where that stream stands."""
+    number = _standard_stream(status)
+    if number is not None:
+        for printed in (sys.stdout, sys.stderr):
+            if printed is not None:  # closed
+                printed.flush()
+        handle = os.dup(number)
+    else:
+        handle = os.open(path, os.O_WRONLY)
+    with source.open("rb") as stream, os.fdopen(handle, "wb") as sink:
+        shutil.copyfileobj(stream, sink)
+
+
+def _is_stream(status: os.stat_result) -> bool:
+    """Whether this is written into, and not replaced: anything but a file, and what stdout or stderr goes to."""
+    return not stat.S_ISREG(status.st_mode) or _standard_stream(status) is not None
+
+
+def _standard_stream(status: os.stat_result) -> int | None:
+    """The number of stdout or stderr where that goes to the file of this status."""
+    for number in (1, 2):
+        with suppress(OSError):  # closed
+            if os.path.samestat(os.fstat(number), status):
+                return number
+    return None
 
 
 def _umask() -> int:

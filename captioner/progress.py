@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+from captioner.errors import printable, tell
+
 
 class Progress(Protocol):
     """What reports progress."""
@@ -38,7 +40,7 @@ class Lines:
 
     def say(self, line: str) -> None:
         if not self.silent:
-            print(line, file=sys.stderr, flush=True)
+            tell(line)
 
 
 class Bar:
@@ -54,7 +56,7 @@ class Bar:
         self._progress.update(self._task, completed=done, total=total)
 
     def say(self, line: str) -> None:
-        self._progress.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        self._progress.console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
 
 
 @contextmanager

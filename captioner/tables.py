@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from captioner.errors import printable
+
 STYLES = {"plain": "plain", "markdown": "pipe", "latex": "latex"}
 """tabulate's name of each style."""
 
@@ -21,6 +23,7 @@ def render(
     """
     from tabulate import tabulate
 
+    header, *rows = [["\n".join(map(printable, cell.split("\n"))) for cell in cells] for cells in [header, *rows]]
     if style == "markdown":
         header, *rows = [[cell.replace("|", "\\|") for cell in cells] for cells in [header, *rows]]
     if isinstance(text_columns, int):
@@ -32,4 +35,5 @@ def render(
 
 def footnote(text: str, style: str = "plain") -> str:
     """A line below such a table: code in Markdown, a comment in LaTeX."""
+    text = printable(text)
     return f"% {text}" if style == "latex" else f"`{text}`" if style == "markdown" else text

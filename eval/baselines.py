@@ -33,9 +33,9 @@ from captioner.data import read_dataset
 from captioner.data.records import Captioned, of_split
 from captioner.decoding import DecodingConfig, decode
 from captioner.decoding.sampling import sample as sample_sentences
-from captioner.errors import DataError, UsageError
+from captioner.errors import DataError, UsageError, tell
 from captioner.features.store import FeatureStore
-from captioner.files import write_text
+from captioner.files import RESULTS, check_output, write_text
 from captioner.metrics.base import find_metric
 from captioner.metrics.corpus import Corpus
 from captioner.text.tokenizers import DEFAULT, tokenize
@@ -102,8 +102,9 @@ def write_results(path: Path, records: Sequence[Captioned], captions: Sequence[s
         {"image_id": record.image_id if record.number is None else record.number, "caption": caption}
         for record, caption in zip(records, captions, strict=True)
     ]
+    check_output("-o", path, RESULTS)
     write_text(path, json.dumps(entries, indent=0) + "\n")
-    print(f"{path}: {len(entries)} captions, {len(set(captions))} different", file=sys.stderr)
+    tell(f"{path}: {len(entries)} captions, {len(set(captions))} different")
 
 
 def write_each(path: Path, records: Sequence[Captioned], captions: Sequence[Sequence[str]]) -> None:

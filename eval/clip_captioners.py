@@ -27,7 +27,7 @@ from captioner.crf.predictions import LabelPredictions, read_label_predictions
 from captioner.data.clips import NULL, Clip, read_clips
 from captioner.data.records import Captioned
 from captioner.errors import DataError
-from captioner.files import atomic_path, write_text
+from captioner.files import PLOT, Kind, atomic_path, check_output, write_text
 from captioner.metrics import References, Scored
 from captioner.metrics.significance import Estimate, compare_systems
 from captioner.text.tokenizers import DEFAULT
@@ -58,6 +58,7 @@ CLAIMS = (
 """Pairs of systems; the LRCN paper found the first one better."""
 METRIC = "BLEU-4"
 COLUMNS = ("recognizer", "labels right", "not NULL", "system", "runs", METRIC, "deviation", "one reference")
+TABLE = Kind("a table of this program", ",".join(COLUMNS[:3]).encode())
 
 
 @dataclass(frozen=True)
@@ -183,6 +184,9 @@ def compare(
     plot: Annotated[Path | None, typer.Option(help="Also write a PNG with a line for each system.")] = None,
 ) -> None:
     """Print tables of BLEU-4 and p-values for each folder."""
+    for option, path, kind in (("--csv", csv_file, TABLE), ("--plot", plot, PLOT)):
+        if path is not None:
+            check_output(option, path, kind, [clips_file])
     clips = clips_of(read_clips("clips", clips_file), split)
     references = References({clip.clip_id: clip.sentences for clip in clips}, tokenizer, split=split)
     first = References({clip.clip_id: clip.sentences[:1] for clip in clips}, tokenizer, split=split)

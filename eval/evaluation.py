@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from captioner.data.records import Captioned
-from captioner.errors import CaptionerError, DataError, UsageError
+from captioner.errors import CaptionerError, DataError, UsageError, tell
 from captioner.metrics import References, Scored
 from captioner.metrics.base import digest
 from captioner.metrics.diversity import diversity
@@ -86,7 +85,7 @@ class Scorer:
     def _warn(self, error: CaptionerError) -> None:
         if str(error) not in self.warned:
             self.warned.add(str(error))
-            print(f"note: {error}", file=sys.stderr)
+            tell(f"note: {error}")
 
 
 def evaluate(

@@ -114,7 +114,7 @@ def sweep(series: Mapping[str, Sequence[tuple[float, float, float]]], across: st
         panel.tick_params(length=0)
         figure.legend(loc="outside right upper", fontsize=8.5)
         stream = io.BytesIO()
-        figure.savefig(stream, format="png", dpi=110, metadata={"Software": None})
+        figure.savefig(stream, format="png", dpi=110, metadata={"Software": "Matplotlib"})
         return stream.getvalue()
 
 

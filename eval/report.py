@@ -26,8 +26,8 @@ import typer
 from captioner.cli.program import choice, create_app, run
 from captioner.data import READERS, read_dataset
 from captioner.data.records import Captioned, of_split
-from captioner.errors import DataError, UsageError
-from captioner.files import write_text
+from captioner.errors import DataError, UsageError, tell
+from captioner.files import Kind, check_output, write_text
 from captioner.predictors.features import FeatureCaptioner
 from captioner.text.tokenizers import DEFAULT
 from eval import sections
@@ -38,6 +38,7 @@ from eval.published import NAMES
 from eval.systems import CaptionOptions, group, load_captioner, read_file, read_run
 
 METRICS = "bleu,cider,rouge"
+PAGE = Kind("a page of this program", rb"<!DOCTYPE html>.*<meta name=\"generator\" content=\"captioner\">")
 
 
 def report(
@@ -71,6 +72,8 @@ def report(
     title: Annotated[str, typer.Option(help="The data set's name on the page.")] = "",
     device: Device = "cpu",
 ) -> None:
+    if output is not None:
+        check_output("-o", output / "index.html", PAGE, runs)
     models = {path: load_captioner(path, device) for path in runs if _is_model(path)}
     records, data_format = _data(models, root, data_format)
     chosen = [record for record in of_split(records, split) if record.captions]
@@ -122,7 +125,7 @@ def write(folder: Path, title: str, blocks: Sequence[Block]) -> None:
             write_text(folder / f"{block.name}.svg", block.svg)
     write_text(folder / "report.md", to_markdown(title, blocks))
     write_text(folder / "index.html", to_html(title, blocks))
-    print(f"report written to {folder / 'index.html'}", file=sys.stderr)
+    tell(f"report written to {folder / 'index.html'}")
 
 
 def _images(evaluation: Evaluation, folder: Path | None, wanted: bool) -> dict[str, Path] | None:

@@ -29,6 +29,7 @@ from captioner.data.records import Captioned
 from captioner.errors import DataError, UsageError
 from captioner.text.tokenizers import DEFAULT
 from eval.baselines import consensus, write_results
+from eval.command import Output
 
 Labels = tuple[str, ...]
 
@@ -101,7 +102,6 @@ def third_person(verb: str) -> str:
 
 ClipsFile = Annotated[Path, typer.Option("--clips", help="clips.jsonl of preprocess.tacos.")]
 PredictionsFile = Annotated[Path, typer.Option("--label-predictions", help="Label predictions of the clips.")]
-Output = Annotated[Path, typer.Option("--output", "-o", help="Results file to write.")]
 Split = Annotated[str, typer.Option(help="Split to caption.")]
 
 

@@ -23,9 +23,10 @@ from captioner.backbones import Backbone, load_backbone
 from captioner.cli.program import create_app, run
 from captioner.data.clips import Clip, read_clips
 from captioner.data.video import read_frames
-from captioner.errors import DataError
+from captioner.errors import DataError, tell
 from captioner.features.frames import FRAMES, clip_features
 from captioner.features.writer import FeatureWriter
+from captioner.files import HDF5, check_output
 
 
 def extract(
@@ -53,7 +54,7 @@ def extract(
                 else:
                     writer.add(clip.clip_id, seen.feature)
             writer.flush()
-            print(f"{name}: {done} of {len(videos)} videos", file=sys.stderr)
+            tell(f"{name}: {done} of {len(videos)} videos")
     return problems
 
 
@@ -74,10 +75,11 @@ def write_clip_features(
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, ...")] = "cpu",
 ) -> None:
     """Write CNN features of clips, each the mean over frames spread evenly over the clip."""
+    check_output("-o", output, HDF5, [clips, weights])
     network = load_backbone(backbone, weights)
     problems = extract(read_clips("clips", clips), videos, network, output, frames, device)
     for problem in problems:
-        print(f"error: {problem}", file=sys.stderr)
+        tell(f"error: {problem}")
     if problems:
         raise DataError(f"{output}: some clips have no features; the reasons are above")
 

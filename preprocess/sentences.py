@@ -21,7 +21,10 @@ import typer
 from captioner.cli.program import create_app, run
 from captioner.data import read_dataset
 from captioner.data.records import Captioned
-from captioner.files import write_text
+from captioner.errors import tell
+from captioner.files import Kind, check_output, write_text
+
+SENTENCES = Kind("a list of sentences", rb"[^\t\x00\n\[{][^\t\x00\n]* [^\t\x00\n]*\n")
 
 
 def photo_number(name: str) -> str:
@@ -49,10 +52,11 @@ def write_sentences(
     ] = None,
 ) -> None:
     """Write the captions of a data set as plain sentences."""
+    check_output("-o", output, SENTENCES, [root, *(exclude or [])])
     excluded = {photo_number(name) for path in exclude or () for name in path.read_text().split()}
     lines = sentences(read_dataset(format, root), split, excluded)
     write_text(output, "".join(f"{line}\n" for line in lines))
-    print(f"{len(lines)} sentences in {output}; {len(excluded)} photos excluded", file=sys.stderr)
+    tell(f"{len(lines)} sentences in {output}; {len(excluded)} photos excluded")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -22,8 +22,9 @@ import typer
 from captioner.backbones.spec import BackboneSpec
 from captioner.cli.program import create_app, run
 from captioner.data.clips import Clip, read_clips
-from captioner.errors import DataError, UsageError
+from captioner.errors import DataError, UsageError, tell
 from captioner.features.writer import FeatureWriter
+from captioner.files import HDF5, check_output
 
 DIMENSION = 64
 """Numbers of one node's part of the feature; random directions in it are nearly orthogonal."""
@@ -86,6 +87,7 @@ def write_synthetic_features(
     """Draw synthetic features of clips around what their labels say; no video is read."""
     if not (snr > 0 and np.isfinite(snr)):
         raise UsageError(f"--snr {snr}: must be above 0")
+    check_output("-o", output, HDF5, [clips])
     records = read_clips("clips", clips)
     tuples = [clip.labels for clip in records if clip.labels is not None]
     if not tuples:
@@ -100,7 +102,7 @@ def write_synthetic_features(
             writer.add(clip.clip_id, vector)
     unlabeled = len(records) - len(tuples)
     skipped = f"; {unlabeled} clips without labels have none" if unlabeled else ""
-    print(f"{output}: SYNTHETIC features of {len(tuples)} clips, {key}, seed {seed}{skipped}", file=sys.stderr)
+    tell(f"{output}: SYNTHETIC features of {len(tuples)} clips, {key}, seed {seed}{skipped}")
 
 
 def _digest(clips: Sequence[Clip]) -> str:

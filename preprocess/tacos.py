@@ -23,8 +23,8 @@ import typer
 
 from captioner.cli.program import create_app, run
 from captioner.data.clips import CLIP_READERS, NODES, NULL, OTHER, SENTENCE, Clip, read_clips, write_clips
-from captioner.errors import DataError
-from captioner.files import write_text
+from captioner.errors import DataError, tell
+from captioner.files import Kind, check_output, write_text
 from preprocess.lexicon import WORDS
 from preprocess.semantics import Extractor, Labels, merge_synonyms
 
@@ -167,6 +167,11 @@ def _score(score: Agreement) -> str:
     return f"{score.pairs:>13.1%}{score.alpha:>7.2f}{score.with_clip:>13.1%}"
 
 
+CLIPS = Kind("a clips file", rb'\{"format": "captioner-clips"')
+LABELS = Kind("a file of label sets", rb'\{\s*"format": "captioner-labels"')
+FILES = {"clips.jsonl": CLIPS, "sentences.jsonl": CLIPS, "labels.json": LABELS}
+
+
 def prepare(
     corpus: Annotated[Path, typer.Argument(help="Folder or file that the reader opens.")],
     output: Annotated[
@@ -185,6 +190,9 @@ def prepare(
     words: Annotated[Path, typer.Option(help="Word lists in the form of preprocess/cooking.yaml.")] = WORDS,
 ) -> None:
     """Write clips with labels, clips of single sentences, and label sets; print how far sentences agree."""
+    read = [corpus, words, *([corpus / "clips.jsonl"] if format == "clips" else [])]
+    for name, kind in FILES.items():
+        check_output("-o", output / name, kind, read)
     clips = read_clips(format, corpus)
     extract = Extractor(parser, words)
     raw = {sentence: extract(sentence) for clip in clips for sentence in clip.sentences}
@@ -200,7 +208,7 @@ def prepare(
     document = {"format": "captioner-labels", "version": 1, "nodes": sets}
     write_text(output / "labels.json", json.dumps(document, indent=1, ensure_ascii=False) + "\n")
     print(report(kept, sets, agreement(full, tuples)))
-    print(f"wrote clips.jsonl, sentences.jsonl and labels.json to {output}", file=sys.stderr)
+    tell(f"wrote clips.jsonl, sentences.jsonl and labels.json to {output}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

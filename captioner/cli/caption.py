@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from captioner.cli.options import Device, Model, decoding_options
-from captioner.cli.output import Output, Writer, accept_any_file_name, check_output, write_coco_results
-from captioner.errors import DataError, UsageError
+from captioner.cli.output import Output, Writer, accept_any_file_name, write_coco_results
+from captioner.errors import DataError, UsageError, tell
+from captioner.files import RESULTS, check_output
 from captioner.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -71,6 +73,8 @@ def caption(
     """
     cached = split is not None or data is not None or data_format is not None
     _check_usage(images, features, cached, output, decoding.get("num_return_sequences", 1))
+    if output is not None:
+        check_output("-o", output, RESULTS, [*(images or []), *(features or []), model, data])
     accept_any_file_name()
     from captioner.predictors import load
 
@@ -86,15 +90,18 @@ def caption(
         results, total = _image_results(captioner, images or [], options)
     alone = _is_one_image(images or [])
     writer = Writer(captioner.name, as_json, output, alone)
-    captions: list[tuple[str, str]] = []
+    captions: dict[str, tuple[str, str]] = {}  # by file: one that is given twice has one result
     with closing(results):
         for result in writer.write(_with_progress(results, total, hidden=alone)):
             if output is not None:
-                captions.append((str(result.image), result.captions[0].text))
+                name = str(result.image)
+                captions.setdefault(name if features else _place(name), (name, result.captions[0].text))
     if not writer.written and not writer.failed:
-        print("error: no images were given", file=sys.stderr)
+        tell("error: no images were given")
     if output is not None and captions:
-        write_coco_results(output, _with_ids(captions, numbers), "captions")
+        write_coco_results(output, _with_ids(list(captions.values()), numbers), "captions")
+        if writer.written > len(captions):
+            tell(f"note: {writer.written - len(captions)} images were given before; they have one result each")
     if writer.failed or not writer.written:
         raise typer.Exit(1)
 
@@ -111,15 +118,18 @@ def _check_usage(
         raise UsageError("nothing to caption; give images, folders, globs, - for paths on stdin, or --features")
     if output is not None and number > 1:
         raise UsageError("COCO results (-o) hold one caption an image; use --json for --num-return-sequences above 1")
-    if output is not None:
-        check_output("-o", output)
+
+
+def _place(path: str) -> str:
+    """The path of a file in one spelling; a link to another file stays itself."""
+    return os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
 
 
 def _is_one_image(images: Sequence[str]) -> bool:
     """Whether the arguments name a single file: not a folder, a glob or stdin, which may hold any number."""
-    if len(images) != 1 or images[0] == "-" or Path(images[0]).is_dir():
+    if len(images) != 1 or images[0] == "-" or os.path.isdir(images[0]):
         return False
-    return Path(images[0]).exists() or not any(sign in images[0] for sign in GLOB)
+    return os.path.exists(images[0]) or not any(sign in images[0] for sign in GLOB)
 
 
 def _image_results(captioner: Captioner, images: Sequence[str], options: dict[str, Any]) -> tuple[Results, int | None]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from captioner.errors import FeatureStoreError
+from captioner.errors import FeatureStoreError, printable, tell
+from captioner.files import Kind, check_output
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from captioner.crf.training import Epoch
 
 app = typer.Typer(no_args_is_help=True, help="Conditional random field over the labels of clips.")
+
+CRF_FILE = Kind("a CRF file", rb'.{8}\{"__metadata__":\{"captioner-crf"')
+LABEL_PREDICTIONS = Kind("a file of label predictions", rb"\x89HDF\r\n\x1a\n.*captioner-label-predictions")
 
 CLIPS = typer.Option("--clips", help="Clips with labels (clips.jsonl of python -m preprocess.tacos).")
 FEATURES = typer.Option("--features", "-f", help="Feature store with clip ids; repeat it to concatenate several.")
@@ -69,14 +72,16 @@ def train(
     from captioner.data.clips import read_clips
     from captioner.features.label_predictions import open_store
 
+    check_output("-o", output, CRF_FILE, [clips, *features])
     config = CRFConfig(graph, chain, unary, hidden_dim, dropout)
     train_config = CRFTrainConfig(epochs, patience, batch_size, lr, weight_decay, factor_decay, seed)
     stores = [open_store(path) for path in features]
-    trained, dev = pipeline.train(read_clips("clips", clips), stores, config, train_config, folds, _say, _show_epoch)
+    trained, dev = pipeline.train(read_clips("clips", clips), stores, config, train_config, folds, tell, _show_epoch)
     if dev is not None:
         print("; ".join(filter(None, [f"dev  {dev.evaluation}", str(dev.not_converged)])))
     save_crf(output, trained)
-    print(f"{graph} graph{', chain' if chain else ''}, {unary} unary, {trained.model.inference} inference: {output}")
+    made = f"{graph} graph{', chain' if chain else ''}, {unary} unary, {trained.model.inference} inference"
+    print(f"{made}: {printable(str(output))}")
 
 
 @app.command()
@@ -105,13 +110,14 @@ def predict(
     from captioner.data.clips import read_clips
     from captioner.features.label_predictions import open_store
 
+    check_output("-o", output, LABEL_PREDICTIONS, [model, clips, *features])
     crf, stores = load_crf(model), [open_store(path) for path in features]
     crf.check_stores(stores, str(model))
     wanted = None if clips is None else read_clips("clips", clips)
     result = pipeline.predict_clips(crf, stores, wanted, gold_share)
     write_label_predictions(output, result.predictions)
     written = f"{output}: {len(result.predictions)} clips, {result.predictions.source}"
-    _say("; ".join(filter(None, [written, str(result.not_converged)])))
+    tell("; ".join(filter(None, [written, str(result.not_converged)])))
     if wanted is not None:
         _print_evaluations(pipeline.evaluate_splits(result.unmixed, wanted))
     if result.missing:
@@ -141,8 +147,4 @@ def _print_evaluations(evaluations: Mapping[str, Evaluation]) -> None:
 def _show_epoch(name: str, epoch: Epoch) -> None:
     dev = f"  dev log prob {epoch.dev.log_prob:.4f}  {epoch.dev}" if epoch.dev else ""
     failed = f"  {epoch.not_converged} dev clips not converged" if epoch.not_converged else ""
-    _say(f"{name}, epoch {epoch.number}: log likelihood {epoch.log_likelihood:.3f}{dev}{failed}")
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    tell(f"{name}, epoch {epoch.number}: log likelihood {epoch.log_likelihood:.3f}{dev}{failed}")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from captioner.errors import printable, tell
 from captioner.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -60,7 +60,8 @@ def verify(
     for entry, path in places:
         wrong = problem(entry, path)
         bad += wrong is not None
-        print(f"{entry.name}\t{wrong or ('ok' if entry.has_digest else 'ok, as far as is known')}\t{path}")
+        found = wrong or ("ok" if entry.has_digest else "ok, as far as is known")
+        print(f"{entry.name}\t{found}\t{printable(str(path))}")
     if bad:
         raise typer.Exit(1)
 
@@ -78,7 +79,7 @@ def get(
 
     entry = find(read_manifest(), name)
     if not entry.manual:
-        print(f"{entry.name}: {_size(entry.bytes)}; license: {entry.license}", file=sys.stderr)
+        tell(f"{entry.name}: {_size(entry.bytes)}; license: {entry.license}")
     with progress_bar(entry.name, count_bytes=True) as bar:
         path = download(entry, _place(entry, folder), bar.update)
     print(path)

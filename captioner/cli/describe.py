@@ -10,10 +10,13 @@ import typer
 from captioner import subtitles
 from captioner.cli.intervals import read_intervals
 from captioner.cli.options import Device, decoding_options
-from captioner.cli.output import Output, Writer, accept_any_file_name, check_output, write_coco_results
+from captioner.cli.output import Output, Writer, accept_any_file_name, write_coco_results
 from captioner.errors import UsageError
-from captioner.files import write_text
+from captioner.files import RESULTS, Kind, check_output, write_text
 from captioner.predictors.base import is_label_predictions
+
+SRT = Kind("a file of SubRip subtitles", rb"\d+\r?\n\d+:\d\d:\d\d,\d{3} --> ")
+VTT = Kind("a file of WebVTT subtitles", rb"WEBVTT")
 
 
 @decoding_options
@@ -71,9 +74,11 @@ def describe(
     if output is not None and decoding.get("num_return_sequences", 1) > 1:
         raise UsageError("COCO results (-o) hold one sentence a clip; use --json for --num-return-sequences above 1")
     when = read_intervals(intervals, every)
-    for option, path in (("-o", output), ("--srt", srt), ("--vtt", vtt)):
+    inputs: list[str | Path | None] = [source, model, intervals]
+    for option, path, kind in (("-o", output, RESULTS), ("--srt", srt, SRT), ("--vtt", vtt, VTT)):
         if path is not None:
-            check_output(option, path)
+            check_output(option, path, kind, inputs)
+            inputs.append(path)
     accept_any_file_name()
     from captioner.predictors.video import load_clip_captioner
 

@@ -9,6 +9,9 @@ from typing import Annotated
 import typer
 
 from captioner.cli.options import Device
+from captioner.cli.output import accept_any_file_name
+from captioner.errors import tell
+from captioner.files import HDF5, check_output
 from captioner.progress import progress_bar
 
 
@@ -45,7 +48,10 @@ def extract(
     from captioner.devices import find_device
     from captioner.features import extract as extraction
 
+    accept_any_file_name()
     choice = extraction.parse_part(part)
+    if choice == (1, 1) and not output.is_dir():
+        check_output("-o", output, HDF5, [*images, weights])
     place = find_device(device)
     network = load_backbone(backbone, weights)
     with progress_bar("images") as bar:
@@ -64,8 +70,8 @@ def extract(
             progress=bar.update,
         )
     for error in report.failed:
-        print(f"error: {error}", file=sys.stderr)
+        tell(f"error: {error}")
     counts = f"{report.done} added, {report.skipped} there already, {len(report.failed)} failed"
-    print(f"{output}: {counts}", file=sys.stderr)
+    tell(f"{output}: {counts}")
     if report.failed:
         raise typer.Exit(1)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from captioner.errors import printable, tell
 
 app = typer.Typer(no_args_is_help=True, help="Inspect feature stores.")
 
@@ -33,9 +34,9 @@ def info(
         print(json.dumps({**summary, "problems": problems} if verify else summary))
     else:
         for name, value in summary.items():
-            print(f"{name:<14} {value}")
+            print(f"{name:<14} {printable(str(value))}")
     for problem in problems:
-        print(f"error: {problem}", file=sys.stderr)
+        tell(f"error: {problem}")
     if problems:
         raise typer.Exit(1)
     if verify and not as_json:

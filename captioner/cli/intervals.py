@@ -6,7 +6,6 @@ import os
 import re
 from pathlib import Path
 
-from captioner.cli.output import one_line
 from captioner.errors import DataError, UsageError
 
 NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)"
@@ -48,7 +47,7 @@ def _from_file(path: Path) -> list[tuple[float, float]]:
         if not columns:
             continue
         if len(columns) < 2 or not all(re.fullmatch(NUMBER, column) for column in columns[:2]):
-            raise DataError(f"{path}, line {number}: not START<tab>END in seconds: {one_line(line)}")
+            raise DataError(f"{path}, line {number}: not START<tab>END in seconds: {line}")
         found.append((float(columns[0]), float(columns[1])))
     if not found:
         raise DataError(f"{path}: holds no intervals; write START<tab>END in seconds on each line")

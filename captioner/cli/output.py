@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from captioner.errors import UsageError
+from captioner.errors import printable, tell
 from captioner.files import write_text
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ class Writer:
         """Print each result; yields those that have captions."""
         for result in results:
             if result.error is not None:
-                print(f"error: {one_line(str(result.error))}", file=sys.stderr)
+                tell(f"error: {result.error}")
                 self.failed += 1
                 continue
             if self.as_json or self.output is None:
@@ -64,9 +63,9 @@ class Writer:
                 record = {"caption": caption.text, "log_prob": caption.log_prob, "model": self.model}
                 print(json.dumps(self._source(result) | record), flush=True)
             elif self.alone:
-                print(caption.text, flush=True)
+                print(printable(caption.text), flush=True)
             else:
-                print(f"{self._label(result)}\t{caption.text}", flush=True)
+                print(f"{self._label(result)}\t{printable(caption.text)}", flush=True)
 
     def _source(self, result: Result) -> dict[str, Any]:
         if result.interval is None:
@@ -76,7 +75,7 @@ class Writer:
 
     def _label(self, result: Result) -> str:
         if result.interval is None:
-            return one_line(str(result.image))
+            return printable(str(result.image))
         start, end = result.interval
         return f"{start:.3f}\t{end:.3f}"
 
@@ -85,16 +84,7 @@ def write_coco_results(path: Path, captions: Iterable[tuple[int | str, str]], wh
     """Write (image id, caption) pairs in COCO's results format, and a line about it on stderr."""
     entries = [{"image_id": image_id, "caption": text} for image_id, text in captions]
     write_text(path, json.dumps(entries, indent=0) + "\n")
-    print(f"{len(entries)} {what} written to {path}", file=sys.stderr)
-
-
-def check_output(option: str, path: Path) -> None:
-    """Raise ``UsageError`` unless the file can be written, before hours of work are lost."""
-    if path.is_dir():
-        raise UsageError(f"{option} {path} is a folder; give the name of a file")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not os.access(path.parent, os.W_OK):
-        raise UsageError(f"{option} {path}: no permission to write into that folder")
+    tell(f"{len(entries)} {what} written to {path}")
 
 
 def accept_any_file_name() -> None:
@@ -104,8 +94,3 @@ def accept_any_file_name() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         utf8 = sys.stdout.encoding.lower().replace("-", "") == "utf8"
         sys.stdout.reconfigure(errors="surrogateescape" if utf8 else "backslashreplace")
-
-
-def one_line(text: str) -> str:
-    """``text`` with the characters escaped that would break a line or a column in two."""
-    return text.replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t")

@@ -8,7 +8,11 @@ from typing import Annotated
 import typer
 
 from captioner.cli import scoring_options as options
+from captioner.files import Kind, check_output, write_text
 from captioner.text.tokenizers import DEFAULT
+
+STRING = rb'"(?:[^"\\]|\\.)*"'
+SCORES = Kind("a file of images' scores", rb'\{"image": %b, "caption": %b, "[A-Z][\w-]*": \d' % (STRING, STRING))
 
 
 def score(
@@ -52,8 +56,9 @@ def score(
     the other choices.
     """
     style = options.table_style(as_json, latex, markdown)
+    if per_image is not None:
+        check_output("--per-image", per_image, SCORES, [results, *references, df, train])
     from captioner.data.results import read_captions, read_systems, read_training_captions
-    from captioner.files import write_text
     from captioner.metrics import References, report
     from captioner.metrics.cider import DocumentFrequency
     from captioner.metrics.diversity import diversity

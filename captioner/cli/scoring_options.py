@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from captioner.errors import UsageError
+from captioner.errors import UsageError, tell
 
 References = Annotated[
     list[Path],
@@ -53,4 +52,4 @@ def table_style(as_json: bool, latex: bool, markdown: bool) -> str:
 
 
 def warn(message: object) -> None:
-    print(f"note: {message}", file=sys.stderr)
+    tell(f"note: {message}")

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from captioner.errors import printable
+
 
 def train(
     config: Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file, or the name of a shipped one.")],
@@ -31,10 +33,11 @@ def train(
     if not is_main_process():
         return
     reached = f"{result.metric} {result.score:.4g} at epoch {result.epoch} of {result.epochs}"
-    print(f"best dev {reached}: {result.checkpoint}")
+    checkpoint = printable(str(result.checkpoint))
+    print(f"best dev {reached}: {checkpoint}")
     if experiment.task == "language_model":
-        print(f"next: captioner train CONFIG --set train.init_from={result.checkpoint}")
+        print(f"next: captioner train CONFIG --set train.init_from={checkpoint}")
     elif experiment.task == "clip_captioning":
-        print(f"next: captioner describe LABEL_PREDICTIONS --model {result.checkpoint}")
+        print(f"next: captioner describe LABEL_PREDICTIONS --model {checkpoint}")
     else:
-        print(f"next: captioner caption --model {result.checkpoint} photo.jpg")
+        print(f"next: captioner caption --model {checkpoint} photo.jpg")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import stat
 import threading
 import warnings
@@ -23,6 +24,7 @@ MIN_SHORT_SIDE = 1024
 """Large images are reduced by a whole factor while they are read; the shorter side keeps at least so many pixels."""
 SUFFIXES = frozenset(".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .tif .tiff .ppm .pgm".split())
 """Suffixes of the files that are taken from a folder; a file that is named itself may have any."""
+URL_REASON = "is an address, not a file; download the image first"
 _warning_filters = threading.Lock()  # they belong to the whole process
 
 
@@ -40,6 +42,8 @@ def open_image(source: str | os.PathLike[str] | Image.Image) -> Image.Image:
 
     Raises ``ImageError`` with a short reason for anything that cannot be read as an image.
     """
+    if _is_url(source):
+        raise ImageError(str(source), URL_REASON)
     path = Path(getattr(source, "filename", "") or "image") if isinstance(source, Image.Image) else Path(source)
     try:
         if isinstance(source, Image.Image):
@@ -81,6 +85,9 @@ def find_named(arguments: Iterable[str], stdin: Iterable[str] = ()) -> Iterator[
 
 
 def _expand(argument: str) -> Iterator[ImageFile | ImageError]:
+    if _is_url(argument):
+        yield ImageError(argument, URL_REASON)
+        return
     if os.path.lexists(argument) or not glob.has_magic(argument):
         yield from _folder(Path(argument)) if os.path.isdir(argument) else [_file(Path(argument))]
         return
@@ -96,6 +103,11 @@ def _expand(argument: str) -> Iterator[ImageFile | ImageError]:
                 yield found
             elif isinstance(found, ImageError) and not os.path.isdir(match):
                 yield found
+
+
+def _is_url(source: object) -> bool:
+    """Whether an image is named by an address instead of a file that is there."""
+    return isinstance(source, str) and re.match(r"\w+://", source) is not None and not os.path.lexists(source)
 
 
 def _file(path: Path) -> ImageFile:

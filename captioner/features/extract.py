@@ -142,8 +142,8 @@ def _select(sources: Iterable[ImageFile | ImageError], part: tuple[int, int], re
     """
     paths: dict[str, Path] = {}
     for source in sources:
-        if not isinstance(source, ImageError) and not source.path.exists():
-            source = ImageError(source.path, "no such file")
+        if isinstance(source, ImageFile):
+            source = _checked(source)
         if isinstance(source, ImageError):
             report.failed += [source] if part[0] == 1 else []
             continue
@@ -152,6 +152,20 @@ def _select(sources: Iterable[ImageFile | ImageError], part: tuple[int, int], re
             raise UsageError(f"{known} and {source.path} would share the id {source.id}; give the folder above both")
     files = [ImageFile(path, name) for name, path in paths.items()]
     return files[part[0] - 1 :: part[1]]
+
+
+def _checked(file: ImageFile) -> ImageFile | ImageError:
+    """The file, or what keeps it from having a row in a store at all."""
+    try:
+        file.id.encode()
+        file.path.stat()
+    except UnicodeEncodeError:
+        return ImageError(file.path, "the name is not UTF-8, as the ids in a store are; rename the file")
+    except FileNotFoundError:
+        return ImageError(file.path, "no such file")
+    except (OSError, ValueError) as error:  # a name that is too long, a folder without permission, a NUL in the name
+        return ImageError(file.path, getattr(error, "strerror", None) or str(error))
+    return file
 
 
 def _part_file(output: Path, part: tuple[int, int]) -> Path:

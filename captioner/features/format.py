@@ -12,6 +12,7 @@ While ``FILE`` is being written its rows are in ``FILE.parts/``, as files of the
 from __future__ import annotations
 
 import json
+import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -163,7 +164,8 @@ def require_same(mine: Mapping[str, Any], other: Mapping[str, Any], my_name: str
 
 
 def parts_folder(path: Path) -> Path:
-    """Where the rows of ``path`` are while it is being written."""
+    """Where the rows of ``path`` are while it is being written: beside the file itself, not beside a link to it."""
+    path = Path(os.path.realpath(path))
     return path.with_name(path.name + ".parts")
 
 

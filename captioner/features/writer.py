@@ -7,7 +7,6 @@ At the end they are merged into ``FILE`` by one rename. The store can be opened 
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -21,6 +20,7 @@ from filelock import FileLock, Timeout
 from captioner.errors import FeatureStoreError
 from captioner.features.format import DTYPES, FeatureFile, part_files, parts_folder, require_same, write_file
 from captioner.features.spec import FeatureSpec
+from captioner.files import check_writable, replace_file
 from captioner.provenance import provenance
 
 FLUSH_ROWS = 512
@@ -53,6 +53,7 @@ class FeatureWriter:
         if dtype not in DTYPES:
             raise FeatureStoreError(f"dtype: {dtype!r} is not one of {', '.join(DTYPES)}")
         self.path = Path(path)
+        _check_path(self.path)
         self.spec = spec
         self.dtype = np.dtype(dtype)
         self._parts = parts_folder(self.path)
@@ -133,8 +134,6 @@ class FeatureWriter:
         return finished
 
     def _files(self) -> list[FeatureFile]:
-        if self.path.is_dir():
-            raise FeatureStoreError(f"{self.path}: is a folder; give a file name, or --part to write a store in parts")
         return [FeatureFile(path) for path in [self.path, *part_files(self._parts)] if path.exists()]
 
     def _merge(self) -> None:
@@ -151,7 +150,7 @@ class FeatureWriter:
         blocks = (file.features[rows] for file, rows in chosen if len(rows))
         merged = self._parts / "merged.h5"  # inside the folder, so that a killed process leaves no other file behind
         write_file(merged, self.spec, self._attributes, ids, blocks)
-        os.replace(merged, self.path)
+        replace_file(merged, self.path)
 
     def _remove_parts(self) -> None:
         """Remove the folder, the lock file last: what another process writes after that is not touched."""
@@ -161,6 +160,14 @@ class FeatureWriter:
                     path.unlink()
             (self._parts / LOCK).unlink()
             self._parts.rmdir()
+
+
+def _check_path(path: Path) -> None:
+    """Raise an error for a folder, a device or pipe, and a file that may not be written."""
+    if path.is_dir():
+        raise FeatureStoreError(f"{path}: is a folder; give a file name, or --part to write a store in parts")
+    if check_writable(path) is not None and not path.is_file():
+        raise FeatureStoreError(f"{path}: is not a regular file, which a store must be to be resumed; choose another")
 
 
 def _lock(folder: Path, path: Path) -> FileLock:

@@ -17,6 +17,7 @@ from torch import Tensor
 from captioner.checkpoint import save_checkpoint
 from captioner.config import Experiment, TrainConfig
 from captioner.errors import CaptionerError, ConfigError, MissingDependency
+from captioner.files import PLOT, Kind, check_output
 from captioner.precision import resolve_precision
 from captioner.progress import Progress
 from captioner.provenance import provenance
@@ -33,6 +34,17 @@ MAY_CHANGE = ("name", "train.epochs", "train.patience", "train.device", "train.l
 """Settings that a resumed run may have otherwise than the interrupted one."""
 MAY_CHANGE_ANYWHERE = ("workers",)
 """The same, in any section of a task."""
+
+
+SAFETENSORS = Kind("a safetensors file", rb".{8}\{")
+FILES = {
+    "best.safetensors": SAFETENSORS,
+    "last.safetensors": SAFETENSORS,
+    "state.safetensors": SAFETENSORS,
+    "log.jsonl": Kind("the log of a run", rb'\{"kind"'),
+    "curve.png": PLOT,
+}
+"""What a run writes into its output folder."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +135,8 @@ class Trainer:
         self.precision = self._resolve_precision()
         if self.resuming:
             _check_same(read_metadata(self.state_path)["experiment"], experiment)
+        else:
+            _check_files(experiment, self.output)
         self.data = self.task.load_data(experiment)
         self.total = len(self.data) * self.config.epochs
         torch.manual_seed(self.config.seed)
@@ -413,6 +427,15 @@ def _device(wanted: str, processes: World) -> torch.device:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"train.device {wanted!r} is not available ({reason}); use train.device=cpu") from None
     return device
+
+
+def _check_files(experiment: Experiment, folder: Path) -> None:
+    """``UsageError`` if a fresh run would replace a file that it reads, such as ``train.init_from``, or another's."""
+    values = _flat(experiment.to_mapping()).values()
+    inputs = [text for value in values for text in (value if isinstance(value, list) else [value])]
+    named = [text for text in inputs if isinstance(text, str)]
+    for name, kind in FILES.items():
+        check_output("output:", folder / name, kind, named)
 
 
 def _check_same(before: dict[str, Any], experiment: Experiment) -> None:

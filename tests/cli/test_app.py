@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -14,7 +15,9 @@ from typer.testing import CliRunner
 
 import captioner
 from captioner.cli import app as cli
-from captioner.errors import CaptionerError, DataError, UsageError
+from captioner.errors import CaptionerError, DataError, UsageError, exit_status, printable, tell
+from captioner.progress import progress_bar
+from captioner.tables import footnote, render
 from scripts.command_reference import commands
 from tests.conftest import CHECKOUT
 
@@ -78,6 +81,44 @@ def test_errors_become_one_line(
     monkeypatch.setattr(cli, "app", fail)
     assert cli.main() == status
     assert capsys.readouterr() == ("", line)
+
+
+@pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
+def test_closed_streams_are_as_good_as_the_null_device(closed: str, tmp_path: Path) -> None:
+    """Would catch a crash of what asks for a terminal, messages on stdout, and a file that is opened as stderr."""
+    program = f'"$0" -m captioner caption "$1" "$2" - --json -o "$3" {closed}'
+    photos = [str(CHECKOUT / "examples" / name) for name in ("cat.jpg", "missing.jpg")]
+    output = tmp_path / "out.json"
+    command = ["sh", "-c", program, sys.executable, *photos, str(output)]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, cwd=CHECKOUT)
+    assert done.returncode == 1 and [one["image_id"] for one in json.loads(output.read_text())] == ["cat.jpg"]
+    assert done.stdout.count("\n") == ("1>&-" not in closed) and "missing" not in done.stdout
+    assert done.stderr.count("\n") == 2 * ("2>&-" not in closed)
+
+
+def test_control_characters_never_reach_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """Would catch a file whose name clears the screen, writes a second line or turns the text around."""
+    name = "a\x1b[2J\n\x7f\x9b\u2028\u202ebc\u00a0é👩\u200d🍳.jpg"
+    assert printable(name) == "a\\x1b[2J\\n\\x7f\\x9b\\u2028\\u202ebc\u00a0é👩\u200d🍳.jpg"
+
+    def fail() -> None:
+        raise DataError(f"{name}: no such file")
+
+    assert exit_status(fail) == 1
+    tell(name)
+    with progress_bar("x") as bar:
+        bar.say(name)
+    print(render(["system"], [[name]]), footnote(name), sep="\n")
+    out, err = capsys.readouterr()
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e]", out + err)
+    assert err.count("\n") == 3
+
+
+def test_commands_print_through_one_door() -> None:
+    """Would catch a message on stderr that is not escaped."""
+    for path in [file for folder in ("captioner", "eval", "preprocess") for file in (CHECKOUT / folder).rglob("*.py")]:
+        if path != CHECKOUT / "captioner" / "errors.py":
+            assert not re.search(r"file=sys\.stderr", path.read_text(encoding="utf-8")), path
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -158,12 +158,45 @@ def test_results_are_in_coco_form(run: Run, folder: Path) -> None:
     assert ids == ["photos/00.png", "01.png", "02.png", "03.png", "other/00.png"]
 
 
+def test_an_image_given_twice_has_one_result(run: Run, folder: Path) -> None:
+    """Would catch results that captioner score refuses; a link to an image is another image."""
+    Path("photos/link.png").symlink_to("00.png")
+    photo = folder / "photos" / "00.png"
+    status, _, err = run("photos/00.png", photo, "./photos/../photos/00.png", "photos", "-o", "results.json")
+    assert (status, err[1]) == (0, "note: 3 images were given before; they have one result each")
+    ids = [item["image_id"] for item in json.loads(Path("results.json").read_text())]
+    assert ids == ["00.png", "01.png", "02.png", "03.png", "link.png"]
+
+
+def test_names_cannot_steer_the_terminal(run: Run, folder: Path) -> None:
+    """Would catch names that go to the terminal as they are."""
+    Path("photos/00.png").rename("photos/\x1b]0;owned\x07.png")
+    _, lines, err = run("photos", "\x1b[2J.png")
+    assert "\\x1b]0;owned\\x07" in "".join(lines) and "\\x1b[2J.png" in err[0]
+    assert "\x1b" not in "".join(lines + err)
+
+
 def test_nothing_captioned_leaves_an_older_file_alone(run: Run, folder: Path) -> None:
-    Path("results.json").write_text("earlier")
+    Path("results.json").write_text("[]")
     assert run("missing.jpg", "-o", "results.json")[0] == 1
-    assert Path("results.json").read_text() == "earlier"
+    assert Path("results.json").read_text() == "[]"
     status, lines, err = run("-", stdin="")
     assert (status, lines, err) == (1, [], ["error: no images were given"])
+
+
+def test_results_never_replace_something_else(run: Run, folder: Path) -> None:
+    """Would catch a slip of the hand that turns the photo, or the references, into JSON."""
+    Path("refs.tsv").write_text("00.png\ta dog\n")
+    Path("dataset.json").write_text('{"images": []}')
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    for name in ("photos/01.png", "refs.tsv", "dataset.json"):
+        status, lines, [line] = run("photos/00.png", "-o", name)
+        assert (status, lines) == (2, []) and f"-o {name} exists and is not a JSON list of results" in line
+    status, _, [line] = run("photos/00.png", "-o", "photos/../photos/00.png")
+    assert status == 2 and "is the same file as photos/00.png" in line
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    for _ in range(2):  # its own results may be replaced
+        assert run("photos/00.png", "-o", "results.json")[0] == 0
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from captioner.errors import FeatureStoreError, UsageError
 from captioner.features.store import FeatureStore
 from captioner.features.writer import FeatureWriter
 from preprocess.synthetic_features import main as synthetic_features
+from tests.conftest import CHECKOUT
 from tests.kitchen import write_corpus
 
 QUICK = ("--epochs", 4, "--batch-size", 16, "--lr", 0.05)
@@ -123,6 +124,25 @@ def test_what_the_command_refuses(corpus: Path, tmp_path: Path) -> None:
         app, ["crf", "predict", str(model), "-f", str(features), "-o", "x.h5", "--gold-share", "1"]
     )
     assert isinstance(result.exception, UsageError) and "give --clips" in str(result.exception)
+
+
+def test_outputs_never_replace_something_else(corpus: Path, tmp_path: Path) -> None:
+    """Would catch predictions written over the features that they were made from, and a CRF over a captioner."""
+    clips, features = corpus / "clips.jsonl", corpus / "features.h5"
+    model, other = CHECKOUT / "tests/fixtures/crf-v2.safetensors", tmp_path / "other"
+    train, predict = ["train", "--clips", clips, "-f", features], ["predict", model, "-f", features]
+    for arguments, output, words in (
+        (train, clips, "is the same file as"),
+        (train, CHECKOUT / "tests/fixtures/checkpoint-v2.safetensors", "is not a CRF file"),
+        (predict, features, "is the same file as"),
+        (predict, CHECKOUT / "tests/fixtures/features-v2.h5", "is not a file of label predictions"),
+    ):
+        other.write_bytes(output.read_bytes())
+        for path in (output, other):
+            expected = words if path == output else "exists and is not"
+            result = CliRunner().invoke(app, ["crf", *map(str, arguments), "-o", str(path)])
+            assert isinstance(result.exception, UsageError) and expected in str(result.exception)
+        assert other.read_bytes() == output.read_bytes()
 
 
 def test_several_stores_are_joined(corpus: Path, tmp_path: Path) -> None:

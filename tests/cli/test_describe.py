@@ -309,6 +309,25 @@ def test_windows_json_and_subtitles(run: Run, packed: Path, video: Path, tmp_pat
     assert len(run("describe", video, "--model", packed)[1]) == 1, "ten seconds are more than the video has"
 
 
+def test_subtitles_never_replace_something_else(run: Run, packed: Path, video: Path, tmp_path: Path) -> None:
+    """Would catch a video turned into its subtitles, and two kinds of subtitles in one file."""
+    before = video.read_bytes()
+    shared = ["describe", video, "--model", packed, "--every", 2]
+    other = tmp_path / "notes.srt"
+    other.write_text("to buy: milk\n")
+    for arguments, words in (
+        (["--srt", str(video)], "is the same file as"),
+        (["--vtt", str(packed)], "is the same file as"),
+        (["--srt", str(other)], "exists and is not a file of SubRip subtitles"),
+        (["--srt", str(tmp_path / "a"), "--vtt", str(tmp_path / "b/../a")], "is the same file as"),
+    ):
+        status, _, err = run(*shared, *arguments)
+        assert status == 2 and words in err[0]
+    assert video.read_bytes() == before and other.read_text() == "to buy: milk\n"
+    for _ in range(2):
+        assert run(*shared, "--srt", str(tmp_path / "c"), "--vtt", str(tmp_path / "d"))[0] == 0
+
+
 def test_a_bad_interval_costs_only_itself(run: Run, packed: Path, video: Path, tmp_path: Path) -> None:
     """Would catch sentences that move up to the interval before theirs, and a batch lost for one mistake."""
     listed = tmp_path / "intervals.tsv"

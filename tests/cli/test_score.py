@@ -65,6 +65,28 @@ def test_json_has_scores_signatures_and_fractions(
     assert sum(one["CIDEr-D"] for one in each) / 2 == pytest.approx(scores["CIDEr-D"]["value"])
 
 
+def test_scores_of_images_never_replace_something_else(
+    data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Would catch --per-image over the references or the captions, by their name or through a link."""
+    results, references = data / "results.json", data / "dataset.json"
+    (data / "link.jsonl").symlink_to(references)
+    (data / "own.jsonl").write_text('{"image": "1.jpg", "caption": "a dog", "split": "test"}\n')
+    before = references.read_bytes()
+    common = ("score", results, "-r", references, "--split", "test", "--metrics", "bleu", "--per-image")
+    for name, words in (
+        ("dataset.json", "is the same file as"),
+        ("results.json", "is the same file as"),
+        ("link.jsonl", "is the same file as"),
+        ("own.jsonl", "exists and is not a file of images' scores"),
+    ):
+        assert run(monkeypatch, *common, data / name) == 2
+        assert words in capsys.readouterr().err
+    assert references.read_bytes() == before
+    for _ in range(2):
+        assert run(monkeypatch, *common, data / "each.jsonl") == 0
+
+
 def test_tables_say_their_scale_and_signature(
     data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -261,3 +261,14 @@ def test_a_pil_image_is_turned_but_not_changed(tmp_path: Path) -> None:
     with Image.open(tmp_path / "a.jpg") as image:
         assert open_image(image).size == (20, 40)
         assert image.size == (40, 20) and image.getexif()[ExifTags.Base.Orientation] == 6
+
+
+@pytest.mark.parametrize(
+    "address", ["https://example.org/a.jpg", "http://example.org/a.jpg?width=100", "file:///a.jpg"]
+)
+def test_an_address_is_to_be_downloaded_first(address: str) -> None:
+    """Would catch "no such file", or "no file matches this pattern", for what everybody sees is no file."""
+    [found] = find_images([address])
+    assert isinstance(found, ImageError) and str(found) == f"{address}: {images.URL_REASON}"
+    with pytest.raises(ImageError, match="download the image first"):
+        images.open_image(address)

@@ -130,6 +130,19 @@ def test_every_baseline_writes_what_the_scorer_reads(
     assert json.loads(output.read_text())[0].keys() == {"image_id", "caption"}
 
 
+def test_results_never_replace_something_else(toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Would catch references replaced by a baseline's captions, also where a number is put into the name."""
+    shared = ["--data", str(toy), "--format", "own", "--split", "val", "-o"]
+    references = toy / "captions.jsonl"
+    before = references.read_bytes()
+    assert main(["typical", *shared, str(references)]) == 2
+    assert "exists and is not a JSON list of results" in capsys.readouterr().err
+    numbered = tmp_path / "human-caption1.json"
+    numbered.write_text("notes")
+    assert main(["human", *shared, str(tmp_path / "human.json")]) == 2
+    assert references.read_bytes() == before and numbered.read_text() == "notes"
+
+
 def test_people_and_all_captions_of_the_nearest_are_a_file_each(toy: Path, tmp_path: Path) -> None:
     """Would catch captions of different places in one file, and training captions passed off as people's."""
     shared = ["--data", str(toy), "--format", "own", "--split", "val"]

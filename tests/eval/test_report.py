@@ -66,6 +66,14 @@ def test_the_whole_page_from_runs_and_files(
         main([*arguments, "--no-repeat-ngram-size", "2"])
 
 
+def test_a_page_never_replaces_another(toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Would catch a report written into the folder of somebody's web site."""
+    (tmp_path / "index.html").write_text("<!DOCTYPE html><title>mine</title>")
+    assert main([*given(toy, "typical.json"), "-o", str(tmp_path)]) == 2
+    assert "index.html exists and is not a page of this program" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["index.html"]
+
+
 def test_the_table_has_the_metrics_own_numbers(toy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Would catch a row under another system's name, and a fraction for a percentage."""
     assert main(given(toy, "typical.json", "run")) == 0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -120,6 +122,31 @@ def test_equal_ids_of_different_files_are_refused(album: Path, tmp_path: Path) -
         extract(find_named(sources), tiny_backbone(), tmp_path / "a.h5")
 
 
+def test_one_bad_path_costs_only_itself(album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Would catch a name or a folder that ends the extraction of all other images."""
+    (album / os.fsdecode(b"caf\xe9.png")).write_bytes((album / "0.png").read_bytes())
+    bad = {
+        os.fsdecode(b"caf\xe9.png"): "not UTF-8",
+        "x" * 300 + ".png": "File name too long",
+        "secret/1.png": "Permission denied",
+        "nul\0.png": "null",
+    }
+    usual = Path.stat
+
+    def denied(path: Path, **options: bool) -> os.stat_result:  # root may read every folder
+        if "secret" in path.parts:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return usual(path, **options)
+
+    monkeypatch.setattr(Path, "stat", denied)
+    sources = [str(album / "1.png"), *(str(album / name) for name in bad), str(album)]
+    report = extract(find_named(sources), tiny_backbone(), tmp_path / "a.h5", workers=0)
+    assert report.done == 7 and len(report.failed) == len(bad) + 1  # the folder has the first of them as well
+    for error, words in zip(report.failed, [*bad.values(), "not UTF-8"], strict=True):
+        assert words in error.reason
+    assert FeatureStore(tmp_path / "a.h5").verify() == []
+
+
 def command(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     monkeypatch.setattr(sys, "argv", ["captioner", *map(str, arguments)])
     try:
@@ -129,6 +156,21 @@ def command(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
 
 
 NETWORK = "from torch import nn\ndef net(): return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())\n"
+
+
+def test_a_store_never_replaces_an_image(
+    album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Would catch a folder of parts left beside the image, or a pipe that is waited for."""
+    os.mkfifo(tmp_path / "pipe")
+    for output, words in (
+        (album / "0.png", "exists and is not an HDF5 file"),
+        (album / "1.png", "is the same file as"),
+        (tmp_path / "pipe", "is not a regular file"),
+    ):
+        assert command(monkeypatch, "extract", album / "1.png", "-o", output) > 0
+        assert words in capsys.readouterr().err
+    assert len(list(album.iterdir())) == 7
 
 
 def test_commands(

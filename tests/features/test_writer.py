@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from captioner.errors import FeatureStoreError
+from captioner.errors import FeatureStoreError, UsageError
 from captioner.features.spec import FeatureSpec
 from captioner.features.store import FeatureStore
 from captioner.features.writer import FeatureWriter
@@ -270,3 +270,23 @@ def test_the_file_is_as_documented(tmp_path: Path) -> None:
         assert set(file.attrs) == {*names.split(), "crc32"}
         assert (file.attrs["feature"], file.attrs["spec_digest"]) == (SPEC.key, SPEC.digest)
         assert (file.attrs["part"], file.attrs["crops"], file.attrs["version"]) == ("2/4", 10, 2)
+
+
+def test_a_store_behind_a_link_and_what_cannot_be_one(tmp_path: Path) -> None:
+    """Would catch a link replaced by the store, rows in two folders of parts, and a pipe whose reader waits forever."""
+    store, link, pipe = tmp_path / "disk" / "a.h5", tmp_path / "a.h5", tmp_path / "pipe.h5"
+    fill(store, range(1))
+    link.symlink_to(store)
+    with pytest.raises(RuntimeError), FeatureWriter(link, SPEC, "w") as writer:
+        writer.add("1.jpg", vector(1))
+        raise RuntimeError
+    assert FeatureStore(store).ids == FeatureStore(link).ids == ["0.jpg", "1.jpg"]
+    fill(link, range(2, 3))
+    assert link.is_symlink() and FeatureStore(store).ids == ["0.jpg", "1.jpg", "2.jpg"]
+    os.mkfifo(pipe)
+    with pytest.raises(FeatureStoreError, match="not a regular file"):
+        FeatureWriter(pipe, SPEC, "w")
+    store.chmod(0o444)
+    with pytest.raises(UsageError, match="write-protected"):
+        FeatureWriter(link, SPEC, "w")
+    assert sorted(item.name for item in tmp_path.rglob("*")) == ["a.h5", "a.h5", "disk", "pipe.h5"]

@@ -289,6 +289,23 @@ def test_prepare(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert apart[1].labels == (OTHER, OTHER, "fig", NULL, NULL)  # what it tells itself: chop, with a knife
 
 
+def test_prepare_never_replaces_something_else(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Would catch the labels of experts lost because the folder of the clips was given as the output as well."""
+    out = tmp_path / "out"
+    for _ in range(2):
+        assert tacos.main([str(corpus), "-o", str(out)]) == 0
+    before = (out / "clips.jsonl").read_bytes()
+    for given in (out, out / "clips.jsonl"):
+        assert tacos.main([str(given), "--format", "clips", "-o", str(out)]) == 2
+        assert "is the same file as" in capsys.readouterr().err
+    (out / "labels.json").write_text('{"cut": 1}')
+    assert tacos.main([str(corpus), "-o", str(out)]) == 2
+    assert "exists and is not a file of label sets" in capsys.readouterr().err
+    assert (out / "clips.jsonl").read_bytes() == before
+
+
 def test_prepare_keeps_labels_that_came_along(corpus: Path, tmp_path: Path) -> None:
     """Would catch annotations of experts replaced by what rules read from sentences."""
     given = [replace(clip, labels=labels("stir spoon soup - pot")) for clip in read_clips("tacos", corpus)]

@@ -20,6 +20,24 @@ def test_excluded_photographs_are_left_out_under_both_their_names() -> None:
     assert sentences(records, "train", {photo_number("1000_693b08cb0e.jpg")}) == ["a cat sits"]
 
 
+def test_sentences_never_replace_something_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Would catch the data set, or the list of what to leave out, replaced by sentences."""
+    data, names, output = tmp_path / "captions.tsv", tmp_path / "names.txt", tmp_path / "out.txt"
+    data.write_text("1.jpg\tA dog runs.\ttrain\n")
+    (tmp_path / "1.jpg").touch()
+    names.write_text("2.jpg\n")
+    given = ["--root", str(data), "--format", "own", "--exclude", str(names), "-o"]
+    for _ in range(2):
+        assert main([*given, str(output)]) == 0
+    for path, words in ((data, "is the same file as"), (names, "is the same file as")):
+        assert main([*given, str(path)]) == 2
+        assert words in capsys.readouterr().err
+    for text in ("1.jpg\tA dog runs.\n", "2.jpg\n", '{"a": 1}\n'):
+        output.write_text(text)
+        assert main([*given, str(output)]) == 2
+        assert "exists and is not a list of sentences" in capsys.readouterr().err and output.read_text() == text
+
+
 def test_a_missing_data_set_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--root", str(tmp_path / "none"), "-o", str(tmp_path / "out.txt")]) == 1
     assert capsys.readouterr().err.startswith("error: ")

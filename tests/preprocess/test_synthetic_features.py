@@ -40,6 +40,15 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_a_store_never_replaces_something_else(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Would catch features written over the clips that they are drawn from."""
+    clips = corpus / "clips.jsonl"
+    before = clips.read_bytes()
+    assert main([str(clips), "-o", str(clips), "--snr", "1"]) == 2
+    assert "is the same file as" in capsys.readouterr().err and clips.read_bytes() == before
+    assert not list(corpus.glob("*.parts"))
+
+
 def test_synthetic_stores_say_so(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Would catch a store that could be taken for real features, or mixed with one of other labels."""
     store = FeatureStore(corpus / "features.h5")

@@ -20,7 +20,7 @@ from captioner.checkpoint import load_checkpoint
 from captioner.cli import train as command
 from captioner.config import TrainConfig
 from captioner.decoding import DecodingConfig, decode
-from captioner.errors import CaptionerError, ConfigError, DataError
+from captioner.errors import CaptionerError, ConfigError, DataError, UsageError
 from captioner.features.store import FeatureStore
 from captioner.features.writer import FeatureWriter
 from captioner.models.lrcn import LRCN, LRCNConfig
@@ -46,6 +46,24 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_data(tmp_path_factory.mktemp("toy"))
+
+
+def test_a_run_never_replaces_what_it_reads(data: Path, tmp_path: Path) -> None:
+    """Would catch a run in the folder of the model that it starts from, which would be removed first."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in ("best.safetensors", "last.safetensors"):
+        (folder / name).write_bytes((CHECKOUT / "tests/fixtures/checkpoint-v2.safetensors").read_bytes())
+    with pytest.raises(UsageError, match=r"best\.safetensors is the same file as"):
+        train(experiment(data, folder, train__init_from=str(folder / "." / "best.safetensors")), progress=False)
+    for name, words in (("log.jsonl", "the log of a run"), ("curve.png", "a plot"), ("best.safetensors", "a safetens")):
+        other = tmp_path / name[:4]
+        other.mkdir()
+        (other / name).write_text("notes")
+        with pytest.raises(UsageError, match=f"{name} exists and is not {words}"):
+            train(experiment(data, other), progress=False)
+        assert (other / name).read_text() == "notes"
+    assert len(list(folder.iterdir())) == 2
 
 
 def test_loss_equals_the_formula_written_out() -> None:
