@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -140,6 +141,24 @@ def find_folder(root: Path, names: tuple[str, ...]) -> Path:
 def on_disk(path: Path) -> Path | None:
     """``path`` if the file exists, else None."""
     return path if os.path.isfile(path) else None  # False, not an error, for a name that no file can have
+
+
+def distinct(records: Sequence[Captioned], where: str) -> list[Captioned]:
+    """``records`` with an id each: to a file name that several images share, their numbers are added (``a.jpg#7``).
+
+    Raises ``DataError`` where numbers do not tell them apart either.
+    """
+    names = Counter(record.image_id for record in records)
+    found = [
+        replace(record, image_id=f"{record.image_id}#{record.number}")
+        if names[record.image_id] > 1 and record.number is not None
+        else record
+        for record in records
+    ]
+    repeated = next((name for name, count in Counter(one.image_id for one in found).items() if count > 1), None)
+    if repeated is not None:
+        raise DataError(f"{where}: two images are called {repeated}; give each a name or an id of its own")
+    return found
 
 
 def of_split(records: list[Captioned], split: str) -> list[Captioned]:

@@ -149,7 +149,7 @@ def read_training_captions(path: Path | None, records: Sequence[Captioned], spli
 def match(results: Results, references: Sequence[Captioned], missing: str = "error") -> Matched:
     """Captions and references by image; both must be of the same images.
 
-    A caption belongs to the image with that id, number, file name, or file name without suffix. Where an image has
+    A caption belongs to the image with that number, id, file name, or file name without suffix. Where an image has
     no caption, or null, ``missing`` decides: ``"error"`` raises ``DataError``, ``"empty"`` counts an empty caption,
     ``"skip"`` leaves the image out. Captions of unknown images are an error too, unless ``"skip"``. A caption that
     is an empty text is a caption; their number is a note.
@@ -326,22 +326,19 @@ def _assign(results: Results, references: Sequence[Captioned]) -> tuple[dict[str
     return found, unknown
 
 
-def _names(references: Sequence[Captioned]) -> dict[str, str]:
-    """Every name by which an image may be called; names that two images share call neither."""
+def _names(references: Sequence[Captioned]) -> dict[str, str | None]:
+    """Every name by which an image may be called, the best kind of name first; None for one that two images share."""
     tiers: list[Callable[[Captioned], str]] = [
-        lambda record: record.image_id,
         lambda record: "" if record.number is None else str(record.number),
+        lambda record: record.image_id,
         lambda record: PurePosixPath(record.image_id).name,
         lambda record: PurePosixPath(record.image_id).stem,
     ]
-    known: dict[str, str] = {}
+    known: dict[str, str | None] = {"": None}
     for tier in tiers:
-        names = Counter(tier(record) for record in references)
-        known |= {
-            name: record.image_id
-            for record in references
-            if (name := tier(record)) and names[name] == 1 and name not in known
-        }
+        names = [(tier(record), record.image_id) for record in references]
+        counts = Counter(name for name, _ in names)
+        known = {name: image if counts[name] == 1 else None for name, image in names} | known
     return known
 
 

@@ -44,14 +44,12 @@ def _read_file(path: Path) -> list[Captioned]:
     base = path.parent.parent if path.parent.name == "annotations" else path.parent
     part = match[0] if match else "images"
     folder = find_folder(base, (part, f"images/{part}", "images"))
-    records: dict[str, Captioned] = {}
+    records = []
     for key in sorted(coco.imgs, key=lambda key: (isinstance(key, str), key)):  # numbers first
         name = str(coco.imgs[key].get("file_name") or key)
-        if name in records:
-            raise DataError(f"{path}: two images are called {name}")
         captions = tuple(text for entry in coco.imgToAnns.get(key, []) if (text := entry["caption"].strip()))
-        records[name] = Captioned(name, on_disk(folder / name), captions, split, key)
-    return list(records.values())
+        records.append(Captioned(name, on_disk(folder / name), captions, split, key))
+    return records
 
 
 def _load(path: Path) -> Any:
@@ -74,7 +72,10 @@ def _load(path: Path) -> Any:
     for index, image in enumerate(images):
         if not _is_id(image, "id"):
             raise DataError(f"{path}, image {index}: needs id (a number or text)")
-    listed = {image["id"] for image in images}
+    listed: dict[int | str, Any] = {}
+    for image in images:
+        if listed.setdefault(image["id"], image).get("file_name") != image.get("file_name"):
+            raise DataError(f"{path}: two images have the id {image['id']}; give each an id of its own")
     if not listed and not annotations:
         raise DataError(f"{path}: not COCO caption annotations: it names no image")
     others = dict.fromkeys(entry["image_id"] for entry in annotations if entry["image_id"] not in listed)
