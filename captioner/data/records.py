@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
+import reprlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from captioner.errors import DataError
 
@@ -121,6 +123,38 @@ def read_text(path: Path) -> str:
         raise DataError(f"{path}, line {line}: not UTF-8 text; save the file with the encoding UTF-8") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def read_json(path: Path) -> Any:
+    """The value of a JSON file in UTF-8, with or without a byte-order mark."""
+    return parse_json(read_text(path), str(path), lines=True)
+
+
+def parse_json(text: str, where: str, lines: bool = False) -> Any:
+    """The value of a JSON text; what is wrong with it is a ``DataError`` that starts with ``where``.
+
+    With ``lines`` it also says in which line of ``text``.
+    """
+    try:
+        value = json.loads(text)
+        if "\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair can be neither printed nor written
+    except json.JSONDecodeError as error:
+        line = f", line {error.lineno}" if lines else ""
+        raise DataError(f"{where}{line}: not valid JSON: {error.msg} at character {error.colno}") from error
+    except UnicodeEncodeError as error:
+        half = error.object[error.start].encode("unicode_escape").decode()
+        raise DataError(f"{where}: not valid JSON: {half} is half a character; write the whole one") from error
+    except RecursionError as error:
+        raise DataError(f"{where}: not valid JSON: nested too deeply") from error
+    except ValueError as error:  # Python reads no number of thousands of digits
+        raise DataError(f"{where}: not valid JSON: a number of too many digits") from error
+    return value
+
+
+def shorten(value: Any) -> str:
+    """``value`` as Python writes it, for messages: a few items and levels, however many it has."""
+    return reprlib.repr(value)
 
 
 def find_file(root: Path, names: tuple[str, ...], what: str) -> Path:

@@ -11,7 +11,6 @@ text files with the references of line n in line n, several of them parted by ta
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -20,9 +19,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from captioner.data import READERS, read_dataset
-from captioner.data.readers.karpathy import load_json
 from captioner.data.readers.own import HEADER
-from captioner.data.records import SPLIT_NAMES, Captioned, of_split, read_lines, split_name
+from captioner.data.records import SPLIT_NAMES, Captioned, of_split, parse_json, read_json, read_lines, split_name
 from captioner.errors import DataError, UsageError
 
 MISSING = ("error", "skip", "empty")
@@ -205,7 +203,7 @@ def _rows(path: Path, form: str) -> Iterator[_Row]:
 
 
 def _coco(path: Path) -> Iterator[_Row]:
-    entries = load_json(path)
+    entries = read_json(path)
     if isinstance(entries, dict) and ("annotations" in entries or "images" in entries):
         raise DataError(f"{path}: holds references, not results; are results and references exchanged?")
     if not isinstance(entries, list):
@@ -219,11 +217,7 @@ def _json_lines(path: Path) -> Iterator[_Row]:
         if not line.strip():
             continue
         where = f"{path}, line {number}"
-        try:
-            entry = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{where}: not valid JSON: {error}; each line is one whole object") from error
-        yield from _entry(where, entry)
+        yield from _entry(where, parse_json(line, where))
 
 
 def _entry(where: str, entry: Any) -> Iterator[_Row]:
@@ -264,7 +258,7 @@ def _read_guessed(path: Path) -> list[Captioned]:
         raise DataError(f"{path}: has no images' names, but the results have; give image<TAB>caption lines")
     if form != "json":
         return _group(_rows(path, form))
-    content = load_json(path)
+    content = read_json(path)
     if isinstance(content, dict) and "annotations" in content:
         return read_dataset("coco", path)
     if isinstance(content, dict) and "images" in content:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from captioner.data import read_dataset
+from captioner.data import read_dataset, records
 from captioner.data.readers import own
 from captioner.data.readers.own import split_of
 from captioner.errors import CaptionerError, DataError
@@ -137,7 +137,7 @@ def test_mistakes_about_the_file(folder):
 def test_the_page_explains_each_message():
     """docs/own-data.md must not fall behind the code."""
     page = CHECKOUT.joinpath("docs", "own-data.md").read_text(encoding="utf-8")
-    source = Path(own.__file__).read_text(encoding="utf-8")
+    source = "".join(Path(module.__file__).read_text(encoding="utf-8") for module in (own, records))
     phrases = [
         "holds no captions", "leads out of the folder", "the captions must be in a .tsv or .jsonl file", "holds both",
         "has no split but other images have", "no training images among so few", "needs either caption",

@@ -109,6 +109,20 @@ def test_karpathy_damage_is_explained(tmp_path):
         read_dataset("karpathy", path)
 
 
+@pytest.mark.parametrize("wrong", ["Infinity", "true", "[" * 900 + "]" * 900, "1" + "0" * 4000 + ".5", "{}"])
+@pytest.mark.parametrize("key", ["cocoid", "filename", "split", "sentences", "filepath", "raw"])
+def test_karpathy_values_of_another_type_are_explained_in_a_short_line(tmp_path, key, wrong):
+    """Would catch a traceback, or a value of thousands of characters in the message."""
+    values = {"filename": '"a.jpg"', "split": '"test"', "sentences": '[{"raw": "A dog."}]'}
+    values |= {"sentences": f'[{{"raw": {wrong}}}]'} if key == "raw" else {key: wrong}
+    path = tmp_path / "dataset.json"
+    image = ", ".join(f'"{name}": {value}' for name, value in values.items())
+    path.write_text(f'{{"images": [{{{image}}}]}}')
+    with pytest.raises(DataError, match="image 0: (needs filename|cocoid must be)") as caught:
+        read_dataset("karpathy", path)
+    assert len(str(caught.value)) < 400
+
+
 def coco(path, numbers):
     path.parent.mkdir(exist_ok=True)
     images = [{"id": n, "file_name": f"{n:012d}.jpg"} for n in numbers]

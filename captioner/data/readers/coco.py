@@ -8,8 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from captioner.data.readers.karpathy import load_json
-from captioner.data.records import Captioned, find_folder, on_disk, split_name
+from captioner.data.records import Captioned, find_folder, on_disk, read_json, split_name
 from captioner.errors import DataError
 from captioner.optional import require
 
@@ -58,7 +57,7 @@ def _load(path: Path) -> Any:
     An image is what ``images`` or an annotation names. coco-caption reads no more than ``image_id`` and ``caption``,
     so files that leave the rest out, a list of images included, are valid.
     """
-    content = load_json(path)
+    content = read_json(path)
     content = content if isinstance(content, dict) else {}
     images, annotations = content.get("images") or [], content.get("annotations")
     if not isinstance(images, list) or not isinstance(annotations, list):

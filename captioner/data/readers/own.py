@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from captioner.data.records import Captioned, find_folder, read_lines, split_name
+from captioner.data.records import Captioned, find_folder, parse_json, read_lines, split_name
 from captioner.errors import DataError
 
 NAMES = ("captions.tsv", "captions.jsonl")
@@ -96,14 +95,7 @@ def _jsonl_rows(path: Path) -> Iterator[_Row]:
         where = f"{path}, line {number}"
         if not line.strip():
             continue
-        try:
-            item = json.loads(line)
-        except json.JSONDecodeError as error:
-            reason = f"{error.msg} at character {error.colno}; each line is one whole object"
-            raise DataError(f"{where}: not valid JSON: {reason}") from error
-        except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets without end
-            raise DataError(f"{where}: not valid JSON: {error}") from error
-        image, captions, split = _fields(where, item)
+        image, captions, split = _fields(where, parse_json(line, where))
         for caption in captions:
             yield _row(where, image, caption, split)
 
