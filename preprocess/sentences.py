@@ -20,7 +20,7 @@ import typer
 
 from captioner.cli.program import create_app, run
 from captioner.data import read_dataset
-from captioner.data.records import Captioned
+from captioner.data.records import Captioned, read_text
 from captioner.files import write_text
 
 
@@ -49,7 +49,7 @@ def write_sentences(
     ] = None,
 ) -> None:
     """Write the captions of a data set as plain sentences."""
-    excluded = {photo_number(name) for path in exclude or () for name in path.read_text().split()}
+    excluded = {photo_number(name) for path in exclude or () for name in read_text(path).split()}
     lines = sentences(read_dataset(format, root), split, excluded)
     write_text(output, "".join(f"{line}\n" for line in lines))
     print(f"{len(lines)} sentences in {output}; {len(excluded)} photos excluded", file=sys.stderr)

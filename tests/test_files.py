@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from captioner.files import atomic_path, cache_folder, sha256, write_text
+from captioner.crf.predictions import read_label_predictions
+from captioner.errors import CaptionerError
+from captioner.features.store import FeatureStore
+from captioner.files import atomic_path, cache_folder, read_tensors, sha256, write_text
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
@@ -52,3 +57,15 @@ def test_cache_folder_follows_the_environment(tmp_path: Path, monkeypatch: pytes
     monkeypatch.delenv("CAPTIONER_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_folder() == tmp_path / "captioner"
+
+
+@pytest.mark.parametrize("read", [read_tensors, lambda path: FeatureStore(path).ids, read_label_predictions])
+def test_a_file_that_must_not_be_read_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Callable[[Path], object]
+) -> None:
+    """Would catch advice to make a sound file again that only lacks a permission, which root cannot take away."""
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"what the library cannot open")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(CaptionerError, match="model.safetensors: not readable; change its permissions"):
+        read(path)

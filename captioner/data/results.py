@@ -225,13 +225,10 @@ def _entry(where: str, entry: Any) -> Iterator[_Row]:
     entry = entry if isinstance(entry, dict) else {}
     image = entry.get("image_id", entry.get("image"))
     captions = entry["captions"] if isinstance(entry.get("captions"), list) else [entry.get("caption", 0)]
-    if (
-        not isinstance(image, int | str)
-        or isinstance(image, bool)
-        or image == ""
-        or not all(text is None or isinstance(text, str) for text in captions)
-    ):
-        raise DataError(f"{where}: needs image_id or image (a number or name) and caption (a text)")
+    named = isinstance(image, int | str) and not isinstance(image, bool) and image != ""
+    if not named or not all(text is None or isinstance(text, str) for text in captions):
+        of = f" (of {image})" if named else ""
+        raise DataError(f"{where}{of}: needs image_id or image (a number or name) and caption (a text)")
     for text in captions:
         yield _Row(where, str(image), text, str(entry.get("split") or ""))
 

@@ -99,7 +99,7 @@ def test_karpathy_damage_is_explained(tmp_path):
     with pytest.raises(DataError, match="image 0: unknown split 'tset'; use train, val or test"):
         read_dataset("karpathy", path)
     path.write_text('{"images": [{"filename": "a.jpg"}]}')
-    with pytest.raises(DataError, match="image 0: needs filename, split and sentences"):
+    with pytest.raises(DataError, match=r"image 0 \(a.jpg\): needs filename, split and sentences"):
         read_dataset("karpathy", path)
     path.write_text('{"annotations": []}')
     with pytest.raises(DataError, match="no list 'images'"):
@@ -118,7 +118,7 @@ def test_karpathy_values_of_another_type_are_explained_in_a_short_line(tmp_path,
     path = tmp_path / "dataset.json"
     image = ", ".join(f'"{name}": {value}' for name, value in values.items())
     path.write_text(f'{{"images": [{{{image}}}]}}')
-    with pytest.raises(DataError, match="image 0: (needs filename|cocoid must be)") as caught:
+    with pytest.raises(DataError, match=r"image 0( \(a.jpg\))?: (needs filename|cocoid must be)") as caught:
         read_dataset("karpathy", path)
     assert len(str(caught.value)) < 400
 
@@ -177,7 +177,10 @@ def test_coco_needs_only_ids_and_captions(tmp_path, images, annotations, expecte
     [
         ({"annotations": [{"caption": "a"}]}, "annotation 0: .*needs image_id"),
         ({"annotations": [{"image_id": None, "caption": "a"}]}, "annotation 0: .*needs image_id"),
-        ({"annotations": [{"image_id": 1, "caption": "a"}, {"image_id": 1, "caption": None}]}, "annotation 1"),
+        (
+            {"annotations": [{"image_id": 1, "caption": "a"}, {"image_id": 7, "caption": None}]},
+            "annotation 1, of image_id 7: its caption is null, not a text; remove the annotation",
+        ),
         ({"annotations": [3]}, "annotation 0"),
         ({"annotations": {}}, "a list 'annotations'"),
         ({"images": {"1": 2}, "annotations": []}, "a list 'annotations'"),

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from captioner.data.records import Captioned, find_folder, on_disk, read_json, split_name
+from captioner.data.records import Captioned, find_folder, on_disk, read_json, shorten, split_name
 from captioner.errors import DataError
 from captioner.optional import require
 
@@ -62,19 +62,8 @@ def _load(path: Path) -> Any:
     images, annotations = content.get("images") or [], content.get("annotations")
     if not isinstance(images, list) or not isinstance(annotations, list):
         raise DataError(f"{path}: not COCO caption annotations: it needs a list 'annotations'")
-    for index, entry in enumerate(annotations):
-        if not _is_id(entry, "image_id") or not isinstance(entry.get("caption"), str):
-            raise DataError(
-                f"{path}, annotation {index}: not COCO caption annotations (captions_*.json): "
-                "needs image_id (a number or text) and caption (a text)"
-            )
-    for index, image in enumerate(images):
-        if not _is_id(image, "id"):
-            raise DataError(f"{path}, image {index}: needs id (a number or text)")
-    listed: dict[int | str, Any] = {}
-    for image in images:
-        if listed.setdefault(image["id"], image).get("file_name") != image.get("file_name"):
-            raise DataError(f"{path}: two images have the id {image['id']}; give each an id of its own")
+    _check_annotations(path, annotations)
+    listed = _check_images(path, images)
     if not listed and not annotations:
         raise DataError(f"{path}: not COCO caption annotations: it names no image")
     others = dict.fromkeys(entry["image_id"] for entry in annotations if entry["image_id"] not in listed)
@@ -89,6 +78,32 @@ def _load(path: Path) -> Any:
     with contextlib.redirect_stdout(io.StringIO()):
         coco.createIndex()
     return coco
+
+
+def _check_annotations(path: Path, annotations: list[Any]) -> None:
+    for index, entry in enumerate(annotations):
+        where = f"{path}, annotation {index}"
+        if not _is_id(entry, "image_id") or "caption" not in entry:
+            raise DataError(
+                f"{where}: not COCO caption annotations (captions_*.json): "
+                "needs image_id (a number or text) and caption (a text)"
+            )
+        if not isinstance(caption := entry["caption"], str):
+            found = "null" if caption is None else shorten(caption)
+            raise DataError(
+                f"{where}, of image_id {entry['image_id']}: its caption is {found}, not a text; remove the annotation"
+            )
+
+
+def _check_images(path: Path, images: list[Any]) -> dict[int | str, Any]:
+    """The entries of ``images`` by id; one that repeats another is the same image."""
+    listed: dict[int | str, Any] = {}
+    for index, image in enumerate(images):
+        if not _is_id(image, "id"):
+            raise DataError(f"{path}, image {index}: needs id (a number or text)")
+        if listed.setdefault(image["id"], image).get("file_name") != image.get("file_name"):
+            raise DataError(f"{path}: two images have the id {image['id']}; give each an id of its own")
+    return listed
 
 
 def _is_id(entry: Any, key: str) -> bool:

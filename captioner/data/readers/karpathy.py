@@ -46,7 +46,8 @@ def _record(path: Path, folder: Path, index: int, image: Any) -> Captioned:
     sentences = sentences if isinstance(sentences, list) else [None]
     captions: list[Any] = [one.get("raw") if isinstance(one, dict) else None for one in sentences]
     if not name or not all(isinstance(text, str) for text in (name, below, split, *captions)):
-        raise DataError(f"{where}: needs filename, split and sentences with raw")
+        named = f" ({name})" if isinstance(name, str) and name else ""
+        raise DataError(f"{where}{named}: needs filename, split and sentences with raw, all of them texts")
     number = image.get("cocoid")
     if isinstance(number, bool) or not isinstance(number, int | str | None):
         raise DataError(f"{where}: cocoid must be a number, not {shorten(number)}")
