@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import reprlib
+import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
 from captioner.errors import DataError
@@ -172,9 +173,44 @@ def find_folder(root: Path, names: tuple[str, ...]) -> Path:
     return next((root / name for name in names if (root / name).is_dir()), root)
 
 
-def on_disk(path: Path) -> Path | None:
-    """``path`` if the file exists, else None."""
-    return path if os.path.isfile(path) else None  # False, not an error, for a name that no file can have
+class Images:
+    """The images below a folder, by their names as ``same_name`` compares them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._listed: dict[Path, dict[str, str]] = {}
+
+    def find(self, name: str) -> Path | None:
+        """The file called ``name``, a path below the folder; None if it does not exist."""
+        path = self.folder / name
+        if os.path.isfile(path):  # False, not an error, for a name that no file can have
+            return path
+        if name.isascii():
+            return None
+        path = self.folder
+        for part in PurePosixPath(name).parts:
+            path /= self._listing(path).get(same_name(part), part)
+        return path if os.path.isfile(path) else None
+
+    def _listing(self, folder: Path) -> dict[str, str]:
+        if folder not in self._listed:
+            try:
+                names = os.listdir(folder)
+            except (OSError, ValueError):  # no such folder, or a name that none can have
+                names = []
+            self._listed[folder] = {same_name(name): name for name in names}
+        return self._listed[folder]
+
+
+def same_name(name: str) -> str:
+    """``name`` in Unicode's composed form (NFC): an accented letter is one character, or on a Mac's disk often two."""
+    return unicodedata.normalize("NFC", name)
+
+
+def in_other_capitals(name: str, names: Iterable[str]) -> str | None:
+    """The first of ``names`` that differs from ``name`` in capitals only."""
+    folded = same_name(name).casefold()
+    return next((one for one in names if same_name(one).casefold() == folded), None)
 
 
 def distinct(records: Sequence[Captioned], where: str) -> list[Captioned]:

@@ -20,7 +20,17 @@ from typing import Any
 
 from captioner.data import READERS, read_dataset
 from captioner.data.readers.own import HEADER
-from captioner.data.records import SPLIT_NAMES, Captioned, of_split, parse_json, read_json, read_lines, split_name
+from captioner.data.records import (
+    SPLIT_NAMES,
+    Captioned,
+    in_other_capitals,
+    of_split,
+    parse_json,
+    read_json,
+    read_lines,
+    same_name,
+    split_name,
+)
 from captioner.errors import DataError, UsageError
 
 MISSING = ("error", "skip", "empty")
@@ -270,12 +280,13 @@ def _group(rows: Iterator[_Row]) -> list[Captioned]:
     captions: dict[str, list[str]] = {}
     splits: dict[str, str] = {}
     for row in rows:
-        held = captions.setdefault(row.image, [])
+        image = same_name(row.image)
+        held = captions.setdefault(image, [])
         if row.caption and row.caption.strip():
             held.append(row.caption.strip())
         split = SPLIT_NAMES.get(row.split.lower(), row.split)
-        if splits.setdefault(row.image, split) != split:
-            raise DataError(f"{row.where}: {row.image} is in {split or 'no split'} here, in {splits[row.image]} above")
+        if splits.setdefault(image, split) != split:
+            raise DataError(f"{row.where}: {image} is in {split or 'no split'} here, in {splits[image]} above")
     return [Captioned(image, None, tuple(texts), splits[image]) for image, texts in captions.items()]
 
 
@@ -307,7 +318,8 @@ def _assign(results: Results, references: Sequence[Captioned]) -> tuple[dict[str
     found: dict[str, str | None] = {}
     unknown = []
     for key, caption in results.captions.items():
-        image = known.get(key) or known.get(PurePosixPath(key).name)
+        name = same_name(key)
+        image = known.get(name) or known.get(PurePosixPath(name).name)
         if image is None:
             unknown.append(key)
         elif image in found:
@@ -327,7 +339,7 @@ def _names(references: Sequence[Captioned]) -> dict[str, str | None]:
     ]
     known: dict[str, str | None] = {"": None}
     for tier in tiers:
-        names = [(tier(record), record.image_id) for record in references]
+        names = [(same_name(tier(record)), record.image_id) for record in references]
         counts = Counter(name for name, _ in names)
         known = {name: image if counts[name] == 1 else None for name, image in names} | known
     return known
@@ -348,15 +360,17 @@ def _check(
     results: Results, references: Sequence[Captioned], unknown: Sequence[str], absent: Sequence[str], missing: str
 ) -> None:
     """Raise what ``missing`` does not allow."""
+    alike = in_other_capitals(unknown[0], (record.image_id for record in references)) if unknown else None
+    hint = f"did you mean {alike}, as capitals count" if alike else ""
     if len(unknown) == len(results.captions):
         raise DataError(
             f"no result has references: results are of images such as {unknown[0]}, references of "
-            f"{references[0].image_id}; is it the right data set and split?"
+            f"{references[0].image_id}; {hint or 'is it the right data set and split'}?"
         )
     if unknown and missing != "skip":
         raise DataError(
-            f"{results.path}: {_some(unknown, len(results.captions), 'captions')} have no references; is it the "
-            "right --split? --missing skip leaves them out"
+            f"{results.path}: {_some(unknown, len(results.captions), 'captions')} have no references; "
+            f"{hint or 'is it the right --split'}? --missing skip leaves them out"
         )
     if absent and missing == "error":
         null = sum(caption is None for caption in results.captions.values())

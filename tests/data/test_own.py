@@ -1,5 +1,6 @@
 """Your own data: what works, and one explained error for each way to get it wrong (docs/own-data.md lists them)."""
 
+import unicodedata
 from collections import Counter
 from pathlib import Path
 
@@ -153,3 +154,25 @@ def test_too_few_images_for_splits_by_name(folder):
     (folder / name).touch()
     with pytest.raises(CaptionerError, match="no training images among so few; name a split in a third column"):
         read_dataset("own", write(folder, f"{name}\tA dog.\n"))
+
+
+def test_names_are_equal_however_accents_are_written(tmp_path):
+    """Would catch an image that is not found, or whose split depends on the disk that it lies on."""
+    splits = []
+    for form in ("NFC", "NFD"):
+        folder = tmp_path / form
+        folder.mkdir()
+        on_disk = unicodedata.normalize(form, "café.jpg")
+        (folder / on_disk).touch()
+        lines = [f"{unicodedata.normalize(name, 'café.jpg')}\t{name}\n" for name in ("NFC", "NFD")]
+        (folder / "captions.tsv").write_text("".join(lines), encoding="utf-8")
+        [record] = read_dataset("own", folder)
+        assert (record.image_id, record.captions) == (on_disk, ("NFC", "NFD"))
+        splits.append(split_of(record.image_id))
+    assert splits == ["train", "train"]
+
+
+def test_capitals_are_hinted_at(folder):
+    (folder / "captions.tsv").write_text("A.JPG\ta dog\n")
+    with pytest.raises(DataError, match="the image A.JPG is not in .*; did you mean a.jpg\\?"):
+        read_dataset("own", folder)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from pathlib import Path
 
 import pytest
 
-from captioner.data.records import Captioned, ClassNames, of_split, read_json, split_name
+from captioner.data.records import Captioned, ClassNames, Images, of_split, read_json, split_name
 from captioner.errors import DataError
 
 
@@ -54,3 +55,16 @@ def test_json_that_cannot_be_used_is_one_kind_of_error(tmp_path: Path, text: str
     assert str(caught.value).startswith(str(path)) and len(str(caught.value)) < 300
     path.write_text('\ufeff{"a": "\\ud83d\\ude00"}', encoding="utf-8")
     assert read_json(path) == {"a": "😀"}
+
+
+@pytest.mark.parametrize("on_disk", ["NFC", "NFD"])
+@pytest.mark.parametrize("asked", ["NFC", "NFD"])
+def test_an_accent_may_be_written_in_two_ways(tmp_path: Path, on_disk: str, asked: str) -> None:
+    """Would catch ``café.jpg is not there; did you mean café.jpg?`` for files that were copied from a Mac."""
+    path = tmp_path / unicodedata.normalize(on_disk, "été/café.jpg")
+    path.parent.mkdir()
+    path.touch()
+    images = Images(tmp_path)
+    assert images.find(unicodedata.normalize(asked, "été/café.jpg")) == path
+    for name in ("été/thé.jpg", "thé/café.jpg", "é\0.jpg", "é" * 300, "\ud800é"):
+        assert images.find(name) is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -293,3 +294,18 @@ def test_a_number_that_two_images_share_is_no_third_ones_name(tmp_path: Path) ->
     references = [Captioned(n, None, ("a dog",), "test", i) for n, i in zip(rows, numbers, strict=True)]
     results = read_results(write(tmp_path / "a.json", coco_results(**{"1": "a", "3": "b"})))
     assert match(results, references, "skip").hypotheses == {"1": "b"}
+
+
+def test_names_match_however_accents_are_written(tmp_path: Path) -> None:
+    """Would catch captions that lose their references because one of the files was made on a Mac."""
+    composed, apart = (unicodedata.normalize(form, "café.jpg") for form in ("NFC", "NFD"))
+    references = read_references([write(tmp_path / "refs.tsv", f"{apart}\ta dog\n{composed}\ta cat\n")])
+    found = match(read_results(write(tmp_path / "a.json", coco_results(**{apart: "x"}))), references)
+    assert (found.hypotheses, found.references) == ({composed: "x"}, {composed: ("a dog", "a cat")})
+
+
+@pytest.mark.parametrize("others", [{}, {"2.jpg": "b"}])
+def test_a_name_in_other_capitals_is_hinted_at(tmp_path: Path, others: dict[str, object]) -> None:
+    with pytest.raises(DataError, match=r"did you mean 1.jpg, as capitals count\?"):
+        results = read_results(write(tmp_path / "a.json", coco_results(**{"1.JPG": "a"}, **others)))
+        match(results, read_references([write(tmp_path / "refs.tsv", TSV)]))

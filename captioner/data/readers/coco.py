@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from captioner.data.records import Captioned, find_folder, on_disk, read_json, shorten, split_name
+from captioner.data.records import Captioned, Images, find_folder, read_json, shorten, split_name
 from captioner.errors import DataError
 from captioner.optional import require
 
@@ -42,12 +42,12 @@ def _read_file(path: Path) -> list[Captioned]:
     split = split_name(match[1], str(path)) if match else "val"
     base = path.parent.parent if path.parent.name == "annotations" else path.parent
     part = match[0] if match else "images"
-    folder = find_folder(base, (part, f"images/{part}", "images"))
+    files = Images(find_folder(base, (part, f"images/{part}", "images")))
     records = []
     for key in sorted(coco.imgs, key=lambda key: (isinstance(key, str), key)):  # numbers first
         name = str(coco.imgs[key].get("file_name") or key)
         captions = tuple(text for entry in coco.imgToAnns.get(key, []) if (text := entry["caption"].strip()))
-        records.append(Captioned(name, on_disk(folder / name), captions, split, key))
+        records.append(Captioned(name, files.find(name), captions, split, key))
     return records
 
 

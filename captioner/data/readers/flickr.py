@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from captioner.data.readers.karpathy import read_karpathy
-from captioner.data.records import Captioned, find_file, find_folder, on_disk, read_lines
+from captioner.data.records import Captioned, Images, find_file, find_folder, read_lines
 from captioner.errors import DataError
 
 _LINE = re.compile(r"(?P<image>.+?\.(?:jpe?g|png))(?:\.\d+)?#(?P<number>r?\d+)\t(?P<caption>.*)", re.IGNORECASE)
@@ -26,7 +26,7 @@ def read_flickr8k(root: Path) -> list[Captioned]:
     for split, name in (("train", "train"), ("val", "dev"), ("test", "test")):
         found = find_file(tokens.parent, (f"Flickr_8k.{name}Images.txt",), f"{split} list of Flickr8k")
         lists[split] = read_lines(found)
-    return _assemble(tokens, lists, find_folder(root, _FLICKR8K_IMAGES))
+    return _assemble(tokens, lists, Images(find_folder(root, _FLICKR8K_IMAGES)))
 
 
 def read_flickr30k(root: Path) -> list[Captioned]:
@@ -39,10 +39,10 @@ def read_flickr30k(root: Path) -> list[Captioned]:
     for split in ("train", "val", "test"):
         names = (f"split_karpathy_{split}.txt", f"{split}.txt", f"flickr30k_{split}.txt")
         lists[split] = read_lines(find_file(root, names, f"{split} list of Flickr30k"))
-    return _assemble(tokens, lists, find_folder(root, _FLICKR30K_IMAGES))
+    return _assemble(tokens, lists, Images(find_folder(root, _FLICKR30K_IMAGES)))
 
 
-def _assemble(tokens: Path, lists: dict[str, list[str]], folder: Path) -> list[Captioned]:
+def _assemble(tokens: Path, lists: dict[str, list[str]], files: Images) -> list[Captioned]:
     """Records in the order of the lists; ``lists`` maps a split to its file names (a name may lack ``.jpg``)."""
     captions = read_tokens(tokens)
     records: list[Captioned] = []
@@ -55,7 +55,7 @@ def _assemble(tokens: Path, lists: dict[str, list[str]], folder: Path) -> list[C
             if name not in captions:
                 raise DataError(f"{tokens}: no caption for {name}, which is in the {split} list")
             seen[name] = split
-            records.append(Captioned(name, on_disk(folder / name), tuple(captions[name]), split))
+            records.append(Captioned(name, files.find(name), tuple(captions[name]), split))
     return records
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from captioner.data.records import Captioned, find_folder, on_disk, read_json, shorten, split_name
+from captioner.data.records import Captioned, Images, find_folder, read_json, shorten, split_name
 from captioner.errors import DataError
 
 _NAMES = ("dataset_coco.json", "dataset_flickr30k.json", "dataset_flickr8k.json", "dataset.json")
@@ -22,8 +22,8 @@ def read_karpathy(root: Path) -> list[Captioned]:
     images = images.get("images") if isinstance(images, dict) else None
     if not isinstance(images, list):
         raise DataError(f"{path}: not a Karpathy file: it has no list 'images'")
-    folder = find_folder(path.parent, _IMAGES)
-    return [_record(path, folder, index, image) for index, image in enumerate(images)]
+    files = Images(find_folder(path.parent, _IMAGES))
+    return [_record(path, files, index, image) for index, image in enumerate(images)]
 
 
 def _json_of(root: Path) -> Path:
@@ -38,7 +38,7 @@ def _json_of(root: Path) -> Path:
     return found[0]
 
 
-def _record(path: Path, folder: Path, index: int, image: Any) -> Captioned:
+def _record(path: Path, files: Images, index: int, image: Any) -> Captioned:
     where = f"{path}, image {index}"
     image = image if isinstance(image, dict) else {}
     name, split, sentences = (image.get(key) for key in ("filename", "split", "sentences"))
@@ -51,6 +51,6 @@ def _record(path: Path, folder: Path, index: int, image: Any) -> Captioned:
     number = image.get("cocoid")
     if isinstance(number, bool) or not isinstance(number, int | str | None):
         raise DataError(f"{where}: cocoid must be a number, not {shorten(number)}")
-    place = on_disk(folder / below / name) or on_disk(folder / name)
+    place = files.find(f"{below}/{name}" if below else name) or files.find(name)
     kept = tuple(caption for text in captions if (caption := text.strip()))
     return Captioned(name, place, kept, split_name(split, where), number)
