@@ -12,6 +12,7 @@ __all__ = ["READERS", "SPLITS", "Captioned", "read_dataset", "read_sentences"]
 
 READERS: dict[str, str] = {
     "flickr8k": "captioner.data.readers.flickr:read_flickr8k",
+    "flickr8k-kaggle": "captioner.data.readers.flickr:read_flickr8k_kaggle",
     "flickr30k": "captioner.data.readers.flickr:read_flickr30k",
     "karpathy": "captioner.data.readers.karpathy:read_karpathy",
     "coco": "captioner.data.readers.coco:read_coco",

@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 
 from captioner.data import READERS, read_dataset, read_sentences
+from captioner.data.readers.own import split_of
 from captioner.data.records import of_split, split_name
 from captioner.errors import DataError
 
@@ -56,6 +57,64 @@ def test_flickr8k_damage_is_explained(flickr8k):
     (flickr8k / "Flickr8k.token.txt").write_bytes(b"a.jpg#0\tA dog\na.jpg#1\tA caf\xe9\n")
     with pytest.raises(DataError, match="line 2: not UTF-8"):
         read_dataset("flickr8k", flickr8k)
+
+
+KAGGLE = """image,caption
+1000268201_a.jpg,A child in a pink dress is climbing up a set of stairs .
+1000268201_a.jpg,"A child , who says "" hello "" , climbs ."
+1001773457_b.jpg,Two dogs .
+1001773457_b.jpg,
+1002674143_c.jpg,"A girl
+paints ."
+"""
+
+
+@pytest.fixture
+def kaggle(tmp_path):
+    (tmp_path / "captions.txt").write_bytes("\ufeff".encode() + KAGGLE.replace("\n", "\r\n").encode())
+    (tmp_path / "Images").mkdir()
+    (tmp_path / "Images" / "1000268201_a.jpg").touch()
+    return tmp_path
+
+
+def test_kaggle_s_flickr8k(kaggle):
+    """Catches: the heading as an image, quotes and commas in captions, a split that nobody chose."""
+    records = {record.image_id: record for record in read_dataset("flickr8k-kaggle", kaggle)}
+    a, b, c = (records[name] for name in ("1000268201_a.jpg", "1001773457_b.jpg", "1002674143_c.jpg"))
+    assert a.captions[1] == 'A child , who says " hello " , climbs .'
+    assert (len(a.captions), b.captions, c.captions) == (2, ("Two dogs .",), ("A girl paints .",))
+    assert a.path == kaggle / "Images" / "1000268201_a.jpg"
+    assert all(record.split == split_of(name) for name, record in records.items())
+    with pytest.raises(DataError, match=r"captions.txt: Kaggle's copy has no split; put Flickr_8k.trainImages.txt, "):
+        read_dataset("flickr8k", kaggle)
+
+
+def test_kaggle_s_flickr8k_with_the_official_lists(kaggle):
+    (kaggle / "Flickr_8k.testImages.txt").write_text("1000268201_a.jpg\n")
+    for name in ("flickr8k", "flickr8k-kaggle"):
+        with pytest.raises(DataError, match="no train list of Flickr8k here; looked for Flickr_8k.trainImages.txt"):
+            read_dataset(name, kaggle)
+    (kaggle / "Flickr_8k.trainImages.txt").write_text("1001773457_b.jpg\n")
+    (kaggle / "Flickr_8k.devImages.txt").write_text("1002674143_c.jpg\n")
+    for name in ("flickr8k", "flickr8k-kaggle"):
+        assert [(r.image_id[0:4], r.split) for r in read_dataset(name, kaggle)] == [
+            ("1001", "train"), ("1002", "val"), ("1000", "test")
+        ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a.jpg,a dog\n", r"line 1: expected the heading image,caption, found 'a.jpg,a dog'"),
+        ("image,caption\na.jpg,a dog, a cat\n", "line 2: expected image,caption; a caption with commas"),
+        ("image,caption\n,a dog\n", "line 2: expected image,caption"),
+        ('image,caption\na.jpg,"a dog\n', "line 2: unexpected end of data"),
+    ],
+)
+def test_damage_of_kaggle_s_flickr8k_is_explained(kaggle, text, message):
+    (kaggle / "captions.txt").write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_dataset("flickr8k-kaggle", kaggle)
 
 
 def karpathy(path, *images):
