@@ -5,6 +5,7 @@
 #   make kill                     kill extraction, training and captioning 100 times each and look for losses
 #   make setup                    make the environment (.venv), everything included
 #   make check                    lint, format, types, layers, names, generated pages
+#   make fuzz                     try 5,000 hostile inputs of each kind; for others: CAPTIONER_FUZZ_SEED=7 make fuzz
 #   make bench                    measure speed ratios
 #   make docs                     write docs/commands.md and docs/tree.md
 #   make clean                    remove the environments and what tools left behind
@@ -20,7 +21,7 @@ PINS := tests/constraints-oldest.txt
 WORKERS := -n 2 --dist loadfile
 export IMG
 
-.PHONY: help caption setup test test-oldest kill check bench docs clean
+.PHONY: help caption setup test test-oldest check fuzz kill bench docs clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -69,6 +70,10 @@ check: $(VENV)/.dev
 	@$(PY) -m scripts.command_reference --check
 	@$(PY) -m scripts.tree --check
 	@$(PY) -m pytest -q tests/test_layers.py tests/test_names.py
+
+# A limit on memory, because a small file that asks for a lot of it is a finding; each test limits the time of an input.
+fuzz: $(VENV)/.dev
+	@ulimit -v 16000000 2>/dev/null; CAPTIONER_FUZZ=5000 $(PY) -m pytest $(WORKERS) tests/fuzz
 
 bench: $(VENV)/.dev
 	@$(PY) -m benchmarks.run

@@ -162,7 +162,7 @@ def convert(hint: Any, value: Any, where: str) -> Any:
     if hint is float and not isinstance(value, bool):
         try:
             return float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise ConfigError(f"{where}: expected a number, got {value!r}") from None
     if hint is str and isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)

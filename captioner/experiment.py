@@ -18,6 +18,9 @@ SHIPPED = Path(__file__).parent / "configs"
 COMMON = tuple(item.name for item in dataclasses.fields(Experiment) if item.name not in ("task", "config"))
 """Keys of a configuration that are not the task's."""
 
+UNREADABLE = (yaml.YAMLError, ValueError, KeyError, AttributeError, RecursionError)
+"""What PyYAML raises: its own errors, and others for deep nesting and for dates, numbers and tags that do not fit."""
+
 
 def load_experiment(source: str | Path, settings: Sequence[str] = ()) -> Experiment:
     """An experiment from a YAML file, or a shipped one by name, with ``section.key=value`` settings over it.
@@ -32,7 +35,7 @@ def load_experiment(source: str | Path, settings: Sequence[str] = ()) -> Experim
         raise ConfigError(f"{source}: no such configuration file; shipped ones: {shipped}")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: a configuration is a mapping, not {type(values).__name__}")
@@ -74,5 +77,5 @@ def _apply(values: dict[str, Any], setting: str) -> None:
             raise ConfigError(f"--set {setting}: {section} is a value, not a section")
     try:
         target[last] = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except UNREADABLE:
         target[last] = text

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from captioner.errors import CheckpointError, UsageError
+from captioner.errors import CaptionerError, CheckpointError, UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -151,8 +151,15 @@ def read_tensors(path: str | Path, prefix: str | None = "") -> tuple[dict[str, T
             names = [] if prefix is None else [name for name in stream.keys() if name.startswith(prefix)]  # noqa: SIM118
             return {name: stream.get_tensor(name) for name in names}, stream.metadata() or {}
     except (SafetensorError, OSError) as error:
+        check_readable(path, CheckpointError)
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{path}: damaged, cut off or not a safetensors file ({reason})") from error
+
+
+def check_readable(path: str | Path, error: type[CaptionerError]) -> None:
+    """Raise ``error`` if the file is there but must not be read, which libraries report as damage."""
+    if os.path.exists(path) and not os.access(path, os.R_OK):
+        raise error(f"{path}: not readable; change its permissions (chmod u+r) or ask its owner")
 
 
 def sha256(path: str | Path) -> str:

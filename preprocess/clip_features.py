@@ -43,7 +43,7 @@ def extract(
         for done, (name, wanted) in enumerate(videos.items(), start=1):
             try:
                 intervals = [(clip.start, clip.end) for clip in wanted]
-                with closing(read_frames(_find(folder, name))) as frames:
+                with closing(read_frames(_find(folder, name), _warn)) as frames:
                     found = clip_features(frames, intervals, backbone, number=number, device=device)
             except DataError as error:
                 problems.append(str(error))
@@ -56,6 +56,10 @@ def extract(
             writer.flush()
             tell(f"{name}: {done} of {len(videos)} videos")
     return problems
+
+
+def _warn(message: str) -> None:
+    print(f"note: {message}", file=sys.stderr)
 
 
 def _find(folder: Path, name: str) -> Path:

@@ -20,7 +20,7 @@ import typer
 
 from captioner.cli.program import create_app, run
 from captioner.data import read_dataset
-from captioner.data.records import Captioned
+from captioner.data.records import Captioned, read_text
 from captioner.errors import tell
 from captioner.files import Kind, check_output, write_text
 
@@ -53,7 +53,7 @@ def write_sentences(
 ) -> None:
     """Write the captions of a data set as plain sentences."""
     check_output("-o", output, SENTENCES, [root, *(exclude or [])])
-    excluded = {photo_number(name) for path in exclude or () for name in path.read_text().split()}
+    excluded = {photo_number(name) for path in exclude or () for name in read_text(path).split()}
     lines = sentences(read_dataset(format, root), split, excluded)
     write_text(output, "".join(f"{line}\n" for line in lines))
     tell(f"{len(lines)} sentences in {output}; {len(excluded)} photos excluded")

@@ -69,7 +69,18 @@ def test_mistakes_are_named(tmp_path: Path, setting: str, message: str) -> None:
         load_experiment(path, [setting])
 
 
-@pytest.mark.parametrize(("content", "message"), [("[1, 2]", "is a mapping, not list"), ("a: [", "not YAML")])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[1, 2]", "is a mapping, not list"),
+        ("a: [", "not YAML"),
+        ("a: 2024-13-45", "not YAML"),
+        ("a: !!bool x", "not YAML"),
+        ("a: !!timestamp x", "not YAML"),
+        ("[" * 500, "not YAML"),
+        (f"task: captioning\ntrain: {{lr: {'9' * 400}}}", "expected a number"),
+    ],
+)
 def test_files_that_are_no_configuration(tmp_path: Path, content: str, message: str) -> None:
     path = tmp_path / "run.yaml"
     path.write_text(content)

@@ -7,13 +7,16 @@ import os
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from captioner.errors import UsageError
-from captioner.files import RESULTS, atomic_path, cache_folder, check_output, sha256, write_text
+from captioner.crf.predictions import read_label_predictions
+from captioner.errors import CaptionerError, UsageError
+from captioner.features.store import FeatureStore
+from captioner.files import RESULTS, atomic_path, cache_folder, check_output, read_tensors, sha256, write_text
 from tests.conftest import CHECKOUT
 
 
@@ -156,3 +159,15 @@ def test_cache_folder_follows_the_environment(tmp_path: Path, monkeypatch: pytes
     monkeypatch.delenv("CAPTIONER_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_folder() == tmp_path / "captioner"
+
+
+@pytest.mark.parametrize("read", [read_tensors, lambda path: FeatureStore(path).ids, read_label_predictions])
+def test_a_file_that_must_not_be_read_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Callable[[Path], object]
+) -> None:
+    """Would catch advice to make a sound file again that only lacks a permission, which root cannot take away."""
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"what the library cannot open")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(CaptionerError, match="model.safetensors: not readable; change its permissions"):
+        read(path)

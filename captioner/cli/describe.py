@@ -11,6 +11,7 @@ from captioner import subtitles
 from captioner.cli.intervals import read_intervals
 from captioner.cli.options import Device, decoding_options
 from captioner.cli.output import Output, Writer, accept_any_file_name, write_coco_results
+from captioner.cli.scoring_options import warn
 from captioner.errors import UsageError
 from captioner.files import RESULTS, Kind, check_output, write_text
 from captioner.predictors.base import is_label_predictions
@@ -83,7 +84,7 @@ def describe(
     from captioner.predictors.video import load_clip_captioner
 
     captioner = load_clip_captioner(model, device)
-    results = captioner.results(source, ids=clip, intervals=when, **decoding)
+    results = captioner.results(source, ids=clip, intervals=when, warn=warn, **decoding)
     alone = clip is not None and len(clip) == 1
     writer = Writer(captioner.name, as_json, output, alone, what="clip")
     found = list(writer.write(results))

@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 
+from captioner.data.records import read_lines
 from captioner.errors import DataError, UsageError
 
 NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)"
@@ -38,11 +39,7 @@ def _from_text(text: str) -> list[tuple[float, float]]:
 def _from_file(path: Path) -> list[tuple[float, float]]:
     """The intervals of a file; further columns and empty lines are ignored."""
     found = []
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not a text file with START<tab>END in seconds on each line") from error
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         columns = line.split()
         if not columns:
             continue

@@ -20,7 +20,10 @@ References = Annotated[
     ),
 ]
 Format = Annotated[
-    str, typer.Option("--format", help="flickr8k, flickr30k, karpathy, coco or own.  [default: what the file is]")
+    str,
+    typer.Option(
+        "--format", help="flickr8k, flickr8k-kaggle, flickr30k, karpathy, coco or own.  [default: what the file is]"
+    ),
 ]
 Split = Annotated[str, typer.Option(help="Only this part of the references: train, val or test.  [default: all]")]
 Missing = Annotated[

@@ -19,7 +19,7 @@ import numpy as np
 
 from captioner.data.clips import NULL
 from captioner.errors import DataError
-from captioner.files import atomic_path
+from captioner.files import atomic_path, check_readable
 from captioner.provenance import provenance
 
 FORMAT = "captioner-label-predictions"
@@ -294,4 +294,5 @@ def _open(path: Path) -> Iterator[h5py.File]:
         with h5py.File(path, "r", locking=False) as file:
             yield file
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:  # of h5py
+        check_readable(path, DataError)
         raise DataError(f"{path}: damaged, or not an HDF5 file ({' '.join(str(error).split())})") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from captioner.data.records import SPLITS, Captioned, read_lines
+from captioner.data.records import SPLITS, Captioned, distinct, read_lines
 from captioner.errors import DataError
 from captioner.registry import resolve
 
@@ -12,6 +12,7 @@ __all__ = ["READERS", "SPLITS", "Captioned", "read_dataset", "read_sentences"]
 
 READERS: dict[str, str] = {
     "flickr8k": "captioner.data.readers.flickr:read_flickr8k",
+    "flickr8k-kaggle": "captioner.data.readers.flickr:read_flickr8k_kaggle",
     "flickr30k": "captioner.data.readers.flickr:read_flickr30k",
     "karpathy": "captioner.data.readers.karpathy:read_karpathy",
     "coco": "captioner.data.readers.coco:read_coco",
@@ -23,10 +24,11 @@ READERS: dict[str, str] = {
 def read_dataset(format: str, root: str | Path) -> list[Captioned]:
     """All images of the data set at ``root`` (a folder; for some formats also a file) that are in a split.
 
-    Raises ``DataError`` for an unknown format and for everything that is wrong with the files.
+    Ids are unique: where images share a file name, their number is part of ``image_id``. Raises ``DataError`` for an
+    unknown format and for everything that is wrong with the files.
     """
     records: list[Captioned] = resolve(READERS, format, "data set format", DataError)(Path(root))
-    return records
+    return distinct(records, str(root))
 
 
 def read_sentences(path: str | Path) -> list[str]:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from captioner.data.records import SPLITS, Captioned, read_lines
+from captioner.data.records import SPLITS, Captioned, parse_json, read_lines, shorten
 from captioner.errors import DataError
 from captioner.files import write_text
 from captioner.registry import resolve
@@ -22,6 +22,9 @@ NULL = "-"
 OTHER = "<other>"
 """Label that replaces all rare labels of a node."""
 FORMAT, VERSION = "captioner-clips", 1
+
+LAST = 1e12
+"""Largest time of a clip, in seconds or frames."""
 
 SENTENCE = "#"
 """``CLIP#3`` is the third sentence of CLIP as a clip of its own, with the labels of that sentence."""
@@ -79,13 +82,13 @@ def read_clip_file(path: Path) -> list[Clip]:
     if not path.exists():
         raise DataError(f"{path}: no such file; python -m preprocess.tacos writes one")
     lines = read_lines(path)
-    head = load_object(lines[0], f"{path}, line 1") if lines else {}
+    head = _line(lines[0], f"{path}, line 1") if lines else {}
     if (head.get("format"), head.get("version")) != (FORMAT, VERSION):
         raise DataError(
             f"{path}, line 1: not a {FORMAT} file of version {VERSION}; python -m preprocess.tacos writes one"
         )
     clips = [
-        _clip(load_object(line, where), where)
+        _clip(_line(line, where), where)
         for where, line in ((f"{path}, line {number}", line) for number, line in enumerate(lines[1:], start=2))
         if line.strip()
     ]
@@ -109,18 +112,15 @@ def check_ids(clips: list[Clip], path: Path) -> list[Clip]:
     return clips
 
 
-def load_object(text: str, where: str) -> dict[str, Any]:
-    """Parse a JSON object; the ``DataError`` for anything else starts with ``where``."""
-    try:
-        item = json.loads(text)
-    except json.JSONDecodeError as error:
-        line = f", line {error.lineno}" if "\n" in text else ""
-        raise DataError(f"{where}{line}: not valid JSON: {error.msg} at character {error.colno}") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: not valid JSON: {error}") from error
+def check_object(item: Any, where: str) -> dict[str, Any]:
+    """``item`` if it is a JSON object; the ``DataError`` for anything else starts with ``where``."""
     if not isinstance(item, dict):
         raise DataError(f"{where}: expected a JSON object, found {type(item).__name__}")
     return item
+
+
+def _line(text: str, where: str) -> dict[str, Any]:
+    return check_object(parse_json(text, where), where)
 
 
 def _clip(item: dict[str, Any], where: str) -> Clip:
@@ -148,9 +148,10 @@ def _clip(item: dict[str, Any], where: str) -> Clip:
 def check_times(start: Any, end: Any, where: str) -> tuple[float, float]:
     """Start and end as floats (seconds or frames); raises ``DataError`` unless 0 <= start <= end."""
     if any(isinstance(value, bool) or not isinstance(value, int | float) for value in (start, end)):
-        raise DataError(f"{where}: start and end must be numbers, found {start!r} and {end!r}")
-    if not 0 <= start <= end < float("inf"):
-        raise DataError(f"{where}: the clip runs from {start} to {end}; the end must not lie before the start")
+        raise DataError(f"{where}: start and end must be numbers, found {shorten(start)} and {shorten(end)}")
+    if not 0 <= start <= end <= LAST:
+        found = f"{shorten(start)} to {shorten(end)}"
+        raise DataError(f"{where}: the clip runs from {found}; the end must not lie before the start")
     return float(start), float(end)
 
 

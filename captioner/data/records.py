@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import ClassVar
+import reprlib
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any, ClassVar
 
 from captioner.errors import DataError
 
@@ -122,6 +126,38 @@ def read_text(path: Path) -> str:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
+def read_json(path: Path) -> Any:
+    """The value of a JSON file in UTF-8, with or without a byte-order mark."""
+    return parse_json(read_text(path), str(path), lines=True)
+
+
+def parse_json(text: str, where: str, lines: bool = False) -> Any:
+    """The value of a JSON text; what is wrong with it is a ``DataError`` that starts with ``where``.
+
+    With ``lines`` it also says in which line of ``text``.
+    """
+    try:
+        value = json.loads(text)
+        if "\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair can be neither printed nor written
+    except json.JSONDecodeError as error:
+        line = f", line {error.lineno}" if lines else ""
+        raise DataError(f"{where}{line}: not valid JSON: {error.msg} at character {error.colno}") from error
+    except UnicodeEncodeError as error:
+        half = error.object[error.start].encode("unicode_escape").decode()
+        raise DataError(f"{where}: not valid JSON: {half} is half a character; write the whole one") from error
+    except RecursionError as error:
+        raise DataError(f"{where}: not valid JSON: nested too deeply") from error
+    except ValueError as error:  # Python reads no number of thousands of digits
+        raise DataError(f"{where}: not valid JSON: a number of too many digits") from error
+    return value
+
+
+def shorten(value: Any) -> str:
+    """``value`` as Python writes it, for messages: a few items and levels, however many it has."""
+    return reprlib.repr(value)
+
+
 def find_file(root: Path, names: tuple[str, ...], what: str) -> Path:
     """The first of ``names`` that is a file below ``root``; ``DataError`` lists ``names`` if none is."""
     if not root.is_dir():
@@ -137,9 +173,62 @@ def find_folder(root: Path, names: tuple[str, ...]) -> Path:
     return next((root / name for name in names if (root / name).is_dir()), root)
 
 
-def on_disk(path: Path) -> Path | None:
-    """``path`` if the file exists, else None."""
-    return path if os.path.isfile(path) else None  # False, not an error, for a name that no file can have
+class Images:
+    """The images below a folder, by their names as ``same_name`` compares them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._listed: dict[Path, dict[str, str]] = {}
+
+    def find(self, name: str) -> Path | None:
+        """The file called ``name``, a path below the folder; None if it does not exist."""
+        path = self.folder / name
+        if os.path.isfile(path):  # False, not an error, for a name that no file can have
+            return path
+        if name.isascii():
+            return None
+        path = self.folder
+        for part in PurePosixPath(name).parts:
+            path /= self._listing(path).get(same_name(part), part)
+        return path if os.path.isfile(path) else None
+
+    def _listing(self, folder: Path) -> dict[str, str]:
+        if folder not in self._listed:
+            try:
+                names = os.listdir(folder)
+            except (OSError, ValueError):  # no such folder, or a name that none can have
+                names = []
+            self._listed[folder] = {same_name(name): name for name in names}
+        return self._listed[folder]
+
+
+def same_name(name: str) -> str:
+    """``name`` in Unicode's composed form (NFC): an accented letter is one character, or on a Mac's disk often two."""
+    return unicodedata.normalize("NFC", name)
+
+
+def in_other_capitals(name: str, names: Iterable[str]) -> str | None:
+    """The first of ``names`` that differs from ``name`` in capitals only."""
+    folded = same_name(name).casefold()
+    return next((one for one in names if same_name(one).casefold() == folded), None)
+
+
+def distinct(records: Sequence[Captioned], where: str) -> list[Captioned]:
+    """``records`` with an id each: to a file name that several images share, their numbers are added (``a.jpg#7``).
+
+    Raises ``DataError`` where numbers do not tell them apart either.
+    """
+    names = Counter(record.image_id for record in records)
+    found = [
+        replace(record, image_id=f"{record.image_id}#{record.number}")
+        if names[record.image_id] > 1 and record.number is not None
+        else record
+        for record in records
+    ]
+    repeated = next((name for name, count in Counter(one.image_id for one in found).items() if count > 1), None)
+    if repeated is not None:
+        raise DataError(f"{where}: two images are called {repeated}; give each a name or an id of its own")
+    return found
 
 
 def of_split(records: list[Captioned], split: str) -> list[Captioned]:

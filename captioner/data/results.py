@@ -11,7 +11,6 @@ text files with the references of line n in line n, several of them parted by ta
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -20,9 +19,18 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from captioner.data import READERS, read_dataset
-from captioner.data.readers.karpathy import load_json
 from captioner.data.readers.own import HEADER
-from captioner.data.records import SPLIT_NAMES, Captioned, of_split, read_lines, split_name
+from captioner.data.records import (
+    SPLIT_NAMES,
+    Captioned,
+    in_other_capitals,
+    of_split,
+    parse_json,
+    read_json,
+    read_lines,
+    same_name,
+    split_name,
+)
 from captioner.errors import DataError, UsageError
 
 MISSING = ("error", "skip", "empty")
@@ -149,7 +157,7 @@ def read_training_captions(path: Path | None, records: Sequence[Captioned], spli
 def match(results: Results, references: Sequence[Captioned], missing: str = "error") -> Matched:
     """Captions and references by image; both must be of the same images.
 
-    A caption belongs to the image with that id, number, file name, or file name without suffix. Where an image has
+    A caption belongs to the image with that number, id, file name, or file name without suffix. Where an image has
     no caption, or null, ``missing`` decides: ``"error"`` raises ``DataError``, ``"empty"`` counts an empty caption,
     ``"skip"`` leaves the image out. Captions of unknown images are an error too, unless ``"skip"``. A caption that
     is an empty text is a caption; their number is a note.
@@ -205,7 +213,7 @@ def _rows(path: Path, form: str) -> Iterator[_Row]:
 
 
 def _coco(path: Path) -> Iterator[_Row]:
-    entries = load_json(path)
+    entries = read_json(path)
     if isinstance(entries, dict) and ("annotations" in entries or "images" in entries):
         raise DataError(f"{path}: holds references, not results; are results and references exchanged?")
     if not isinstance(entries, list):
@@ -219,11 +227,7 @@ def _json_lines(path: Path) -> Iterator[_Row]:
         if not line.strip():
             continue
         where = f"{path}, line {number}"
-        try:
-            entry = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{where}: not valid JSON: {error}; each line is one whole object") from error
-        yield from _entry(where, entry)
+        yield from _entry(where, parse_json(line, where))
 
 
 def _entry(where: str, entry: Any) -> Iterator[_Row]:
@@ -231,13 +235,10 @@ def _entry(where: str, entry: Any) -> Iterator[_Row]:
     entry = entry if isinstance(entry, dict) else {}
     image = entry.get("image_id", entry.get("image"))
     captions = entry["captions"] if isinstance(entry.get("captions"), list) else [entry.get("caption", 0)]
-    if (
-        not isinstance(image, int | str)
-        or isinstance(image, bool)
-        or image == ""
-        or not all(text is None or isinstance(text, str) for text in captions)
-    ):
-        raise DataError(f"{where}: needs image_id or image (a number or name) and caption (a text)")
+    named = isinstance(image, int | str) and not isinstance(image, bool) and image != ""
+    if not named or not all(text is None or isinstance(text, str) for text in captions):
+        of = f" (of {image})" if named else ""
+        raise DataError(f"{where}{of}: needs image_id or image (a number or name) and caption (a text)")
     for text in captions:
         yield _Row(where, str(image), text, str(entry.get("split") or ""))
 
@@ -264,7 +265,7 @@ def _read_guessed(path: Path) -> list[Captioned]:
         raise DataError(f"{path}: has no images' names, but the results have; give image<TAB>caption lines")
     if form != "json":
         return _group(_rows(path, form))
-    content = load_json(path)
+    content = read_json(path)
     if isinstance(content, dict) and "annotations" in content:
         return read_dataset("coco", path)
     if isinstance(content, dict) and "images" in content:
@@ -279,12 +280,13 @@ def _group(rows: Iterator[_Row]) -> list[Captioned]:
     captions: dict[str, list[str]] = {}
     splits: dict[str, str] = {}
     for row in rows:
-        held = captions.setdefault(row.image, [])
+        image = same_name(row.image)
+        held = captions.setdefault(image, [])
         if row.caption and row.caption.strip():
             held.append(row.caption.strip())
         split = SPLIT_NAMES.get(row.split.lower(), row.split)
-        if splits.setdefault(row.image, split) != split:
-            raise DataError(f"{row.where}: {row.image} is in {split or 'no split'} here, in {splits[row.image]} above")
+        if splits.setdefault(image, split) != split:
+            raise DataError(f"{row.where}: {image} is in {split or 'no split'} here, in {splits[image]} above")
     return [Captioned(image, None, tuple(texts), splits[image]) for image, texts in captions.items()]
 
 
@@ -316,7 +318,8 @@ def _assign(results: Results, references: Sequence[Captioned]) -> tuple[dict[str
     found: dict[str, str | None] = {}
     unknown = []
     for key, caption in results.captions.items():
-        image = known.get(key) or known.get(PurePosixPath(key).name)
+        name = same_name(key)
+        image = known.get(name) or known.get(PurePosixPath(name).name)
         if image is None:
             unknown.append(key)
         elif image in found:
@@ -326,22 +329,19 @@ def _assign(results: Results, references: Sequence[Captioned]) -> tuple[dict[str
     return found, unknown
 
 
-def _names(references: Sequence[Captioned]) -> dict[str, str]:
-    """Every name by which an image may be called; names that two images share call neither."""
+def _names(references: Sequence[Captioned]) -> dict[str, str | None]:
+    """Every name by which an image may be called, the best kind of name first; None for one that two images share."""
     tiers: list[Callable[[Captioned], str]] = [
-        lambda record: record.image_id,
         lambda record: "" if record.number is None else str(record.number),
+        lambda record: record.image_id,
         lambda record: PurePosixPath(record.image_id).name,
         lambda record: PurePosixPath(record.image_id).stem,
     ]
-    known: dict[str, str] = {}
+    known: dict[str, str | None] = {"": None}
     for tier in tiers:
-        names = Counter(tier(record) for record in references)
-        known |= {
-            name: record.image_id
-            for record in references
-            if (name := tier(record)) and names[name] == 1 and name not in known
-        }
+        names = [(same_name(tier(record)), record.image_id) for record in references]
+        counts = Counter(name for name, _ in names)
+        known = {name: image if counts[name] == 1 else None for name, image in names} | known
     return known
 
 
@@ -360,15 +360,17 @@ def _check(
     results: Results, references: Sequence[Captioned], unknown: Sequence[str], absent: Sequence[str], missing: str
 ) -> None:
     """Raise what ``missing`` does not allow."""
+    alike = in_other_capitals(unknown[0], (record.image_id for record in references)) if unknown else None
+    hint = f"did you mean {alike}, as capitals count" if alike else ""
     if len(unknown) == len(results.captions):
         raise DataError(
             f"no result has references: results are of images such as {unknown[0]}, references of "
-            f"{references[0].image_id}; is it the right data set and split?"
+            f"{references[0].image_id}; {hint or 'is it the right data set and split'}?"
         )
     if unknown and missing != "skip":
         raise DataError(
-            f"{results.path}: {_some(unknown, len(results.captions), 'captions')} have no references; is it the "
-            "right --split? --missing skip leaves them out"
+            f"{results.path}: {_some(unknown, len(results.captions), 'captions')} have no references; "
+            f"{hint or 'is it the right --split'}? --missing skip leaves them out"
         )
     if absent and missing == "error":
         null = sum(caption is None for caption in results.captions.values())

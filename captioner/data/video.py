@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+import warnings
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,12 +38,13 @@ class Frame:
         return image.rotate(self._raw.rotation, expand=True) if self._raw.rotation else image
 
 
-def read_frames(path: str | Path) -> Generator[Frame, None, None]:
+def read_frames(path: str | Path, warn: Callable[[str], object] = warnings.warn) -> Generator[Frame, None, None]:
     """The frames of a video in display order; only two are in memory at a time.
 
     Times are the file's own timestamps, so variable frame rates and gaps are kept: the first frame is shown from 0 on,
-    each frame until the next. Damaged packets are skipped. Raises ``DataError`` for a file that is missing, empty, not
-    a video or without a moving image, and ``MissingDependency`` without PyAV.
+    each frame until the next. Where the clock is set, times go on without the jump, and the first time ``warn`` is
+    called with a sentence. Damaged packets are skipped. Raises ``DataError`` for a file that is missing, empty, not a
+    video or without a moving image, and ``MissingDependency`` without PyAV.
     """
     path = Path(path)
     if not path.is_file():
@@ -53,12 +55,17 @@ def read_frames(path: str | Path) -> Generator[Frame, None, None]:
         origin = (container.start_time or 0) / 1e6  # AV_TIME_BASE: microseconds
         aspect = float(stream.sample_aspect_ratio or 1) or 1.0
         step = 1 / float(stream.average_rate or DEFAULT_FRAME_RATE)
-        start, shown, end = 0.0, None, 0.0
+        start, shown, end, reset = 0.0, None, 0.0, False
         for raw in decoded:
             time = end if raw.time is None else raw.time - origin
             if shown is not None:
                 if not start - MAX_TIMESTAMP_STEP_BACK <= time <= end + MAX_TIMESTAMP_JUMP:
-                    origin, time = origin + time - end, end
+                    if not reset:
+                        warn(
+                            f"{path}: its clock jumps from {end:.2f} to {time:.2f} s; times go on from {end:.2f} s, "
+                            "and so after later jumps"
+                        )
+                    origin, time, reset = origin + time - end, end, True
                 time = max(time, start)
                 yield Frame(start, time, shown, aspect)
                 start = time
@@ -82,9 +89,18 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
         streams = [one for one in container.streams.video if not one.disposition & cover]
         if not streams:
             raise DataError(f"{path}: has {_kinds(container)}, but no moving image")
+        if _is_still(container, streams[0]):
+            raise DataError(f"{path}: is an image, not a video; captioner caption describes images")
         # With frame threads, leaving the loop early hangs after torchvision was imported (pytorch/vision#9010).
         streams[0].thread_type = "SLICE"
         yield container, streams[0]
+
+
+def _is_still(container: Any, stream: Any) -> bool:
+    """Whether FFmpeg takes an image for a video of one frame, under whatever name."""
+    name = container.format.name
+    single = container.duration is None and stream.frames == 1  # AVIF, HEIC, a GIF that does not move
+    return name in ("image2", "ico") or name.endswith("_pipe") or single
 
 
 def _kinds(container: Any) -> str:

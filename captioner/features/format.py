@@ -26,7 +26,7 @@ import numpy as np
 
 from captioner.errors import FeatureStoreError
 from captioner.features.spec import FeatureSpec, read_spec
-from captioner.files import atomic_path
+from captioner.files import atomic_path, check_readable
 
 FORMAT = "captioner-features"
 VERSION = 2
@@ -129,6 +129,7 @@ class FeatureFile:
         except FileNotFoundError:
             raise FeatureStoreError(f"{self.path}: no such file; make features with captioner extract") from None
         except OSError as error:
+            check_readable(self.path, FeatureStoreError)
             raise FeatureStoreError(f"{self.path}: not a readable HDF5 file ({error}); extract again") from None
         try:
             with file:

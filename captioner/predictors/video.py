@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -95,6 +96,7 @@ class ClipCaptioner(FeatureCaptioner):
         ids: Sequence[str] | None = None,
         intervals: Sequence[Interval] | float | None = None,
         batch_size: int = BATCH_SIZE,
+        warn: Callable[[str], object] = warnings.warn,
         **options: Any,
     ) -> Results:
         """``caption_clips`` for a file of label predictions (HDF5), ``caption_video`` for any other file.
@@ -111,7 +113,7 @@ class ClipCaptioner(FeatureCaptioner):
         if ids is not None:
             raise UsageError(f"ids are for label predictions; {source} is taken for a video")
         intervals = WINDOW if intervals is None else intervals
-        return self.caption_video(source, intervals, batch_size=batch_size, **options)
+        return self.caption_video(source, intervals, batch_size=batch_size, warn=warn, **options)
 
     def caption_clips(
         self, path: Source, ids: Sequence[str] | None = None, *, batch_size: int = BATCH_SIZE, **options: Any
@@ -137,16 +139,17 @@ class ClipCaptioner(FeatureCaptioner):
         intervals: Sequence[Interval] | float = WINDOW,
         *,
         batch_size: int = BATCH_SIZE,
+        warn: Callable[[str], object] = warnings.warn,
         **options: Any,
     ) -> Results:
         """One ``Result`` for each of ``intervals`` (seconds), or of windows of so many seconds over the whole video.
 
-        An interval outside the video is an error of its result. Raises ``DataError`` for a file that is not a video,
-        ``CheckpointError`` where the model holds no CRF or network.
+        An interval outside the video is an error of its result; ``warn`` is called with what is odd about the video.
+        Raises ``DataError`` for a file that is not a video, ``CheckpointError`` where the model has no CRF or network.
         """
         self._config(options, batch_size)  # contradictory options are refused before the video is read
         vision, path = self.vision, os.fspath(path)
-        with closing(read_frames(path)) as frames:
+        with closing(read_frames(path, warn)) as frames:
             clips = clip_features(frames, intervals, vision.backbone, number=vision.number, device=self.device)
         good = [clip for clip in clips if not clip.error]
         found = self._clip_results(path, good, batch_size, options) if good else iter(())

@@ -342,6 +342,17 @@ def test_a_bad_interval_costs_only_itself(run: Run, packed: Path, video: Path, t
     assert (status, lines, err) == (1, [], [f"error: {listed}, line 2: not START<tab>END in seconds: 1 second"])
 
 
+def test_a_clock_that_jumps_is_noted(run: Run, packed: Path, tmp_path: Path) -> None:
+    """Would catch a note that only Python's users see."""
+    pytest.importorskip("av", reason="needs PyAV: pip install 'captioner[video]'")
+    from tests.videos import plain, save_video
+
+    video = save_video(tmp_path / "v.ts", [(time, plain("red")) for time in (0, 40, 7_200_000, 7_200_040)])
+    status, lines, err = run("describe", video, "--model", packed)
+    assert (status, len(lines), len(err)) == (0, 1, 1)
+    assert err[0].startswith(f"note: {video}: its clock jumps from ")
+
+
 def test_a_model_without_crf_and_a_file_that_is_no_video(run: Run, model: Path, packed: Path, video: Path) -> None:
     status, _, err = run("describe", video, "--model", model)
     assert (status, len(err)) == (1, 1)

@@ -56,6 +56,7 @@ def test_tacos_joins_equal_intervals(tmp_path: Path) -> None:
         ("s1-d2.avi_1_2 He cuts.", r"train_0\.txt, line 2: expected 'video\.avi_start_end:sentence#sentence', found"),
         ("s1-d2.avi_1_x:He cuts.", r"line 2: expected"),
         ("s1-d2.avi_9_2:He cuts.", r"line 2: the clip runs from 9 to 2; the end must not lie before the start"),
+        (f"s1-d2.avi_1_{'9' * 5000}:He cuts.", r"line 2: start and end are frames, whole numbers"),
         ("s9-d9.avi_1_2:He cuts.", r"line 2: video s9-d9 is not in video_info\.json"),
         ("s1-d2.avi_1_2: # #", r"line 2: s1-d2_1_2 has no sentence"),
     ],
@@ -116,6 +117,11 @@ def test_tacos_json(tmp_path: Path) -> None:
         ({"timestamps": [[1]], "sentences": ["a"]}, r"sentence 0: expected \[start, end\] and a text"),
         ({"timestamps": [[True, 2]], "sentences": ["a"]}, "start and end must be numbers"),
         ({"timestamps": [[3, 2]], "sentences": ["a"]}, "runs from 3 to 2"),
+        ({"timestamps": [[0, 10**400]], "sentences": ["a"]}, "runs from 0 to 1000"),
+        ({"timestamps": [[0, float("inf")]], "sentences": ["a"]}, "runs from 0 to inf"),
+        ({"timestamps": [[1, 2]], "sentences": ["a"], "fps": 10**400}, "number above 0, found 1000"),
+        ({"timestamps": [[1, 2]], "sentences": ["a"], "fps": 5e-324}, "number above 0, found 5e-324"),
+        ({"timestamps": [[1, 2]], "sentences": ["a"], "duration": -(10**400)}, "the video ends at -1000"),
         (
             {"timestamps": [[9, 12]], "sentences": ["a"], "fps": 5, "num_frames": 9},
             "starts at 9, but the video ends at 9",
@@ -221,6 +227,7 @@ def test_any_clips_survive_the_file(tmp_path_factory: pytest.TempPathFactory, cl
         ({"sentences": "He cuts."}, "sentences is a list of texts"),
         ({"end": "later"}, "start and end must be numbers"),
         ({"end": float("nan")}, "runs from 0.1 to nan"),
+        ({"end": 10**400}, "runs from 0.1 to 1000"),
         ({"lables": None}, "unknown lables; a clip has"),
     ],
 )

@@ -1,11 +1,12 @@
 """Your own data: what works, and one explained error for each way to get it wrong (docs/own-data.md lists them)."""
 
+import unicodedata
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from captioner.data import read_dataset
+from captioner.data import read_dataset, records
 from captioner.data.readers import own
 from captioner.data.readers.own import split_of
 from captioner.errors import CaptionerError, DataError
@@ -137,7 +138,7 @@ def test_mistakes_about_the_file(folder):
 def test_the_page_explains_each_message():
     """docs/own-data.md must not fall behind the code."""
     page = CHECKOUT.joinpath("docs", "own-data.md").read_text(encoding="utf-8")
-    source = Path(own.__file__).read_text(encoding="utf-8")
+    source = "".join(Path(module.__file__).read_text(encoding="utf-8") for module in (own, records))
     phrases = [
         "holds no captions", "leads out of the folder", "the captions must be in a .tsv or .jsonl file", "holds both",
         "has no split but other images have", "no training images among so few", "needs either caption",
@@ -153,3 +154,25 @@ def test_too_few_images_for_splits_by_name(folder):
     (folder / name).touch()
     with pytest.raises(CaptionerError, match="no training images among so few; name a split in a third column"):
         read_dataset("own", write(folder, f"{name}\tA dog.\n"))
+
+
+def test_names_are_equal_however_accents_are_written(tmp_path):
+    """Would catch an image that is not found, or whose split depends on the disk that it lies on."""
+    splits = []
+    for form in ("NFC", "NFD"):
+        folder = tmp_path / form
+        folder.mkdir()
+        on_disk = unicodedata.normalize(form, "café.jpg")
+        (folder / on_disk).touch()
+        lines = [f"{unicodedata.normalize(name, 'café.jpg')}\t{name}\n" for name in ("NFC", "NFD")]
+        (folder / "captions.tsv").write_text("".join(lines), encoding="utf-8")
+        [record] = read_dataset("own", folder)
+        assert (record.image_id, record.captions) == (on_disk, ("NFC", "NFD"))
+        splits.append(split_of(record.image_id))
+    assert splits == ["train", "train"]
+
+
+def test_capitals_are_hinted_at(folder):
+    (folder / "captions.tsv").write_text("A.JPG\ta dog\n")
+    with pytest.raises(DataError, match="the image A.JPG is not in .*; did you mean a.jpg\\?"):
+        read_dataset("own", folder)

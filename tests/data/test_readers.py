@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 
 from captioner.data import READERS, read_dataset, read_sentences
+from captioner.data.readers.own import split_of
 from captioner.data.records import of_split, split_name
 from captioner.errors import DataError
 
@@ -58,6 +59,64 @@ def test_flickr8k_damage_is_explained(flickr8k):
         read_dataset("flickr8k", flickr8k)
 
 
+KAGGLE = """image,caption
+1000268201_a.jpg,A child in a pink dress is climbing up a set of stairs .
+1000268201_a.jpg,"A child , who says "" hello "" , climbs ."
+1001773457_b.jpg,Two dogs .
+1001773457_b.jpg,
+1002674143_c.jpg,"A girl
+paints ."
+"""
+
+
+@pytest.fixture
+def kaggle(tmp_path):
+    (tmp_path / "captions.txt").write_bytes("\ufeff".encode() + KAGGLE.replace("\n", "\r\n").encode())
+    (tmp_path / "Images").mkdir()
+    (tmp_path / "Images" / "1000268201_a.jpg").touch()
+    return tmp_path
+
+
+def test_kaggle_s_flickr8k(kaggle):
+    """Catches: the heading as an image, quotes and commas in captions, a split that nobody chose."""
+    records = {record.image_id: record for record in read_dataset("flickr8k-kaggle", kaggle)}
+    a, b, c = (records[name] for name in ("1000268201_a.jpg", "1001773457_b.jpg", "1002674143_c.jpg"))
+    assert a.captions[1] == 'A child , who says " hello " , climbs .'
+    assert (len(a.captions), b.captions, c.captions) == (2, ("Two dogs .",), ("A girl paints .",))
+    assert a.path == kaggle / "Images" / "1000268201_a.jpg"
+    assert all(record.split == split_of(name) for name, record in records.items())
+    with pytest.raises(DataError, match=r"captions.txt: Kaggle's copy has no split; put Flickr_8k.trainImages.txt, "):
+        read_dataset("flickr8k", kaggle)
+
+
+def test_kaggle_s_flickr8k_with_the_official_lists(kaggle):
+    (kaggle / "Flickr_8k.testImages.txt").write_text("1000268201_a.jpg\n")
+    for name in ("flickr8k", "flickr8k-kaggle"):
+        with pytest.raises(DataError, match="no train list of Flickr8k here; looked for Flickr_8k.trainImages.txt"):
+            read_dataset(name, kaggle)
+    (kaggle / "Flickr_8k.trainImages.txt").write_text("1001773457_b.jpg\n")
+    (kaggle / "Flickr_8k.devImages.txt").write_text("1002674143_c.jpg\n")
+    for name in ("flickr8k", "flickr8k-kaggle"):
+        assert [(r.image_id[0:4], r.split) for r in read_dataset(name, kaggle)] == [
+            ("1001", "train"), ("1002", "val"), ("1000", "test")
+        ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a.jpg,a dog\n", r"line 1: expected the heading image,caption, found 'a.jpg,a dog'"),
+        ("image,caption\na.jpg,a dog, a cat\n", "line 2: expected image,caption; a caption with commas"),
+        ("image,caption\n,a dog\n", "line 2: expected image,caption"),
+        ('image,caption\na.jpg,"a dog\n', "line 2: unexpected end of data"),
+    ],
+)
+def test_damage_of_kaggle_s_flickr8k_is_explained(kaggle, text, message):
+    (kaggle / "captions.txt").write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_dataset("flickr8k-kaggle", kaggle)
+
+
 def karpathy(path, *images):
     items = [
         {"filename": f, "split": s, "sentences": [{"raw": " A dog. "}, {"raw": "  "}], **more} for f, s, more in images
@@ -99,7 +158,7 @@ def test_karpathy_damage_is_explained(tmp_path):
     with pytest.raises(DataError, match="image 0: unknown split 'tset'; use train, val or test"):
         read_dataset("karpathy", path)
     path.write_text('{"images": [{"filename": "a.jpg"}]}')
-    with pytest.raises(DataError, match="image 0: needs filename, split and sentences"):
+    with pytest.raises(DataError, match=r"image 0 \(a.jpg\): needs filename, split and sentences"):
         read_dataset("karpathy", path)
     path.write_text('{"annotations": []}')
     with pytest.raises(DataError, match="no list 'images'"):
@@ -107,6 +166,20 @@ def test_karpathy_damage_is_explained(tmp_path):
     path.write_text('{"images": [\n}')
     with pytest.raises(DataError, match="line 2: not valid JSON"):
         read_dataset("karpathy", path)
+
+
+@pytest.mark.parametrize("wrong", ["Infinity", "true", "[" * 900 + "]" * 900, "1" + "0" * 4000 + ".5", "{}"])
+@pytest.mark.parametrize("key", ["cocoid", "filename", "split", "sentences", "filepath", "raw"])
+def test_karpathy_values_of_another_type_are_explained_in_a_short_line(tmp_path, key, wrong):
+    """Would catch a traceback, or a value of thousands of characters in the message."""
+    values = {"filename": '"a.jpg"', "split": '"test"', "sentences": '[{"raw": "A dog."}]'}
+    values |= {"sentences": f'[{{"raw": {wrong}}}]'} if key == "raw" else {key: wrong}
+    path = tmp_path / "dataset.json"
+    image = ", ".join(f'"{name}": {value}' for name, value in values.items())
+    path.write_text(f'{{"images": [{{{image}}}]}}')
+    with pytest.raises(DataError, match=r"image 0( \(a.jpg\))?: (needs filename|cocoid must be)") as caught:
+        read_dataset("karpathy", path)
+    assert len(str(caught.value)) < 400
 
 
 def coco(path, numbers):
@@ -163,7 +236,10 @@ def test_coco_needs_only_ids_and_captions(tmp_path, images, annotations, expecte
     [
         ({"annotations": [{"caption": "a"}]}, "annotation 0: .*needs image_id"),
         ({"annotations": [{"image_id": None, "caption": "a"}]}, "annotation 0: .*needs image_id"),
-        ({"annotations": [{"image_id": 1, "caption": "a"}, {"image_id": 1, "caption": None}]}, "annotation 1"),
+        (
+            {"annotations": [{"image_id": 1, "caption": "a"}, {"image_id": 7, "caption": None}]},
+            "annotation 1, of image_id 7: its caption is null, not a text; remove the annotation",
+        ),
         ({"annotations": [3]}, "annotation 0"),
         ({"annotations": {}}, "a list 'annotations'"),
         ({"images": {"1": 2}, "annotations": []}, "a list 'annotations'"),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from pathlib import Path
 
 import pytest
 
+from captioner.data.records import Captioned
 from captioner.data.results import Matched, match, read_references, read_results
 from captioner.errors import DataError, UsageError
 
@@ -124,9 +126,9 @@ JSON_TSV = ("a.json", "refs.tsv")
         ("{}", "expected a list"),
         ("[]", "holds no captions"),
         ("[3]", "entry 0: needs image_id"),
-        ('[{"image_id": 1}]', "entry 0: needs image_id"),
+        ('[{"image_id": 1}]', r"entry 0 \(of 1\): needs image_id"),
         ('[{"image_id": true, "caption": "a"}]', "entry 0: needs image_id"),
-        ('[{"image_id": 1, "caption": ["a"]}]', "entry 0: needs image_id"),
+        ('[{"image_id": 1, "caption": ["a"]}]', r"entry 0 \(of 1\): needs image_id"),
         ('[{"image_id": 1, "caption": "a"}, {"image_id": "1", "caption": "b"}]', "a second caption for 1; keep one"),
         (coco_results(**{"1.jpg": "a", "x/1.jpg": "b"}), "two captions are of the image 1.jpg"),
         (coco_results(**{"77": "a"}), "no result has references: .* such as 77, references of 1.jpg"),
@@ -248,3 +250,62 @@ def test_names_that_two_images_share_fit_neither(tmp_path: Path) -> None:
     assert found.hypotheses == {"a/1.jpg": "x", "b/1.jpg": "y", "b/2.jpg": "z"}
     with pytest.raises(DataError, match=r"\(1.jpg\) have no references"):
         match(read_results(write(path, coco_results(**{"1.jpg": "x", "2.jpg": "z"}))), references)
+
+
+def shared_names(form: str, second: object = 2) -> str:
+    """Two images of one file name, in other folders or not, and a third whose name is the first one's number."""
+    ids = {1: "a.jpg", second: "a.jpg", 3: "1"}
+    if form == "coco":
+        images = [{"id": i, "file_name": name} for i, name in ids.items()]
+        return json.dumps({"images": images, "annotations": [{"image_id": i, "caption": f"dog {i}"} for i in ids]})
+    images = [
+        {"filename": name, "filepath": f"folder{i}", "cocoid": i, "split": "test", "sentences": [{"raw": f"dog {i}"}]}
+        for i, name in ids.items()
+    ]
+    return json.dumps({"images": images})
+
+
+@pytest.mark.parametrize("form", ["coco", "karpathy"])
+def test_images_that_share_a_file_name_are_told_apart_by_their_ids(tmp_path: Path, form: str) -> None:
+    """Would catch captions held against another image's references because records are keyed by file name."""
+    references = read_references([write(tmp_path / "val.json", shared_names(form))])
+    path = tmp_path / "a.json"
+    found = match(read_results(write(path, coco_results(**{"3": "c", "1": "a", "2": "b"}))), references)
+    assert {found.hypotheses[image]: texts for image, texts in found.references.items()} == {
+        "a": ("dog 1",), "b": ("dog 2",), "c": ("dog 3",)
+    }  # fmt: skip
+    with pytest.raises(DataError, match=r"\(a.jpg\) have no references"):
+        match(read_results(write(path, coco_results(**{"a.jpg": "a", "2": "b"}))), references)
+
+
+def test_ids_that_do_not_tell_images_apart_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "val.json", shared_names("karpathy", "1"))
+    with pytest.raises(DataError, match="two images are called a.jpg#1; give each a name or an id of its own"):
+        read_references([path])
+    images = [{"id": 1, "file_name": "a.jpg"}, {"id": 1, "file_name": "b.jpg"}]
+    write(path, json.dumps({"images": images, "annotations": [{"image_id": 1, "caption": "a"}]}))
+    with pytest.raises(DataError, match="two images have the id 1"):
+        read_references([path])
+
+
+def test_a_number_that_two_images_share_is_no_third_ones_name(tmp_path: Path) -> None:
+    """Would catch a caption of one of two images with the number 1 that goes to the image called ``1``."""
+    [rows, numbers] = [("a.jpg", "b.jpg", "1"), (1, 1, 3)]
+    references = [Captioned(n, None, ("a dog",), "test", i) for n, i in zip(rows, numbers, strict=True)]
+    results = read_results(write(tmp_path / "a.json", coco_results(**{"1": "a", "3": "b"})))
+    assert match(results, references, "skip").hypotheses == {"1": "b"}
+
+
+def test_names_match_however_accents_are_written(tmp_path: Path) -> None:
+    """Would catch captions that lose their references because one of the files was made on a Mac."""
+    composed, apart = (unicodedata.normalize(form, "café.jpg") for form in ("NFC", "NFD"))
+    references = read_references([write(tmp_path / "refs.tsv", f"{apart}\ta dog\n{composed}\ta cat\n")])
+    found = match(read_results(write(tmp_path / "a.json", coco_results(**{apart: "x"}))), references)
+    assert (found.hypotheses, found.references) == ({composed: "x"}, {composed: ("a dog", "a cat")})
+
+
+@pytest.mark.parametrize("others", [{}, {"2.jpg": "b"}])
+def test_a_name_in_other_capitals_is_hinted_at(tmp_path: Path, others: dict[str, object]) -> None:
+    with pytest.raises(DataError, match=r"did you mean 1.jpg, as capitals count\?"):
+        results = read_results(write(tmp_path / "a.json", coco_results(**{"1.JPG": "a"}, **others)))
+        match(results, read_references([write(tmp_path / "refs.tsv", TSV)]))

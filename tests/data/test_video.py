@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 pytest.importorskip("av", reason="needs PyAV: pip install 'captioner[video]'")
 
@@ -47,9 +48,38 @@ def test_a_clock_that_is_set_back_goes_on(tmp_path: Path) -> None:
     """Would catch two recordings in one transport stream, the second of which is seen in no time at all."""
     path = save_video(tmp_path / "v.ts", [(40 * index, plain("red")) for index in range(50)])
     path.write_bytes(path.read_bytes() * 2)
-    frames = list(read_frames(path))
+    with pytest.warns(UserWarning, match="v.ts: its clock jumps from"):
+        frames = list(read_frames(path))
     assert frames[-1].end == pytest.approx(4, abs=0.2)
     assert all(0.03 < frame.end - frame.start < 0.2 for frame in frames)
+
+
+def test_a_clock_that_jumps_is_noted_once(tmp_path: Path) -> None:
+    """Would catch a recording that is shortened by hours, of which no line of the output says anything."""
+    times = [0, 40, 80, 7_200_000, 7_200_040, 20_000_000, 20_000_040]
+    path = save_video(tmp_path / "v.ts", [(time, plain("red")) for time in times])
+    notes: list[str] = []
+    frames = list(read_frames(path, notes.append))
+    assert frames[-1].end == pytest.approx(7 * 0.04, abs=0.01)
+    [note] = notes
+    assert note == f"{path}: its clock jumps from 0.12 to 7200.00 s; times go on from 0.12 s, and so after later jumps"
+
+
+@pytest.mark.parametrize("name", ["photo.jpg", "photo.mp4"])
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "ICO"])
+def test_an_image_is_no_video(tmp_path: Path, name: str, form: str) -> None:
+    """Would catch a photo that is described as a video of one frame, which FFmpeg makes of it."""
+    path = tmp_path / name
+    Image.new("RGB", (32, 32), "red").save(path, form)
+    with pytest.raises(DataError, match="is an image, not a video; captioner caption describes images"):
+        list(read_frames(path))
+
+
+def test_an_animation_is_a_video(tmp_path: Path) -> None:
+    path = tmp_path / "moving.gif"
+    first, second = (Image.new("RGB", (32, 32), name) for name in ("red", "blue"))
+    first.save(path, save_all=True, append_images=[second], duration=400)
+    assert [color(frame) for frame in read_frames(path)] == ["red", "blue"]
 
 
 def test_a_phones_video_is_upright(tmp_path: Path) -> None:

@@ -42,3 +42,15 @@ def test_a_missing_data_set_is_one_line(tmp_path: Path, capsys: pytest.CaptureFi
     assert main(["--root", str(tmp_path / "none"), "-o", str(tmp_path / "out.txt")]) == 1
     assert capsys.readouterr().err.startswith("error: ")
     assert not (tmp_path / "out.txt").exists()
+
+
+def test_a_list_saved_with_a_byte_order_mark_excludes_its_first_name(tmp_path: Path) -> None:
+    """Would catch a test caption that is learned because of an invisible character before the name of its image."""
+    for name in ("1000.jpg", "1001.jpg"):
+        (tmp_path / name).touch()
+    (tmp_path / "captions.tsv").write_text("1000.jpg\ta dog\ttrain\n1001.jpg\ta cat\ttrain\n")
+    (tmp_path / "test.txt").write_bytes("\ufeff1000_1.jpg\r\n".encode())
+    out = tmp_path / "out.txt"
+    options = ["--format", "own", "--root", str(tmp_path), "--exclude", str(tmp_path / "test.txt"), "-o", str(out)]
+    assert main(options) == 0
+    assert out.read_text() == "a cat\n"

@@ -8,8 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from captioner.data.readers.karpathy import load_json
-from captioner.data.records import Captioned, find_folder, on_disk, split_name
+from captioner.data.records import Captioned, Images, find_folder, read_json, shorten, split_name
 from captioner.errors import DataError
 from captioner.optional import require
 
@@ -43,15 +42,13 @@ def _read_file(path: Path) -> list[Captioned]:
     split = split_name(match[1], str(path)) if match else "val"
     base = path.parent.parent if path.parent.name == "annotations" else path.parent
     part = match[0] if match else "images"
-    folder = find_folder(base, (part, f"images/{part}", "images"))
-    records: dict[str, Captioned] = {}
+    files = Images(find_folder(base, (part, f"images/{part}", "images")))
+    records = []
     for key in sorted(coco.imgs, key=lambda key: (isinstance(key, str), key)):  # numbers first
         name = str(coco.imgs[key].get("file_name") or key)
-        if name in records:
-            raise DataError(f"{path}: two images are called {name}")
         captions = tuple(text for entry in coco.imgToAnns.get(key, []) if (text := entry["caption"].strip()))
-        records[name] = Captioned(name, on_disk(folder / name), captions, split, key)
-    return list(records.values())
+        records.append(Captioned(name, files.find(name), captions, split, key))
+    return records
 
 
 def _load(path: Path) -> Any:
@@ -60,21 +57,13 @@ def _load(path: Path) -> Any:
     An image is what ``images`` or an annotation names. coco-caption reads no more than ``image_id`` and ``caption``,
     so files that leave the rest out, a list of images included, are valid.
     """
-    content = load_json(path)
+    content = read_json(path)
     content = content if isinstance(content, dict) else {}
     images, annotations = content.get("images") or [], content.get("annotations")
     if not isinstance(images, list) or not isinstance(annotations, list):
         raise DataError(f"{path}: not COCO caption annotations: it needs a list 'annotations'")
-    for index, entry in enumerate(annotations):
-        if not _is_id(entry, "image_id") or not isinstance(entry.get("caption"), str):
-            raise DataError(
-                f"{path}, annotation {index}: not COCO caption annotations (captions_*.json): "
-                "needs image_id (a number or text) and caption (a text)"
-            )
-    for index, image in enumerate(images):
-        if not _is_id(image, "id"):
-            raise DataError(f"{path}, image {index}: needs id (a number or text)")
-    listed = {image["id"] for image in images}
+    _check_annotations(path, annotations)
+    listed = _check_images(path, images)
     if not listed and not annotations:
         raise DataError(f"{path}: not COCO caption annotations: it names no image")
     others = dict.fromkeys(entry["image_id"] for entry in annotations if entry["image_id"] not in listed)
@@ -89,6 +78,32 @@ def _load(path: Path) -> Any:
     with contextlib.redirect_stdout(io.StringIO()):
         coco.createIndex()
     return coco
+
+
+def _check_annotations(path: Path, annotations: list[Any]) -> None:
+    for index, entry in enumerate(annotations):
+        where = f"{path}, annotation {index}"
+        if not _is_id(entry, "image_id") or "caption" not in entry:
+            raise DataError(
+                f"{where}: not COCO caption annotations (captions_*.json): "
+                "needs image_id (a number or text) and caption (a text)"
+            )
+        if not isinstance(caption := entry["caption"], str):
+            found = "null" if caption is None else shorten(caption)
+            raise DataError(
+                f"{where}, of image_id {entry['image_id']}: its caption is {found}, not a text; remove the annotation"
+            )
+
+
+def _check_images(path: Path, images: list[Any]) -> dict[int | str, Any]:
+    """The entries of ``images`` by id; one that repeats another is the same image."""
+    listed: dict[int | str, Any] = {}
+    for index, image in enumerate(images):
+        if not _is_id(image, "id"):
+            raise DataError(f"{path}, image {index}: needs id (a number or text)")
+        if listed.setdefault(image["id"], image).get("file_name") != image.get("file_name"):
+            raise DataError(f"{path}: two images have the id {image['id']}; give each an id of its own")
+    return listed
 
 
 def _is_id(entry: Any, key: str) -> bool:

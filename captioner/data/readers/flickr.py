@@ -1,32 +1,70 @@
-"""Flickr8k (Hodosh et al. 2013) and Flickr30k (Young et al. 2014): token files with lists of names for each split."""
+"""Flickr8k (Hodosh et al. 2013) and Flickr30k (Young et al. 2014): token files with lists of names for each split.
+
+Kaggle's copy of Flickr8k has a table instead of the token file, and no lists.
+"""
 
 from __future__ import annotations
 
+import csv
 import re
 from pathlib import Path
 
 from captioner.data.readers.karpathy import read_karpathy
-from captioner.data.records import Captioned, find_file, find_folder, on_disk, read_lines
+from captioner.data.readers.own import split_of
+from captioner.data.records import SPLITS, Captioned, Images, find_file, find_folder, read_lines, shorten
 from captioner.errors import DataError
 
 _LINE = re.compile(r"(?P<image>.+?\.(?:jpe?g|png))(?:\.\d+)?#(?P<number>r?\d+)\t(?P<caption>.*)", re.IGNORECASE)
 """``name.jpg#0<TAB>caption``. Flickr8k's ``2258277193_586949ec62.jpg.1#0`` is a slip for ``....jpg#0``."""
 
 _FLICKR8K_TOKENS = ("Flickr8k.token.txt", "Flickr8k_text/Flickr8k.token.txt", "captions.token")
+_FLICKR8K_LISTS = {
+    "train": "Flickr_8k.trainImages.txt",
+    "val": "Flickr_8k.devImages.txt",
+    "test": "Flickr_8k.testImages.txt",
+}
+_KAGGLE = "captions.txt"
 _FLICKR8K_IMAGES = ("images", "Images", "Flicker8k_Dataset", "Flickr8k_Dataset", "Flickr8k_Dataset/Flicker8k_Dataset")
 _FLICKR30K_TOKENS = ("results_20130124.token", "captions.token", "flickr30k/results_20130124.token")
 _FLICKR30K_IMAGES = ("images", "flickr30k-images", "flickr30k_images", "Images")
 
 
 def read_flickr8k(root: Path) -> list[Captioned]:
-    """The 8,000 images of the official lists. ``root`` holds ``Flickr8k.token.txt``, the three
-    ``Flickr_8k.*Images.txt`` and the images in a folder such as ``images`` or ``Flicker8k_Dataset``."""
-    tokens = find_file(root, _FLICKR8K_TOKENS, "caption file of Flickr8k")
-    lists = {}
-    for split, name in (("train", "train"), ("val", "dev"), ("test", "test")):
-        found = find_file(tokens.parent, (f"Flickr_8k.{name}Images.txt",), f"{split} list of Flickr8k")
-        lists[split] = read_lines(found)
-    return _assemble(tokens, lists, find_folder(root, _FLICKR8K_IMAGES))
+    """The 8,000 images of the official lists. ``root`` holds ``Flickr8k.token.txt`` or Kaggle's ``captions.txt``, the
+    three ``Flickr_8k.*Images.txt`` and the images in a folder such as ``images`` or ``Flicker8k_Dataset``."""
+    tokens = find_file(root, (*_FLICKR8K_TOKENS, _KAGGLE), "caption file of Flickr8k")
+    if tokens.name == _KAGGLE and not _has_lists(root):
+        raise DataError(
+            f"{tokens}: Kaggle's copy has no split; put {', '.join(_FLICKR8K_LISTS.values())} beside it "
+            "(captioner data get flickr8k-text), or take the format flickr8k-kaggle, where names decide; its scores "
+            "cannot be compared with published ones"
+        )
+    captions = read_table(tokens) if tokens.name == _KAGGLE else read_tokens(tokens)
+    return _assemble(tokens, captions, _official_lists(tokens), Images(find_folder(root, _FLICKR8K_IMAGES)))
+
+
+def read_flickr8k_kaggle(root: Path) -> list[Captioned]:
+    """Kaggle's copy: ``root`` holds ``captions.txt`` and a folder ``Images``. Where the official lists lie beside them
+    they are the split; without any, each of the 8,091 images falls into one by its name, as in own data."""
+    path = find_file(root, (_KAGGLE,), "captions.txt of Kaggle's Flickr8k")
+    captions = read_table(path)
+    if _has_lists(root):
+        lists = _official_lists(path)
+    else:
+        lists = {split: [name for name in captions if split_of(name) == split] for split in SPLITS}
+    return _assemble(path, captions, lists, Images(find_folder(root, _FLICKR8K_IMAGES)))
+
+
+def _has_lists(folder: Path) -> bool:
+    return any((folder / name).exists() for name in _FLICKR8K_LISTS.values())
+
+
+def _official_lists(tokens: Path) -> dict[str, list[str]]:
+    """The names of each split, from the three lists beside the caption file."""
+    return {
+        split: read_lines(find_file(tokens.parent, (name,), f"{split} list of Flickr8k"))
+        for split, name in _FLICKR8K_LISTS.items()
+    }
 
 
 def read_flickr30k(root: Path) -> list[Captioned]:
@@ -39,12 +77,13 @@ def read_flickr30k(root: Path) -> list[Captioned]:
     for split in ("train", "val", "test"):
         names = (f"split_karpathy_{split}.txt", f"{split}.txt", f"flickr30k_{split}.txt")
         lists[split] = read_lines(find_file(root, names, f"{split} list of Flickr30k"))
-    return _assemble(tokens, lists, find_folder(root, _FLICKR30K_IMAGES))
+    return _assemble(tokens, read_tokens(tokens), lists, Images(find_folder(root, _FLICKR30K_IMAGES)))
 
 
-def _assemble(tokens: Path, lists: dict[str, list[str]], folder: Path) -> list[Captioned]:
+def _assemble(
+    tokens: Path, captions: dict[str, list[str]], lists: dict[str, list[str]], files: Images
+) -> list[Captioned]:
     """Records in the order of the lists; ``lists`` maps a split to its file names (a name may lack ``.jpg``)."""
-    captions = read_tokens(tokens)
     records: list[Captioned] = []
     seen: dict[str, str] = {}
     for split, lines in lists.items():
@@ -55,7 +94,7 @@ def _assemble(tokens: Path, lists: dict[str, list[str]], folder: Path) -> list[C
             if name not in captions:
                 raise DataError(f"{tokens}: no caption for {name}, which is in the {split} list")
             seen[name] = split
-            records.append(Captioned(name, on_disk(folder / name), tuple(captions[name]), split))
+            records.append(Captioned(name, files.find(name), tuple(captions[name]), split))
     return records
 
 
@@ -71,4 +110,24 @@ def read_tokens(path: Path) -> dict[str, list[str]]:
         held = captions.setdefault(match["image"], [])
         if match["caption"].strip():
             held.append(match["caption"].strip())
+    return captions
+
+
+def read_table(path: Path) -> dict[str, list[str]]:
+    """Captions by image, in the order of Kaggle's table: ``image,caption`` with quotes round captions with commas."""
+    captions: dict[str, list[str]] = {}
+    rows = csv.reader((f"{line}\n" for line in read_lines(path)), strict=True)
+    try:
+        for row in rows:
+            where = f"{path}, line {rows.line_num}"
+            if rows.line_num == 1:
+                if [cell.strip().lower() for cell in row] != ["image", "caption"]:
+                    raise DataError(f"{where}: expected the heading image,caption, found {shorten(','.join(row))}")
+            elif any(cell.strip() for cell in row):
+                if len(row) != 2 or not row[0].strip():
+                    raise DataError(f"{where}: expected image,caption; a caption with commas stands in quotes")
+                held = captions.setdefault(row[0].strip(), [])
+                held += filter(None, [" ".join(row[1].split())])
+    except csv.Error as error:
+        raise DataError(f"{path}, line {rows.line_num}: {error}") from error
     return captions

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from captioner.data.records import Captioned, find_folder, on_disk, read_text, split_name
+from captioner.data.records import Captioned, Images, find_folder, read_json, shorten, split_name
 from captioner.errors import DataError
 
 _NAMES = ("dataset_coco.json", "dataset_flickr30k.json", "dataset_flickr8k.json", "dataset.json")
@@ -19,22 +18,12 @@ def read_karpathy(root: Path) -> list[Captioned]:
     A COCO image's id is its file name, ``number`` its ``cocoid``; it lies at ``filepath/filename``.
     """
     path = _json_of(root)
-    images = load_json(path)
+    images = read_json(path)
     images = images.get("images") if isinstance(images, dict) else None
     if not isinstance(images, list):
         raise DataError(f"{path}: not a Karpathy file: it has no list 'images'")
-    folder = find_folder(path.parent, _IMAGES)
-    return [_record(path, folder, index, image) for index, image in enumerate(images)]
-
-
-def load_json(path: Path) -> Any:
-    """The value of a JSON file, or a ``DataError`` that says where it breaks."""
-    try:
-        return json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}, line {error.lineno}: not valid JSON: {error.msg}") from error
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets without end
-        raise DataError(f"{path}: not valid JSON: {error}") from error
+    files = Images(find_folder(path.parent, _IMAGES))
+    return [_record(path, files, index, image) for index, image in enumerate(images)]
 
 
 def _json_of(root: Path) -> Path:
@@ -49,16 +38,19 @@ def _json_of(root: Path) -> Path:
     return found[0]
 
 
-def _record(path: Path, folder: Path, index: int, image: Any) -> Captioned:
-    try:
-        name = str(image["filename"])
-        below = str(image.get("filepath", ""))
-        split = split_name(str(image["split"]), f"{path}, image {index}")
-        captions = tuple(str(sentence["raw"]).strip() for sentence in image["sentences"])
-    except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}, image {index}: needs filename, split and sentences with raw ({error})") from error
+def _record(path: Path, files: Images, index: int, image: Any) -> Captioned:
+    where = f"{path}, image {index}"
+    image = image if isinstance(image, dict) else {}
+    name, split, sentences = (image.get(key) for key in ("filename", "split", "sentences"))
+    below = image.get("filepath", "")
+    sentences = sentences if isinstance(sentences, list) else [None]
+    captions: list[Any] = [one.get("raw") if isinstance(one, dict) else None for one in sentences]
+    if not name or not all(isinstance(text, str) for text in (name, below, split, *captions)):
+        named = f" ({name})" if isinstance(name, str) and name else ""
+        raise DataError(f"{where}{named}: needs filename, split and sentences with raw, all of them texts")
     number = image.get("cocoid")
-    if not isinstance(number, int | str | None):
-        raise DataError(f"{path}, image {index}: cocoid must be a number, not {number!r}")
-    place = on_disk(folder / below / name) or on_disk(folder / name)
-    return Captioned(name, place, tuple(c for c in captions if c), split, number)
+    if isinstance(number, bool) or not isinstance(number, int | str | None):
+        raise DataError(f"{where}: cocoid must be a number, not {shorten(number)}")
+    place = files.find(f"{below}/{name}" if below else name) or files.find(name)
+    kept = tuple(caption for text in captions if (caption := text.strip()))
+    return Captioned(name, place, kept, split_name(split, where), number)

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from captioner.data.records import Captioned, find_folder, read_lines, split_name
+from captioner.data.records import (
+    Captioned,
+    Images,
+    find_folder,
+    in_other_capitals,
+    parse_json,
+    read_lines,
+    same_name,
+    split_name,
+)
 from captioner.errors import DataError
 
 NAMES = ("captions.tsv", "captions.jsonl")
@@ -52,7 +60,7 @@ def read_own(root: Path) -> list[Captioned]:
 
 def split_of(image_id: str) -> str:
     """train (80 %), val or test (10 % each) from the name alone, so that adding images moves no other one."""
-    bucket = int.from_bytes(hashlib.sha256(image_id.encode()).digest()[:4]) % 10
+    bucket = int.from_bytes(hashlib.sha256(same_name(image_id).encode()).digest()[:4]) % 10
     return "val" if bucket == 8 else "test" if bucket == 9 else "train"
 
 
@@ -96,14 +104,7 @@ def _jsonl_rows(path: Path) -> Iterator[_Row]:
         where = f"{path}, line {number}"
         if not line.strip():
             continue
-        try:
-            item = json.loads(line)
-        except json.JSONDecodeError as error:
-            reason = f"{error.msg} at character {error.colno}; each line is one whole object"
-            raise DataError(f"{where}: not valid JSON: {reason}") from error
-        except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets without end
-            raise DataError(f"{where}: not valid JSON: {error}") from error
-        image, captions, split = _fields(where, item)
+        image, captions, split = _fields(where, parse_json(line, where))
         for caption in captions:
             yield _row(where, image, caption, split)
 
@@ -143,13 +144,14 @@ def _find_images(path: Path, folder: Path, images: dict[str, None]) -> dict[str,
     """For every image as the file writes it, its path below ``folder``; ``images/a.jpg`` may be written too."""
     found: dict[str, str] = {}
     missing: list[str] = []
+    places = (Images(folder), Images(path.parent))
     for image in images:
-        places = (folder / image, path.parent / image)
-        place = next((p for p in places if p.is_file() and p.is_relative_to(folder)), None)
-        if place is None:
+        files = (place.find(image) for place in places)
+        file = next((file for file in files if file is not None and file.is_relative_to(folder)), None)
+        if file is None:
             missing.append(image)
         else:
-            found[image] = place.relative_to(folder).as_posix()
+            found[image] = file.relative_to(folder).as_posix()
     if missing:
         raise DataError(f"{path}: {_explain_missing(folder, missing)}")
     return found
@@ -158,7 +160,8 @@ def _find_images(path: Path, folder: Path, images: dict[str, None]) -> dict[str,
 def _explain_missing(folder: Path, missing: list[str]) -> str:
     there = [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()]
     wanted = missing[0].replace("\\", "/").removeprefix(f"{folder.name}/")
-    near = [wanted] if wanted in there else difflib.get_close_matches(wanted, there[:10000], 1, 0.7)
+    alike = in_other_capitals(wanted, there)
+    near = [alike] if alike else difflib.get_close_matches(wanted, there[:10000], 1, 0.7)
     hint = f"; did you mean {near[0]}?" if near else ""
     more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
     return f"the image {missing[0]}{more} is not in {folder}{hint}"

@@ -12,13 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from captioner.data.clips import Clip, check_ids, check_times, load_object
-from captioner.data.records import SPLITS, find_file, read_lines, read_text, split_name
+from captioner.data.clips import Clip, check_ids, check_object, check_times
+from captioner.data.records import SPLITS, find_file, read_json, read_lines, shorten, split_name
 from captioner.errors import DataError
 
 _LINE = re.compile(r"(?P<video>[^:\s]+?)(?:\.avi)?_(?P<start>\d+)_(?P<end>\d+):(?P<sentences>.*)")
 _SPLIT = re.compile(r"(?:^|[^a-z])(train|training|val|valid|validation|dev|test)(?:[^a-z]|$)", re.IGNORECASE)
+_FRAME = re.compile("[0-9]{1,12}")
 _COLUMNS = ("video", "start", "end", "level", "sentence")
+MIN_RATE, MAX_RATE = 1e-3, 1e6
+"""Frames per second that a video may have."""
 LEVELS = ("detailed", "short", "single")
 
 
@@ -68,7 +71,7 @@ def read_tacos_json(root: Path) -> list[Clip]:
         found = _SPLIT.search(path.stem)
         if found is None:
             raise DataError(f"{path}: the file's name must say train, val or test")
-        for video, item in load_object(read_text(path), str(path)).items():
+        for video, item in check_object(read_json(path), str(path)).items():
             segments += _json_segments(path, video, item, split_name(found[1], str(path)))
     return check_ids(_join(segments), root)
 
@@ -96,13 +99,13 @@ def _rates(path: Path) -> dict[str, float]:
     """Frames per second by video; the names may end in ``.avi``."""
     return {
         video.removesuffix(".avi"): _rate(value, f"{path}: {video}")
-        for video, value in load_object(read_text(path), str(path)).items()
+        for video, value in check_object(read_json(path), str(path)).items()
     }
 
 
 def _rate(value: Any, where: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
-        raise DataError(f"{where}: the frames per second must be a number above 0, found {value!r}")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not MIN_RATE <= value <= MAX_RATE:
+        raise DataError(f"{where}: the frames per second must be a usual number above 0, found {shorten(value)}")
     return float(value)
 
 
@@ -151,8 +154,8 @@ def _segment(
 ) -> _Segment:  # fmt: skip
     """The segment of one line; raises ``DataError`` for invalid frames or an unknown video."""
     video = video.removesuffix(".avi")
-    if not (start.isascii() and start.isdigit() and end.isascii() and end.isdigit()):
-        raise DataError(f"{where}: start and end are frames, whole numbers; found {start!r} and {end!r}")
+    if not all(_FRAME.fullmatch(frame) for frame in (start, end)):
+        raise DataError(f"{where}: start and end are frames, whole numbers; found {shorten(start)} and {shorten(end)}")
     if video not in rates:
         raise DataError(f"{where}: video {video} is not in video_info.json; add its frames per second there")
     first, last = check_times(int(start), int(end), where)
@@ -171,10 +174,10 @@ def _json_segments(path: Path, video: str, item: Any, split: str) -> Iterator[_S
     for index, (pair, sentence) in enumerate(zip(times, sentences, strict=True)):
         place = f"{where}, sentence {index}"
         if not isinstance(pair, list) or len(pair) != 2 or not isinstance(sentence, str):
-            raise DataError(f"{place}: expected [start, end] and a text, found {pair!r} and {sentence!r}")
+            raise DataError(f"{place}: expected [start, end] and a text, found {shorten(pair)} and {shorten(sentence)}")
         start, end = check_times(pair[0], pair[1], place)
         if isinstance(last, int | float) and start >= last:
-            raise DataError(f"{place}: starts at {start:g}, but the video ends at {last:g}")
+            raise DataError(f"{place}: starts at {start:g}, but the video ends at {shorten(last)}")
         yield _Segment(place, video.removesuffix(".avi"), start, end, (sentence,), split, fps)
 
 

@@ -1,0 +1,140 @@
+"""Hostile input, made by hypothesis: damaged copies of valid files and random structure, and nothing but our errors.
+
+``CAPTIONER_FUZZ`` is the number of inputs of each test, 25 without it; ``make fuzz`` takes 5,000. An input that takes
+longer than ``SECONDS`` counts as a hang. The inputs are the same on every machine; for others, name a seed:
+``CAPTIONER_FUZZ_SEED=7 make fuzz``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from hypothesis import HealthCheck, seed, settings
+from hypothesis import strategies as st
+
+from captioner.errors import CaptionerError
+
+T = TypeVar("T")
+Test = TypeVar("Test", bound=Callable[..., object])
+INPUTS = int(os.environ.get("CAPTIONER_FUZZ") or 25)
+SEED = os.environ.get("CAPTIONER_FUZZ_SEED", "")
+SECONDS = 10
+
+NASTY = [
+    *(b"[" * 1500, b'{"a":' * 1500, b"9" * 5000, b"-" + b"1" * 400, b"1e999", b"-0", b"NaN", b"-Infinity", b"0.5"),
+    *(b"null", b"true", b"{}", b"[]", b'""', b'"', b"'", b"\\", b"\\ud800", b"\\u0000", b"#", b"#0", b"_1_2:"),
+    *(b"\x00", b"\x1b[2J", b"\xff\xfe", b"\xef\xbb\xbf", b"\r", b"\n", b"\n\n", b"\t", b"\t\t", b",", b" ", b"  "),
+    *("\u2028".encode(), "é".encode(), "e\u0301".encode(), "\u202e".encode(), b"a" * 300, b"../", b"/", b"C:\\"),
+    *(
+        b": ",
+        b"- ",
+        b"&a [*a]",
+        b"*a",
+        b"<<: *a",
+        b"!!python/name:os.system",
+        b"!!int x",
+        b"---",
+        b"2024-13-45",
+        b"0o9",
+    ),
+    *(b"train", b"test", b"image", b"caption", b".avi", b"-->", b"-", b"inf", b"1_0", b"12:30", "٣".encode()),
+]
+"""Bytes that parsers trip over, put into valid files."""
+
+
+def fuzz(test: Test) -> Test:
+    """Run ``test`` with ``INPUTS`` inputs."""
+    allowed = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
+    run = settings(max_examples=INPUTS, derandomize=not SEED, suppress_health_check=allowed)(test)
+    return seed(int(SEED))(run) if SEED else run
+
+
+def attempt(function: Callable[..., T], *args: Any, **options: Any) -> T | None:
+    """What ``function`` returns, or None where it raises a ``CaptionerError``; nothing else may happen."""
+    with _alarm():
+        try:
+            return function(*args, **options)
+        except CaptionerError as error:
+            assert str(error)
+            return None
+
+
+@contextlib.contextmanager
+def _alarm() -> Iterator[None]:
+    def ring(number: int, frame: object) -> None:
+        raise AssertionError(f"an input takes longer than {SECONDS} s")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.alarm(SECONDS)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.sampled_from([10**400, -(10**400), 2**63, 0, -1])
+    | st.floats()
+    | st.text(st.characters(codec="utf-8"), max_size=8)
+    | st.sampled_from(["train", "test", "a.jpg", "", "\ud800", "\x00", "é.jpg", "../a.jpg", "a" * 300])
+)
+KEYS = (
+    "id image_id image caption captions annotations images file_name filename filepath split sentences raw cocoid "
+    "timestamps fps duration num_frames clip_id video start end level labels format version nodes"
+).split()
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=4),
+    max_leaves=8,
+)
+"""Values of JSON, among them such as only Python writes."""
+
+
+@st.composite
+def damaged(draw: st.DrawFn, valid: bytes) -> bytes:
+    """``valid`` after one to four edits of its bytes."""
+    content = valid
+    for _ in range(draw(st.integers(1, 4))):
+        start = draw(st.integers(0, len(content)))
+        end = min(len(content), start + draw(st.sampled_from([0, 0, 1, 2, 5, 20, 10_000])))
+        piece = draw(st.sampled_from(NASTY) | st.binary(max_size=4) | st.just(content[start:end] * 2))
+        content = content[:start] + piece + content[end:]
+    return content
+
+
+@st.composite
+def reshaped(draw: st.DrawFn, valid: Any) -> Any:
+    """The JSON value ``valid`` with one value within replaced, removed or repeated."""
+    if isinstance(valid, dict) and valid and draw(st.booleans()):
+        key = draw(st.sampled_from(sorted(valid)))
+        rest = {name: value for name, value in valid.items() if name != key}
+        return rest if draw(st.integers(0, 5)) == 0 else rest | {key: draw(reshaped(valid[key]))}
+    if isinstance(valid, list) and valid and draw(st.integers(0, 3)):
+        index = draw(st.integers(0, len(valid) - 1))
+        count = draw(st.sampled_from([0, 1, 1, 1, 2]))
+        return [*valid[:index], *[draw(reshaped(valid[index])) for _ in range(count)], *valid[index + 1 :]]
+    return draw(VALUES)
+
+
+def damaged_file(name: str, valid: bytes) -> st.SearchStrategy[bytes]:
+    """Damaged copies of a file: of its bytes and, where it holds JSON, of its structure."""
+    if name.endswith(".json"):
+        return damaged(valid) | reshaped(json.loads(valid)).map(lambda value: json.dumps(value).encode())
+    if name.endswith(".jsonl"):
+        rows = [json.loads(line) for line in valid.splitlines()]
+        return damaged(valid) | reshaped(rows).map(_json_lines)
+    return damaged(valid)
+
+
+def _json_lines(value: Any) -> bytes:
+    rows = value if isinstance(value, list) else [value]
+    return "\n".join(json.dumps(row) for row in rows).encode()
