@@ -11,7 +11,8 @@
     ├── CheckpointError      a checkpoint is damaged or does not fit what it is used with
     └── MissingDependency    an optional package is not installed; says what to install
 
-Messages are one line and say what is wrong and what to do. ``tell`` prints them, and all else on stderr, escaped.
+Messages are one line and say what is wrong and what to do. ``print_error`` prints them and all
+else on stderr, escaped.
 """
 
 from __future__ import annotations
@@ -87,13 +88,18 @@ def exit_status(program: Callable[[], object]) -> int:
 
 
 def _fail(message: str, status: int) -> int:
-    tell(f"error: {' '.join(message.split())}")
+    print_error(f"error: {' '.join(message.split())}")
     return status
 
 
-def tell(line: object) -> None:
+def print_error(line: object) -> None:
     """Print a line on stderr; names and other text of files cannot break it or steer the terminal."""
     print(printable(str(line)), file=sys.stderr, flush=True)
+
+
+def warn(message: object) -> None:
+    """Print a note on stderr, as ``print_error`` does."""
+    print_error(f"note: {message}")
 
 
 def printable(text: str) -> str:

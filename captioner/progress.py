@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from captioner.errors import printable, tell
+from captioner.errors import print_error, printable
 
 
 class Progress(Protocol):
@@ -40,7 +40,7 @@ class Lines:
 
     def say(self, line: str) -> None:
         if not self.silent:
-            tell(line)
+            print_error(line)
 
 
 class Bar:

@@ -33,7 +33,7 @@ from captioner.data import read_dataset
 from captioner.data.records import Captioned, of_split
 from captioner.decoding import DecodingConfig, decode
 from captioner.decoding.sampling import sample as sample_sentences
-from captioner.errors import DataError, UsageError, tell
+from captioner.errors import DataError, UsageError, print_error
 from captioner.features.store import FeatureStore
 from captioner.files import RESULTS, check_output, write_text
 from captioner.metrics.base import find_metric
@@ -104,7 +104,7 @@ def write_results(path: Path, records: Sequence[Captioned], captions: Sequence[s
     ]
     check_output("-o", path, RESULTS)
     write_text(path, json.dumps(entries, indent=0) + "\n")
-    tell(f"{path}: {len(entries)} captions, {len(set(captions))} different")
+    print_error(f"{path}: {len(entries)} captions, {len(set(captions))} different")
 
 
 def write_each(path: Path, records: Sequence[Captioned], captions: Sequence[Sequence[str]]) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from captioner.data.records import Captioned
-from captioner.errors import CaptionerError, DataError, UsageError, tell
+from captioner.errors import CaptionerError, DataError, UsageError, print_error
 from captioner.metrics import References, Scored
 from captioner.metrics.base import digest
 from captioner.metrics.diversity import diversity
@@ -85,7 +85,7 @@ class Scorer:
     def _warn(self, error: CaptionerError) -> None:
         if str(error) not in self.warned:
             self.warned.add(str(error))
-            tell(f"note: {error}")
+            print_error(f"note: {error}")
 
 
 def evaluate(

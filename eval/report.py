@@ -26,7 +26,7 @@ import typer
 from captioner.cli.program import choice, create_app, run
 from captioner.data import READERS, read_dataset
 from captioner.data.records import Captioned, of_split
-from captioner.errors import DataError, UsageError, tell
+from captioner.errors import DataError, UsageError, print_error
 from captioner.files import Kind, check_output, write_text
 from captioner.predictors.features import FeatureCaptioner
 from captioner.text.tokenizers import DEFAULT
@@ -125,7 +125,7 @@ def write(folder: Path, title: str, blocks: Sequence[Block]) -> None:
             write_text(folder / f"{block.name}.svg", block.svg)
     write_text(folder / "report.md", to_markdown(title, blocks))
     write_text(folder / "index.html", to_html(title, blocks))
-    tell(f"report written to {folder / 'index.html'}")
+    print_error(f"report written to {folder / 'index.html'}")
 
 
 def _images(evaluation: Evaluation, folder: Path | None, wanted: bool) -> dict[str, Path] | None:

@@ -34,7 +34,7 @@ from rich.progress import Progress
 from captioner.cli.program import choice, create_app, run
 from captioner.data import read_dataset
 from captioner.data.records import Captioned, of_split
-from captioner.errors import FeatureStoreError, tell
+from captioner.errors import FeatureStoreError, print_error
 from captioner.features.store import FeatureStore
 from captioner.files import atomic_path
 from captioner.metrics.retrieval import AT, retrieval_scores
@@ -123,7 +123,7 @@ class Blocks:
 
     def _timed(self, missing: Sequence[int]) -> Iterator[int]:
         """The numbers of missing blocks; prints the expected time after the first."""
-        tell(
+        print_error(
             f"{len(self.features):,} images x {len(self.words):,} captions: "
             f"{len(self.blocks) - len(missing)} of {len(self.blocks)} blocks exist"
         )
@@ -225,7 +225,7 @@ def retrieve(
     try:
         rows["nearest neighbor"] = nearest_neighbor(stores, Collection.of(of_split(records, "train")), test)
     except FeatureStoreError as error:
-        tell(f"no nearest neighbors: {error}")
+        print_error(f"no nearest neighbors: {error}")
     right = [len(texts) for texts in test.captions]
     rows["chance"] = (chance([1], len(test.ids)), chance(right, len(test.texts)))
     settings = {

@@ -15,7 +15,7 @@ from typing import Any
 from captioner.config import to_mapping
 from captioner.data.records import Captioned
 from captioner.data.results import match, read_results
-from captioner.errors import DataError, UsageError, tell
+from captioner.errors import DataError, UsageError, print_error
 from captioner.features.label_predictions import open_store
 from captioner.features.spec import Store
 from captioner.files import write_text
@@ -65,7 +65,7 @@ def read_file(path: Path, records: Sequence[Captioned], missing: str = "error") 
     """Captions of ``records`` from a results file; ``missing`` as ``captioner.data.results.match`` has it."""
     matched = match(read_results(path), records, missing)
     for note in matched.notes:
-        tell(f"note: {note}")
+        print_error(f"note: {note}")
     member = RUN_NAME.fullmatch(path.stem)
     name, label = (member[1], f"{member[2]} {member[3]}") if member else (path.stem, "")
     metadata = {"file": str(path), **({"note": "; ".join(matched.notes)} if matched.notes else {})}
@@ -150,7 +150,7 @@ def _captions(
     cached = _cached(captioner, opened, ids, options)
     if cached is not None and cached.is_file():
         return match(read_results(cached), records, "empty").hypotheses  # a model's caption may be empty
-    tell(f"captioning {len(ids)} images with {captioner.name}")
+    print_error(f"captioning {len(ids)} images with {captioner.name}")
     captions = {}
     for result in captioner.caption_features(opened, ids, **options.decoding):
         if result.error is not None:

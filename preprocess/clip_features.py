@@ -23,7 +23,7 @@ from captioner.backbones import Backbone, load_backbone
 from captioner.cli.program import create_app, run
 from captioner.data.clips import Clip, read_clips
 from captioner.data.video import read_frames
-from captioner.errors import DataError, tell
+from captioner.errors import DataError, print_error, warn
 from captioner.features.frames import FRAMES, clip_features
 from captioner.features.writer import FeatureWriter
 from captioner.files import HDF5, check_output
@@ -43,7 +43,7 @@ def extract(
         for done, (name, wanted) in enumerate(videos.items(), start=1):
             try:
                 intervals = [(clip.start, clip.end) for clip in wanted]
-                with closing(read_frames(_find(folder, name), _warn)) as frames:
+                with closing(read_frames(_find(folder, name), warn)) as frames:
                     found = clip_features(frames, intervals, backbone, number=number, device=device)
             except DataError as error:
                 problems.append(str(error))
@@ -54,12 +54,8 @@ def extract(
                 else:
                     writer.add(clip.clip_id, seen.feature)
             writer.flush()
-            tell(f"{name}: {done} of {len(videos)} videos")
+            print_error(f"{name}: {done} of {len(videos)} videos")
     return problems
-
-
-def _warn(message: str) -> None:
-    print(f"note: {message}", file=sys.stderr)
 
 
 def _find(folder: Path, name: str) -> Path:
@@ -83,7 +79,7 @@ def write_clip_features(
     network = load_backbone(backbone, weights)
     problems = extract(read_clips("clips", clips), videos, network, output, frames, device)
     for problem in problems:
-        tell(f"error: {problem}")
+        print_error(f"error: {problem}")
     if problems:
         raise DataError(f"{output}: some clips have no features; the reasons are above")
 

@@ -21,7 +21,7 @@ import typer
 from captioner.cli.program import create_app, run
 from captioner.data import read_dataset
 from captioner.data.records import Captioned, read_text
-from captioner.errors import tell
+from captioner.errors import print_error
 from captioner.files import Kind, check_output, write_text
 
 SENTENCES = Kind("a list of sentences", rb"[^\t\x00\n\[{][^\t\x00\n]* [^\t\x00\n]*\n")
@@ -56,7 +56,7 @@ def write_sentences(
     excluded = {photo_number(name) for path in exclude or () for name in read_text(path).split()}
     lines = sentences(read_dataset(format, root), split, excluded)
     write_text(output, "".join(f"{line}\n" for line in lines))
-    tell(f"{len(lines)} sentences in {output}; {len(excluded)} photos excluded")
+    print_error(f"{len(lines)} sentences in {output}; {len(excluded)} photos excluded")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -22,7 +22,7 @@ import typer
 from captioner.backbones.spec import BackboneSpec
 from captioner.cli.program import create_app, run
 from captioner.data.clips import Clip, read_clips
-from captioner.errors import DataError, UsageError, tell
+from captioner.errors import DataError, UsageError, print_error
 from captioner.features.writer import FeatureWriter
 from captioner.files import HDF5, check_output
 
@@ -102,7 +102,7 @@ def write_synthetic_features(
             writer.add(clip.clip_id, vector)
     unlabeled = len(records) - len(tuples)
     skipped = f"; {unlabeled} clips without labels have none" if unlabeled else ""
-    tell(f"{output}: SYNTHETIC features of {len(tuples)} clips, {key}, seed {seed}{skipped}")
+    print_error(f"{output}: SYNTHETIC features of {len(tuples)} clips, {key}, seed {seed}{skipped}")
 
 
 def _digest(clips: Sequence[Clip]) -> str:

@@ -23,7 +23,7 @@ import typer
 
 from captioner.cli.program import create_app, run
 from captioner.data.clips import CLIP_READERS, NODES, NULL, OTHER, SENTENCE, Clip, read_clips, write_clips
-from captioner.errors import DataError, tell
+from captioner.errors import DataError, print_error
 from captioner.files import Kind, check_output, write_text
 from preprocess.lexicon import WORDS
 from preprocess.semantics import Extractor, Labels, merge_synonyms
@@ -208,7 +208,7 @@ def prepare(
     document = {"format": "captioner-labels", "version": 1, "nodes": sets}
     write_text(output / "labels.json", json.dumps(document, indent=1, ensure_ascii=False) + "\n")
     print(report(kept, sets, agreement(full, tuples)))
-    tell(f"wrote clips.jsonl, sentences.jsonl and labels.json to {output}")
+    print_error(f"wrote clips.jsonl, sentences.jsonl and labels.json to {output}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

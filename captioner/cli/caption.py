@@ -14,7 +14,7 @@ import typer
 
 from captioner.cli.options import Device, Model, decoding_options
 from captioner.cli.output import Output, Writer, accept_any_file_name, write_coco_results
-from captioner.errors import DataError, UsageError, tell
+from captioner.errors import DataError, UsageError, print_error
 from captioner.files import RESULTS, check_output
 from captioner.progress import progress_bar
 
@@ -97,11 +97,11 @@ def caption(
                 name = str(result.image)
                 captions.setdefault(name if features else _place(name), (name, result.captions[0].text))
     if not writer.written and not writer.failed:
-        tell("error: no images were given")
+        print_error("error: no images were given")
     if output is not None and captions:
         write_coco_results(output, _with_ids(list(captions.values()), numbers), "captions")
         if writer.written > len(captions):
-            tell(f"note: {writer.written - len(captions)} images were given before; they have one result each")
+            print_error(f"note: {writer.written - len(captions)} images were given before; they have one result each")
     if writer.failed or not writer.written:
         raise typer.Exit(1)
 

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from captioner.cli import scoring_options as options
-from captioner.errors import UsageError
+from captioner.errors import UsageError, warn
 from captioner.text.tokenizers import DEFAULT
 
 
@@ -56,7 +56,7 @@ def compare(
     from captioner.metrics.significance import compare_systems, default_seed
 
     paths = [path for members in files.values() for path in members]
-    matched, _ = read_systems(paths, references, data_format, split, missing, options.warn)
+    matched, _ = read_systems(paths, references, data_format, split, missing, warn)
     first = same_images(matched)
     captions = {path: one.hypotheses for path, one in zip(paths, matched, strict=True)}
     scorer = References(first.references, tokenizer, **first.metadata)

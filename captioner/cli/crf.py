@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from captioner.errors import FeatureStoreError, printable, tell
+from captioner.errors import FeatureStoreError, print_error, printable
 from captioner.files import Kind, check_output
 
 if TYPE_CHECKING:
@@ -76,7 +76,8 @@ def train(
     config = CRFConfig(graph, chain, unary, hidden_dim, dropout)
     train_config = CRFTrainConfig(epochs, patience, batch_size, lr, weight_decay, factor_decay, seed)
     stores = [open_store(path) for path in features]
-    trained, dev = pipeline.train(read_clips("clips", clips), stores, config, train_config, folds, tell, _show_epoch)
+    records = read_clips("clips", clips)
+    trained, dev = pipeline.train(records, stores, config, train_config, folds, print_error, _show_epoch)
     if dev is not None:
         print("; ".join(filter(None, [f"dev  {dev.evaluation}", str(dev.not_converged)])))
     save_crf(output, trained)
@@ -117,7 +118,7 @@ def predict(
     result = pipeline.predict_clips(crf, stores, wanted, gold_share)
     write_label_predictions(output, result.predictions)
     written = f"{output}: {len(result.predictions)} clips, {result.predictions.source}"
-    tell("; ".join(filter(None, [written, str(result.not_converged)])))
+    print_error("; ".join(filter(None, [written, str(result.not_converged)])))
     if wanted is not None:
         _print_evaluations(pipeline.evaluate_splits(result.unmixed, wanted))
     if result.missing:
@@ -147,4 +148,4 @@ def _print_evaluations(evaluations: Mapping[str, Evaluation]) -> None:
 def _show_epoch(name: str, epoch: Epoch) -> None:
     dev = f"  dev log prob {epoch.dev.log_prob:.4f}  {epoch.dev}" if epoch.dev else ""
     failed = f"  {epoch.not_converged} dev clips not converged" if epoch.not_converged else ""
-    tell(f"{name}, epoch {epoch.number}: log likelihood {epoch.log_likelihood:.3f}{dev}{failed}")
+    print_error(f"{name}, epoch {epoch.number}: log likelihood {epoch.log_likelihood:.3f}{dev}{failed}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from captioner.errors import printable, tell
+from captioner.errors import print_error, printable
 from captioner.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def get(
 
     entry = find(read_manifest(), name)
     if not entry.manual:
-        tell(f"{entry.name}: {_size(entry.bytes)}; license: {entry.license}")
+        print_error(f"{entry.name}: {_size(entry.bytes)}; license: {entry.license}")
     with progress_bar(entry.name, count_bytes=True) as bar:
         path = download(entry, _place(entry, folder), bar.update)
     print(path)

@@ -11,8 +11,7 @@ from captioner import subtitles
 from captioner.cli.intervals import read_intervals
 from captioner.cli.options import Device, decoding_options
 from captioner.cli.output import Output, Writer, accept_any_file_name, write_coco_results
-from captioner.cli.scoring_options import warn
-from captioner.errors import UsageError
+from captioner.errors import UsageError, warn
 from captioner.files import RESULTS, Kind, check_output, write_text
 from captioner.predictors.base import is_label_predictions
 

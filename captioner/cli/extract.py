@@ -10,7 +10,7 @@ import typer
 
 from captioner.cli.options import Device
 from captioner.cli.output import accept_any_file_name
-from captioner.errors import tell
+from captioner.errors import print_error
 from captioner.files import HDF5, check_output
 from captioner.progress import progress_bar
 
@@ -70,8 +70,8 @@ def extract(
             progress=bar.update,
         )
     for error in report.failed:
-        tell(f"error: {error}")
+        print_error(f"error: {error}")
     counts = f"{report.done} added, {report.skipped} there already, {len(report.failed)} failed"
-    tell(f"{output}: {counts}")
+    print_error(f"{output}: {counts}")
     if report.failed:
         raise typer.Exit(1)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from captioner.errors import printable, tell
+from captioner.errors import print_error, printable
 
 app = typer.Typer(no_args_is_help=True, help="Inspect feature stores.")
 
@@ -36,7 +36,7 @@ def info(
         for name, value in summary.items():
             print(f"{name:<14} {printable(str(value))}")
     for problem in problems:
-        tell(f"error: {problem}")
+        print_error(f"error: {problem}")
     if problems:
         raise typer.Exit(1)
     if verify and not as_json:

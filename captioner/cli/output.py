@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from captioner.errors import printable, tell
+from captioner.errors import print_error, printable
 from captioner.files import write_text
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Writer:
         """Print each result; yields those that have captions."""
         for result in results:
             if result.error is not None:
-                tell(f"error: {result.error}")
+                print_error(f"error: {result.error}")
                 self.failed += 1
                 continue
             if self.as_json or self.output is None:
@@ -84,7 +84,7 @@ def write_coco_results(path: Path, captions: Iterable[tuple[int | str, str]], wh
     """Write (image id, caption) pairs in COCO's results format, and a line about it on stderr."""
     entries = [{"image_id": image_id, "caption": text} for image_id, text in captions]
     write_text(path, json.dumps(entries, indent=0) + "\n")
-    tell(f"{len(entries)} {what} written to {path}")
+    print_error(f"{len(entries)} {what} written to {path}")
 
 
 def accept_any_file_name() -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from captioner.cli import scoring_options as options
+from captioner.errors import warn
 from captioner.files import Kind, check_output, write_text
 from captioner.text.tokenizers import DEFAULT
 
@@ -64,11 +65,11 @@ def score(
     from captioner.metrics.diversity import diversity
     from captioner.provenance import provenance
 
-    [matched], records = read_systems([results], references, data_format, split, missing, options.warn)
+    [matched], records = read_systems([results], references, data_format, split, missing, warn)
     scorer = References(matched.references, tokenizer, **matched.metadata)
     frequency = None if df is None else DocumentFrequency.of_references(read_captions(df), scorer.tokenize, df.stem)
     selected = report.select_metrics(metrics, frequency)
-    scored = scorer.score(matched.hypotheses, selected, on_missing=None if metrics else options.warn)
+    scored = scorer.score(matched.hypotheses, selected, on_missing=None if metrics else warn)
     tokens = [scorer.tokenize(text) for text in matched.hypotheses.values()]
     training = [scorer.tokenize(text) for text in read_training_captions(train, records, split)]
     variety = diversity(tokens, list(scorer.tokens.values()), training)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from captioner.errors import UsageError, tell
+from captioner.errors import UsageError
 
 References = Annotated[
     list[Path],
@@ -52,7 +52,3 @@ def table_style(as_json: bool, latex: bool, markdown: bool) -> str:
     if as_json + latex + markdown > 1:
         raise UsageError("choose one of --json, --latex and --markdown")
     return "latex" if latex else "markdown" if markdown else "plain"
-
-
-def warn(message: object) -> None:
-    tell(f"note: {message}")

@@ -22,7 +22,7 @@ import typer
 from captioner.cli.program import choice, create_app, run
 from captioner.crf.predictions import KINDS, LabelPredictions, read_label_predictions
 from captioner.data.clips import NULL, Clip, read_clips
-from captioner.errors import tell
+from captioner.errors import print_error
 from captioner.text.tokenizers import DEFAULT, tokenize
 from eval.baselines import write_results
 from eval.command import Output, Split, Tokenizer
@@ -73,16 +73,16 @@ def translate(
         for clip in clips_of(clips, "train")
         for sentence in clip.sentences
     ]
-    tell(f"training on {len(pairs)} sentences")
+    print_error(f"training on {len(pairs)} sentences")
     model = train_smt(pairs, model=alignment, heuristic=heuristic, order=order)
     references = [[tokenize(sentence, tokenizer) for sentence in clip.sentences] for clip in val]
     model.tune(tuned_on, references, seed, processes)
     weights = ", ".join(f"{name} {w:.3f}" for name, w in zip(ALL_FEATURES, model.weights, strict=True))
-    tell(f"weights: {weights}")
+    print_error(f"weights: {weights}")
     began = time.monotonic()
     sentences = [" ".join(words) for words in model.translate_all(asked, processes)]
     seconds = time.monotonic() - began
-    tell(f"{len(wanted)} clips in {seconds:.1f} s, {len(wanted) / seconds:.1f} a second")
+    print_error(f"{len(wanted)} clips in {seconds:.1f} s, {len(wanted) / seconds:.1f} a second")
     write_results(output, records_of(wanted), sentences)
 
 

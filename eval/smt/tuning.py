@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from captioner.errors import tell
+from captioner.errors import print_error
 from captioner.metrics.bleu import Bleu
 from captioner.metrics.corpus import Corpus
 
@@ -47,7 +47,7 @@ def tune(translate: Translate, references: Sequence[Sequence[Words]], weights: n
         weights = weights / np.abs(weights).sum()
         candidates = translate(weights)
         score = _bleu(candidates, references)
-        tell(f"tuning, round {number}: BLEU-4 {score:.2f}")
+        print_error(f"tuning, round {number}: BLEU-4 {score:.2f}")
         if score > best:
             best, found = score, weights
         if not pool.add(candidates):

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 import captioner
 from captioner.cli import app as cli
-from captioner.errors import CaptionerError, DataError, UsageError, exit_status, printable, tell
+from captioner.errors import CaptionerError, DataError, UsageError, exit_status, print_error, printable
 from captioner.progress import progress_bar
 from captioner.tables import footnote, render
 from scripts.command_reference import commands
@@ -105,7 +105,7 @@ def test_control_characters_never_reach_the_terminal(capsys: pytest.CaptureFixtu
         raise DataError(f"{name}: no such file")
 
     assert exit_status(fail) == 1
-    tell(name)
+    print_error(name)
     with progress_bar("x") as bar:
         bar.say(name)
     print(render(["system"], [[name]]), footnote(name), sep="\n")
