@@ -21,6 +21,10 @@ MAX_PIXELS = 128_000_000
 """Larger images are refused: at 4 bytes a pixel this is half a gigabyte while one is decoded."""
 MIN_SHORT_SIDE = 1024
 """Large images are reduced by a whole factor while they are read; the shorter side keeps at least so many pixels."""
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+"""Pillow's names of the formats that are read, whatever a file is called. Its other plugins are never asked: that of
+EPS runs the file as a program; those of HDF5, BUFR, GRIB and WMF call any handler that is registered."""
+FORMAT_NAMES = "JPEG, PNG, WebP, GIF, BMP, TIFF or PPM"
 SUFFIXES = frozenset(".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .tif .tiff .ppm .pgm".split())
 """Suffixes of the files that are taken from a folder; a file that is named itself may have any."""
 _warning_filters = threading.Lock()  # they belong to the whole process
@@ -135,7 +139,7 @@ def _check_file(path: Path) -> None:
 def _open(path: Path) -> Image.Image:
     """Read the header only."""
     with _no_warnings():
-        return Image.open(path)
+        return Image.open(path, formats=FORMATS)
 
 
 @contextmanager
@@ -197,7 +201,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, PermissionError):
         return "no permission to read it"
     if isinstance(error, UnidentifiedImageError):
-        return "not an image in a known format, or badly damaged"
+        return f"not an image in a format that is read ({FORMAT_NAMES}), or badly damaged"
     if isinstance(error, Image.DecompressionBombError):
         return f"more than the {MAX_PIXELS:,} pixels that are opened"
     if isinstance(error, MemoryError):

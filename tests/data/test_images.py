@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import os
 import pickle
@@ -179,6 +180,39 @@ def test_broken_files_are_refused_with_a_reason(tmp_path: Path, kind: str) -> No
     assert str(path) in message and "\n" not in message
     copy = pickle.loads(pickle.dumps(caught.value))  # as it comes back from a worker process
     assert (copy.path, copy.reason, str(copy)) == (path, caught.value.reason, message)
+
+
+def test_only_known_formats_are_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Would catch a door to another plugin of Pillow, whatever the file is called: EPS is run as a program."""
+    Image.init()
+    opened: list[str] = []
+    for name in set(Image.OPEN) - {*images.FORMATS, "AVIF", "HEIF"}:
+        monkeypatch.setitem(Image.OPEN, name, (lambda *_, name=name: opened.append(name), None))
+    program = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n{} loop\n%%EOF\n"
+    for start in (program, b"\x89HDF\r\n\x1a\n", b"BUFR" + bytes(9), b"GRIB" + bytes(3) + b"\1", b"\xd7\xcd\xc6\x9a"):
+        for name in ("a.jpg", "a.eps", "a.h5", "a"):
+            (tmp_path / name).write_bytes(start + bytes(99))
+            with pytest.raises(ImageError, match="JPEG, PNG"):
+                open_image(tmp_path / name)
+    assert not opened
+
+
+def test_the_content_decides_about_the_format(tmp_path: Path) -> None:
+    """Would catch trust in suffixes: a PNG may be called .jpg or .eps."""
+    halves().save(tmp_path / "a", "PNG")
+    for name in ("a.jpg", "a.eps", "a.txt"):
+        assert open_image((tmp_path / "a").rename(tmp_path / name)).size == (40, 20)
+        (tmp_path / name).rename(tmp_path / "a")
+
+
+def test_every_image_open_names_its_formats() -> None:
+    """Would catch a second door to all plugins of Pillow."""
+    root = Path(__file__).parents[2]
+    packages = ("captioner", "preprocess", "eval", "scripts", "benchmarks")
+    for path in (path for package in packages for path in (root / package).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Image.open"):
+                assert any(keyword.arg == "formats" for keyword in node.keywords), f"{path}, line {node.lineno}"
 
 
 def test_size_limit_counts_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
