@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from captioner.errors import ImageError
 
-MAX_PIXELS = 128_000_000
-"""Larger images are refused: at 4 bytes a pixel this is half a gigabyte while one is decoded."""
+MAX_BYTES = 2**29
+"""Images that take more memory while they are read are refused: half a gigabyte, counted by mode and format."""
 MIN_SHORT_SIDE = 1024
 """Large images are reduced by a whole factor while they are read; the shorter side keeps at least so many pixels."""
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
@@ -27,6 +28,9 @@ EPS runs the file as a program; those of HDF5, BUFR, GRIB and WMF call any handl
 FORMAT_NAMES = "JPEG, PNG, WebP, GIF, BMP, TIFF or PPM"
 SUFFIXES = frozenset(".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .tif .tiff .ppm .pgm".split())
 """Suffixes of the files that are taken from a folder; a file that is named itself may have any."""
+_STRIP = 1 << 20  # pixels that are converted at a time
+_DECODERS: dict[str | None, float] = {"WEBP": 12.2, "AVIF": 5.4, "HEIF": 4.3}
+"""Bytes a pixel that a decoder takes beside the image, measured with images of 24 megapixels in three bands."""
 _warning_filters = threading.Lock()  # they belong to the whole process
 
 
@@ -47,16 +51,15 @@ def open_image(source: str | os.PathLike[str] | Image.Image) -> Image.Image:
     path = Path(getattr(source, "filename", "") or "image") if isinstance(source, Image.Image) else Path(source)
     try:
         if isinstance(source, Image.Image):
-            return _to_rgb(_shrink(_upright(source)))
+            source.load()
+            return _upright(_to_rgb(source), source)
         _check_file(path)
         with _open(path) as image:
-            _check_size(path, image.size)
-            if image.format == "JPEG":
-                image.draft(None, (MIN_SHORT_SIDE, MIN_SHORT_SIDE))  # decodes at 1/2, 1/4 or 1/8, never below this
+            size = image.size
+            image.draft(None, (MIN_SHORT_SIDE, MIN_SHORT_SIDE))  # JPEG decodes at 1/2, 1/4 or 1/8, never below this
+            _check_memory(path, image, size)
             image.load()
-            with suppress(Exception), _no_warnings():  # an image with damaged EXIF data stays as it is
-                ImageOps.exif_transpose(image, in_place=True)
-            return _to_rgb(_shrink(image))
+            return _upright(_to_rgb(image), image)
     except ImageError:
         raise
     except Exception as error:  # decoders raise anything from SyntaxError to struct.error on damaged files
@@ -150,28 +153,65 @@ def _no_warnings() -> Iterator[None]:
         yield
 
 
-def _check_size(path: Path, size: tuple[int, int]) -> None:
-    width, height = size
-    if width * height > MAX_PIXELS:
-        raise ImageError(path, f"{width} x {height} pixels are more than the {MAX_PIXELS:,} that are opened")
+def _check_memory(path: Path, image: Image.Image, size: tuple[int, int]) -> None:
+    """Refuse the image if reading it takes too much memory; ``size`` is that of the file, ``image`` may be drafted."""
+    pixels = image.width * image.height
+    own = pixels * (1 if image.mode in ("1", "L", "P") else 2 if image.mode.startswith("I;16") else 4)
+    result = 4 * pixels / _factor(image) ** 2
+    needed = own + max(result, size[0] * size[1] * _decoder_bytes(image))
+    if needed > MAX_BYTES:
+        raise ImageError(
+            path,
+            f"{size[0]} x {size[1]} pixels take {needed / 1e6:,.0f} MB of memory, more than the {MAX_BYTES / 1e6:,.0f} "
+            "that one image may take; make it smaller",
+        )
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """A copy turned as the EXIF orientation says; the image itself if its EXIF data is damaged."""
+def _decoder_bytes(image: Image.Image) -> float:
+    """Bytes a pixel that the decoder takes beside the image."""
+    if image.info.get("progressive"):  # libjpeg holds all coefficients, whatever the draft
+        parts: list[int] = [high * wide for _, high, wide, _ in image.layer]  # type: ignore[attr-defined]
+        return 2 * sum(parts) / max(parts)
+    if isinstance(image, TiffImageFile):
+        height: int = image.tag_v2[ExifTags.Base.ImageLength]
+        rows: int = image.tag_v2.get(ExifTags.Base.RowsPerStrip, height)
+        bits: int = sum(image.tag_v2.get(ExifTags.Base.BitsPerSample, (1,)))
+        turned: bool = image.tag_v2.get(ExifTags.Base.Orientation, 1) != 1  # Pillow copies it
+        return min(1.0, rows / height) * bits / 8 + 4 * turned
+    return _DECODERS.get(image.format, 0)
+
+
+def _upright(image: Image.Image, source: Image.Image) -> Image.Image:
+    """``image`` turned as the EXIF orientation of ``source`` says, or as it is if that is damaged."""
     with suppress(Exception), _no_warnings():
-        return ImageOps.exif_transpose(image)
+        exif = Image.Exif()
+        exif[ExifTags.Base.Orientation] = source.getexif().get(ExifTags.Base.Orientation, 1)
+        image.info["exif"] = exif.tobytes()
+        ImageOps.exif_transpose(image, in_place=True)
     return image
 
 
-def _shrink(image: Image.Image) -> Image.Image:
-    """A large image reduced by a whole factor, before it is copied from one color mode to another."""
-    factor = min(image.size) // MIN_SHORT_SIDE
-    return image.reduce(factor) if factor > 1 and image.mode in ("L", "LA", "RGB", "RGBA", "CMYK") else image
+def _factor(image: Image.Image) -> int:
+    return max(1, min(image.size) // MIN_SHORT_SIDE)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I") or image.mode == "F":
-        image = Image.fromarray(_to_bytes(np.asarray(image)))
+    """A new image in RGB, a large one reduced by a whole factor; in strips, so that only the result takes memory."""
+    factor = _factor(image)
+    early = image.mode in ("L", "LA", "RGB", "RGBA", "CMYK") and "transparency" not in image.info
+    levels = _levels(image) if image.mode.startswith("I") or image.mode == "F" else None
+    rows = factor * max(1, _STRIP // (image.width * factor))
+    small = Image.new("RGB", (-(-image.width // factor), -(-image.height // factor)))
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+        if early and factor > 1:
+            strip = strip.reduce(factor)
+        strip = _convert(Image.fromarray(levels.to_bytes(strip)) if levels else strip)
+        small.paste(strip if early or factor == 1 else strip.reduce(factor), (0, top // factor))
+    return small
+
+
+def _convert(image: Image.Image) -> Image.Image:
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         if image.mode in ("La", "RGBa"):
             image = image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode])
@@ -179,20 +219,48 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         paper = Image.new("RGB", image.size, "white")
         paper.paste(layer, mask=layer.getchannel("A"))
         return paper
-    return image.convert("RGB") if image.mode != "RGB" else image.copy()
+    return image.convert("RGB")
 
 
-def _to_bytes(values: np.ndarray) -> np.ndarray:
-    """Gray values of 16 or 32 bits or floats, (H, W), scaled to 0..255; Pillow's conversion would clip them."""
-    if values.dtype.kind == "f":
-        values = np.nan_to_num(values)
-        top = 1.0 if values.max(initial=0) <= 1 else 255.0
-    else:
-        top = 65535.0
-    low, high = float(values.min(initial=0)), float(values.max(initial=0))
-    if low < 0 or high > top:  # not a usual range: scale the range that the values have
-        values, top = values - low, high - low
-    return np.rint(values * (255.0 / top)).astype(np.uint8)
+@dataclass(frozen=True)
+class _Levels:
+    """How gray values of 16 or 32 bits or floats become 0..255; Pillow's conversion would clip them."""
+
+    low: float
+    span: float
+    unsigned: bool
+    inverted: bool
+
+    def to_bytes(self, image: Image.Image) -> np.ndarray:
+        """The values of a strip (H, W) as uint8; outliers are clipped, and what is no number is black."""
+        values = np.nan_to_num(_values(image, self.unsigned).astype(np.float64), nan=self.low)
+        scaled = np.rint(np.clip((values - self.low) / self.span, 0, 1) * 255).astype(np.uint8)
+        return 255 - scaled if self.inverted else scaled
+
+
+def _levels(image: Image.Image) -> _Levels:
+    """The usual range that holds the values, such as that of 12 bits, or else the range that they have.
+
+    One value in a thousand may lie outside at either end: a dead pixel must not make the others black.
+    """
+    tags = getattr(image, "tag_v2", {})
+    unsigned = image.mode == "I" and bool(tags) and tags.get(ExifTags.Base.SampleFormat, (1,))[0] == 1
+    inverted = tags.get(ExifTags.Base.PhotometricInterpretation) == 0  # WhiteIsZero: Pillow turns only 8 bits and less
+    sample = image.resize((min(image.width, 1024), min(image.height, 1024)), Image.Resampling.NEAREST)
+    values = _values(sample, unsigned)
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return _Levels(0, 1, unsigned, inverted)
+    low, high = (float(value) for value in np.percentile(values, (0.1, 99.9), method="nearest"))
+    usual = (1, 255) if image.mode == "F" else (255, 1023, 4095, 16383, 65535)
+    if low >= 0 and high <= usual[-1]:
+        return _Levels(0, next(top for top in usual if high <= top), unsigned, inverted)
+    return _Levels(low, high - low or 1.0, unsigned, inverted)
+
+
+def _values(image: Image.Image, unsigned: bool) -> np.ndarray:
+    values = np.asarray(image)
+    return values.view(np.uint32) if unsigned else values  # Pillow's mode I is signed, and larger values wrap
 
 
 def _reason(error: Exception) -> str:
@@ -203,7 +271,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return f"not an image in a format that is read ({FORMAT_NAMES}), or badly damaged"
     if isinstance(error, Image.DecompressionBombError):
-        return f"more than the {MAX_PIXELS:,} pixels that are opened"
+        return f"more than the {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels that are opened"
     if isinstance(error, MemoryError):
         return "not enough memory to open it"
     text = " ".join(str(error).split()) or type(error).__name__

@@ -6,10 +6,14 @@ import ast
 import io
 import os
 import pickle
+import struct
+import subprocess
+import sys
 import warnings
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -115,6 +119,54 @@ def test_deep_gray_is_scaled(tmp_path: Path, values: np.ndarray, expected: list[
         assert np.asarray(open_image(tmp_path / "a.png"))[0, :, 2].tolist() == expected
 
 
+def ramp(top: float, dtype: type, size: int = 64) -> np.ndarray:
+    """Values from 0 to ``top``, (size, size)."""
+    return np.linspace(0, top, size * size).reshape(size, size).astype(dtype)
+
+
+DEEP = {
+    "12 bits": (ramp(4095, np.uint16), None),
+    "14 bits": (ramp(16383, np.uint16), None),
+    "16 bits": (ramp(65535, np.uint16), None),
+    "32 bits": (ramp(2**32 - 1, np.uint32), None),
+    "floats of 0..1": (ramp(1, np.float32), None),
+    "any floats": (ramp(1e6, np.float32), None),
+    "one infinite": (ramp(1, np.float32), np.inf),
+    "one far outside": (ramp(255, np.float32), 1e30),
+    "one no number": (ramp(255, np.float32), np.nan),
+    "12 bits, one dead pixel": (ramp(4095, np.uint16), 65535),
+}
+
+
+def save_tiff(path: Path, values: np.ndarray, tags: dict[int, Any]) -> None:
+    """Gray values as an uncompressed TIFF, also in kinds that Pillow does not write."""
+    kind = {"u": 1, "i": 2, "f": 3}[values.dtype.kind]
+    high, wide = values.shape
+    entries = {256: wide, 257: high, 258: values.itemsize * 8, 259: 1, 262: 1, 273: 0, 277: 1, 278: high}
+    entries = dict(sorted({**entries, 279: values.nbytes, 339: kind, **tags}.items()))
+    entries[273] = 8 + 2 + 12 * len(entries) + 4
+    lines = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries.items())
+    path.write_bytes(struct.pack("<2sHIH", b"II", 42, 8, len(entries)) + lines + bytes(4) + values.tobytes())
+
+
+@pytest.mark.parametrize("white_is_zero", [False, True])
+@pytest.mark.parametrize("kind", DEEP)
+def test_ranges_of_deep_gray(tmp_path: Path, kind: str, white_is_zero: bool) -> None:
+    """Would catch a range taken from the type or from outliers, values that wrap, and negatives."""
+    values, outlier = DEEP[kind]
+    if white_is_zero and values.dtype == np.uint32:
+        pytest.skip("Pillow refuses such a file")
+    values = values.copy()
+    if outlier is not None:
+        values[5, 5] = outlier
+    save_tiff(tmp_path / "a.tif", values, {262: 0 if white_is_zero else 1})
+    expected = np.rint(ramp(255, np.float64)) if not white_is_zero else 255 - np.rint(ramp(255, np.float64))
+    seen = np.asarray(open_image(tmp_path / "a.tif"))[..., 0].astype(int)
+    difference = np.abs(seen - expected)
+    difference[5, 5] = 0
+    assert difference.max() <= 1
+
+
 def test_first_frame_and_single_pixel(tmp_path: Path) -> None:
     halves().save(tmp_path / "a.gif", save_all=True, append_images=[Image.new("RGB", (40, 20), BLUE)])
     assert np.abs(corner_colors(open_image(tmp_path / "a.gif"))[0] - RED).max() < 12
@@ -215,11 +267,68 @@ def test_every_image_open_names_its_formats() -> None:
                 assert any(keyword.arg == "formats" for keyword in node.keywords), f"{path}, line {node.lineno}"
 
 
-def test_size_limit_counts_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    halves().save(tmp_path / "a.png")
-    monkeypatch.setattr(images, "MAX_PIXELS", 799)
-    with pytest.raises(ImageError, match="40 x 20"):
-        open_image(tmp_path / "a.png")
+@pytest.mark.parametrize(
+    ("name", "mode", "options", "needed"),
+    [
+        ("a.png", "P", {}, 1 + 4),
+        ("a.png", "I;16", {}, 2 + 4),
+        ("a.png", "RGB", {}, 4 + 4),
+        ("a.webp", "RGB", {}, 4 + 12.2),
+        ("a.jpg", "RGB", {"progressive": True, "subsampling": 0}, 4 + 6),
+        ("a.jpg", "RGB", {"progressive": True, "subsampling": 2}, 4 + 4),
+        ("a.tif", "RGB", {"compression": "tiff_lzw", "tiffinfo": {278: 20, 274: 6}}, 4 + 3 + 4),
+    ],
+)
+def test_memory_limit_counts_mode_and_format(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, mode: str, options: dict[str, Any], needed: float
+) -> None:
+    """Would catch a limit in pixels, which take from 1 to 16 bytes each."""
+    image = Image.new("I;16", (40, 20)) if mode == "I;16" else halves().convert(mode)
+    image.save(tmp_path / name, **options)
+    monkeypatch.setattr(images, "MAX_BYTES", int(needed * 800))
+    open_image(tmp_path / name)
+    monkeypatch.setattr(images, "MAX_BYTES", int(needed * 800) - 1)
+    with pytest.raises(ImageError, match=r"\d+ x \d+ pixels take .* make it smaller"):
+        open_image(tmp_path / name)
+
+
+def test_memory_stays_within_the_limit(tmp_path: Path) -> None:
+    """Would catch copies of a whole image in a wider mode: 16 bits were turned into floats of 64."""
+    Image.new("I;16", (6000, 4000), 9).save(tmp_path / "a.png")
+    Image.new("P", (6000, 4000), 9).save(tmp_path / "b.png", transparency=1)
+    code = """if True:
+        import resource, sys
+        from captioner.data.images import open_image
+        open_image(sys.argv[2])
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        open_image(sys.argv[1])
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"""
+    halves().convert("RGBA").save(tmp_path / "small.png")
+    for name in ("a.png", "b.png"):
+        command = [sys.executable, "-c", code, str(tmp_path / name), str(tmp_path / "small.png")]
+        kilobytes = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        assert kilobytes * 1024 < 5 * 6000 * 4000
+
+
+def test_strips_make_the_same_image_as_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Would catch seams and lost edges between strips, with sizes that the factor does not divide."""
+    noise = np.random.default_rng(0).integers(0, 256, (75, 83, 4), dtype=np.uint8)
+    monkeypatch.setattr(images, "MIN_SHORT_SIDE", 20)
+    for mode in ("RGB", "RGBA", "P", "L", "LA", "CMYK", "1", "I", "F"):
+        image = Image.fromarray(noise).convert("RGB" if mode == "P" else "RGBA").convert(mode)
+        whole = open_image(image)
+        assert whole.size == (28, 25)
+        with monkeypatch.context() as strips:
+            strips.setattr(images, "_STRIP", 400)
+            assert np.array_equal(np.asarray(open_image(image)), np.asarray(whole)), mode
+
+
+def test_draft_reduces_jpegs_of_telephones(tmp_path: Path) -> None:
+    """Would catch JPEGs with a second image (MPO) that are decoded in full."""
+    halves(4800, 2400).save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[halves()])
+    with images._open(tmp_path / "a.jpg") as image:
+        assert image.format == "MPO"
+    assert open_image(tmp_path / "a.jpg").size == (2400, 1200)
 
 
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
