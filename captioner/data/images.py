@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import io
 import os
 import stat
 import threading
@@ -11,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
@@ -54,12 +56,15 @@ def open_image(source: str | os.PathLike[str] | Image.Image) -> Image.Image:
             source.load()
             return _upright(_to_rgb(source), source)
         _check_file(path)
-        with _open(path) as image:
-            size = image.size
-            image.draft(None, (MIN_SHORT_SIDE, MIN_SHORT_SIDE))  # JPEG decodes at 1/2, 1/4 or 1/8, never below this
-            _check_memory(path, image, size)
-            image.load()
-            return _upright(_to_rgb(image), image)
+        try:
+            return _read(path, path)
+        except (ImageError, MemoryError, Image.DecompressionBombError):
+            raise
+        except Exception:
+            pixels = _without_metadata(path)
+            if pixels is None:
+                raise
+            return _read(path, pixels)
     except ImageError:
         raise
     except Exception as error:  # decoders raise anything from SyntaxError to struct.error on damaged files
@@ -139,10 +144,41 @@ def _check_file(path: Path) -> None:
         raise ImageError(path, "the file is empty")
 
 
-def _open(path: Path) -> Image.Image:
+def _read(path: Path, file: Path | BinaryIO) -> Image.Image:
+    with _open(file) as image:
+        size = image.size
+        image.draft(None, (MIN_SHORT_SIDE, MIN_SHORT_SIDE))  # JPEG decodes at 1/2, 1/4 or 1/8, never below this
+        _check_memory(path, image, size)
+        image.load()
+        return _upright(_to_rgb(image), image)
+
+
+def _open(file: Path | BinaryIO) -> Image.Image:
     """Read the header only."""
     with _no_warnings():
-        return Image.open(path, formats=FORMATS)
+        return Image.open(file, formats=FORMATS)
+
+
+def _without_metadata(path: Path) -> BinaryIO | None:
+    """The chunks of a PNG that make its pixels, without color profile and texts; None for other files.
+
+    Pillow refuses a PNG whose texts or profile are large or damaged. Only its global settings would lift that.
+    """
+    if path.stat().st_size > MAX_BYTES:
+        return None
+    with path.open("rb") as file:
+        start = file.read(8)
+        if start != b"\x89PNG\r\n\x1a\n":
+            return None
+        kept = io.BytesIO()
+        kept.write(start)
+        while len(head := file.read(8)) == 8:
+            length = int.from_bytes(head[:4], "big") + 4  # and the checksum
+            if head[4:] in (b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"IDAT", b"IEND"):
+                kept.write(head + file.read(length))
+            else:
+                file.seek(length, os.SEEK_CUR)
+    return kept
 
 
 @contextmanager

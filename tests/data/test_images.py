@@ -404,3 +404,40 @@ def test_a_pil_image_is_turned_but_not_changed(tmp_path: Path) -> None:
     with Image.open(tmp_path / "a.jpg") as image:
         assert open_image(image).size == (20, 40)
         assert image.size == (40, 20) and image.getexif()[ExifTags.Base.Orientation] == 6
+
+
+def with_chunk(png: bytes, kind: bytes, content: bytes, crc: bytes = b"", before: bytes = b"IDAT") -> bytes:
+    """``png`` with one more chunk, in front of its first chunk ``before``."""
+    crc = crc or zlib.crc32(kind + content).to_bytes(4, "big")
+    place = png.index(before) - 4
+    return png[:place] + len(content).to_bytes(4, "big") + kind + content + crc + png[place:]
+
+
+METADATA = {
+    "XMP": (b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(bytes(2_000_000)), b""),
+    "color profile": (b"iCCP", b"icc\0\0" + zlib.compress(bytes(2_000_000)), b""),
+    "text": (b"zTXt", b"Comment\0\0" + zlib.compress(bytes(2_000_000)), b""),
+    "cut off": (b"pHYs", b"\0", b""),
+    "wrong checksum": (b"tEXt", b"Comment\0x", b"\0\0\0\1"),
+}
+
+
+@pytest.mark.parametrize("before", [b"IDAT", b"IEND"])
+@pytest.mark.parametrize("kind", METADATA)
+def test_metadata_does_not_break_a_png(tmp_path: Path, kind: str, before: bytes) -> None:
+    """Would catch sound pixels that are refused because of large or damaged texts and profiles beside them."""
+    stream = io.BytesIO()
+    halves().save(stream, "PNG", exif=exif_of(6))
+    (tmp_path / "a.png").write_bytes(with_chunk(stream.getvalue(), *METADATA[kind], before=before))
+    opened = open_image(tmp_path / "a.png")
+    assert opened.size == (20, 40) and opened.getpixel((2, 2)) == RED
+
+
+def test_a_png_without_its_pixels_stays_an_error(tmp_path: Path) -> None:
+    """Would catch a gray image in place of an error: only the metadata may be left out."""
+    stream = io.BytesIO()
+    Image.effect_noise((64, 64), 50).save(stream, "PNG")
+    kind, content, crc = METADATA["XMP"]
+    (tmp_path / "a.png").write_bytes(with_chunk(stream.getvalue(), kind, content, crc)[:-900])
+    with pytest.raises(ImageError, match="truncated|damaged"):
+        open_image(tmp_path / "a.png")
