@@ -8,7 +8,8 @@ import os
 import stat
 import threading
 import warnings
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,8 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
-from captioner.errors import ImageError
+from captioner.errors import ImageError, MissingDependency
+from captioner.optional import require
 
 MAX_BYTES = 2**29
 """Images that take more memory while they are read are refused: half a gigabyte, counted by mode and format."""
@@ -27,9 +29,18 @@ MIN_SHORT_SIDE = 1024
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 """Pillow's names of the formats that are read, whatever a file is called. Its other plugins are never asked: that of
 EPS runs the file as a program; those of HDF5, BUFR, GRIB and WMF call any handler that is registered."""
-FORMAT_NAMES = "JPEG, PNG, WebP, GIF, BMP, TIFF or PPM"
-SUFFIXES = frozenset(".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .tif .tiff .ppm .pgm".split())
+FORMAT_NAMES = "JPEG, PNG, WebP, GIF, BMP, TIFF, PPM, AVIF or HEIC"
+SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .apng .webp .gif .bmp .tif .tiff .ppm .pgm .pbm .pnm .avif .heic .heif .hif".split()
+)
 """Suffixes of the files that are taken from a folder; a file that is named itself may have any."""
+UNREAD_SUFFIXES = frozenset(
+    ".arw .cr2 .cr3 .dng .emf .eps .exr .hdr .ico .j2k .jp2 .jpx .jxl .nef .orf .pcx .psd .raf .rw2 .svg .tga .wmf .xcf"
+    "".split()
+)
+"""Suffixes of images that cannot be read: a folder that holds some says so."""
+HEIC_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"))
+EMPTY = "no images in this folder"
 _STRIP = 1 << 20  # pixels that are converted at a time
 _DECODERS: dict[str | None, float] = {"WEBP": 12.2, "AVIF": 5.4, "HEIF": 4.3}
 """Bytes a pixel that a decoder takes beside the image, measured with images of 24 megapixels in three bands."""
@@ -58,7 +69,7 @@ def open_image(source: str | os.PathLike[str] | Image.Image) -> Image.Image:
         _check_file(path)
         try:
             return _read(path, path)
-        except (ImageError, MemoryError, Image.DecompressionBombError):
+        except (ImageError, MissingDependency, MemoryError, Image.DecompressionBombError):
             raise
         except Exception:
             pixels = _without_metadata(path)
@@ -74,7 +85,8 @@ def open_image(source: str | os.PathLike[str] | Image.Image) -> Image.Image:
 def find_images(arguments: Iterable[str], stdin: Iterable[str] = ()) -> Iterator[Path | ImageError]:
     """Paths of the images that ``arguments`` name, in order; an ``ImageError`` for each argument that names none.
 
-    An argument is a file, a folder (searched with its subfolders, sorted, without hidden files), a glob pattern, or
+    An argument is a file, a folder (searched with its subfolders, links to folders included, sorted, without hidden
+    files; images in formats that are not read give an error), a glob pattern, or
     ``-`` for one path per line of ``stdin``. An image named by two arguments is yielded twice.
     """
     for found in find_named(arguments, stdin):
@@ -96,18 +108,39 @@ def _expand(argument: str) -> Iterator[ImageFile | ImageError]:
     if os.path.lexists(argument) or not glob.has_magic(argument):
         yield from _folder(Path(argument)) if os.path.isdir(argument) else [_file(Path(argument))]
         return
-    matches = sorted(set(glob.glob(argument, recursive=True)))
+    matches = sorted(set(_glob(argument)))
     if not matches:
         yield ImageError(argument, "no file matches this pattern")
-    seen: set[Path] = set()  # ** names a folder and the files in it
+    seen: set[tuple[str, str]] = set()  # ** names a folder and the files in it, and a link names what is elsewhere
     for match in matches:
-        inside = _folder(Path(match)) if os.path.isdir(match) else [_file(Path(match))]
-        for found in inside:
-            if isinstance(found, ImageFile) and found.path not in seen:
-                seen.add(found.path)
+        for found in _folder(Path(match)) if os.path.isdir(match) else [_file(Path(match))]:
+            if isinstance(found, ImageError):
+                key = (str(found.path), found.reason)
+            else:
+                key = (os.path.realpath(found.path.parent), found.path.name)
+            if key not in seen and key[1] != EMPTY:
                 yield found
-            elif isinstance(found, ImageError) and not os.path.isdir(match):
-                yield found
+            seen.add(key)
+
+
+def _glob(pattern: str) -> Iterator[str]:
+    """Like ``glob.glob``, which follows ``**`` through links to folders in circles."""
+    parts = pattern.split("/")
+    if "**" not in parts:
+        yield from glob.glob(pattern)
+        return
+    place = parts.index("**")
+    before, rest = parts[:place], parts[place + 1 :]
+    while rest[:1] == ["**"]:
+        rest = rest[1:]
+    for base in glob.glob("/".join(before) or ("/" if before else os.curdir)):
+        if not rest and os.path.isdir(base):
+            yield base
+        for root, files in _walk(base):
+            if rest:
+                yield from _glob(os.path.join(glob.escape(root), *rest))
+            else:
+                yield from (os.path.join(root, name) for name in files)
 
 
 def _file(path: Path) -> ImageFile:
@@ -122,16 +155,43 @@ def _folder(folder: Path) -> Iterator[ImageFile | ImageError]:
         problems.append(ImageError(error.filename or folder, f"the folder cannot be read: {error.strerror}"))
 
     names = []
-    for root, folders, files in os.walk(folder, onerror=note):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+    unread: Counter[str] = Counter()
+    for root, files in _walk(str(folder), note):
         for name in files:
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES:
+            suffix = os.path.splitext(name)[1].lower()
+            if suffix in SUFFIXES:
                 names.append(Path(root, name).relative_to(folder).as_posix())
+            elif suffix in UNREAD_SUFFIXES:
+                unread[suffix] += 1
     yield from problems
-    if not names and not problems:
-        yield ImageError(folder, "no images in this folder")
+    if unread:
+        counts = ", ".join(f"{count} {suffix}" for suffix, count in sorted(unread.items()))
+        yield ImageError(folder, f"images in formats that are not read ({counts}); convert them to JPEG or PNG")
+    elif not names and not problems:
+        yield ImageError(folder, EMPTY)
     for name in sorted(names):
         yield ImageFile(folder / name, name)
+
+
+def _walk(folder: str, note: Callable[[OSError], None] | None = None) -> Iterator[tuple[str, list[str]]]:
+    """(Folder, names of its files) for ``folder`` and all below it but hidden ones, each real folder once.
+
+    Links to folders come last, so that what can be reached without one has the path without. Links upward are left out.
+    """
+    start = Path(os.path.realpath(folder))
+    seen: set[tuple[int, int]] = set()
+    pending = [folder]
+    for top in pending:
+        for root, folders, files in os.walk(top, onerror=note):
+            status = os.stat(root)
+            if (status.st_dev, status.st_ino) in seen:
+                folders.clear()
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            links = [path for name in folders if os.path.islink(path := os.path.join(root, name))]
+            pending += [path for path in links if not start.is_relative_to(os.path.realpath(path))]
+            yield root, [name for name in files if not name.startswith(".")]
 
 
 def _check_file(path: Path) -> None:
@@ -155,8 +215,29 @@ def _read(path: Path, file: Path | BinaryIO) -> Image.Image:
 
 def _open(file: Path | BinaryIO) -> Image.Image:
     """Read the header only."""
+    formats = _formats(file) if isinstance(file, Path) else FORMATS
     with _no_warnings():
-        return Image.open(file, formats=FORMATS)
+        return Image.open(file, formats=formats)
+
+
+def _formats(path: Path) -> tuple[str, ...]:
+    """The formats that a file may have by its content; AVIF and HEIC share a container that lists its brands."""
+    with path.open("rb") as file:
+        head = file.read(64)
+    brands = (
+        {head[at : at + 4] for at in range(8, min(64, int.from_bytes(head[:4], "big")), 4)}
+        if head[4:8] == b"ftyp"
+        else ()
+    )
+    if HEIC_BRANDS.intersection(brands):
+        require("pillow_heif", "heif").register_heif_opener()
+        return ("HEIF",)
+    if {b"avif", b"avis"}.intersection(brands):
+        Image.init()
+        if "AVIF" not in Image.OPEN:
+            raise ImageError(path, "AVIF needs a newer Pillow; install it with: pip install 'pillow>=11.3'")
+        return ("AVIF",)
+    return FORMATS
 
 
 def _without_metadata(path: Path) -> BinaryIO | None:
@@ -310,5 +391,7 @@ def _reason(error: Exception) -> str:
         return f"more than the {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels that are opened"
     if isinstance(error, MemoryError):
         return "not enough memory to open it"
+    if isinstance(error, MissingDependency):
+        return str(error)
     text = " ".join(str(error).split()) or type(error).__name__
     return f"the file is truncated: {text}" if "truncated" in text.lower() else f"the file is damaged: {text}"

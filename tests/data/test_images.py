@@ -441,3 +441,77 @@ def test_a_png_without_its_pixels_stays_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(with_chunk(stream.getvalue(), kind, content, crc)[:-900])
     with pytest.raises(ImageError, match="truncated|damaged"):
         open_image(tmp_path / "a.png")
+
+
+HEIC_HEAD = b"\0\0\0\x1cftypmif1\0\0\0\0mif1heicmiaf"
+
+
+def test_heic_without_its_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Would catch a HEIC image that is called damaged, or left out of its folder without a word."""
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    (tmp_path / "a.HEIC").write_bytes(HEIC_HEAD + bytes(99))
+    assert names(list(find_images([str(tmp_path)])), tmp_path) == ["a.HEIC"]
+    with pytest.raises(ImageError, match=r"captioner\[heif\]"):
+        open_image(tmp_path / "a.HEIC")
+
+
+def test_heic_is_read(tmp_path: Path) -> None:
+    """Would catch a HEIC image that is lost, turned twice or of other colors."""
+    pytest.importorskip("pillow_heif").register_heif_opener()
+    halves(80, 40).save(tmp_path / "a.heic", "HEIF", quality=95, exif=exif_of(6))
+    opened = open_image(tmp_path / "a.heic")
+    assert opened.size == (40, 80)
+    assert np.abs(np.asarray(opened)[10, 20].astype(int) - RED).max() < 12
+    (tmp_path / "b.jpg").write_bytes(HEIC_HEAD + bytes(99))
+    with pytest.raises(ImageError, match="not an image|damaged"):
+        open_image(tmp_path / "b.jpg")
+
+
+def test_avif_is_read_or_names_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Would catch an AVIF image that is left out, and an old Pillow that ends in a KeyError."""
+    Image.init()
+    if "AVIF" in Image.OPEN:
+        halves().save(tmp_path / "a.avif", quality=95)
+        assert names(list(find_images([str(tmp_path)])), tmp_path) == ["a.avif"]
+        assert np.abs(corner_colors(open_image(tmp_path / "a.avif"))[0] - RED).max() < 12
+    monkeypatch.delitem(Image.OPEN, "AVIF", raising=False)
+    (tmp_path / "b.avif").write_bytes(b"\0\0\0\x20ftypavif\0\0\0\0avifmif1miafMA1B" + bytes(99))
+    with pytest.raises(ImageError, match="newer Pillow"):
+        open_image(tmp_path / "b.avif")
+
+
+def test_a_folder_reports_what_it_leaves_out(album: Path) -> None:
+    """Would catch camera files that vanish without an error; texts beside the images are no loss."""
+    for name in ("x.CR2", "sub/y.cr2", "z.psd", "captions.tsv"):
+        (album / name).write_bytes(b"x")
+    for argument in (".", "**"):
+        found = names(list(find_images([str(album / argument)])), album)
+        assert found[0] == "error: images in formats that are not read (2 .cr2, 1 .psd); convert them to JPEG or PNG"
+        assert found[1:4] == ["a.PNG", "b.jpg", "sub/c.webp"]
+
+
+def test_links_to_folders_are_followed_once(album: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Would catch skipped links, circles, and an image with two ids; upward a link leads out of the folder."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "e.jpg").write_bytes(b"x")
+    (elsewhere / "back").symlink_to(album)
+    (album / "0-linked").symlink_to(elsewhere)
+    (album / "0-sub").symlink_to("sub")
+    (album / "sub" / "loop").symlink_to("..")
+    (album / "sub" / "again").symlink_to(".")
+    expected = ["0-linked/e.jpg", "a.PNG", "b.jpg", "sub/c.webp"]
+    assert names(list(find_images([str(album)])), album) == expected
+    found = names(list(find_images([str(album / "**/*.jpg"), str(album / "**" / "**" / "c.*")])), album)
+    assert found == ["0-linked/e.jpg", "b.jpg", "sub/c.webp"]
+
+
+def test_patterns_do_not_run_in_circles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Would catch one image that is found 41 times, and, with several links, a search without end."""
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_bytes(b"x")
+    for name in "bcdef":
+        (tmp_path / "photos" / name).symlink_to(".")
+    monkeypatch.chdir(tmp_path)
+    for pattern in ("**/*.jpg", "**", "photos/**", "photos/*", "./**/photos/**/a.jpg", f"{tmp_path}/**/*.jpg"):
+        found = [Path(os.path.abspath(item)) for item in find_images([pattern]) if isinstance(item, Path)]
+        assert found == [tmp_path / "photos" / "a.jpg"], pattern
