@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.measure import ROOT
+from captioner.data.images import open_image
 from captioner.errors import CaptionerError
 
 PHOTO = ROOT / "examples" / "photo.jpg"
@@ -30,7 +31,7 @@ def make_images(folder: Path, count: int, photo: Path = PHOTO, seed: int = 0) ->
     """
     folder.mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(seed)
-    images = [Image.open(path).convert("RGB") for path in sorted(find_photo(photo).parent.glob("*.jpg"))]
+    images = [open_image(path) for path in sorted(find_photo(photo).parent.glob("*.jpg"))]
     paths = [folder / f"{number:04}.jpg" for number in range(count)]
     for number, path in enumerate(paths):
         size = SIZE[::-1] if number % 4 == 3 else SIZE

@@ -66,8 +66,8 @@ def draw(photos: list[Path], captions: list[str], output: Path) -> None:
         draw_terminal(below, f"captioner caption {shown}", caption)
     drawn = io.BytesIO()
     figure.savefig(drawn, dpi=DOTS, format="png")
-    with atomic_path(output) as temporary:
-        Image.open(drawn).convert("RGB").quantize(256).save(temporary, "PNG", optimize=True)
+    with atomic_path(output) as temporary, Image.open(drawn, formats=["PNG"]) as image:
+        image.convert("RGB").quantize(256).save(temporary, "PNG", optimize=True)
 
 
 def command(

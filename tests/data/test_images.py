@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import os
 import pickle
+import struct
+import subprocess
+import sys
 import warnings
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -114,6 +119,54 @@ def test_deep_gray_is_scaled(tmp_path: Path, values: np.ndarray, expected: list[
         assert np.asarray(open_image(tmp_path / "a.png"))[0, :, 2].tolist() == expected
 
 
+def ramp(top: float, dtype: type, size: int = 64) -> np.ndarray:
+    """Values from 0 to ``top``, (size, size)."""
+    return np.linspace(0, top, size * size).reshape(size, size).astype(dtype)
+
+
+DEEP = {
+    "12 bits": (ramp(4095, np.uint16), None),
+    "14 bits": (ramp(16383, np.uint16), None),
+    "16 bits": (ramp(65535, np.uint16), None),
+    "32 bits": (ramp(2**32 - 1, np.uint32), None),
+    "floats of 0..1": (ramp(1, np.float32), None),
+    "any floats": (ramp(1e6, np.float32), None),
+    "one infinite": (ramp(1, np.float32), np.inf),
+    "one far outside": (ramp(255, np.float32), 1e30),
+    "one no number": (ramp(255, np.float32), np.nan),
+    "12 bits, one dead pixel": (ramp(4095, np.uint16), 65535),
+}
+
+
+def save_tiff(path: Path, values: np.ndarray, tags: dict[int, Any]) -> None:
+    """Gray values as an uncompressed TIFF, also in kinds that Pillow does not write."""
+    kind = {"u": 1, "i": 2, "f": 3}[values.dtype.kind]
+    high, wide = values.shape
+    entries = {256: wide, 257: high, 258: values.itemsize * 8, 259: 1, 262: 1, 273: 0, 277: 1, 278: high}
+    entries = dict(sorted({**entries, 279: values.nbytes, 339: kind, **tags}.items()))
+    entries[273] = 8 + 2 + 12 * len(entries) + 4
+    lines = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries.items())
+    path.write_bytes(struct.pack("<2sHIH", b"II", 42, 8, len(entries)) + lines + bytes(4) + values.tobytes())
+
+
+@pytest.mark.parametrize("white_is_zero", [False, True])
+@pytest.mark.parametrize("kind", DEEP)
+def test_ranges_of_deep_gray(tmp_path: Path, kind: str, white_is_zero: bool) -> None:
+    """Would catch a range taken from the type or from outliers, values that wrap, and negatives."""
+    values, outlier = DEEP[kind]
+    if white_is_zero and values.dtype == np.uint32:
+        pytest.skip("Pillow refuses such a file")
+    values = values.copy()
+    if outlier is not None:
+        values[5, 5] = outlier
+    save_tiff(tmp_path / "a.tif", values, {262: 0 if white_is_zero else 1})
+    expected = np.rint(ramp(255, np.float64)) if not white_is_zero else 255 - np.rint(ramp(255, np.float64))
+    seen = np.asarray(open_image(tmp_path / "a.tif"))[..., 0].astype(int)
+    difference = np.abs(seen - expected)
+    difference[5, 5] = 0
+    assert difference.max() <= 1
+
+
 def test_first_frame_and_single_pixel(tmp_path: Path) -> None:
     halves().save(tmp_path / "a.gif", save_all=True, append_images=[Image.new("RGB", (40, 20), BLUE)])
     assert np.abs(corner_colors(open_image(tmp_path / "a.gif"))[0] - RED).max() < 12
@@ -181,11 +234,101 @@ def test_broken_files_are_refused_with_a_reason(tmp_path: Path, kind: str) -> No
     assert (copy.path, copy.reason, str(copy)) == (path, caught.value.reason, message)
 
 
-def test_size_limit_counts_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    halves().save(tmp_path / "a.png")
-    monkeypatch.setattr(images, "MAX_PIXELS", 799)
-    with pytest.raises(ImageError, match="40 x 20"):
-        open_image(tmp_path / "a.png")
+def test_only_known_formats_are_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Would catch a door to another plugin of Pillow, whatever the file is called: EPS is run as a program."""
+    Image.init()
+    opened: list[str] = []
+    for name in set(Image.OPEN) - {*images.FORMATS, "AVIF", "HEIF"}:
+        monkeypatch.setitem(Image.OPEN, name, (lambda *_, name=name: opened.append(name), None))
+    program = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n{} loop\n%%EOF\n"
+    for start in (program, b"\x89HDF\r\n\x1a\n", b"BUFR" + bytes(9), b"GRIB" + bytes(3) + b"\1", b"\xd7\xcd\xc6\x9a"):
+        for name in ("a.jpg", "a.eps", "a.h5", "a"):
+            (tmp_path / name).write_bytes(start + bytes(99))
+            with pytest.raises(ImageError, match="JPEG, PNG"):
+                open_image(tmp_path / name)
+    assert not opened
+
+
+def test_the_content_decides_about_the_format(tmp_path: Path) -> None:
+    """Would catch trust in suffixes: a PNG may be called .jpg or .eps."""
+    halves().save(tmp_path / "a", "PNG")
+    for name in ("a.jpg", "a.eps", "a.txt"):
+        assert open_image((tmp_path / "a").rename(tmp_path / name)).size == (40, 20)
+        (tmp_path / name).rename(tmp_path / "a")
+
+
+def test_every_image_open_names_its_formats() -> None:
+    """Would catch a second door to all plugins of Pillow."""
+    root = Path(__file__).parents[2]
+    packages = ("captioner", "preprocess", "eval", "scripts", "benchmarks")
+    for path in (path for package in packages for path in (root / package).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Image.open"):
+                assert any(keyword.arg == "formats" for keyword in node.keywords), f"{path}, line {node.lineno}"
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "options", "needed"),
+    [
+        ("a.png", "P", {}, 1 + 4),
+        ("a.png", "I;16", {}, 2 + 4),
+        ("a.png", "RGB", {}, 4 + 4),
+        ("a.webp", "RGB", {}, 4 + 12.2),
+        ("a.jpg", "RGB", {"progressive": True, "subsampling": 0}, 4 + 6),
+        ("a.jpg", "RGB", {"progressive": True, "subsampling": 2}, 4 + 4),
+        ("a.tif", "RGB", {"compression": "tiff_lzw", "tiffinfo": {278: 20, 274: 6}}, 4 + 3 + 4),
+    ],
+)
+def test_memory_limit_counts_mode_and_format(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, mode: str, options: dict[str, Any], needed: float
+) -> None:
+    """Would catch a limit in pixels, which take from 1 to 16 bytes each."""
+    image = Image.new("I;16", (40, 20)) if mode == "I;16" else halves().convert(mode)
+    image.save(tmp_path / name, **options)
+    monkeypatch.setattr(images, "MAX_BYTES", int(needed * 800))
+    open_image(tmp_path / name)
+    monkeypatch.setattr(images, "MAX_BYTES", int(needed * 800) - 1)
+    with pytest.raises(ImageError, match=r"\d+ x \d+ pixels take .* make it smaller"):
+        open_image(tmp_path / name)
+
+
+def test_memory_stays_within_the_limit(tmp_path: Path) -> None:
+    """Would catch copies of a whole image in a wider mode: 16 bits were turned into floats of 64."""
+    Image.new("I;16", (6000, 4000), 9).save(tmp_path / "a.png")
+    Image.new("P", (6000, 4000), 9).save(tmp_path / "b.png", transparency=1)
+    code = """if True:
+        import resource, sys
+        from captioner.data.images import open_image
+        open_image(sys.argv[2])
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        open_image(sys.argv[1])
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"""
+    halves().convert("RGBA").save(tmp_path / "small.png")
+    for name in ("a.png", "b.png"):
+        command = [sys.executable, "-c", code, str(tmp_path / name), str(tmp_path / "small.png")]
+        kilobytes = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        assert kilobytes * 1024 < 5 * 6000 * 4000
+
+
+def test_strips_make_the_same_image_as_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Would catch seams and lost edges between strips, with sizes that the factor does not divide."""
+    noise = np.random.default_rng(0).integers(0, 256, (75, 83, 4), dtype=np.uint8)
+    monkeypatch.setattr(images, "MIN_SHORT_SIDE", 20)
+    for mode in ("RGB", "RGBA", "P", "L", "LA", "CMYK", "1", "I", "F"):
+        image = Image.fromarray(noise).convert("RGB" if mode == "P" else "RGBA").convert(mode)
+        whole = open_image(image)
+        assert whole.size == (28, 25)
+        with monkeypatch.context() as strips:
+            strips.setattr(images, "_STRIP", 400)
+            assert np.array_equal(np.asarray(open_image(image)), np.asarray(whole)), mode
+
+
+def test_draft_reduces_jpegs_of_telephones(tmp_path: Path) -> None:
+    """Would catch JPEGs with a second image (MPO) that are decoded in full."""
+    halves(4800, 2400).save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[halves()])
+    with images._open(tmp_path / "a.jpg") as image:
+        assert image.format == "MPO"
+    assert open_image(tmp_path / "a.jpg").size == (2400, 1200)
 
 
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
@@ -272,3 +415,114 @@ def test_an_address_is_to_be_downloaded_first(address: str) -> None:
     assert isinstance(found, ImageError) and str(found) == f"{address}: {images.URL_REASON}"
     with pytest.raises(ImageError, match="download the image first"):
         images.open_image(address)
+
+
+def with_chunk(png: bytes, kind: bytes, content: bytes, crc: bytes = b"", before: bytes = b"IDAT") -> bytes:
+    """``png`` with one more chunk, in front of its first chunk ``before``."""
+    crc = crc or zlib.crc32(kind + content).to_bytes(4, "big")
+    place = png.index(before) - 4
+    return png[:place] + len(content).to_bytes(4, "big") + kind + content + crc + png[place:]
+
+
+METADATA = {
+    "XMP": (b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(bytes(2_000_000)), b""),
+    "color profile": (b"iCCP", b"icc\0\0" + zlib.compress(bytes(2_000_000)), b""),
+    "text": (b"zTXt", b"Comment\0\0" + zlib.compress(bytes(2_000_000)), b""),
+    "cut off": (b"pHYs", b"\0", b""),
+    "wrong checksum": (b"tEXt", b"Comment\0x", b"\0\0\0\1"),
+}
+
+
+@pytest.mark.parametrize("before", [b"IDAT", b"IEND"])
+@pytest.mark.parametrize("kind", METADATA)
+def test_metadata_does_not_break_a_png(tmp_path: Path, kind: str, before: bytes) -> None:
+    """Would catch sound pixels that are refused because of large or damaged texts and profiles beside them."""
+    stream = io.BytesIO()
+    halves().save(stream, "PNG", exif=exif_of(6))
+    (tmp_path / "a.png").write_bytes(with_chunk(stream.getvalue(), *METADATA[kind], before=before))
+    opened = open_image(tmp_path / "a.png")
+    assert opened.size == (20, 40) and opened.getpixel((2, 2)) == RED
+
+
+def test_a_png_without_its_pixels_stays_an_error(tmp_path: Path) -> None:
+    """Would catch a gray image in place of an error: only the metadata may be left out."""
+    stream = io.BytesIO()
+    Image.effect_noise((64, 64), 50).save(stream, "PNG")
+    kind, content, crc = METADATA["XMP"]
+    (tmp_path / "a.png").write_bytes(with_chunk(stream.getvalue(), kind, content, crc)[:-900])
+    with pytest.raises(ImageError, match="truncated|damaged"):
+        open_image(tmp_path / "a.png")
+
+
+HEIC_HEAD = b"\0\0\0\x1cftypmif1\0\0\0\0mif1heicmiaf"
+
+
+def test_heic_without_its_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Would catch a HEIC image that is called damaged, or left out of its folder without a word."""
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    (tmp_path / "a.HEIC").write_bytes(HEIC_HEAD + bytes(99))
+    assert names(list(find_images([str(tmp_path)])), tmp_path) == ["a.HEIC"]
+    with pytest.raises(ImageError, match=r"captioner\[heif\]"):
+        open_image(tmp_path / "a.HEIC")
+
+
+def test_heic_is_read(tmp_path: Path) -> None:
+    """Would catch a HEIC image that is lost, turned twice or of other colors."""
+    pytest.importorskip("pillow_heif").register_heif_opener()
+    halves(80, 40).save(tmp_path / "a.heic", "HEIF", quality=95, exif=exif_of(6))
+    opened = open_image(tmp_path / "a.heic")
+    assert opened.size == (40, 80)
+    assert np.abs(np.asarray(opened)[10, 20].astype(int) - RED).max() < 12
+    (tmp_path / "b.jpg").write_bytes(HEIC_HEAD + bytes(99))
+    with pytest.raises(ImageError, match="not an image|damaged"):
+        open_image(tmp_path / "b.jpg")
+
+
+def test_avif_is_read_or_names_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Would catch an AVIF image that is left out, and an old Pillow that ends in a KeyError."""
+    Image.init()
+    if "AVIF" in Image.OPEN:
+        halves().save(tmp_path / "a.avif", quality=95)
+        assert names(list(find_images([str(tmp_path)])), tmp_path) == ["a.avif"]
+        assert np.abs(corner_colors(open_image(tmp_path / "a.avif"))[0] - RED).max() < 12
+    monkeypatch.delitem(Image.OPEN, "AVIF", raising=False)
+    (tmp_path / "b.avif").write_bytes(b"\0\0\0\x20ftypavif\0\0\0\0avifmif1miafMA1B" + bytes(99))
+    with pytest.raises(ImageError, match="newer Pillow"):
+        open_image(tmp_path / "b.avif")
+
+
+def test_a_folder_reports_what_it_leaves_out(album: Path) -> None:
+    """Would catch camera files that vanish without an error; texts beside the images are no loss."""
+    for name in ("x.CR2", "sub/y.cr2", "z.psd", "captions.tsv"):
+        (album / name).write_bytes(b"x")
+    for argument in (".", "**"):
+        found = names(list(find_images([str(album / argument)])), album)
+        assert found[0] == "error: images in formats that are not read (2 .cr2, 1 .psd); convert them to JPEG or PNG"
+        assert found[1:4] == ["a.PNG", "b.jpg", "sub/c.webp"]
+
+
+def test_links_to_folders_are_followed_once(album: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Would catch skipped links, circles, and an image with two ids; upward a link leads out of the folder."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "e.jpg").write_bytes(b"x")
+    (elsewhere / "back").symlink_to(album)
+    (album / "0-linked").symlink_to(elsewhere)
+    (album / "0-sub").symlink_to("sub")
+    (album / "sub" / "loop").symlink_to("..")
+    (album / "sub" / "again").symlink_to(".")
+    expected = ["0-linked/e.jpg", "a.PNG", "b.jpg", "sub/c.webp"]
+    assert names(list(find_images([str(album)])), album) == expected
+    found = names(list(find_images([str(album / "**/*.jpg"), str(album / "**" / "**" / "c.*")])), album)
+    assert found == ["0-linked/e.jpg", "b.jpg", "sub/c.webp"]
+
+
+def test_patterns_do_not_run_in_circles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Would catch one image that is found 41 times, and, with several links, a search without end."""
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_bytes(b"x")
+    for name in "bcdef":
+        (tmp_path / "photos" / name).symlink_to(".")
+    monkeypatch.chdir(tmp_path)
+    for pattern in ("**/*.jpg", "**", "photos/**", "photos/*", "./**/photos/**/a.jpg", f"{tmp_path}/**/*.jpg"):
+        found = [Path(os.path.abspath(item)) for item in find_images([pattern]) if isinstance(item, Path)]
+        assert found == [tmp_path / "photos" / "a.jpg"], pattern
