@@ -21,6 +21,14 @@ MAX_TIMESTAMP_JUMP = 3600.0
 MAX_TIMESTAMP_STEP_BACK = 1.0
 """Largest step back, in seconds, that is accepted; a larger one is treated as a clock reset."""
 
+FORMATS = (
+    "asf avi dv flv h264 hevc ivf matroska mjpeg mov mpeg mpegts mpegvideo mxf nut ogg rm wtv yuv4mpegpipe".split()
+)
+"""FFmpeg's names of the video formats that are read, whatever a file is called. Playlists and scripts, such as hls and
+concat, are not: they make FFmpeg open other files and addresses."""
+STILLS = "apng avif gif ico image2 bmp_pipe jpeg_pipe png_pipe tiff_pipe webp webp_pipe".split()
+"""Formats of images, which are opened to say so; those that move are videos."""
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -80,7 +88,9 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
     """The open file and its first video stream; cover art does not count."""
     av = require("av", "video")
     try:
-        container = av.open(str(path))
+        container = av.open(
+            str(path), options={"format_whitelist": ",".join(FORMATS + STILLS), "protocol_whitelist": "file"}
+        )
     except (av.error.FFmpegError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise DataError(f"{path}: not a video, or damaged from its beginning ({reason})") from error

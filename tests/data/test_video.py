@@ -126,6 +126,21 @@ def test_what_is_no_video_is_said(kind: str, message: str, video: Path, tmp_path
         list(read_frames(path))
 
 
+@pytest.mark.parametrize(
+    "playlist",
+    [
+        "ffconcat version 1.0\nfile {0}\n",
+        "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{0}\n#EXT-X-ENDLIST\n",
+    ],
+)
+def test_a_playlist_opens_no_other_file(playlist: str, video: Path, tmp_path: Path) -> None:
+    """Would catch a file named .mp4 that makes FFmpeg read any other file or address."""
+    path = tmp_path / "list.mp4"
+    path.write_text(playlist.format(video.name))
+    with pytest.raises(DataError, match=r"list\.mp4: not a video, or damaged"):
+        next(read_frames(path))
+
+
 def test_without_pyav_the_extra_is_named(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(MissingDependency, match=r"captioner\[video\]"):
