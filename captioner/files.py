@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from captioner.errors import CheckpointError
+from captioner.errors import CaptionerError, CheckpointError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,6 +52,7 @@ def read_tensors(path: str | Path, prefix: str | None = "") -> tuple[dict[str, T
     """
     from safetensors import SafetensorError, safe_open
 
+    require_regular(path, CheckpointError)
     try:
         with safe_open(path, "pt") as stream:
             names = [] if prefix is None else [name for name in stream.keys() if name.startswith(prefix)]  # noqa: SIM118
@@ -58,6 +60,13 @@ def read_tensors(path: str | Path, prefix: str | None = "") -> tuple[dict[str, T
     except (SafetensorError, OSError) as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{path}: damaged, cut off or not a safetensors file ({reason})") from error
+
+
+def require_regular(path: str | Path, error: type[CaptionerError]) -> None:
+    """Raise ``error`` for a pipe, socket, device or folder, which could block or never end; a missing file passes."""
+    with suppress(OSError, ValueError):  # whoever opens the file says what is wrong with its name
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise error(f"{path}: not a regular file; give one that can be read from any place, not a pipe or device")
 
 
 def sha256(path: str | Path) -> str:
