@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,13 @@ from typing import TYPE_CHECKING
 from captioner.errors import CaptionerError, CheckpointError
 
 if TYPE_CHECKING:
+    import h5py
     from torch import Tensor
+
+LARGEST_CHUNK = 2**28
+"""Bytes that a chunk of an HDF5 dataset may take in memory."""
+BEST_RATIO = 100
+"""Texts of an HDF5 dataset are never compressed better."""
 
 
 @contextmanager
@@ -60,6 +67,31 @@ def read_tensors(path: str | Path, prefix: str | None = "") -> tuple[dict[str, T
     except (SafetensorError, OSError) as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{path}: damaged, cut off or not a safetensors file ({reason})") from error
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> str:
+    """Name of the first tensor with a value that is not finite; empty where there is none."""
+    return next((name for name, tensor in tensors.items() if not tensor.isfinite().all()), "")
+
+
+def stored_dataset(file: h5py.File, name: str) -> h5py.Dataset:
+    """A dataset stored in ``file`` itself, fit to be read.
+
+    Raises ``ValueError`` for links and storage elsewhere, which may be any file, for chunks that fill the memory, and
+    for more texts than are stored.
+    """
+    import h5py
+
+    places = [name[:end] for end in range(len(name) + 1) if name[end : end + 1] in ("/", "")]
+    inside = all(isinstance(file.get(place, getlink=True), h5py.HardLink) for place in places)
+    data = file[name] if inside else None
+    if not isinstance(data, h5py.Dataset) or data.external or data.is_virtual:
+        raise ValueError(f"{name} is not a dataset stored in the file")
+    if data.chunks and math.prod(data.chunks) * data.dtype.itemsize > LARGEST_CHUNK:
+        raise ValueError(f"a chunk of {name} has shape {data.chunks}, more than {LARGEST_CHUNK} bytes")
+    if h5py.check_string_dtype(data.dtype) and data.nbytes > BEST_RATIO * data.id.get_storage_size():
+        raise ValueError(f"{name} declares {data.size} texts, more than it holds")
+    return data
 
 
 def require_regular(path: str | Path, error: type[CaptionerError]) -> None:

@@ -16,7 +16,6 @@ While ``FILE`` is being written its rows are in ``FILE.parts/``, as files of the
 from __future__ import annotations
 
 import json
-import math
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -31,7 +30,7 @@ import numpy as np
 
 from captioner.errors import CaptionerError, FeatureStoreError
 from captioner.features.spec import FeatureSpec, read_spec
-from captioner.files import atomic_path, require_regular
+from captioner.files import atomic_path, require_regular, stored_dataset
 
 FORMAT = "captioner-features"
 VERSION = 2
@@ -47,8 +46,6 @@ TYPES: dict[str, type] = {
 """Type of each attribute that a file must have."""
 MOST_PARTS = 9999
 """Largest number of parts that a store may be written in."""
-LARGEST_CHUNK = 2**28
-"""Bytes that a chunk of a compressed file may take in memory."""
 READ_AT_ONCE = 4096
 """Rows in memory at a time while a whole file is read."""
 
@@ -85,7 +82,7 @@ class FeatureFile:
                     f"{self.path}: damaged, {missing[0]!r} is missing or of another type; extract the features again"
                 )
             _check_attributes(attributes)
-            _check_layout(file, attributes, self.path.stat().st_size)
+            _check_layout(file, attributes)
             return attributes
 
     @cached_property
@@ -222,12 +219,12 @@ def _check_attributes(attributes: Mapping[str, Any]) -> None:
         raise ValueError(f"part should be like 2/4, of {MOST_PARTS} at most")
 
 
-def _check_layout(file: h5py.File, attributes: Mapping[str, Any], size: int) -> None:
-    """Raise ``ValueError`` unless the datasets are as the module says, in this file of ``size`` bytes itself.
+def _check_layout(file: h5py.File, attributes: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` unless the datasets are as the module's first lines say.
 
     Whatever is read later, or mapped into memory without further questions, is looked at here.
     """
-    ids, features, finished = (_dataset(file, name) for name in ("ids", "features", "finished"))
+    ids, features, finished = (stored_dataset(file, name) for name in ("ids", "features", "finished"))
     dtype, shape = attributes["dtype"], _shape(attributes)
     if dtype not in DTYPES or features.dtype.name != dtype:
         raise ValueError(
@@ -239,23 +236,11 @@ def _check_layout(file: h5py.File, attributes: Mapping[str, Any], size: int) -> 
         raise ValueError(f"ids are {ids.dtype} and finished is {finished.dtype}; they should be texts and bool")
     lengths = {"ids": ids.shape, "finished": finished.shape}
     if "checksums" in file:
-        checksums = _dataset(file, "checksums")
+        checksums = stored_dataset(file, "checksums")
         lengths["checksums"] = checksums.shape if checksums.dtype.name == "uint32" else ()
     for name, found in lengths.items():
         if found != features.shape[:1]:
             raise ValueError(f"{len(features)} rows, but {name} has shape {found}")
-    if ids.nbytes > 16 * size:  # each id takes 16 bytes and its text, unless nothing was ever stored
-        raise ValueError(f"it declares {len(ids)} ids, more than a file of {size} bytes can hold")
-
-
-def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
-    """A dataset stored in ``file`` itself; ``ValueError`` for links and storage elsewhere, which may be any file."""
-    data = file[name] if isinstance(file.get(name, getlink=True), h5py.HardLink) else None
-    if not isinstance(data, h5py.Dataset) or data.external or data.is_virtual:
-        raise ValueError(f"{name} is not a dataset stored in the file")
-    if data.chunks and math.prod(data.chunks) * data.dtype.itemsize > LARGEST_CHUNK:
-        raise ValueError(f"a chunk of {name} has shape {data.chunks}, more than {LARGEST_CHUNK} bytes")
-    return data
 
 
 def _checksums(rows: np.ndarray) -> np.ndarray:

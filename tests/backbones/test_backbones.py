@@ -250,6 +250,10 @@ def test_weights_fit_exactly_or_not_at_all() -> None:
         fit_weights(CompactCNN(), {**state, "head.0.weight2": state["head.0.weight"]}, "x")
     with pytest.raises(BackboneError, match=re.escape("head.0.weight is (1, 160, 1, 1)")):
         fit_weights(CompactCNN(), {**state, "head.0.weight": state["head.0.weight"][:1]}, "x")
+    with pytest.raises(BackboneError, match=r"head.0.weight is torch.int64, the architecture wants torch.float32"):
+        fit_weights(CompactCNN(), {**state, "head.0.weight": state["head.0.weight"].long()}, "x")
+    with pytest.raises(BackboneError, match=r"head.0.weight holds values that are not finite"):
+        fit_weights(CompactCNN(), {**state, "head.0.weight": state["head.0.weight"] * float("nan")}, "x")
     del state["head.0.weight"]
     with pytest.raises(BackboneError, match="lack head.0.weight"):
         fit_weights(CompactCNN(), state, "x")
