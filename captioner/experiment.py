@@ -8,9 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from captioner.config import Experiment, check_keys, choose, convert, from_mapping
+from captioner.config import Experiment, check_keys, choose, convert, from_mapping, parse_yaml
 from captioner.errors import ConfigError
 from captioner.tasks.base import TASKS, find_task
 
@@ -31,9 +29,9 @@ def load_experiment(source: str | Path, settings: Sequence[str] = ()) -> Experim
         shipped = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.yaml")))
         raise ConfigError(f"{source}: no such configuration file; shipped ones: {shipped}")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+        values = parse_yaml(path.read_text(encoding="utf-8"), str(path)) or {}
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not YAML: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: a configuration is a mapping, not {type(values).__name__}")
     for setting in settings:
@@ -62,7 +60,7 @@ def parse_experiment(values: Mapping[str, Any], where: str) -> Experiment:
 
 
 def _apply(values: dict[str, Any], setting: str) -> None:
-    """Put ``section.key=value`` into ``values``; the value is read as YAML."""
+    """Put ``section.key=value`` into ``values``; only lists, sections and quoted texts are read as YAML."""
     key, equals, text = setting.partition("=")
     if not equals:
         raise ConfigError(f"--set {setting}: expected key=value")
@@ -72,7 +70,6 @@ def _apply(values: dict[str, Any], setting: str) -> None:
         target = target.setdefault(section, {})
         if not isinstance(target, dict):
             raise ConfigError(f"--set {setting}: {section} is a value, not a section")
-    try:
-        target[last] = yaml.safe_load(text)
-    except yaml.YAMLError:
-        target[last] = text
+    text = text.strip()
+    structured = text in ("null", "~") or text.startswith(("[", "{", '"', "'"))
+    target[last] = parse_yaml(text, f"--set {key}") if structured else text
