@@ -9,16 +9,12 @@ import dataclasses
 import difflib
 import math
 import reprlib
-import textwrap
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
-
-import yaml
-from yaml.constructor import ConstructorError
 
 from captioner.errors import ConfigError
 
@@ -157,7 +153,8 @@ def to_mapping(config: Any) -> dict[str, Any]:
 def convert(hint: Any, value: Any, where: str) -> Any:
     """``value`` as the annotated type, or ``ConfigError``.
 
-    Texts, as ``parse_yaml`` gives them, become numbers and booleans where the annotation asks for these.
+    Texts, as ``captioner.experiment.parse_yaml`` gives them, become numbers and booleans where the annotation asks for
+    these.
     """
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         if not isinstance(value, Mapping):
@@ -189,30 +186,3 @@ def _scalar(hint: type, value: Any, where: str) -> Any:
             return real
     kind = "a finite number" if hint is float else hint.__name__
     raise ConfigError(f"{where}: expected {kind}, got {reprlib.repr(value)}")
-
-
-class _Texts(yaml.BaseLoader):  # type: ignore[misc]  # PyYAML has no annotations
-    """YAML whose scalars are texts, whatever they look like, but for an empty one and null; keys must be unique."""
-
-    def construct_scalar(self, node: Any) -> Any:
-        value = super().construct_scalar(node)
-        return None if node.style is None and value in ("", "~", "null", "Null", "NULL") else value
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        mapping = super().construct_mapping(node, deep)
-        if len(mapping) < len(node.value):
-            names = [key.value for key, _ in node.value]
-            twice = next(name for name in names if names.count(name) > 1)
-            raise ConstructorError(None, None, f"the key {reprlib.repr(twice)} is there twice", node.start_mark)
-        return mapping
-
-
-def parse_yaml(text: str, where: str) -> Any:
-    """YAML as mappings, lists, None and texts; ``from_mapping`` converts texts to the types of fields.
-
-    Left to itself YAML reads 2024-01-15 as a date, 1.10 as 1.1, 12:30 as 750 and off as false. Raises ``ConfigError``.
-    """
-    try:
-        return yaml.load(text, _Texts)  # a BaseLoader makes nothing but texts
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{where}: not YAML: {textwrap.shorten(str(error), 400)}") from error

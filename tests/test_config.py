@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from captioner.config import Experiment, TrainConfig, parse_yaml
+from captioner.config import Experiment, TrainConfig
 from captioner.errors import ConfigError
-from captioner.experiment import SHIPPED, load_experiment, parse_experiment
+from captioner.experiment import SHIPPED, load_experiment, parse_experiment, parse_yaml
 from captioner.models.lrcn import LRCNConfig
 from captioner.tasks.sentences.config import CaptionDataConfig, CaptioningConfig
 
