@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -296,3 +297,13 @@ def test_weight_files_of_ones_own(tmp_path: Path) -> None:
     (tmp_path / "b.pth").write_bytes(b"nonsense")
     with pytest.raises(BackboneError, match="b.pth: not a readable weight file"):
         load_backbone("compact", tmp_path / "b.pth")
+
+
+@pytest.mark.parametrize("content", ["a: " + "[" * 20_000, "size: " + "9" * 5000, "size: 2024-13-45"])
+def test_a_hostile_record_is_one_error(tmp_path: Path, content: str) -> None:
+    """Would catch a traceback from YAML of any depth, and a wait for somebody to write into a pipe."""
+    (tmp_path / "record.yaml").write_text(content)
+    os.mkfifo(tmp_path / "pipe.yaml")
+    for name, message in (("record", "not a readable backbone record"), ("pipe", "not a regular file")):
+        with pytest.raises(BackboneError, match=message):
+            load_backbone(f"local:{tmp_path / name}.yaml")
