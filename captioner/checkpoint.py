@@ -17,6 +17,8 @@ Opening one never executes anything.
 from __future__ import annotations
 
 import json
+import reprlib
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -28,9 +30,9 @@ import torch
 from torch import Tensor, nn
 
 from captioner.config import from_mapping, to_mapping
-from captioner.errors import CaptionerError, CheckpointError
+from captioner.errors import CheckpointError
 from captioner.features.spec import FeatureSpec, read_spec
-from captioner.files import atomic_path, read_tensors, sha256
+from captioner.files import atomic_path, not_finite, read_tensors, sha256
 from captioner.provenance import provenance
 from captioner.registry import resolve
 from captioner.skip_init import skip_init
@@ -39,6 +41,7 @@ from captioner.tasks.base import OUTPUTS, find_task
 FORMAT = "captioner-checkpoint"
 VERSION = 2
 SCALE = ".scale"
+RESTORE = "restore the file from a copy, or train again"
 State = Mapping[str, Tensor]
 
 
@@ -90,6 +93,8 @@ def save_checkpoint(
     do not fit the dtype.
     """
     state = _unshared(model)
+    if bad := not_finite(state):
+        raise CheckpointError(f"{path}: not written, model.{bad} holds values that are not finite; lower train.lr")
     _compare(str(path), _unshared(_build(task, config, inputs, outputs)), state)
     contents = {
         "format": FORMAT,
@@ -132,8 +137,9 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         )
         origin, extra = dict(contents["provenance"]), dict(contents["extra"])
         model = _build(task.name, config, inputs, outputs)
-    except (CaptionerError, KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-        raise CheckpointError(f"{path}: its header is not as it should be: {type(error).__name__}: {error}") from error
+    except Exception as error:  # a header may hold anything, and each part of it complains in its own way
+        reason = textwrap.shorten(f"{type(error).__name__}: {error}", 400)
+        raise CheckpointError(f"{path}: its header is not as it should be: {reason}") from error
     found = {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
     wanted = _unshared(model)
     _compare(str(path), wanted, found)
@@ -157,8 +163,13 @@ def _read(path: Path) -> tuple[dict[str, Tensor], str]:
     tensors, entries = read_tensors(path)
     if FORMAT not in entries:
         raise CheckpointError(f"{path}: a safetensors file, but not a checkpoint of captioner")
-    for name in [name for name, tensor in tensors.items() if tensor.dtype == torch.int8 and name + SCALE in tensors]:
-        tensors[name] = tensors[name] * tensors.pop(name + SCALE)[:, None]
+    for name in [name for name, tensor in tensors.items() if tensor.dtype == torch.int8]:
+        scale = tensors.pop(name + SCALE, None)
+        if scale is None or not scale.is_floating_point() or scale.shape != tensors[name].shape[:1]:
+            raise CheckpointError(f"{path}: tensor {name} is int8 without the scales of its rows; {RESTORE}")
+        tensors[name] = tensors[name] * scale.reshape(-1, *[1] * (tensors[name].ndim - 1))
+    if bad := not_finite(tensors):
+        raise CheckpointError(f"{path}: tensor {bad} holds values that are not finite; {RESTORE}")
     return tensors, entries[FORMAT]
 
 
@@ -167,10 +178,11 @@ def _parse(path: str | Path, header: str) -> dict[str, Any]:
     try:
         contents = json.loads(header)
         version = contents["version"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path}: its header is damaged ({error})") from error
     if version != VERSION:
-        raise CheckpointError(f"{path}: a checkpoint of version {version}; this captioner reads version {VERSION}")
+        found = reprlib.repr(version)
+        raise CheckpointError(f"{path}: a checkpoint of version {found}; this captioner reads version {VERSION}")
     return dict(contents)
 
 
@@ -182,13 +194,15 @@ def _unshared(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _compare(path: str, wanted: State, found: State) -> None:
-    """Raise ``CheckpointError`` unless names and shapes are those that the configuration asks for."""
+    """Raise ``CheckpointError`` unless names, shapes and types are those that the configuration asks for."""
     for name, tensor in found.items():
         got, expected = tuple(tensor.shape), tuple(wanted[name].shape) if name in wanted else None
         if expected is not None and got != expected:
             raise CheckpointError(
                 f"{path}: model.{name} is {got}, but configuration, inputs and outputs ask for {expected}"
             )
+        if name in wanted and tensor.is_floating_point() != wanted[name].is_floating_point():
+            raise CheckpointError(f"{path}: model.{name} is {tensor.dtype}, not {wanted[name].dtype}; {RESTORE}")
     for reason, one, other in (("is missing", wanted, found), ("has no place in its configuration", found, wanted)):
         odd = sorted(set(one) - set(other))
         if odd:

@@ -7,27 +7,32 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
+import reprlib
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from captioner.errors import ConfigError
 
 T = TypeVar("T")
+BOOLEANS = {**dict.fromkeys(("true", "yes", "on"), True), **dict.fromkeys(("false", "no", "off"), False)}
+"""Booleans by how YAML spells them."""
 
 
 def choose(name: str, value: object, choices: Iterable[object]) -> None:
     """Raise ``ConfigError`` unless ``value`` is one of ``choices``."""
     options = list(choices)
     if value not in options:
-        raise ConfigError(f"{name}: {value!r} is not one of {', '.join(map(str, options))}")
+        raise ConfigError(f"{name}: {reprlib.repr(value)} is not one of {', '.join(map(str, options))}")
 
 
 def within(name: str, value: float, low: float, high: float = float("inf")) -> None:
-    """Raise ``ConfigError`` unless ``low <= value <= high``."""
-    if not low <= value <= high:
+    """Raise ``ConfigError`` unless ``value`` is finite and ``low <= value <= high``."""
+    if not low <= value <= high or not math.isfinite(value):
         raise ConfigError(f"{name}: {value} is outside {low} to {high}")
 
 
@@ -85,7 +90,8 @@ class TrainConfig:
         within("train.clip", self.clip, 0)
         within("train.halve_every", self.halve_every, 1)
         within("train.patience", self.patience, 0)
-        within("train.seed", self.seed, 0)
+        within("train.seed", self.seed, 0, 2**63 - 1)
+        within("train.loss_scale", self.loss_scale, 0)
         within("train.evaluate_every", self.evaluate_every, 1)
         within("train.log_every", self.log_every, 1)
         within("train.save_minutes", self.save_minutes, 0)
@@ -118,7 +124,7 @@ def check_keys(values: Mapping[str, Any], names: Sequence[str], where: str) -> N
         if key not in names:
             near = difflib.get_close_matches(str(key), names, 1, 0.5)
             hint = f"; did you mean {near[0]}?" if near else f"; known keys: {', '.join(names)}"
-            raise ConfigError(f"{where}: unknown key {key!r}{hint}")
+            raise ConfigError(f"{where}: unknown key {reprlib.repr(key)}{hint}")
 
 
 def from_mapping(cls: type[T], values: Mapping[str, Any], where: str) -> T:
@@ -145,27 +151,38 @@ def to_mapping(config: Any) -> dict[str, Any]:
 
 
 def convert(hint: Any, value: Any, where: str) -> Any:
-    """``value`` as the annotated type, or ``ConfigError``; YAML's 1e-3 (a string) becomes a float."""
+    """``value`` as the annotated type, or ``ConfigError``.
+
+    Texts, as ``captioner.experiment.parse_yaml`` gives them, become numbers and booleans where the annotation asks for
+    these.
+    """
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         if not isinstance(value, Mapping):
-            raise ConfigError(f"{where}: expected a section with keys, got {value!r}")
+            raise ConfigError(f"{where}: expected a section with keys, got {reprlib.repr(value)}")
         return from_mapping(hint, value, where)
     if typing.get_origin(hint) is tuple:
         items = [value] if isinstance(value, str) else value
         if not isinstance(items, Sequence):
-            raise ConfigError(f"{where}: expected a list, got {value!r}")
+            raise ConfigError(f"{where}: expected a list, got {reprlib.repr(value)}")
         return tuple(convert(typing.get_args(hint)[0], item, where) for item in items)
     if isinstance(hint, types.UnionType):
         if value is None:
             return None
         return convert(next(a for a in typing.get_args(hint) if a is not types.NoneType), value, where)
-    if hint is float and not isinstance(value, bool):
-        try:
-            return float(value)
-        except (TypeError, ValueError, OverflowError):
-            raise ConfigError(f"{where}: expected a number, got {value!r}") from None
-    if hint is str and isinstance(value, int | float) and not isinstance(value, bool):
-        return str(value)
-    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        raise ConfigError(f"{where}: expected {hint.__name__}, got {value!r}")
-    return value
+    return _scalar(hint, value, where)
+
+
+def _scalar(hint: type, value: Any, where: str) -> Any:
+    """``value`` as a text, a boolean or a finite number of at most 64 bits; ``ConfigError`` for anything else."""
+    plain = type(value) in (str, int, float)
+    with suppress(ValueError, OverflowError):
+        if hint is str and plain:
+            return str(value)
+        if hint is bool and str(value).lower() in BOOLEANS and isinstance(value, str | bool):
+            return BOOLEANS[str(value).lower()]
+        if hint is int and plain and not isinstance(value, float) and abs(number := int(value)) < 2**63:
+            return number
+        if hint is float and plain and math.isfinite(real := float(value)):
+            return real
+    kind = "a finite number" if hint is float else hint.__name__
+    raise ConfigError(f"{where}: expected {kind}, got {reprlib.repr(value)}")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import reprlib
+import textwrap
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
+from yaml.constructor import ConstructorError
 
 from captioner.config import Experiment, check_keys, choose, convert, from_mapping
 from captioner.errors import ConfigError
@@ -17,9 +20,6 @@ from captioner.tasks.base import TASKS, find_task
 SHIPPED = Path(__file__).parent / "configs"
 COMMON = tuple(item.name for item in dataclasses.fields(Experiment) if item.name not in ("task", "config"))
 """Keys of a configuration that are not the task's."""
-
-UNREADABLE = (yaml.YAMLError, ValueError, KeyError, AttributeError, RecursionError)
-"""What PyYAML raises: its own errors, and others for deep nesting and for dates, numbers and tags that do not fit."""
 
 
 def load_experiment(source: str | Path, settings: Sequence[str] = ()) -> Experiment:
@@ -34,9 +34,9 @@ def load_experiment(source: str | Path, settings: Sequence[str] = ()) -> Experim
         shipped = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.yaml")))
         raise ConfigError(f"{source}: no such configuration file; shipped ones: {shipped}")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except UNREADABLE as error:
-        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+        values = parse_yaml(path.read_text(encoding="utf-8"), str(path)) or {}
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not YAML: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: a configuration is a mapping, not {type(values).__name__}")
     for setting in settings:
@@ -65,7 +65,7 @@ def parse_experiment(values: Mapping[str, Any], where: str) -> Experiment:
 
 
 def _apply(values: dict[str, Any], setting: str) -> None:
-    """Put ``section.key=value`` into ``values``; the value is read as YAML."""
+    """Put ``section.key=value`` into ``values``; only lists, sections and quoted texts are read as YAML."""
     key, equals, text = setting.partition("=")
     if not equals:
         raise ConfigError(f"--set {setting}: expected key=value")
@@ -75,7 +75,33 @@ def _apply(values: dict[str, Any], setting: str) -> None:
         target = target.setdefault(section, {})
         if not isinstance(target, dict):
             raise ConfigError(f"--set {setting}: {section} is a value, not a section")
+    text = text.strip()
+    structured = text in ("null", "~") or text.startswith(("[", "{", '"', "'"))
+    target[last] = parse_yaml(text, f"--set {key}") if structured else text
+
+
+class _Texts(yaml.BaseLoader):  # type: ignore[misc]  # PyYAML has no annotations
+    """YAML whose scalars are texts, whatever they look like, but for an empty one and null; keys must be unique."""
+
+    def construct_scalar(self, node: Any) -> Any:
+        value = super().construct_scalar(node)
+        return None if node.style is None and value in ("", "~", "null", "Null", "NULL") else value
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        mapping = super().construct_mapping(node, deep)
+        if len(mapping) < len(node.value):
+            names = [key.value for key, _ in node.value]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ConstructorError(None, None, f"the key {reprlib.repr(twice)} is there twice", node.start_mark)
+        return mapping
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """YAML as mappings, lists, None and texts; ``from_mapping`` converts texts to the types of fields.
+
+    Left to itself YAML reads 2024-01-15 as a date, 1.10 as 1.1, 12:30 as 750 and off as false. Raises ``ConfigError``.
+    """
     try:
-        target[last] = yaml.safe_load(text)
-    except UNREADABLE:
-        target[last] = text
+        return yaml.load(text, _Texts)  # a BaseLoader makes nothing but texts
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{where}: not YAML: {textwrap.shorten(str(error), 400)}") from error

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
 import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,13 @@ from typing import TYPE_CHECKING
 from captioner.errors import CaptionerError, CheckpointError, UsageError
 
 if TYPE_CHECKING:
+    import h5py
     from torch import Tensor
+
+LARGEST_CHUNK = 2**28
+"""Bytes that a chunk of an HDF5 dataset may take in memory."""
+BEST_RATIO = 100
+"""Texts of an HDF5 dataset are never compressed better."""
 
 
 HEAD = 1 << 16
@@ -146,6 +153,7 @@ def read_tensors(path: str | Path, prefix: str | None = "") -> tuple[dict[str, T
     """
     from safetensors import SafetensorError, safe_open
 
+    require_regular(path, CheckpointError)
     try:
         with safe_open(path, "pt") as stream:
             names = [] if prefix is None else [name for name in stream.keys() if name.startswith(prefix)]  # noqa: SIM118
@@ -160,6 +168,38 @@ def check_readable(path: str | Path, error: type[CaptionerError]) -> None:
     """Raise ``error`` if the file is there but must not be read, which libraries report as damage."""
     if os.path.exists(path) and not os.access(path, os.R_OK):
         raise error(f"{path}: not readable; change its permissions (chmod u+r) or ask its owner")
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> str:
+    """Name of the first tensor with a value that is not finite; empty where there is none."""
+    return next((name for name, tensor in tensors.items() if not tensor.isfinite().all()), "")
+
+
+def stored_dataset(file: h5py.File, name: str) -> h5py.Dataset:
+    """A dataset stored in ``file`` itself, fit to be read.
+
+    Raises ``ValueError`` for links and storage elsewhere, which may be any file, for chunks that fill the memory, and
+    for more texts than are stored.
+    """
+    import h5py
+
+    places = [name[:end] for end in range(len(name) + 1) if name[end : end + 1] in ("/", "")]
+    inside = all(isinstance(file.get(place, getlink=True), h5py.HardLink) for place in places)
+    data = file[name] if inside else None
+    if not isinstance(data, h5py.Dataset) or data.external or data.is_virtual:
+        raise ValueError(f"{name} is not a dataset stored in the file")
+    if data.chunks and math.prod(data.chunks) * data.dtype.itemsize > LARGEST_CHUNK:
+        raise ValueError(f"a chunk of {name} has shape {data.chunks}, more than {LARGEST_CHUNK} bytes")
+    if h5py.check_string_dtype(data.dtype) and data.nbytes > BEST_RATIO * data.id.get_storage_size():
+        raise ValueError(f"{name} declares {data.size} texts, more than it holds")
+    return data
+
+
+def require_regular(path: str | Path, error: type[CaptionerError]) -> None:
+    """Raise ``error`` for a pipe, socket, device or folder, which could block or never end; a missing file passes."""
+    with suppress(OSError, ValueError):  # whoever opens the file says what is wrong with its name
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise error(f"{path}: not a regular file; give one that can be read from any place, not a pipe or device")
 
 
 def sha256(path: str | Path) -> str:

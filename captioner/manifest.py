@@ -73,7 +73,7 @@ def read_manifest(path: Path = MANIFEST) -> dict[str, Entry]:
     """All entries by name. Raises ``DataError`` for another format, unknown fields and missing ones."""
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: no UTF-8, impossible numbers
         raise DataError(f"{path}: cannot be read: {error}") from error
     if not isinstance(document, dict) or (document.get("format"), document.get("version")) != (FORMAT, VERSION):
         raise DataError(f"{path}: not a {FORMAT} of version {VERSION}")

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from captioner.backbones import load_backbone
@@ -162,6 +164,12 @@ def rewrite(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
         (lambda c: c["config"]["model"].update(wiring="9x"), "'9x' is not one of"),
         (lambda c: c.pop("config"), "header is not as it should be: KeyError"),
         (lambda c: c.update(task="painting"), "no task 'painting'"),
+        (
+            lambda c: c["inputs"][0].update(std=float("inf")),
+            "not as it should be: BackboneError: std: .*not",
+        ),
+        (lambda c: c["outputs"]["names"].append(7), "the words of a vocabulary must be texts"),
+        (lambda c: c["inputs"][0].update(dimension=10**12), "not as it should be: .*dimension"),
     ],
 )
 def test_parts_that_do_not_fit_are_named(path: Path, change: Callable[[dict[str, Any]], None], message: str) -> None:
@@ -171,6 +179,63 @@ def test_parts_that_do_not_fit_are_named(path: Path, change: Callable[[dict[str,
         load_checkpoint(path)
     assert str(caught.value).startswith(str(path))
     assert "\n" not in str(caught.value)
+
+
+TENSORS: dict[str, tuple[Callable[[dict[str, Tensor]], object], str]] = {
+    "NaN": (lambda t: t["model.lm_head.weight"].fill_(torch.nan), "model.lm_head.weight holds values that are not fin"),
+    "infinite scale": (lambda t: t["model.embedding.weight.scale"].fill_(torch.inf), "embedding.weight holds values"),
+    "no scale": (lambda t: t.pop("model.embedding.weight.scale"), "embedding.weight is int8 without the scales"),
+    "one scale": (
+        lambda t: t.update({"model.embedding.weight.scale": torch.ones(1)}),
+        "embedding.weight is int8 without the scales",
+    ),
+    "int64": (
+        lambda t: t.update({"model.feature_mean": t["model.feature_mean"].long()}),
+        r"model.feature_mean is torch.int64, not torch.float32; restore",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", TENSORS)
+def test_damaged_tensors_are_refused(path: Path, what: str) -> None:
+    """Would catch weights of another type or without scales, which change captions, and NaN, which empties them."""
+    change, message = TENSORS[what]
+    save(path, dtype=torch.int8)
+    with safe_open(path, "pt") as stream:
+        header, tensors = stream.metadata(), {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+    tensors = {name: one.float() if name[6:] == "lm_head.weight" else one for name, one in tensors.items()}
+    tensors.pop("model.lm_head.weight.scale")
+    change(tensors)
+    save_file(tensors, path, header)
+    with pytest.raises(CheckpointError, match=message):
+        load_checkpoint(path)
+
+
+def test_weights_that_are_not_finite_are_not_written(path: Path) -> None:
+    """Would catch a training run that diverged and replaced its best checkpoint."""
+    model = build()
+    with torch.no_grad():
+        model.lm_head.weight[0, 0] = torch.nan
+    with pytest.raises(CheckpointError, match=r"not written, model.lm_head.weight holds values .*; lower train.lr"):
+        save(path, model)
+    assert not path.exists()
+
+
+HEADERS = {
+    "deep": "[" * 20_000,
+    "digits": '{"version": ' + "9" * 5000 + "}",
+    "version": '{"version": ' + json.dumps(["x" * 100] * 1000) + "}",
+    "list": "[1]",
+}
+
+
+@pytest.mark.parametrize("what", HEADERS)
+def test_a_hostile_header_is_one_short_error(path: Path, what: str) -> None:
+    """Would catch a traceback from JSON of any depth, number or type."""
+    save_file({"model.x": torch.ones(1)}, path, {FORMAT: HEADERS[what]})
+    with pytest.raises(CheckpointError, match=r"its header is damaged|a checkpoint of version") as caught:
+        load_checkpoint(path)
+    assert len(str(caught.value)) < 400
 
 
 def test_misfits_are_refused_before_they_are_written(path: Path) -> None:

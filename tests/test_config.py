@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from captioner.config import Experiment, TrainConfig
 from captioner.errors import ConfigError
-from captioner.experiment import SHIPPED, load_experiment, parse_experiment
+from captioner.experiment import SHIPPED, load_experiment, parse_experiment, parse_yaml
 from captioner.models.lrcn import LRCNConfig
 from captioner.tasks.sentences.config import CaptionDataConfig, CaptioningConfig
 
@@ -51,8 +52,15 @@ def test_settings_win_over_the_file(tmp_path: Path) -> None:
         ("model.init=ones", "model.init: 'ones' is not one of orthogonal, uniform"),
         ("model.dropout=2", "model.dropout: 2.0 is outside 0 to 0.95"),
         ("train.epochs=many", "epochs: expected int, got 'many'"),
-        ("train.epochs=true", "epochs: expected int, got True"),
-        ("train.lr=fast", "lr: expected a number, got 'fast'"),
+        ("train.epochs=true", "epochs: expected int, got 'true'"),
+        ("train.lr=fast", "lr: expected a finite number, got 'fast'"),
+        ("train.lr=inf", "lr: expected a finite number, got 'inf'"),
+        ("train.loss_scale=nan", "loss_scale: expected a finite number, got 'nan'"),
+        ("train.epochs=1.5", "epochs: expected int, got '1.5'"),
+        ("train.seed=99999999999999999999", "seed: expected int, got '9999"),
+        ("train.seed=" + "9" * 5000, "seed: expected int, got '9999"),
+        ("train.epochs=[1, 2]", r"epochs: expected int, got \['1', '2'\]"),
+        ("data.features=[", "not YAML"),
         ("model=4f", "model: expected a section with keys, got '4f'"),
         ("name.first=x", "name is a value, not a section"),
         ("epochs", "expected key=value"),
@@ -69,18 +77,49 @@ def test_mistakes_are_named(tmp_path: Path, setting: str, message: str) -> None:
         load_experiment(path, [setting])
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("[1, 2]", "is a mapping, not list"),
-        ("a: [", "not YAML"),
-        ("a: 2024-13-45", "not YAML"),
-        ("a: !!bool x", "not YAML"),
-        ("a: !!timestamp x", "not YAML"),
-        ("[" * 500, "not YAML"),
-        (f"task: captioning\ntrain: {{lr: {'9' * 400}}}", "expected a number"),
-    ],
-)
+@pytest.mark.parametrize("value", ["2024-01-15", "1.10", "007", "12:30", "no", "off", "1e3", "0x10", "1_000", "true"])
+def test_texts_stay_as_they_were_written(tmp_path: Path, value: str) -> None:
+    """Would catch a folder named otherwise than asked for, because YAML took its name for a date, number or boolean."""
+    path = tmp_path / "run.yaml"
+    path.write_text(f"task: captioning\noutput: {value}\ndata: {{features: [{value}]}}\n")
+    experiment = load_experiment(path, [f"name={value}"])
+    assert (experiment.output, experiment.name, experiment.config.data.features) == (value, value, (value,))
+
+
+@pytest.mark.parametrize(("value", "wanted"), [("yes", True), ("on", True), ("True", True), ("off", False)])
+def test_numbers_and_booleans_are_read_by_their_fields(tmp_path: Path, value: str, wanted: bool) -> None:
+    """Would catch a boolean or number that stays a text, which is always true."""
+    path = tmp_path / "run.yaml"
+    path.write_text(f"task: captioning\nmodel: {{tied: {value}}}\ntrain: {{seed: 007, lr: .5}}\n")
+    experiment = load_experiment(path)
+    assert (experiment.config.model.tied, experiment.train.seed, experiment.train.lr) == (wanted, 7, 0.5)
+
+
+BOMB = "a: &a [x, x]\n" + "".join(f"{b}: &{b} [*{a}, *{a}]\n" for a, b in pairwise("abcdefghijklmnopqrstuvwxyz"))
+CONTENTS = [
+    ("[1, 2]", "is a mapping, not list"),
+    ("a: [", "not YAML"),
+    ("a: " + "[" * 20_000, "not YAML"),
+    ("task: captioning\ntask: captioning", "not YAML: the key 'task' is there twice"),
+    ("task: captioning\ntrain: {lr: 1, lr: 2}", "not YAML: the key 'lr' is there twice"),
+    (BOMB, "no task"),
+    ("task: captioning\nname: &a [*a]", "not YAML"),
+    (BOMB.replace("z:", "output:") + "task: captioning", "unknown key 'a'"),
+]
+
+
+def test_an_error_does_not_write_out_what_a_small_file_expands_to() -> None:
+    """Would catch a message of gigabytes about a value of a few aliases."""
+    bomb = parse_yaml(BOMB, "x")["z"]
+    for name in ("name", "train"):
+        with pytest.raises(ConfigError, match="expected") as caught:
+            parse_experiment({"task": "captioning", name: bomb}, "x")
+        assert len(str(caught.value)) < 1000
+    with pytest.raises(ConfigError, match="outside"):
+        TrainConfig(lr=float("inf"))
+
+
+@pytest.mark.parametrize(("content", "message"), CONTENTS, ids=range(len(CONTENTS)))
 def test_files_that_are_no_configuration(tmp_path: Path, content: str, message: str) -> None:
     path = tmp_path / "run.yaml"
     path.write_text(content)

@@ -22,7 +22,7 @@ from captioner.backbones.layers import reader
 from captioner.backbones.spec import BackboneSpec
 from captioner.backbones.weights import State, fit_weights, read_weights
 from captioner.errors import BackboneError
-from captioner.files import sha256
+from captioner.files import require_regular, sha256
 
 
 def build(name: str, weights: Path | None, state: State | None) -> Backbone:
@@ -47,8 +47,9 @@ def build(name: str, weights: Path | None, state: State | None) -> Backbone:
 
 def _read_record(path: Path) -> dict[str, Any]:
     try:
+        require_regular(path, BackboneError)
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: no UTF-8, impossible numbers
         reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
         raise BackboneError(f"{path}: not a readable backbone record: {reason}") from error
     if not isinstance(values, dict):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -16,6 +18,8 @@ from captioner.features.spec import FeatureSpec, digest
 
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 RESIZES = ("squash", "crop")
+LARGEST_SIDE = 8192
+"""Pixels; a record that asks for more would only fill the memory."""
 CLASSIC_MARGIN = 256 / 224
 """Ten crops are cut from an image so much larger than the network's input (Krizhevsky et al. 2012, section 4.1)."""
 Box = tuple[float, float, float, float]
@@ -58,6 +62,8 @@ class BackboneSpec(FeatureSpec):
             raise BackboneError(f"{self.key}: filter: {self.filter!r} is not one of {', '.join(FILTERS)}")
         if self.size < 1 or (self.shorter and self.shorter < self.size):
             raise BackboneError(f"{self.key}: size {self.size} must be at least 1 and at most shorter ({self.shorter})")
+        if max(self.size, self.shorter) > LARGEST_SIDE:
+            raise BackboneError(f"{self.key}: size and shorter must be at most {LARGEST_SIDE} pixels")
         if min(self.std) <= 0:
             raise BackboneError(f"{self.key}: std {self.std} must be above 0")
 
@@ -146,6 +152,8 @@ def _three(name: str, values: Any) -> tuple[float, float, float]:
         values = [values] * 3
     try:
         red, green, blue = (float(value) for value in values)
-    except (TypeError, ValueError):
-        raise BackboneError(f"{name}: expected one number or three, got {values!r}") from None
+    except (TypeError, ValueError, OverflowError):
+        raise BackboneError(f"{name}: expected one number or three, got {reprlib.repr(values)}") from None
+    if not all(map(math.isfinite, (red, green, blue))):
+        raise BackboneError(f"{name}: {red}, {green}, {blue} are not all finite")
     return red, green, blue

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from captioner.errors import BackboneError, MissingWeights
+from captioner.files import not_finite
 
 State = Mapping[str, Tensor]
 COUNTERS = "num_batches_tracked"  # batch norms count training steps; inference never reads it
@@ -54,9 +55,13 @@ def fit_weights(network: nn.Module, state: State, where: str, spare: Collection[
         if name in state and state[name].shape != tensor.shape:
             sizes = f"{tuple(state[name].shape)}, the architecture wants {tuple(tensor.shape)}"
             raise BackboneError(f"{where}: {name} is {sizes}")
+        if name in state and state[name].is_floating_point() != tensor.is_floating_point():
+            raise BackboneError(f"{where}: {name} is {state[name].dtype}, the architecture wants {tensor.dtype}")
     extra = [name for name in state if name not in wanted and name not in spare]
     if extra:
         raise BackboneError(f"{where}: the architecture has no place for {extra[0]} ({len(extra)} such tensors)")
+    if bad := not_finite({name: state[name] for name in wanted if name in state}):
+        raise BackboneError(f"{where}: {bad} holds values that are not finite; get the weight file again")
     network.load_state_dict({name: state[name] for name in wanted if name in state}, strict=False)
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import math
+import reprlib
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,9 +22,9 @@ from torch import Tensor, nn
 from captioner.config import choose, from_mapping, within
 from captioner.crf.graph import GRAPHS, Edge, all_pairs, has_loops
 from captioner.crf.inference import PairwiseMRF
-from captioner.errors import CaptionerError, CheckpointError, FeatureStoreError
+from captioner.errors import CheckpointError, FeatureStoreError
 from captioner.features.spec import Store
-from captioner.files import atomic_path, read_tensors
+from captioner.files import atomic_path, not_finite, read_tensors
 from captioner.provenance import provenance
 
 FORMAT = "captioner-crf"
@@ -208,9 +210,9 @@ def load_crf(path: str | Path) -> CRFFile:
             dict(header["training"]),
             dict(header["provenance"]),
         )
-    except (CaptionerError, KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"{path}: not a valid CRF file: {type(error).__name__}: {reason}") from error
+    except Exception as error:  # a header may hold anything, and each part of it complains in its own way
+        reason = textwrap.shorten(f"{type(error).__name__}: {error}", 400)
+        raise CheckpointError(f"{path}: not a valid CRF file: {reason}") from error
 
 
 def _edges(values: Any, num_nodes: int) -> list[Edge]:
@@ -222,10 +224,12 @@ def _edges(values: Any, num_nodes: int) -> list[Edge]:
 
 def _load_state(model: CRF, tensors: Mapping[str, Tensor], prefix: str) -> CRF:
     state = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    for name, tensor in model.state_dict().items():
+        if name in state and state[name].is_floating_point() != tensor.is_floating_point():
+            raise ValueError(f"tensor {prefix}{name} is {state[name].dtype}, not {tensor.dtype}")
     model.load_state_dict(state)
-    bad = [name for name, tensor in state.items() if not tensor.isfinite().all()]
-    if bad:
-        raise ValueError(f"tensor {prefix}{bad[0]} holds values that are not finite")
+    if bad := not_finite(state):
+        raise ValueError(f"tensor {prefix}{bad} holds values that are not finite")
     return model.eval()
 
 
@@ -239,8 +243,9 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         header = json.loads(entries[FORMAT])
         version = header["version"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path}: its header is damaged ({error})") from error
     if version != VERSION:
-        raise CheckpointError(f"{path}: a CRF of version {version}; this captioner reads version {VERSION}")
+        found = reprlib.repr(version)
+        raise CheckpointError(f"{path}: a CRF of version {found}; this captioner reads version {VERSION}")
     return tensors, header

@@ -19,7 +19,7 @@ import numpy as np
 
 from captioner.data.clips import NULL
 from captioner.errors import DataError
-from captioner.files import atomic_path, check_readable
+from captioner.files import atomic_path, check_readable, stored_dataset
 from captioner.provenance import provenance
 
 FORMAT = "captioner-label-predictions"
@@ -192,8 +192,11 @@ def write_label_predictions(path: str | Path, predictions: LabelPredictions) -> 
         file["ids"] = np.array(predictions.ids, h5py.string_dtype())
         for name, node in predictions.nodes.items():
             file[f"{name}/labels"] = np.array(node.labels, h5py.string_dtype())
-            file[f"{name}/log_marginals"] = node.log_marginals.astype(np.float32)
-            file[f"{name}/map"] = node.map.astype(np.int64)
+            for part, values in (
+                ("log_marginals", node.log_marginals.astype(np.float32)),
+                ("map", node.map.astype(np.int64)),
+            ):  # HDF5 compares the checksums of fletcher32 whenever it reads
+                file.create_dataset(f"{name}/{part}", data=values, fletcher32=True)
 
 
 def read_label_predictions(path: str | Path) -> LabelPredictions:
@@ -213,31 +216,39 @@ def read_label_predictions(path: str | Path) -> LabelPredictions:
             if name not in container:
                 raise DataError(f"{path}: lacks {name!r} ({DOCS} lists what a file holds)")
         names = [_text(name) for name in np.atleast_1d(attributes["nodes"])]
-        nodes = {name: _read_node(path, file, name) for name in names}
+        ids = [_text(name) for name in stored_dataset(file, "ids")[:]]
+        nodes = {name: _read_node(path, file, name, len(ids)) for name in names}
         if len(nodes) != len(names):
             raise DataError(f"{path}: duplicate node in {', '.join(names)}")
-        ids = [_text(name) for name in file["ids"][:]]
         predictions = LabelPredictions(ids, nodes, _text(attributes.get("source", "")))
     _check(str(path), predictions)
     return predictions
 
 
-def _read_node(path: str | Path, file: h5py.File, name: str) -> NodePredictions:
-    """One node's group; its values are not checked yet."""
+def _read_node(path: str | Path, file: h5py.File, name: str, count: int) -> NodePredictions:
+    """One node's group, for ``count`` clips; its values are not checked yet."""
     for part in ("labels", "log_marginals"):
         if f"{name}/{part}" not in file:
             raise DataError(f"{path}: lacks {name}/{part} ({DOCS} lists what a file holds)")
-    group = file[name]
-    labels = tuple(_text(label) for label in group["labels"][:])
-    log_marginals = np.asarray(group["log_marginals"][:], np.float32)
-    if log_marginals.ndim != 2 or log_marginals.shape[1] != len(labels) or not labels:
-        raise DataError(f"{path}: {name}/log_marginals has shape {log_marginals.shape}, but {len(labels)} labels")
-    if "map" not in group:
+    labels = tuple(_text(label) for label in stored_dataset(file, f"{name}/labels")[:])
+    data = stored_dataset(file, f"{name}/log_marginals")
+    if data.ndim != 2 or data.shape[1] != len(labels) or not labels:
+        raise DataError(f"{path}: {name}/log_marginals has shape {data.shape}, but {len(labels)} labels")
+    log_marginals = np.asarray(_rows(path, name, data, count), np.float32)
+    if f"{name}/map" not in file:
         return NodePredictions(labels, log_marginals, log_marginals.argmax(1))
-    indices = np.asarray(group["map"][:])
-    if indices.dtype.kind not in "iu":
-        raise DataError(f"{path}: {name}/map holds {indices.dtype}; it should hold integers, indices of labels")
-    return NodePredictions(labels, log_marginals, indices.astype(np.int64))
+    data = stored_dataset(file, f"{name}/map")
+    if data.dtype.kind not in "iu":
+        raise DataError(f"{path}: {name}/map holds {data.dtype}; it should hold integers, indices of labels")
+    return NodePredictions(labels, log_marginals, _rows(path, name, data, count).astype(np.int64))
+
+
+def _rows(path: str | Path, name: str, data: h5py.Dataset, count: int) -> np.ndarray:
+    """All of ``data``, read only once it has as many rows as there are clips, whatever the file declares."""
+    if data.shape[:1] != (count,):
+        part = data.name.rpartition("/")[2]
+        raise DataError(f"{path}: {name}/{part} has shape {data.shape}, expected {(count, *data.shape[1:])}")
+    return np.asarray(data[:])
 
 
 def _check(path: str, predictions: LabelPredictions) -> None:

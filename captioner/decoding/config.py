@@ -32,9 +32,12 @@ class DecodingConfig:
     """
 
     method: str = _setting("beam", "Decoding method: beam, greedy or sample.")
-    beam_size: int = _setting(3, "Hypotheses kept at each step of beam search.", 1)
+    beam_size: int = _setting(3, "Hypotheses kept at each step of beam search.", 1, 1000)
     num_samples: int = _setting(
-        100, "Sentences sampled for each image, of which the most probable are returned; the LRCN paper samples 100.", 1
+        100,
+        "Sentences sampled for each image, of which the most probable are returned; the LRCN paper samples 100.",
+        1,
+        100_000,
     )
     temperature: float = _setting(  # beyond these bounds log probabilities overflow float32
         1.0,
@@ -45,7 +48,7 @@ class DecodingConfig:
     )
     num_return_sequences: int = _setting(1, "Sentences returned for each image, best first.", 1)
     max_length: int = _setting(
-        20, "Maximum number of tokens in a sentence, not counting the end token; longer sentences are cut.", 1
+        20, "Maximum number of tokens in a sentence, not counting the end token; longer sentences are cut.", 1, 10_000
     )
     length_penalty: float = _setting(
         0.0,

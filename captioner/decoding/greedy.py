@@ -12,6 +12,9 @@ from captioner.decoding.config import DecodingConfig
 from captioner.decoding.ngram_blocking import block_repeated_ngrams
 from captioner.decoding.protocol import Decoder, Hypothesis
 
+FIRST_LENGTH = 32
+"""Tokens for which there is room at first."""
+
 
 def greedy(
     decoder: Decoder, state: Any, count: int, config: DecodingConfig, *, start: int, end: int
@@ -39,9 +42,11 @@ def rollout(
     log_probs, state = decoder.step(torch.full((count,), start), state)
     device = log_probs.device
     live = torch.arange(count, device=device)  # rows of the result that are still growing
-    ids = torch.full((count, max_length), end, device=device)
+    ids = torch.full((count, min(max_length, FIRST_LENGTH)), end, device=device)
     total = log_probs.new_zeros(count)
     for step in range(max_length):
+        if step == ids.shape[1]:  # doubled as needed: few sentences come near a large maximum
+            ids = torch.cat([ids, torch.full_like(ids, end)], 1)
         tokens = choose(block_repeated_ngrams(log_probs, ids[live, :step], config.no_repeat_ngram_size))
         total[live] += log_probs.gather(1, tokens[:, None]).squeeze(1)  # (N, 1) -> (N,)
         ids[live, step] = tokens

@@ -1,10 +1,14 @@
 """The format of a feature file, and reading and writing one such file.
 
     /            attributes: format, version, feature (the spec's key), spec (JSON), spec_digest, weights_digest, dtype,
-                 crops, mirrored, precision, part, provenance (JSON), crc32 (of the finished features' bytes)
+                 crops, mirrored, precision, part, provenance (JSON), crc32 (of the finished features' bytes),
+                 index_crc32 (of ids and finished)
     /ids         (N,) UTF-8 text
     /features    (N, D) or (N, T, D) float16 or float32, contiguous
     /finished    (N,) bool; False where an item has no feature, such as an image that cannot be read
+    /checksums   (N,) uint32, CRC-32 of each finished row's bytes
+
+Files without index_crc32 and checksums, which older releases wrote, are read too.
 
 While ``FILE`` is being written its rows are in ``FILE.parts/``, as files of the same format numbered from 1.
 """
@@ -13,6 +17,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,16 +29,24 @@ from typing import Any
 import h5py
 import numpy as np
 
-from captioner.errors import FeatureStoreError
+from captioner.errors import CaptionerError, FeatureStoreError
 from captioner.features.spec import FeatureSpec, read_spec
-from captioner.files import atomic_path, check_readable
+from captioner.files import atomic_path, check_readable, require_regular, stored_dataset
 
 FORMAT = "captioner-features"
 VERSION = 2
 DTYPES = ("float16", "float32")
 IDENTITY = ("feature", "spec_digest", "weights_digest", "dtype", "crops", "mirrored", "precision")
 """Attributes in which all files of a store, and all runs that write it, must agree."""
-REQUIRED = (*IDENTITY, "spec", "part", "crc32")
+TYPES: dict[str, type] = {
+    **dict.fromkeys((*IDENTITY, "spec", "part"), str),
+    "crops": int,
+    "mirrored": bool,
+    "crc32": int,
+}
+"""Type of each attribute that a file must have."""
+MOST_PARTS = 9999
+"""Largest number of parts that a store may be written in."""
 READ_AT_ONCE = 4096
 """Rows in memory at a time while a whole file is read."""
 
@@ -63,57 +76,51 @@ class FeatureFile:
                     f"{self.path}: format version {attributes.get('version')}, this program reads version {VERSION};"
                     " extract the features again"
                 )
-            missing = [name for name in REQUIRED if name not in attributes]
+            missing = [name for name, kind in TYPES.items() if type(attributes.get(name)) is not kind]
             missing += [name for name in ("ids", "features", "finished") if name not in file]
             if missing:
-                raise FeatureStoreError(f"{self.path}: damaged, {missing[0]!r} is missing; extract the features again")
-            shape = _shape(attributes)
-            if file["features"].shape[1:] != shape:
                 raise FeatureStoreError(
-                    f"{self.path}: damaged, an item has shape {file['features'].shape[1:]} but its spec says {shape};"
-                    " extract the features again"
+                    f"{self.path}: damaged, {missing[0]!r} is missing or of another type; extract the features again"
                 )
+            _check_attributes(attributes)
+            _check_layout(file, attributes)
             return attributes
 
     @cached_property
     def spec(self) -> FeatureSpec:
         """What the features are."""
-        return read_spec(json.loads(self.attributes["spec"]))
-
-    @cached_property
-    def ids(self) -> list[str]:
-        """Ids of all rows, in the file's order."""
-        with self._open() as file:
-            return [name.decode() for name in file["ids"][:]]
-
-    @cached_property
-    def finished(self) -> np.ndarray:
-        """(N,) bool: which rows have a feature."""
-        with self._open() as file:
-            return np.asarray(file["finished"][:], dtype=bool)
+        return _spec(self.attributes)
 
     @property
-    def features(self) -> np.ndarray:
-        """(N, D) or (N, T, D) as stored, a view of the file: only the rows that are used are read."""
-        with self._open() as file:
-            data = file["features"]
-            offset = data.id.get_offset()
-            if data.size and offset is None:  # stored in chunks by another program
-                return np.asarray(data[:])
-            if not data.size:
-                return np.empty(data.shape, data.dtype)
-            return np.memmap(self.path, data.dtype, "r", offset, data.shape)
+    def ids(self) -> list[str]:
+        """Ids of all rows, in the file's order."""
+        return self._index[0]
+
+    @property
+    def finished(self) -> np.ndarray:
+        """(N,) bool: which rows have a feature."""
+        return self._index[1]
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """The ``rows`` (M,), (M, D) or (M, T, D) as stored; an error names one that is damaged or not finite."""
+        values = self._read(rows)
+        good = np.isfinite(values).all(tuple(range(1, values.ndim)))  # (M,)
+        if self._checksums is not None:
+            good &= _checksums(values) == self._checksums[rows]
+        if not good.all():
+            name = self.ids[rows[int(good.argmin())]]
+            raise FeatureStoreError(
+                f"{self.path}: the feature of {name} is damaged or not finite; delete the file and extract again"
+            )
+        return values
 
     def problems(self) -> list[str]:
         """What is wrong with the rows, one line each; reads the whole file."""
-        features = self.features
-        if not len(self.ids) == len(self.finished) == len(features):
-            return [f"{self.path}: {len(self.ids)} ids, {len(self.finished)} marks, {len(features)} rows"]
         found, infinite, crc = [], [], 0
-        for start in range(0, len(features), READ_AT_ONCE):
+        for start in range(0, len(self.ids), READ_AT_ONCE):
             done = self.finished[start : start + READ_AT_ONCE]
-            rows = features[start : start + READ_AT_ONCE]
-            finite = np.isfinite(rows).reshape(len(rows), -1).all(1)  # (rows,)
+            rows = self._read(np.arange(start, start + len(done)))
+            finite = np.isfinite(rows).all(tuple(range(1, rows.ndim)))  # (rows,)
             infinite += [self.ids[start + int(row)] for row in np.flatnonzero(~finite & done)]
             crc = zlib.crc32(np.ascontiguousarray(rows[done]).data, crc)
         if self.attributes["crc32"] != crc:
@@ -122,9 +129,36 @@ class FeatureFile:
             found.append(f"{self.path}: {len(infinite)} rows hold values that are not finite, first {infinite[0]}")
         return found
 
+    @cached_property
+    def _index(self) -> tuple[list[str], np.ndarray]:
+        with self._open() as file:
+            ids = [name.decode() for name in file["ids"][:]]
+            finished = np.asarray(file["finished"][:], dtype=bool)
+            if self.attributes.get("index_crc32", crc := _index_crc(ids, finished)) != crc:
+                raise ValueError("the checksum of its ids does not match")
+            return ids, finished
+
+    @cached_property
+    def _checksums(self) -> np.ndarray | None:
+        with self._open() as file:
+            return np.asarray(file["checksums"][:]) if "checksums" in file else None
+
+    def _read(self, rows: np.ndarray) -> np.ndarray:
+        """The ``rows`` (M,) unchecked, of a mapping of the file where it is contiguous."""
+        with self._open() as file:
+            data = file["features"]
+            offset = data.id.get_offset()
+            if not len(rows) or not data.size:
+                return np.empty((len(rows), *data.shape[1:]), data.dtype)
+            if offset is None:  # stored in chunks by another program; h5py wants ascending rows
+                ascending, places = np.unique(rows, return_inverse=True)
+                return np.asarray(data[ascending][places])
+            return np.asarray(np.memmap(self.path, data.dtype, "r", offset, data.shape)[rows])
+
     @contextmanager
     def _open(self) -> Iterator[h5py.File]:
         try:
+            require_regular(self.path, FeatureStoreError)
             file = h5py.File(self.path, "r", locking=False)
         except FileNotFoundError:
             raise FeatureStoreError(f"{self.path}: no such file; make features with captioner extract") from None
@@ -146,13 +180,16 @@ def write_file(
         file.attrs.update({"format": FORMAT, "version": VERSION, **attributes})
         file.create_dataset("ids", data=list(ids), shape=(len(ids),), dtype=h5py.string_dtype())
         features = file.create_dataset("features", (len(ids), *spec.shape), attributes["dtype"])
+        checksums = np.zeros(len(ids), np.uint32)
         row = crc = 0
         for block in blocks:
             features[row : row + len(block)] = block
+            checksums[row : row + len(block)] = _checksums(block)
             crc = zlib.crc32(np.ascontiguousarray(block).data, crc)
             row += len(block)
-        file.create_dataset("finished", data=np.arange(len(ids)) < row)
-        file.attrs["crc32"] = crc
+        finished = np.arange(len(ids)) < row
+        file["finished"], file["checksums"] = finished, checksums
+        file.attrs.update({"crc32": crc, "index_crc32": _index_crc(ids, finished)})
 
 
 def require_same(mine: Mapping[str, Any], other: Mapping[str, Any], my_name: str, other_name: str) -> None:
@@ -175,8 +212,59 @@ def part_files(folder: Path) -> list[Path]:
     return sorted((path for path in folder.glob("*.h5") if path.stem.isdecimal()), key=lambda path: int(path.stem))
 
 
+def _check_attributes(attributes: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` unless the attributes of a file agree with one another."""
+    spec = _spec(attributes)
+    if (spec.key, spec.digest) != (attributes["feature"], attributes["spec_digest"]):
+        raise ValueError("its spec does not match its feature and spec_digest")
+    part = re.fullmatch(r"([1-9]\d{0,3})/([1-9]\d{0,3})", attributes["part"], re.ASCII)
+    if not part or int(part[1]) > int(part[2]):
+        raise ValueError(f"part should be like 2/4, of {MOST_PARTS} at most")
+
+
+def _check_layout(file: h5py.File, attributes: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` unless the datasets are as the module's first lines say.
+
+    Whatever is read later, or mapped into memory without further questions, is looked at here.
+    """
+    ids, features, finished = (stored_dataset(file, name) for name in ("ids", "features", "finished"))
+    dtype, shape = attributes["dtype"], _shape(attributes)
+    if dtype not in DTYPES or features.dtype.name != dtype:
+        raise ValueError(
+            f"features are {features.dtype} and dtype says {dtype:.20}; it should be {' or '.join(DTYPES)}"
+        )
+    if features.shape[1:] != shape:
+        raise ValueError(f"an item has shape {features.shape[1:]} but its spec says {shape}")
+    if h5py.check_string_dtype(ids.dtype) is None or finished.dtype.kind not in "biu":
+        raise ValueError(f"ids are {ids.dtype} and finished is {finished.dtype}; they should be texts and bool")
+    lengths = {"ids": ids.shape, "finished": finished.shape}
+    if "checksums" in file:
+        checksums = stored_dataset(file, "checksums")
+        lengths["checksums"] = checksums.shape if checksums.dtype.name == "uint32" else ()
+    for name, found in lengths.items():
+        if found != features.shape[:1]:
+            raise ValueError(f"{len(features)} rows, but {name} has shape {found}")
+
+
+def _checksums(rows: np.ndarray) -> np.ndarray:
+    """CRC-32 of the bytes of each row, (M,) uint32."""
+    return np.array([zlib.crc32(row.data) for row in np.ascontiguousarray(rows)], np.uint32)
+
+
+def _index_crc(ids: Sequence[str], finished: np.ndarray) -> int:
+    """CRC-32 of ids and marks."""
+    return zlib.crc32(finished.tobytes(), zlib.crc32("\n".join(ids).encode(errors="surrogateescape")))
+
+
+def _spec(attributes: Mapping[str, Any]) -> FeatureSpec:
+    try:
+        return read_spec(json.loads(attributes["spec"]))
+    except CaptionerError as error:
+        raise ValueError(f"its spec: {error}") from None
+
+
 def _shape(attributes: Mapping[str, Any]) -> tuple[int, ...]:
-    return read_spec(json.loads(attributes["spec"])).shape
+    return _spec(attributes).shape
 
 
 def _plain(value: Any) -> Any:

@@ -19,6 +19,8 @@ KINDS = {
     "backbone": "captioner.backbones.spec:BackboneSpec",
 }
 """Class of a spec by the ``kind`` in its dictionary."""
+LARGEST_ITEM = 2**26
+"""Numbers that one item may have; a file that declares more would only fill the memory."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +40,18 @@ class FeatureSpec:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "names", tuple(self.names))
+        for item in fields(self):  # annotations are texts here
+            kind: type | None = {"str": str, "int": int}.get(str(item.type))
+            if kind and type(getattr(self, item.name)) is not kind:
+                raise FeatureStoreError(f"a {self.kind} record: {item.name} must be {item.type}")
+        if not all(isinstance(name, str) for name in self.names):
+            raise FeatureStoreError(f"{self.key}: names must be texts")
         if self.names and len(self.names) != self.dimension:
             raise FeatureStoreError(f"{self.key}: {len(self.names)} names for {self.dimension} numbers")
-        if self.dimension < 0 or self.frames < 0:
+        if self.dimension < 0 or self.frames < 0 or self.dimension * max(self.frames, 1) > LARGEST_ITEM:
             raise FeatureStoreError(
-                f"{self.key}: dimension {self.dimension} and frames {self.frames} must be 0 or more"
+                f"{self.key}: dimension {self.dimension} and frames {self.frames} must be 0 or more, and not more than "
+                f"{LARGEST_ITEM} numbers together"
             )
 
     @property
@@ -77,6 +86,8 @@ class FeatureSpec:
 
 def read_spec(values: Mapping[str, Any]) -> FeatureSpec:
     """The spec that ``to_dict`` made ``values`` of, of the class that its ``kind`` names."""
+    if not isinstance(values, Mapping):
+        raise FeatureStoreError("a feature record is a JSON object")
     kind: type[FeatureSpec] = resolve(KINDS, str(values.get("kind")), "kind of feature record", FeatureStoreError)
     return kind.from_dict(values)
 

@@ -76,7 +76,7 @@ class FeatureStore:
         values = np.empty((len(places), *self.spec.shape), np.float32)
         for number in np.unique(places[:, 0]):
             here = places[:, 0] == number
-            values[here] = self._files[number].features[places[here, 1]]
+            values[here] = self._files[number].read(places[here, 1])
         return values
 
     @property

@@ -147,7 +147,7 @@ class FeatureWriter:
             chosen.append((file, np.array(new, np.int64)))
         unfinished = [name for file in files[:1] for name in file.ids if name not in seen]
         ids = list(dict.fromkeys([*seen, *self._planned, *unfinished]))
-        blocks = (file.features[rows] for file, rows in chosen if len(rows))
+        blocks = (file.read(rows) for file, rows in chosen if len(rows))
         merged = self._parts / "merged.h5"  # inside the folder, so that a killed process leaves no other file behind
         write_file(merged, self.spec, self._attributes, ids, blocks)
         replace_file(merged, self.path)

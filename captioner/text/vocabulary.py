@@ -23,6 +23,8 @@ class Vocabulary:
     words: tuple[str, ...]
 
     def __post_init__(self) -> None:
+        if not all(isinstance(word, str) for word in self.words):
+            raise DataError("the words of a vocabulary must be texts")
         if self.words[: len(SPECIALS)] != SPECIALS:
             raise DataError(f"a vocabulary starts with {' '.join(SPECIALS)}, not {' '.join(self.words[:4])}")
         if len(set(self.words)) != len(self.words):

@@ -50,28 +50,37 @@ def load_state(
 ) -> dict[str, Any]:
     """Put a saved state back into its owners and return its ``metadata``; ``CheckpointError`` if it does not fit."""
     tensors, header = _read(path)
-    scalars = json.loads(header["scalars"])
+    scalars = _parse(path, header, "scalars")
     try:
         learner.load_state_dict(_under(tensors, "learner."))
-    except RuntimeError as error:
+        slots: dict[int, dict[str, Any]] = {}
+        for key, value in {**_under(tensors, "optimizer."), **_under(scalars, "optimizer.")}.items():
+            index, name = key.split(".", 1)
+            slots.setdefault(int(index), {})[name] = value
+        optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
+        with torch.no_grad():
+            for i, average_tensor in enumerate(average):
+                average_tensor.copy_(tensors[f"average.{i}"])
+    except (RuntimeError, KeyError, ValueError, TypeError) as error:
         raise CheckpointError(f"{path}: {' '.join(str(error).split())}; start anew with --no-resume") from None
-    slots: dict[int, dict[str, Any]] = {}
-    for key, value in {**_under(tensors, "optimizer."), **_under(scalars, "optimizer.")}.items():
-        index, name = key.split(".", 1)
-        slots.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
-    with torch.no_grad():
-        for i, value in enumerate(average):
-            value.copy_(tensors[f"average.{i}"])
-    metadata: dict[str, Any] = json.loads(header["metadata"])
-    return metadata
+    return _parse(path, header, "metadata")
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
     """The ``metadata`` alone, from the header."""
     _, header = _read(path, None)
-    metadata: dict[str, Any] = json.loads(header["metadata"])
-    return metadata
+    return _parse(path, header, "metadata")
+
+
+def _parse(path: Path, header: dict[str, str], name: str) -> dict[str, Any]:
+    """An entry of the header, a JSON object."""
+    try:
+        values = json.loads(header[name])
+        if isinstance(values, dict):
+            return values
+    except (KeyError, ValueError, RecursionError):
+        pass
+    raise CheckpointError(f"{path}: its header is damaged at {name!r}; start anew with --no-resume")
 
 
 def _read(path: Path, prefix: str | None = "") -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -250,6 +251,10 @@ def test_weights_fit_exactly_or_not_at_all() -> None:
         fit_weights(CompactCNN(), {**state, "head.0.weight2": state["head.0.weight"]}, "x")
     with pytest.raises(BackboneError, match=re.escape("head.0.weight is (1, 160, 1, 1)")):
         fit_weights(CompactCNN(), {**state, "head.0.weight": state["head.0.weight"][:1]}, "x")
+    with pytest.raises(BackboneError, match=r"head.0.weight is torch.int64, the architecture wants torch.float32"):
+        fit_weights(CompactCNN(), {**state, "head.0.weight": state["head.0.weight"].long()}, "x")
+    with pytest.raises(BackboneError, match=r"head.0.weight holds values that are not finite"):
+        fit_weights(CompactCNN(), {**state, "head.0.weight": state["head.0.weight"] * float("nan")}, "x")
     del state["head.0.weight"]
     with pytest.raises(BackboneError, match="lack head.0.weight"):
         fit_weights(CompactCNN(), state, "x")
@@ -292,3 +297,13 @@ def test_weight_files_of_ones_own(tmp_path: Path) -> None:
     (tmp_path / "b.pth").write_bytes(b"nonsense")
     with pytest.raises(BackboneError, match="b.pth: not a readable weight file"):
         load_backbone("compact", tmp_path / "b.pth")
+
+
+@pytest.mark.parametrize("content", ["a: " + "[" * 20_000, "size: " + "9" * 5000, "size: 2024-13-45"])
+def test_a_hostile_record_is_one_error(tmp_path: Path, content: str) -> None:
+    """Would catch a traceback from YAML of any depth, and a wait for somebody to write into a pipe."""
+    (tmp_path / "record.yaml").write_text(content)
+    os.mkfifo(tmp_path / "pipe.yaml")
+    for name, message in (("record", "not a readable backbone record"), ("pipe", "not a regular file")):
+        with pytest.raises(BackboneError, match=message):
+            load_backbone(f"local:{tmp_path / name}.yaml")

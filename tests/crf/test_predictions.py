@@ -98,6 +98,12 @@ def texts(*names: str) -> np.ndarray:
     return np.array(names, h5py.string_dtype())
 
 
+def declare(file: h5py.File) -> None:
+    """Declare a billion clips and store none of them."""
+    del file["ids"]
+    file.create_dataset("ids", (10**9,), h5py.string_dtype(), chunks=(1024,))
+
+
 WRONG: dict[str, tuple[Change, str]] = {
     "no format": (lambda file: file.attrs.pop("format"), "not one of label predictions"),
     "version": (
@@ -127,7 +133,10 @@ WRONG: dict[str, tuple[Change, str]] = {
     "probabilities": (replace("object/log_marginals", np.full((2, 3), 1 / 3)), "sum to 4.187, not 1; write normalized"),
     "base 10": (replace("object/log_marginals", np.log10(np.full((2, 3), 1 / 3))), "sum to 1.862, not 1"),
     "infinite": (replace("object/log_marginals", np.full((2, 3), np.inf)), "sum to inf"),
-    "texts for numbers": (replace("object/log_marginals", texts("a", "b")), "damaged"),
+    "texts for numbers": (replace("object/log_marginals", texts("a", "b")), "but 3 labels"),
+    "texts in a table": (replace("object/log_marginals", np.full((2, 3), "a", h5py.string_dtype())), "damaged"),
+    "another file": (replace("object/labels", h5py.ExternalLink("other.h5", "x")), "labels is not a dataset stored"),
+    "a billion clips": (declare, "damaged.*declares 1000000000 texts"),
 }
 
 

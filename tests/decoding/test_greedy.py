@@ -30,3 +30,13 @@ def test_finished_sentences_are_not_stepped_further() -> None:
     found = greedy(decoder, decoder.begin(), 2, DecodingConfig("greedy"), **TOKENS)
     assert [one.ids for (one,) in found] == [(2,), ()]
     assert decoder.stepped == [2, 1]
+
+
+def test_sentences_may_grow_beyond_the_first_room() -> None:
+    """Would catch tokens lost where the buffer grows, or one that is made for the largest length at once."""
+    table = torch.full((1, 4, 4, 4), 0.05)
+    table[..., 2] = 0.9  # never ends
+    for length in (31, 32, 33, 64, 100):
+        decoder = Markov(table.log())
+        ((one,),) = greedy(decoder, decoder.begin(), 1, DecodingConfig("greedy", max_length=length), **TOKENS)
+        assert one.ids == (2,) * length

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
 import pickle
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -97,6 +101,7 @@ def test_damage_is_found(tmp_path: Path) -> None:
         del file["features"]
         file.create_dataset("features", data=rows, chunks=(1, 12), compression="gzip")
         file["ids"][1] = "0.jpg"
+        del file.attrs["index_crc32"], file["checksums"]
     problems = FeatureStore(tmp_path / "a.h5").verify()
     assert len(problems) == 3 and "0.jpg is in" in problems[0] and "not finite, first 2.jpg" in problems[-1]
     assert "checksum mismatch" in problems[1]
@@ -125,6 +130,120 @@ def test_damage_inside_a_file_is_one_error_of_ours(tmp_path: Path, name: str) ->
             file.create_group(name)
     with pytest.raises(FeatureStoreError, match="damaged"):
         FeatureStore(tmp_path / "a.h5").verify()
+
+
+def _broken(path: Path, change: Callable[[h5py.File], object]) -> Path:
+    fill(path, range(4))
+    with h5py.File(path, "r+") as file:
+        change(file)
+    return path
+
+
+def _replace(name: str, data: Any = None, **options: Any) -> Callable[[h5py.File], object]:
+    def change(file: h5py.File) -> None:
+        del file[name]
+        file.create_dataset(name, data=data, **options)
+
+    return change
+
+
+def _link(file: h5py.File) -> None:
+    del file["features"]
+    file["features"] = h5py.ExternalLink("other.h5", "features")
+
+
+LAYOUTS: dict[str, Callable[[h5py.File], object]] = {
+    "texts": _replace("features", np.array([["x"] * 12] * 4, object), dtype=h5py.string_dtype()),
+    "integers": _replace("features", np.zeros((4, 12), np.int16)),
+    "wider": _replace("features", np.zeros((4, 12), np.float64)),
+    "fewer rows": _replace("features", np.zeros((3, 12), np.float16)),
+    "numbers as ids": _replace("ids", np.arange(4)),
+    "texts as marks": _replace("finished", np.array(["x"] * 4, object), dtype=h5py.string_dtype()),
+    "elsewhere": _replace("features", shape=(4, 12), dtype="float16", external=[("/dev/zero", 0, 96)]),
+    "link": _link,
+    "chunk": _replace("features", shape=(4, 12), dtype="float16", maxshape=(None, 12), chunks=(2**25, 12)),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_a_file_of_another_layout_is_refused_before_a_row_is_read(tmp_path: Path, name: str) -> None:
+    """Would catch a memory mapping of pointers (a crash), of another file, or of numbers of another type."""
+    with pytest.raises(FeatureStoreError, match=r"a.h5: damaged \(.*delete it and extract again"):
+        FeatureStore(_broken(tmp_path / "a.h5", LAYOUTS[name])).get(["1.jpg"])
+
+
+def _set(name: str, value: object) -> Callable[[h5py.File], object]:
+    return lambda file: file.attrs.__setitem__(name, value)
+
+
+def _poison(file: h5py.File) -> None:
+    """A file of an older release, which has no checksums, with a value that is not finite."""
+    del file["checksums"]
+    file["features"][1, 0] = np.nan
+
+
+@pytest.mark.parametrize("change", [lambda file: file["features"].__setitem__((1, 0), 2), _poison])
+def test_a_damaged_row_is_never_handed_out(tmp_path: Path, change: Callable[[h5py.File], object]) -> None:
+    """Would catch a flipped byte that changes captions, and NaN that empties them; other rows are still read."""
+    path = _broken(tmp_path / "a.h5", change)
+    assert FeatureStore(path).get(["2.jpg"]).shape == (1, 12)
+    with pytest.raises(FeatureStoreError, match=r"a.h5: the feature of 1.jpg is damaged or not finite; delete"):
+        FeatureStore(path).get(["0.jpg", "1.jpg"])
+
+
+@pytest.mark.parametrize(("name", "value"), [("ids", "9.jpg"), ("finished", False)])
+def test_a_changed_index_is_found(tmp_path: Path, name: str, value: object) -> None:
+    """Would catch a feature that is read under another image's id."""
+    path = _broken(tmp_path / "a.h5", lambda file: file[name].__setitem__(1, value))
+    with pytest.raises(FeatureStoreError, match="checksum of its ids does not match"):
+        FeatureStore(path).get(["0.jpg"])
+
+
+SPECS = {
+    "deep": "[" * 20_000,
+    "list": "[1]",
+    "digits": '{"kind": "feature", "key": "a", "dimension": ' + "9" * 5000 + "}",
+    "huge": '{"kind": "feature", "key": "a", "dimension": 1000000000000}',
+    "infinite": '{"kind": "feature", "key": "a", "dimension": Infinity}',
+    "float": '{"kind": "feature", "key": "a", "dimension": 12.0}',
+    "names": '{"kind": "feature", "key": "a", "dimension": 1, "names": [[1]]}',
+    "narrow": json.dumps({**SPEC.to_dict(), "dimension": 5}),
+    "std": json.dumps({**SPEC.to_dict(), "std": float("nan")}),
+    "side": json.dumps({**SPEC.to_dict(), "size": 10**9}),
+}
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_a_hostile_spec_is_one_error(tmp_path: Path, name: str) -> None:
+    """Would catch a traceback from JSON of any depth, number or type, and a spec that its rows do not fit."""
+    with pytest.raises(FeatureStoreError, match="a.h5: damaged") as caught:
+        FeatureStore(_broken(tmp_path / "a.h5", _set("spec", SPECS[name]))).summary()
+    assert len(str(caught.value)) < 400
+
+
+def _declare(file: h5py.File) -> None:
+    for name, dtype in (("ids", h5py.string_dtype()), ("finished", bool), ("features", "float16")):
+        del file[name]
+        width = (12,) if name == "features" else ()
+        file.create_dataset(name, (10**9, *width), dtype, chunks=(1024, *width))
+    del file["checksums"]
+
+
+@pytest.mark.parametrize(
+    "change", [_declare, _set("part", "1/999999999"), _set("part", "3/2"), _set("crops", np.arange(3)), _set("part", 7)]
+)
+def test_counts_of_a_file_are_bounded(tmp_path: Path, change: Callable[[h5py.File], object]) -> None:
+    """Would catch a small file that keeps the program busy for minutes, and attributes of other types."""
+    with pytest.raises(FeatureStoreError, match="a.h5: damaged"):
+        FeatureStore(_broken(tmp_path / "a.h5", change)).verify()
+
+
+def test_a_pipe_is_not_opened(tmp_path: Path) -> None:
+    """Would catch a program that waits for ever for somebody to write into a FIFO."""
+    os.mkfifo(tmp_path / "a.h5")
+    for path in (tmp_path / "a.h5", tmp_path):
+        with pytest.raises(FeatureStoreError, match=r"a.h5: not a regular file; give one"):
+            FeatureStore(path).summary()
 
 
 class Rows(Dataset[tuple[int, torch.Tensor]]):

@@ -264,10 +264,10 @@ def test_a_long_list_of_names_is_stored(tmp_path: Path) -> None:
 def test_the_file_is_as_documented(tmp_path: Path) -> None:
     fill(tmp_path / "a.h5", range(2), part=(2, 4), crops=10)
     with h5py.File(tmp_path / "a.h5") as file:
-        assert set(file) == {"ids", "features", "finished"}
+        assert set(file) == {"ids", "features", "finished", "checksums"}
         assert file["features"].shape == (2, 12) and file["features"].chunks is None
         names = "format version feature spec spec_digest weights_digest dtype crops mirrored precision part provenance"
-        assert set(file.attrs) == {*names.split(), "crc32"}
+        assert set(file.attrs) == {*names.split(), "crc32", "index_crc32"}
         assert (file.attrs["feature"], file.attrs["spec_digest"]) == (SPEC.key, SPEC.digest)
         assert (file.attrs["part"], file.attrs["crops"], file.attrs["version"]) == ("2/4", 10, 2)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from captioner.errors import CheckpointError
@@ -30,3 +31,12 @@ def test_a_state_of_another_model_is_refused() -> None:
     learner = nn.Linear(3, 1)
     with pytest.raises(CheckpointError, match="size mismatch for weight.*; start anew with --no-resume"):
         load_state(STORED, learner, torch.optim.AdamW(learner.parameters()), [])
+
+
+@pytest.mark.parametrize("metadata", ["[" * 20_000, "[1]", "9" * 5000, "{"])
+def test_a_damaged_header_is_one_error(tmp_path: Path, metadata: str) -> None:
+    """Would catch a traceback, where a run that starts anew is what helps."""
+    header = {"format": "captioner-training-state", "version": "2", "metadata": metadata}
+    save_file({"learner.x": torch.ones(1)}, tmp_path / "state", header)
+    with pytest.raises(CheckpointError, match="its header is damaged at 'metadata'; start anew with --no-resume"):
+        read_metadata(tmp_path / "state")
