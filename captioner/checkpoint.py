@@ -92,10 +92,7 @@ def save_checkpoint(
     keep their type. Raises ``CheckpointError`` where model, config, inputs and outputs do not fit each other, or values
     do not fit the dtype.
     """
-    state = _unshared(model)
-    if bad := not_finite(state):
-        raise CheckpointError(f"{path}: not written, model.{bad} holds values that are not finite; lower train.lr")
-    _compare(str(path), _unshared(_build(task, config, inputs, outputs)), state)
+    state = _state_to_save(str(path), model, _build(task, config, inputs, outputs))
     contents = {
         "format": FORMAT,
         "version": VERSION,
@@ -184,6 +181,15 @@ def _parse(path: str | Path, header: str) -> dict[str, Any]:
         found = reprlib.repr(version)
         raise CheckpointError(f"{path}: a checkpoint of version {found}; this captioner reads version {VERSION}")
     return dict(contents)
+
+
+def _state_to_save(path: str, model: nn.Module, empty: nn.Module) -> dict[str, Tensor]:
+    """The model's tensors, if they are finite and those of the ``empty`` model that its configuration builds."""
+    state = _unshared(model)
+    _compare(path, _unshared(empty), state)
+    if bad := not_finite(state):
+        raise CheckpointError(f"{path}: not written, model.{bad} holds values that are not finite; lower train.lr")
+    return state
 
 
 def _unshared(model: nn.Module) -> dict[str, Tensor]:

@@ -46,6 +46,7 @@ class CRFTrainConfig:
         for name in ("epochs", "patience", "batch_size"):
             within(name, getattr(self, name), 1)
         within("lr", self.lr, 1e-9)
+        within("seed", self.seed, 0, 2**63 - 1)
         for name in ("weight_decay", "factor_decay"):
             within(name, getattr(self, name), 0)
 

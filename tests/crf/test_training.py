@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from captioner.crf.training import (
     train_crf,
     train_with_folds,
 )
-from captioner.errors import DataError
+from captioner.errors import ConfigError, DataError
 
 LABELS = {"activity": ("cut", "wash", "peel"), "object": ("carrot", "plate")}
 ALL = 10**6  # entries of a joint table: more than any here has
@@ -125,3 +126,10 @@ def test_training_clips_get_out_of_fold_predictions(data: dict[str, ClipArrays],
     found = out_of_fold.nodes["activity"].log_marginals[rows]
     assert np.allclose(found, own.nodes["activity"].log_marginals, atol=1e-5)
     assert evaluate(out_of_fold, train.gold).log_prob < evaluate(in_sample, train.gold).log_prob - 0.1
+
+
+@pytest.mark.parametrize("settings", [{"seed": 2**64}, {"lr": float("inf")}, {"weight_decay": float("nan")}])
+def test_numbers_that_train_nothing_are_refused(settings: dict[str, Any]) -> None:
+    """Would catch a traceback of the generator for a seed of over 64 bits, and training to NaN."""
+    with pytest.raises(ConfigError, match="is outside"):
+        CRFTrainConfig(**settings)
