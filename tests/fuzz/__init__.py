@@ -78,14 +78,16 @@ def _alarm() -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
+NUMBERS = [10**400, -(10**400), 2**63, 0, -1, 1e308, 5e-324, float("inf"), float("nan"), True]
+NAMES = ["train", "test", "a.jpg", "b.jpg", "", " ", "\ud800", "\x00", "é.jpg", "../a.jpg", "a" * 300, "1", "0"]
 SCALARS = (
     st.none()
     | st.booleans()
     | st.integers()
-    | st.sampled_from([10**400, -(10**400), 2**63, 0, -1])
     | st.floats()
     | st.text(st.characters(codec="utf-8"), max_size=8)
-    | st.sampled_from(["train", "test", "a.jpg", "", "\ud800", "\x00", "é.jpg", "../a.jpg", "a" * 300])
+    | st.sampled_from(NUMBERS)
+    | st.sampled_from(NAMES)
 )
 KEYS = (
     "id image_id image caption captions annotations images file_name filename filepath split sentences raw cocoid "
@@ -114,14 +116,16 @@ def damaged(draw: st.DrawFn, valid: bytes) -> bytes:
 @st.composite
 def reshaped(draw: st.DrawFn, valid: Any) -> Any:
     """The JSON value ``valid`` with one value within replaced, removed or repeated."""
-    if isinstance(valid, dict) and valid and draw(st.booleans()):
+    if isinstance(valid, dict) and valid and draw(st.integers(0, 5)):
         key = draw(st.sampled_from(sorted(valid)))
         rest = {name: value for name, value in valid.items() if name != key}
         return rest if draw(st.integers(0, 5)) == 0 else rest | {key: draw(reshaped(valid[key]))}
-    if isinstance(valid, list) and valid and draw(st.integers(0, 3)):
+    if isinstance(valid, list) and valid and draw(st.integers(0, 5)):
         index = draw(st.integers(0, len(valid) - 1))
-        count = draw(st.sampled_from([0, 1, 1, 1, 2]))
+        count = draw(st.sampled_from([0, 1, 1, 1, 1, 2]))
         return [*valid[:index], *[draw(reshaped(valid[index])) for _ in range(count)], *valid[index + 1 :]]
+    if isinstance(valid, int | float | str) and draw(st.booleans()):
+        return draw(st.sampled_from(NAMES if isinstance(valid, str) else NUMBERS))
     return draw(VALUES)
 
 
