@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import reprlib
 import threading
 import time
@@ -20,7 +19,7 @@ from captioner.backbones import Backbone, BackboneSpec
 from captioner.backbones.spec import normalize, pixels, ten_crops
 from captioner.data.images import ImageFile, open_image
 from captioner.errors import ImageError, UsageError
-from captioner.features.format import DTYPES, MOST_PARTS
+from captioner.features.format import DTYPES, MOST_PARTS, find_part
 from captioner.features.writer import FeatureWriter
 
 PRECISIONS = ("float32", "bfloat16")
@@ -116,10 +115,10 @@ def extract(
 
 def parse_part(text: str) -> tuple[int, int]:
     """``2/4`` as (2, 4); ``UsageError`` for anything else."""
-    match = re.fullmatch(r"(\d{1,4})/(\d{1,4})", text)
-    if not match or not 1 <= int(match[1]) <= int(match[2]):
+    part = find_part(text)
+    if part is None:
         raise UsageError(f"part {reprlib.repr(text)} should be like 2/4: the second of four, of {MOST_PARTS} at most")
-    return int(match[1]), int(match[2])
+    return part
 
 
 def _check_options(crops: int, mirror: bool, precision: str, dtype: str, workers: int, batch_size: int) -> None:

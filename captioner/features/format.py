@@ -82,8 +82,8 @@ class FeatureFile:
                 raise FeatureStoreError(
                     f"{self.path}: damaged, {missing[0]!r} is missing or of another type; extract the features again"
                 )
-            _check_attributes(attributes)
-            _check_layout(file, attributes)
+            spec = _check_attributes(attributes)
+            _check_layout(file, attributes["dtype"], spec.shape)
             return attributes
 
     @cached_property
@@ -212,23 +212,31 @@ def part_files(folder: Path) -> list[Path]:
     return sorted((path for path in folder.glob("*.h5") if path.stem.isdecimal()), key=lambda path: int(path.stem))
 
 
-def _check_attributes(attributes: Mapping[str, Any]) -> None:
-    """Raise ``ValueError`` unless the attributes of a file agree with one another."""
+def find_part(text: str) -> tuple[int, int] | None:
+    """``2/4`` as (2, 4), the second of four; None for anything else, and for more than ``MOST_PARTS``."""
+    match = re.fullmatch(r"(\d{1,4})/(\d{1,4})", text)
+    if not match or not 1 <= int(match[1]) <= int(match[2]) <= MOST_PARTS:
+        return None
+    return int(match[1]), int(match[2])
+
+
+def _check_attributes(attributes: Mapping[str, Any]) -> FeatureSpec:
+    """The spec among the attributes of a file; ``ValueError`` unless they agree with one another."""
     spec = _spec(attributes)
     if (spec.key, spec.digest) != (attributes["feature"], attributes["spec_digest"]):
         raise ValueError("its spec does not match its feature and spec_digest")
-    part = re.fullmatch(r"([1-9]\d{0,3})/([1-9]\d{0,3})", attributes["part"], re.ASCII)
-    if not part or int(part[1]) > int(part[2]):
+    part = find_part(attributes["part"])
+    if part is None or attributes["part"] != f"{part[0]}/{part[1]}":
         raise ValueError(f"part should be like 2/4, of {MOST_PARTS} at most")
+    return spec
 
 
-def _check_layout(file: h5py.File, attributes: Mapping[str, Any]) -> None:
+def _check_layout(file: h5py.File, dtype: str, shape: tuple[int, ...]) -> None:
     """Raise ``ValueError`` unless the datasets are as the module's first lines say.
 
     Whatever is read later, or mapped into memory without further questions, is looked at here.
     """
     ids, features, finished = (stored_dataset(file, name) for name in ("ids", "features", "finished"))
-    dtype, shape = attributes["dtype"], _shape(attributes)
     if dtype not in DTYPES or features.dtype.name != dtype:
         raise ValueError(
             f"features are {features.dtype} and dtype says {dtype:.20}; it should be {' or '.join(DTYPES)}"
