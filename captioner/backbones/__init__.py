@@ -22,6 +22,7 @@ __all__ = ["FAMILIES", "Backbone", "BackboneSpec", "load_backbone"]
 
 FAMILIES = {
     "compact": "captioner.backbones.compact:build",
+    "efficientnet-lite": "captioner.backbones.efficientnet_lite:build",
     "local": "captioner.backbones.local:build",
     "torchvision": "captioner.backbones.torchvision:build",
     "transformers": "captioner.backbones.transformers:build",
@@ -69,9 +70,10 @@ class Backbone(nn.Module):
 def load_backbone(key: str, weights: Path | None = None, state: State | None = None) -> Backbone:
     """The backbone that ``key`` names, on the CPU, in evaluation mode.
 
-    Keys: ``compact``, ``torchvision:vgg16@fc7``, ``transformers:openai/clip-vit-base-patch32``,
-    ``local:path/to/record.yaml``. ``weights`` is a file to use instead of the usual one; ``state`` holds weights that
-    are in memory already (``backbone.network.state_dict()``), so nothing is read or downloaded.
+    Keys: ``compact``, ``efficientnet-lite:2``, ``torchvision:vgg16@fc7``,
+    ``transformers:openai/clip-vit-base-patch32``, ``local:path/to/record.yaml``. ``weights`` is a file to use instead
+    of the usual one; ``state`` holds weights that are in memory already (``backbone.network.state_dict()``), so
+    nothing is read or downloaded.
     Raises ``BackboneError`` for unknown keys and weights that do not fit, ``MissingWeights`` where there are none.
     """
     family, _, name = key.partition(":")

@@ -23,7 +23,8 @@ def extract(
         typer.Option(
             "--backbone",
             "-b",
-            help="compact, torchvision:vgg16@fc7, transformers:openai/clip-vit-base-patch32, local:record.yaml ...",
+            help="compact, efficientnet-lite:2, torchvision:vgg16@fc7, transformers:openai/clip-vit-base-patch32, "
+            "local:record.yaml ...",
         ),
     ] = "compact",
     weights: Annotated[Path | None, typer.Option(help="Weight file instead of the backbone's usual one.")] = None,

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 
 from captioner.backbones import FAMILIES, Backbone, BackboneSpec, load_backbone
 from captioner.backbones.compact import CompactCNN
+from captioner.backbones.efficientnet_lite import VARIANTS, EfficientNetLite
 from captioner.backbones.spec import pixels, prepare, ten_crops
 from captioner.backbones.weights import fit_weights
 from captioner.errors import BackboneError, MissingWeights
@@ -90,6 +91,7 @@ def random_state(name: str) -> dict[str, torch.Tensor]:
 
 CASES = {
     "compact": 1280,
+    "efficientnet-lite:0": 1280,
     "torchvision:alexnet@fc6": 4096,
     "torchvision:alexnet": 4096,
     "torchvision:alexnet@fc8": 1000,
@@ -111,6 +113,9 @@ def make(key: str, folder: Path) -> Backbone:
     if family == "compact":
         torch.manual_seed(0)
         return load_backbone(key, state=CompactCNN().state_dict())
+    if family == "efficientnet-lite":
+        torch.manual_seed(0)
+        return load_backbone(key, state=EfficientNetLite(VARIANTS[name]).state_dict())
     if family == "torchvision":
         return load_backbone(key, state=random_state(name.partition("@")[0]))
     if family == "transformers":
@@ -264,11 +269,12 @@ def test_weights_fit_exactly_or_not_at_all() -> None:
     ("key", "message"),
     [
         ("torchvison:vgg16", "did you mean torchvision"),
-        ("nonsense", "starts with one of compact, local"),
+        ("nonsense", "starts with one of compact, efficientnet-lite, local"),
         ("torchvision:resnet51", "near: resnet50"),
         ("torchvision:resnet18@fc7", "only VGG and AlexNet have fc7"),
         ("torchvision:resnet18@fc9", "no layer 'fc9'; the outermost ones are conv1"),
         ("compact:x", "takes no name"),
+        ("efficientnet-lite:9", "choose one of 0, 1, 2"),
         ("local:missing.yaml", "missing.yaml: not a readable backbone record"),
     ],
 )
