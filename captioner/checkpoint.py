@@ -17,7 +17,6 @@ Opening one never executes anything.
 from __future__ import annotations
 
 import json
-import reprlib
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from captioner.config import from_mapping, to_mapping
-from captioner.errors import CheckpointError
+from captioner.errors import CheckpointError, shorten
 from captioner.features.spec import FeatureSpec, read_spec
 from captioner.files import atomic_path, not_finite, read_tensors, sha256
 from captioner.provenance import provenance
@@ -178,7 +177,7 @@ def _parse(path: str | Path, header: str) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path}: its header is damaged ({error})") from error
     if version != VERSION:
-        found = reprlib.repr(version)
+        found = shorten(version)
         raise CheckpointError(f"{path}: a checkpoint of version {found}; this captioner reads version {VERSION}")
     return dict(contents)
 

@@ -19,9 +19,11 @@ from __future__ import annotations
 
 import os
 import re
+import reprlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 """Control characters of C0 and C1, separators of lines and paragraphs, and marks that set the direction of text."""
@@ -105,6 +107,11 @@ def warn(message: object) -> None:
 def printable(text: str) -> str:
     """``text`` with the characters escaped that break a line or column, steer a terminal or turn the text around."""
     return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def shorten(value: Any) -> str:
+    """``value`` as Python writes it, for messages: a few items and levels, however many it has."""
+    return reprlib.repr(value)
 
 
 def _open_standard_streams() -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from captioner.errors import CaptionerError, CheckpointError, UsageError
+from captioner.errors import CaptionerError, CheckpointError, DataError, UsageError
 
 if TYPE_CHECKING:
     import h5py
@@ -162,6 +162,18 @@ def read_tensors(path: str | Path, prefix: str | None = "") -> tuple[dict[str, T
         check_readable(path, CheckpointError)
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{path}: damaged, cut off or not a safetensors file ({reason})") from error
+
+
+def read_text(path: str | Path, error: type[CaptionerError] = DataError) -> str:
+    """The text of a UTF-8 file without its byte-order mark; ``error`` says why it cannot be read."""
+    require_regular(path, error)
+    try:
+        return Path(path).read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as cause:
+        line = cause.object.count(b"\n", 0, cause.start) + 1
+        raise error(f"{path}, line {line}: not UTF-8 text; save the file with the encoding UTF-8") from cause
+    except (OSError, ValueError) as cause:  # ValueError: a NUL in the name
+        raise error(f"{path}: cannot be read: {getattr(cause, 'strerror', None) or cause}") from cause
 
 
 def check_readable(path: str | Path, error: type[CaptionerError]) -> None:

@@ -22,6 +22,7 @@ FLOORS = {
     "captioner.skip_init": 0.5,
     "captioner.devices": 0.5,
     "captioner.progress": 0.5,
+    "captioner.plain_yaml": 0.8,
     "captioner.config": 1,
     "captioner.manifest": 1,
     "captioner.text": 1,

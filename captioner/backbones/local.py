@@ -12,17 +12,20 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
-import yaml
 from torch import nn
 
 from captioner.backbones import Backbone
 from captioner.backbones.layers import reader
 from captioner.backbones.spec import BackboneSpec
 from captioner.backbones.weights import State, fit_weights, read_weights
-from captioner.errors import BackboneError
-from captioner.files import require_regular, sha256
+from captioner.config import convert
+from captioner.errors import BackboneError, ConfigError, shorten
+from captioner.files import sha256
+from captioner.plain_yaml import read_yaml
+
+HINTS = {**get_type_hints(BackboneSpec), "kind": str}
 
 
 def build(name: str, weights: Path | None, state: State | None) -> Backbone:
@@ -46,18 +49,16 @@ def build(name: str, weights: Path | None, state: State | None) -> Backbone:
 
 
 def _read_record(path: Path) -> dict[str, Any]:
-    try:
-        require_regular(path, BackboneError)
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: no UTF-8, impossible numbers
-        reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
-        raise BackboneError(f"{path}: not a readable backbone record: {reason}") from error
+    values = read_yaml(path, BackboneError)
     if not isinstance(values, dict):
         raise BackboneError(f"{path}: a backbone record is a mapping of fields to values")
     for field in ("architecture", "weights", "size"):
         if field not in values:
             raise BackboneError(f"{path}: the record lacks {field!r}")
-    return values
+    try:
+        return {name: convert(HINTS.get(name, str), value, f"{path}: {name}") for name, value in values.items()}
+    except ConfigError as error:
+        raise BackboneError(str(error)) from None
 
 
 def _call(folder: Path, architecture: str, where: str) -> nn.Module:
@@ -65,7 +66,9 @@ def _call(folder: Path, architecture: str, where: str) -> nn.Module:
     file, colon, function = architecture.rpartition(":")
     path = folder / file
     if not colon or not path.is_file():
-        raise BackboneError(f"{where}: architecture {architecture!r} should be FILE.py:FUNCTION beside the record")
+        raise BackboneError(
+            f"{where}: architecture {shorten(architecture)} should be FILE.py:FUNCTION beside the record"
+        )
     spec = importlib.util.spec_from_file_location(f"captioner_local_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

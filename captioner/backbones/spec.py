@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -13,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from captioner.errors import BackboneError, FeatureStoreError
+from captioner.errors import BackboneError, FeatureStoreError, shorten
 from captioner.features.spec import FeatureSpec, digest
 
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -149,11 +148,11 @@ def _resample(image: Image.Image, box: Box, spec: BackboneSpec) -> np.ndarray:
 
 def _three(name: str, values: Any) -> tuple[float, float, float]:
     if isinstance(values, int | float):
-        values = [values] * 3
+        values = [values]
     try:
-        red, green, blue = (float(value) for value in values)
+        red, green, blue = map(float, [*values] * (3 if len(values) == 1 else 1))
     except (TypeError, ValueError, OverflowError):
-        raise BackboneError(f"{name}: expected one number or three, got {reprlib.repr(values)}") from None
+        raise BackboneError(f"{name}: expected one number or three, got {shorten(values)}") from None
     if not all(map(math.isfinite, (red, green, blue))):
         raise BackboneError(f"{name}: {red}, {green}, {blue} are not all finite")
     return red, green, blue

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import reprlib
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -22,7 +21,7 @@ from torch import Tensor, nn
 from captioner.config import choose, from_mapping, within
 from captioner.crf.graph import GRAPHS, Edge, all_pairs, has_loops
 from captioner.crf.inference import PairwiseMRF
-from captioner.errors import CheckpointError, FeatureStoreError
+from captioner.errors import CheckpointError, FeatureStoreError, shorten
 from captioner.features.spec import Store
 from captioner.files import atomic_path, not_finite, read_tensors
 from captioner.provenance import provenance
@@ -246,6 +245,6 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path}: its header is damaged ({error})") from error
     if version != VERSION:
-        found = reprlib.repr(version)
+        found = shorten(version)
         raise CheckpointError(f"{path}: a CRF of version {found}; this captioner reads version {VERSION}")
     return tensors, header

@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from captioner.data.records import SPLITS, Captioned, parse_json, read_lines, shorten
-from captioner.errors import DataError
+from captioner.data.records import SPLITS, Captioned, parse_json, read_lines
+from captioner.errors import DataError, shorten
 from captioner.files import write_text
 from captioner.registry import resolve
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import reprlib
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,7 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
-from captioner.errors import DataError
+from captioner.errors import DataError, shorten
+from captioner.files import read_text
 
 SPLITS = ("train", "val", "test")
 SPLIT_NAMES = {
@@ -70,7 +70,7 @@ class ClassNames:
             raise DataError("there are no class names")
         repeated = [name for number, name in enumerate(self.names) if name in self.names[:number]]
         if repeated:
-            raise DataError(f"the class name {repeated[0]!r} occurs twice")
+            raise DataError(f"the class name {shorten(repeated[0])} occurs twice")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -86,7 +86,7 @@ class ClassNames:
         try:
             return self.names.index(name)
         except ValueError:
-            raise DataError(f"no class {name!r} among the {len(self)} classes") from None
+            raise DataError(f"no class {shorten(name)} among the {len(self)} classes") from None
 
     def to_list(self) -> list[str]:
         """The names in order, ready for JSON."""
@@ -102,7 +102,7 @@ def split_name(name: str, where: str) -> str:
     """train, val or test for any usual spelling (dev, restval, ...); else ``DataError`` naming ``where``."""
     found = SPLIT_NAMES.get(name.strip().lower())
     if found is None:
-        raise DataError(f"{where}: unknown split {name!r}; use train, val or test")
+        raise DataError(f"{where}: unknown split {shorten(name)}; use train, val or test")
     return found
 
 
@@ -113,17 +113,6 @@ def read_lines(path: Path) -> list[str]:
     """
     lines = read_text(path).replace("\r\n", "\n").replace("\r", "\n").split("\n")
     return lines[:-1] if lines[-1] == "" else lines
-
-
-def read_text(path: Path) -> str:
-    """The text of a UTF-8 file without its byte-order mark; ``DataError`` says why it cannot be read."""
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{path}, line {line}: not UTF-8 text; save the file with the encoding UTF-8") from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
 def read_json(path: Path) -> Any:
@@ -151,11 +140,6 @@ def parse_json(text: str, where: str, lines: bool = False) -> Any:
     except ValueError as error:  # Python reads no number of thousands of digits
         raise DataError(f"{where}: not valid JSON: a number of too many digits") from error
     return value
-
-
-def shorten(value: Any) -> str:
-    """``value`` as Python writes it, for messages: a few items and levels, however many it has."""
-    return reprlib.repr(value)
 
 
 def find_file(root: Path, names: tuple[str, ...], what: str) -> Path:

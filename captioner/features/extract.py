@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import reprlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from captioner.backbones import Backbone, BackboneSpec
 from captioner.backbones.spec import normalize, pixels, ten_crops
 from captioner.data.images import ImageFile, open_image
-from captioner.errors import ImageError, UsageError
+from captioner.errors import ImageError, UsageError, shorten
 from captioner.features.format import DTYPES, MOST_PARTS, find_part
 from captioner.features.writer import FeatureWriter
 
@@ -117,7 +116,7 @@ def parse_part(text: str) -> tuple[int, int]:
     """``2/4`` as (2, 4); ``UsageError`` for anything else."""
     part = find_part(text)
     if part is None:
-        raise UsageError(f"part {reprlib.repr(text)} should be like 2/4: the second of four, of {MOST_PARTS} at most")
+        raise UsageError(f"part {shorten(text)} should be like 2/4: the second of four, of {MOST_PARTS} at most")
     return part
 
 

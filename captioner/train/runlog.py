@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
-from captioner.files import atomic_path, write_text
+from captioner.files import atomic_path, read_text, write_text
 from captioner.optional import require
 from captioner.progress import Progress, progress_bar
 
@@ -33,14 +33,12 @@ class RunLog:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The objects of a log; a last line cut short by a kill is left out."""
+    """The objects of a log; what is none, as a last line cut short by a kill, is left out."""
     records = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
+    for line in read_text(path).split("\n"):
+        with suppress(ValueError, RecursionError):
             records.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return records
+    return [record for record in records if isinstance(record, dict) and {"kind", "step"} <= record.keys()]
 
 
 def draw_curve(log: Path, image: Path, title: str, scores: Sequence[str]) -> None:

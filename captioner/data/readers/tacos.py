@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from captioner.data.clips import Clip, check_ids, check_object, check_times
-from captioner.data.records import SPLITS, find_file, read_json, read_lines, shorten, split_name
-from captioner.errors import DataError
+from captioner.data.records import SPLITS, find_file, read_json, read_lines, split_name
+from captioner.errors import DataError, shorten
 
 _LINE = re.compile(r"(?P<video>[^:\s]+?)(?:\.avi)?_(?P<start>\d+)_(?P<end>\d+):(?P<sentences>.*)")
 _SPLIT = re.compile(r"(?:^|[^a-z])(train|training|val|valid|validation|dev|test)(?:[^a-z]|$)", re.IGNORECASE)
