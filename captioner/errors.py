@@ -28,6 +28,9 @@ from typing import Any
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 """Control characters of C0 and C1, separators of lines and paragraphs, and marks that set the direction of text."""
 
+LONGEST_LINE = 2000
+"""Characters of a line on stderr; the middle of longer ones is left out, such as of a name of megabytes."""
+
 
 class CaptionerError(Exception):
     """Base of all errors below; ``exit_status`` is what the command line returns."""
@@ -95,8 +98,11 @@ def _fail(message: str, status: int) -> int:
 
 
 def print_error(line: object) -> None:
-    """Print a line on stderr; names and other text of files cannot break it or steer the terminal."""
-    print(printable(str(line)), file=sys.stderr, flush=True)
+    """Print a line on stderr; names and other text of files cannot break it, flood or steer the terminal."""
+    text = str(line)
+    if len(text) > LONGEST_LINE:
+        text = f"{text[: LONGEST_LINE // 2]} ... {text[-LONGEST_LINE // 2 :]}"
+    print(printable(text), file=sys.stderr, flush=True)
 
 
 def warn(message: object) -> None:

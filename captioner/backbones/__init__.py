@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from captioner.backbones.layers import Read
 from captioner.backbones.spec import BackboneSpec, prepare
 from captioner.backbones.weights import State, digest_weights
-from captioner.errors import BackboneError
+from captioner.errors import BackboneError, shorten
 
 __all__ = ["FAMILIES", "Backbone", "BackboneSpec", "load_backbone"]
 
@@ -78,7 +78,7 @@ def load_backbone(key: str, weights: Path | None = None, state: State | None = N
     if family not in FAMILIES:
         near = difflib.get_close_matches(family, FAMILIES, 1)
         hint = f"did you mean {near[0]}?" if near else f"a key starts with one of {', '.join(FAMILIES)}"
-        raise BackboneError(f"unknown backbone {key!r}; {hint}")
+        raise BackboneError(f"unknown backbone {shorten(key)}; {hint}")
     module, _, function = FAMILIES[family].partition(":")
     backbone: Backbone = getattr(importlib.import_module(module), function)(name, weights, state)
     return backbone.eval()

@@ -56,9 +56,9 @@ class BackboneSpec(FeatureSpec):
         object.__setattr__(self, "mean", _three("mean", self.mean))
         object.__setattr__(self, "std", _three("std", self.std))
         if self.resize not in RESIZES:
-            raise BackboneError(f"{self.key}: resize: {self.resize!r} is not one of {', '.join(RESIZES)}")
+            raise BackboneError(f"{self.key}: resize: {shorten(self.resize)} is not one of {', '.join(RESIZES)}")
         if self.filter not in FILTERS:
-            raise BackboneError(f"{self.key}: filter: {self.filter!r} is not one of {', '.join(FILTERS)}")
+            raise BackboneError(f"{self.key}: filter: {shorten(self.filter)} is not one of {', '.join(FILTERS)}")
         if self.size < 1 or (self.shorter and self.shorter < self.size):
             raise BackboneError(f"{self.key}: size {self.size} must be at least 1 and at most shorter ({self.shorter})")
         if max(self.size, self.shorter) > LARGEST_SIDE:

@@ -18,7 +18,8 @@ import h5py
 import numpy as np
 
 from captioner.data.clips import NULL
-from captioner.errors import DataError
+from captioner.data.records import Names
+from captioner.errors import DataError, shorten
 from captioner.files import atomic_path, check_readable, stored_dataset
 from captioner.provenance import provenance
 
@@ -71,11 +72,12 @@ class LabelPredictions:
 
     def select(self, ids: Sequence[str]) -> np.ndarray:
         """Rows (M,) int64 of ``ids``; raises ``DataError`` for missing ones."""
-        missing = [name for name in ids if name not in self.rows]
+        names = Names(self.ids)
+        missing = [name for name in ids if name not in names]
         if missing:
             more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
             raise DataError(f"no label predictions for {', '.join(missing[:3])}{more}; predict these clips too")
-        return np.array([self.rows[name] for name in ids], np.int64)
+        return np.array([self.rows[names.find(name) or name] for name in ids], np.int64)
 
     def subset(self, ids: Sequence[str]) -> LabelPredictions:
         """The predictions of ``ids``, in that order; raises as ``select``."""
@@ -89,7 +91,7 @@ class LabelPredictions:
     def vector(self, kind: str) -> np.ndarray:
         """(N, sum of L) float32, nodes concatenated: one-hot MAP labels (``map``) or probabilities (``marginals``)."""
         if kind not in KINDS:
-            raise ValueError(f"kind: {kind!r} is not one of {', '.join(KINDS)}")
+            raise ValueError(f"kind: {shorten(kind)} is not one of {', '.join(KINDS)}")
         if kind == "marginals":
             parts = [np.exp(node.log_marginals) for node in self.nodes.values()]
         else:
@@ -214,7 +216,7 @@ def read_label_predictions(path: str | Path) -> LabelPredictions:
             raise DataError(f"{path}: label predictions of version {version}; this captioner reads version {VERSION}")
         for name, container in (("nodes", attributes), ("ids", file)):
             if name not in container:
-                raise DataError(f"{path}: lacks {name!r} ({DOCS} lists what a file holds)")
+                raise DataError(f"{path}: lacks {shorten(name)} ({DOCS} lists what a file holds)")
         names = [_text(name) for name in np.atleast_1d(attributes["nodes"])]
         ids = [_text(name) for name in stored_dataset(file, "ids")[:]]
         nodes = {name: _read_node(path, file, name, len(ids)) for name in names}
@@ -260,7 +262,7 @@ def _check(path: str, predictions: LabelPredictions) -> None:
         raise DataError(f"{path}: duplicate clip {duplicates[0]}")
     for name, node in predictions.nodes.items():
         if name in ("", ".", "ids") or "/" in name:
-            raise DataError(f"{path}: {name!r} is not a valid name of a node")
+            raise DataError(f"{path}: {shorten(name)} is not a valid name of a node")
         if duplicates := _duplicates(node.labels):
             raise DataError(f"{path}: node {name} has the duplicate label {duplicates[0]}")
         shapes = {"log_marginals": (count, len(node.labels)), "map": (count,)}

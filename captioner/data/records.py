@@ -8,6 +8,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
@@ -189,6 +190,36 @@ class Images:
 def same_name(name: str) -> str:
     """``name`` in Unicode's composed form (NFC): an accented letter is one character, or on a Mac's disk often two."""
     return unicodedata.normalize("NFC", name)
+
+
+class Names:
+    """Names that are looked up as they are spelled, or else as ``same_name`` compares them."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = frozenset(names)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._names or self._others(name) != []
+
+    def find(self, name: str) -> str | None:
+        """The spelling of ``name`` here, None for nothing; ``DataError`` where others than it may be meant."""
+        if name in self._names:
+            return name
+        others = self._others(name)
+        if len(others) > 1:
+            raise DataError(f"{name} may be {len(others)} names with other codes for accents; use one as it is")
+        return others[0] if others else None
+
+    def _others(self, name: str) -> list[str]:
+        return [] if name.isascii() else self._same.get(same_name(name), [])
+
+    @cached_property
+    def _same(self) -> dict[str, list[str]]:
+        same: dict[str, list[str]] = {}
+        for name in self._names:
+            if not name.isascii():
+                same.setdefault(same_name(name), []).append(name)
+        return same
 
 
 def in_other_capitals(name: str, names: Iterable[str]) -> str | None:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from captioner.errors import FeatureStoreError
+from captioner.errors import FeatureStoreError, shorten
 from captioner.registry import resolve
 
 KINDS = {
@@ -76,7 +76,7 @@ class FeatureSpec:
         unknown = sorted(set(values) - known - {"kind"})
         if unknown:
             raise FeatureStoreError(
-                f"unknown field {unknown[0]!r} in a {cls.kind} record; known: {', '.join(sorted(known))}"
+                f"unknown field {shorten(unknown[0])} in a {cls.kind} record; known: {', '.join(sorted(known))}"
             )
         try:
             return cls(**{name: value for name, value in values.items() if name != "kind"})

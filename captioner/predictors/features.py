@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from captioner.backbones.spec import BackboneSpec
 from captioner.checkpoint import Checkpoint
+from captioner.data.records import Names
 from captioner.decoding import decode
 from captioner.decoding.config import DecodingConfig
 from captioner.decoding.options import with_options
@@ -105,19 +107,33 @@ class FeatureCaptioner:
     ) -> Results:
         names = ", ".join(str(store.path) for store in stores)
         ids = list(ids)
-        held = set.intersection(*(set(store.ids) for store in stores))
-        if held.isdisjoint(ids):
+        held = [Names(store.ids) for store in stores]
+        if not any(all(image in some for some in held) for image in ids):
             raise FeatureStoreError(f"none of the {len(ids)} images has features in {names}; is it another data set?")
         for batch in batches(ids, batch_size):
-            known = [image for image in batch if image in held]
-            parts = [torch.from_numpy(store.get(known)) for store in stores]
-            features = torch.cat(parts, 1).to(self.device)  # (N, D)
-            captions = iter(self.decode(features, config) if known else ())
-            for image in batch:
-                if image in held:
+            known = [all(image in some for some in held) for image in batch]
+            read = iter(_read(stores, [*itertools.compress(batch, known)]) if any(known) else ())
+            missing = f"has no features in {names}"
+            vectors = [
+                next(read) if here else ImageError(image, missing) for image, here in zip(batch, known, strict=True)
+            ]
+            good = [vector for vector in vectors if isinstance(vector, Tensor)]
+            captions = iter(self.decode(torch.stack(good).to(self.device), config) if good else ())
+            for image, vector in zip(batch, vectors, strict=True):
+                if isinstance(vector, Tensor):
                     yield Result(image, next(captions))
                 else:
-                    yield Result(image, error=ImageError(image, f"has no features in {names}"))
+                    yield Result(image, error=vector)
+
+
+def _read(stores: Sequence[Store], ids: Sequence[str]) -> list[Tensor | ImageError]:
+    """The features (D,) of each of ``ids`` in all ``stores``, or the error that says which is damaged."""
+    try:
+        return list(torch.cat([torch.from_numpy(store.get(ids)) for store in stores], 1))
+    except CaptionerError as error:
+        if len(ids) == 1:
+            return [ImageError(ids[0], str(error))]
+        return [found for image in ids for found in _read(stores, [image])]
 
 
 @contextmanager

@@ -33,6 +33,7 @@ from captioner.checkpoint import Checkpoint, load_checkpoint
 from captioner.crf.clips import ClipArrays
 from captioner.crf.model import CRFFile, FeatureSource, load_crf, save_crf
 from captioner.crf.predictor import predict
+from captioner.data.records import Names
 from captioner.data.video import read_frames
 from captioner.devices import find_device
 from captioner.errors import CheckpointError, DataError, ImageError, UsageError
@@ -127,7 +128,7 @@ class ClipCaptioner(FeatureCaptioner):
         if not store.ids:
             raise DataError(f"{store.path}: holds no clips")
         self.check_stores([store])
-        wanted, held = store.ids if ids is None else ids, set(store.ids)
+        wanted, held = store.ids if ids is None else ids, Names(store.ids)
         known = [name for name in wanted if name in held]
         found = self.caption_features(store, known, batch_size=batch_size, **options) if known else iter(())
         missing = f"no such clip in {store.path}"

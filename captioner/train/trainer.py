@@ -16,7 +16,7 @@ from torch import Tensor
 
 from captioner.checkpoint import save_checkpoint
 from captioner.config import Experiment, TrainConfig
-from captioner.errors import CaptionerError, ConfigError, MissingDependency
+from captioner.errors import CaptionerError, ConfigError, MissingDependency, shorten
 from captioner.files import PLOT, Kind, check_output
 from captioner.precision import resolve_precision
 from captioner.progress import Progress
@@ -425,7 +425,7 @@ def _device(wanted: str, processes: World) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise ConfigError(f"train.device {wanted!r} is not available ({reason}); use train.device=cpu") from None
+        raise ConfigError(f"train.device {shorten(wanted)} is not available ({reason}); use train.device=cpu") from None
     return device
 
 

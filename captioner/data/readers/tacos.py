@@ -143,7 +143,7 @@ def _table_segment(where: str, path: Path, cells: dict[str, str], rates: dict[st
     named = cells.get("split", "").strip() or ((found := _SPLIT.search(path.stem)) and found[1]) or ""
     level = cells["level"].strip().lower()
     if level not in LEVELS:
-        raise DataError(f"{where}: unknown level {level!r}; use {', '.join(LEVELS)}")
+        raise DataError(f"{where}: unknown level {shorten(level)}; use {', '.join(LEVELS)}")
     video, start, end = (cells[name].strip() for name in ("video", "start", "end"))
     return _segment(where, video, start, end, [cells["sentence"]], split_name(named, where), rates, level)
 
