@@ -49,7 +49,9 @@ class Kind:
 
 RESULTS = Kind("a JSON list of results", rb"(\xef\xbb\xbf)?\s*\[\s*[\]{]")
 HDF5 = Kind("an HDF5 file", rb"\x89HDF\r\n\x1a\n")
-PLOT = Kind("a plot of Matplotlib's", rb"\x89PNG\r\n\x1a\n.*Matplotlib")
+SAFETENSORS = Kind("a safetensors file", rb".{8}\{")
+PLOT = Kind("a plot of this program", rb"\x89PNG\r\n\x1a\n(.*Matplotlib|.{25}\0\0\0\tpHYs\0\0\x10\xeb\0\0\x10\xeb\x01)")
+"""With Matplotlib's name or, as in former versions, with the 110 dots an inch of ``eval.figures`` in front."""
 
 
 def check_output(option: str, path: str | Path, kind: Kind, inputs: Iterable[str | Path | None] = ()) -> None:

@@ -34,9 +34,9 @@ from rich.progress import Progress
 from captioner.cli.program import choice, create_app, run
 from captioner.data import read_dataset
 from captioner.data.records import Captioned, of_split
-from captioner.errors import FeatureStoreError, print_error
+from captioner.errors import DataError, FeatureStoreError, print_error
 from captioner.features.store import FeatureStore
-from captioner.files import atomic_path
+from captioner.files import atomic_path, require_regular
 from captioner.metrics.retrieval import AT, retrieval_scores
 from captioner.models.likelihood import PRECISIONS, log_likelihoods, prefix_tree
 from captioner.predictors.features import FeatureCaptioner
@@ -86,6 +86,17 @@ class Collection:
         return retrieval_scores(found[0]), retrieval_scores(found[1])
 
 
+def _read_block(path: Path, shape: tuple[int, int]) -> np.ndarray:
+    require_regular(path, DataError)
+    try:
+        found = np.load(path)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path}: not a readable block of scores; delete it and run this again") from error
+    if not isinstance(found, np.ndarray) or found.shape != shape or found.dtype.kind != "f" or np.isnan(found).any():
+        raise DataError(f"{path}: damaged, not scores of shape {shape}; delete it and run this again")
+    return found
+
+
 class Blocks:
     """The matrix of log probabilities, filled in block by block in files of ``folder``."""
 
@@ -118,7 +129,7 @@ class Blocks:
             with atomic_path(paths[number]) as temporary, temporary.open("wb") as file:
                 np.save(file, found.numpy(force=True))
         for block, path in zip(self.blocks, paths, strict=True):
-            scores[:, block] = np.load(path)
+            scores[:, block] = _read_block(path, (len(scores), len(block)))
         return scores
 
     def _timed(self, missing: Sequence[int]) -> Iterator[int]:

@@ -18,6 +18,8 @@ from captioner.backbones import load_backbone
 from captioner.crf.model import load_crf
 from captioner.errors import exit_status
 from captioner.features.frames import FRAMES
+from captioner.files import SAFETENSORS, check_output
+from captioner.predictors import find_model
 from captioner.predictors.video import Vision, load_clip_captioner, save_clip_captioner
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -36,6 +38,7 @@ def pack(
 
     The CRF must have been trained on features of that CNN; otherwise nothing is written.
     """
+    check_output("-o", output, SAFETENSORS, [find_model(model), crf, weights])
     vision = Vision(load_backbone(backbone, weights), load_crf(crf), frames)
     save_clip_captioner(output, load_clip_captioner(model), vision)
     print(f"{output}: {output.stat().st_size / 1e6:.1f} MB", file=sys.stderr)

@@ -17,7 +17,7 @@ from torch import Tensor
 from captioner.checkpoint import save_checkpoint
 from captioner.config import Experiment, TrainConfig
 from captioner.errors import CaptionerError, ConfigError, MissingDependency, shorten
-from captioner.files import PLOT, Kind, check_output
+from captioner.files import PLOT, SAFETENSORS, Kind, check_output
 from captioner.precision import resolve_precision
 from captioner.progress import Progress
 from captioner.provenance import provenance
@@ -36,7 +36,6 @@ MAY_CHANGE_ANYWHERE = ("workers",)
 """The same, in any section of a task."""
 
 
-SAFETENSORS = Kind("a safetensors file", rb".{8}\{")
 FILES = {
     "best.safetensors": SAFETENSORS,
     "last.safetensors": SAFETENSORS,
