@@ -83,7 +83,7 @@ class TrainConfig:
         choose("train.schedule", self.schedule, ("cosine", "constant", "halve"))
         choose("train.precision", self.precision, ("auto", "float32", "bfloat16"))
         within("train.epochs", self.epochs, 1)
-        within("train.batch_size", self.batch_size, 1)
+        within("train.batch_size", self.batch_size, 1, 2**16)
         within("train.lr", self.lr, 0)
         within("train.weight_decay", self.weight_decay, 0)
         within("train.clip", self.clip, 0)

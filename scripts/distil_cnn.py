@@ -257,7 +257,7 @@ def distil(
     data_format: Annotated[str, choice(sorted(READERS), "--format", help="The data set's format.")] = "flickr8k",
     init: Annotated[Path | None, typer.Option(help="Weights to start from.  [default: random ones]")] = None,
     steps: Annotated[int, typer.Option(help="Optimizer steps.")] = 9600,
-    batch_size: Annotated[int, typer.Option(help="Images in a step, half of them crops.")] = 128,
+    batch_size: Annotated[int, typer.Option(min=2, max=4096, help="Images in a step, half of them crops.")] = 128,
     lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 2e-3,
     temperature: Annotated[float, typer.Option(help="Divides the logits of the classes.")] = 2.0,
     large_after: Annotated[float, typer.Option(help="Fraction of the steps at the smaller size.")] = 0.85,

@@ -32,7 +32,7 @@ def pack(
     backbone: Annotated[str, typer.Option(help="Key of the CNN, as for captioner extract.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Checkpoint to write (.safetensors).")],
     weights: Annotated[Path | None, typer.Option(help="Weight file of the CNN instead of its usual one.")] = None,
-    frames: Annotated[int, typer.Option(min=1, help="Frames of an interval that the CNN reads.")] = FRAMES,
+    frames: Annotated[int, typer.Option(min=1, max=1000, help="Frames of an interval that the CNN reads.")] = FRAMES,
 ) -> None:
     """Put a clip captioner, its CRF and the CNN that reads frames into one checkpoint, for captioner describe VIDEO.
 

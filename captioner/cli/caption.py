@@ -35,7 +35,7 @@ def caption(
     ] = None,
     model: Model = "default",
     decoding: dict[str, Any],
-    batch_size: Annotated[int, typer.Option(metavar="N", help="Images that go through the model together.")] = 64,
+    batch_size: Annotated[int, typer.Option(metavar="N", help="Images that go together, 1024 at most.")] = 64,
     device: Device = "cpu",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one object a line: image, caption, log_prob (in nats), model.")

@@ -51,9 +51,9 @@ class CRFConfig:
     def __post_init__(self) -> None:
         choose("graph", self.graph, GRAPHS)
         choose("unary", self.unary, UNARIES)
-        within("hidden_dim", self.hidden_dim, 1)
+        within("hidden_dim", self.hidden_dim, 1, 2**14)
         within("dropout", self.dropout, 0, 0.99)
-        within("max_joint_states", self.max_joint_states, 0)
+        within("max_joint_states", self.max_joint_states, 0, 2**20)
 
 
 class CRF(nn.Module):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -11,6 +13,10 @@ from torch import Tensor
 from captioner.decoding.config import DecodingConfig
 from captioner.decoding.greedy import rollout
 from captioner.decoding.protocol import Decoder, Hypothesis
+
+Generators = Callable[[torch.device], torch.Generator]
+AT_ONCE = 4096
+"""Sentences that are sampled together; more of them take more time, not more memory."""
 
 
 def best_of_samples(
@@ -23,25 +29,35 @@ def best_of_samples(
     """
     found = []
     for image in range(count):
-        (samples,) = sample(decoder, decoder.select(state, torch.tensor([image])), 1, config, start=start, end=end)
-        found.append(_most_probable(samples, config.num_return_sequences))
+        own = decoder.select(state, torch.tensor([image]))
+        generators = _generators(config.seed)
+        best: list[Hypothesis] = []
+        for first in range(0, config.num_samples, AT_ONCE):
+            some = replace(config, num_samples=min(AT_ONCE, config.num_samples - first), num_return_sequences=1)
+            (samples,) = sample(decoder, own, 1, some, start=start, end=end, generators=generators)
+            best = _most_probable([*best, *samples], config.num_return_sequences)
+        found.append(best)
     return found
 
 
 def sample(
-    decoder: Decoder, state: Any, count: int, config: DecodingConfig, *, start: int, end: int
+    decoder: Decoder,
+    state: Any,
+    count: int,
+    config: DecodingConfig,
+    *,
+    start: int,
+    end: int,
+    generators: Generators | None = None,
 ) -> list[list[Hypothesis]]:
     """``config.num_samples`` sampled sentences for each of the ``count`` sequences of ``state``, unranked.
 
     Log probabilities are divided by ``temperature`` before sampling, so that below 1 probable words become more
     probable. The paper (arXiv 1411.4389v4, Table 6) *multiplies* by its T: its T = 1.5 is temperature 0.667 here.
     Hypotheses report the log probability under the untempered model. The result is a function of the model, the state
-    and ``seed``.
+    and ``seed``, or of ``generators``, which go on where an earlier call left them.
     """
-
-    @cache
-    def generator(device: torch.device) -> torch.Generator:  # torch wants it where the log probabilities are
-        return torch.Generator(device).manual_seed(config.seed)
+    generator = generators or _generators(config.seed)
 
     def choose(log_probs: Tensor) -> Tensor:
         probs = (log_probs / config.temperature).softmax(-1)  # spreads the mass of blocked tokens over the others
@@ -51,6 +67,11 @@ def sample(
     state = decoder.select(state, torch.arange(count).repeat_interleave(number))
     samples = rollout(decoder, state, count * number, choose, config, start=start, end=end)
     return [samples[first : first + number] for first in range(0, len(samples), number)]
+
+
+def _generators(seed: int) -> Generators:
+    """One generator for each device: torch wants it where the log probabilities are."""
+    return cache(lambda device: torch.Generator(device).manual_seed(seed))
 
 
 def _sample_columns(probs: Tensor, generator: torch.Generator) -> Tensor:

@@ -130,8 +130,8 @@ def _check_options(crops: int, mirror: bool, precision: str, dtype: str, workers
         raise UsageError(f"precision: {precision!r} is not one of {', '.join(PRECISIONS)}")
     if dtype not in DTYPES:
         raise UsageError(f"dtype: {dtype!r} is not one of {', '.join(DTYPES)}")
-    if workers < 0 or batch_size < 1:
-        raise UsageError(f"workers ({workers}) must be 0 or more and batch size ({batch_size}) 1 or more")
+    if not (0 <= workers <= 256 and 1 <= batch_size <= 1024):
+        raise UsageError(f"workers ({workers}) must be between 0 and 256, batch size ({batch_size}) between 1 and 1024")
 
 
 def _select(sources: Iterable[ImageFile | ImageError], part: tuple[int, int], report: ExtractReport) -> list[ImageFile]:

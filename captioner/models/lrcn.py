@@ -61,9 +61,9 @@ class LRCNConfig:
             raise ConfigError("model.architecture encoder_decoder reads labels: model.normalize must be none")
         choose("model.init", self.init, ("orthogonal", "uniform"))
         choose("model.normalize", self.normalize, ("none", "dimension", "backbone", "signed_sqrt"))
-        within("model.embedding_dim", self.embedding_dim, 1)
-        within("model.hidden_dim", self.hidden_dim, 1)
-        within("model.image_dim", self.image_dim, 0)
+        within("model.embedding_dim", self.embedding_dim, 1, 2**14)
+        within("model.hidden_dim", self.hidden_dim, 1, 2**14)
+        within("model.image_dim", self.image_dim, 0, 2**14)
         within("model.dropout", self.dropout, 0, 0.95)
         within("model.image_dropout", self.image_dropout, 0, 0.95)
 

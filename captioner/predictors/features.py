@@ -26,6 +26,12 @@ BATCH_SIZE = 64
 """Images or clips that are decoded together by default."""
 
 
+LARGEST_BATCH = 1024
+"""Largest ``batch_size``."""
+ROWS_AT_ONCE = 4096
+"""Hypotheses of all images that are decoded together."""
+
+
 class FeatureCaptioner:
     """A decoder with its vocabulary, for features of a known kind."""
 
@@ -62,9 +68,13 @@ class FeatureCaptioner:
     @torch.inference_mode()
     def decode(self, features: Tensor, config: DecodingConfig) -> list[tuple[Caption, ...]]:
         """Features (N, D) to the captions of each row, best first."""
+        width = config.beam_size if config.method == "beam" else 1
         with memory_errors():
-            state = self.model.start(features)
-            found = decode(self.model, state, len(features), config, start=START, end=END)
+            found = [
+                hypotheses
+                for part in torch.split(features, max(1, ROWS_AT_ONCE // width))
+                for hypotheses in decode(self.model, self.model.start(part), len(part), config, start=START, end=END)
+            ]
         words = self.checkpoint.outputs
         return [tuple(Caption(words.decode(h.ids), h.log_prob) for h in ranked) for ranked in found]
 
@@ -98,8 +108,8 @@ class FeatureCaptioner:
 
     def _config(self, options: Mapping[str, Any], batch_size: int) -> DecodingConfig:
         """The model's decoding settings with a caller's options."""
-        if batch_size < 1:
-            raise UsageError(f"batch_size must be at least 1, not {batch_size}")
+        if not 1 <= batch_size <= LARGEST_BATCH:
+            raise UsageError(f"batch_size must be between 1 and {LARGEST_BATCH}, not {batch_size}")
         return with_options(self.checkpoint.config.decoding, options)
 
     def _feature_results(

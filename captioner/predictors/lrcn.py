@@ -33,6 +33,8 @@ if TYPE_CHECKING:  # loaded when the first image needs them
     from captioner.features.spec import Store
 
 ImageSource = str | os.PathLike[str] | Image.Image
+IMAGES_AT_ONCE = 128
+"""Images in one pass through a backbone, whose layers take the most memory."""
 Prepared = tuple[ImageSource, list[Tensor] | ImageError]
 """An image and its tensor for each backbone, (3, S, S), or the error in their place."""
 
@@ -101,12 +103,13 @@ class LRCNCaptioner(FeatureCaptioner):
         """Prepared images, N times one (3, S, S) for each backbone, to features (N, D), concatenated."""
         parts = []
         for backbone, images in zip(self.backbones, zip(*inputs, strict=True), strict=True):
-            parts.append(backbone(torch.stack(images).to(self.device)).float())
+            some = batches(images, IMAGES_AT_ONCE)
+            parts.append(torch.cat([backbone(torch.stack(few).to(self.device)).float() for few in some]))
         return torch.cat(parts, 1)
 
     def _stream(self, images: Iterable[ImageSource | ImageError], config: DecodingConfig, batch_size: int) -> Results:
         self.backbones  # noqa: B018  # loaded here, not by two threads at once
-        with closing(prefetch(self.prepare, images, window=2 * batch_size)) as prepared:
+        with closing(prefetch(self.prepare, images, window=batch_size + min(batch_size, BATCH_SIZE))) as prepared:
             for batch in batches(prepared, batch_size):
                 yield from self._caption_batch(batch, config)
 

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 import torch
 
-from captioner.decoding import DecodingConfig, decode
+from captioner.decoding import DecodingConfig, decode, sampling
 from captioner.decoding.sampling import sample
 from tests.decoding.fakes import END, TOKENS, Markov, markov, same
 from tests.oracles.exhaustive import exhaustive_search
@@ -39,6 +39,17 @@ def test_the_best_of_many_samples_is_the_best_sentence() -> None:
     found = decode(decoder, decoder.begin(), 3, config, **TOKENS)
     for image in range(3):
         same(found[image], exhaustive_search(decoder.after(image), **TOKENS, **limits))
+
+
+def test_samples_are_drawn_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Would catch memory that grows with ``num_samples``, and parts that repeat the same samples."""
+    monkeypatch.setattr(sampling, "AT_ONCE", 7)
+    decoder = markov(images=1, vocabulary=4, spread=2.0)
+    limits = {"max_length": 4, "num_return_sequences": 3}
+    config = DecodingConfig("sample", num_samples=500, temperature=2.0, **limits)
+    [found] = decode(decoder, decoder.begin(), 1, config, **TOKENS)
+    same(found, exhaustive_search(decoder.after(0), **TOKENS, **limits))
+    assert max(decoder.stepped) == 7
 
 
 def test_equal_seeds_give_equal_samples() -> None:

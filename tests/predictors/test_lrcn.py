@@ -18,6 +18,8 @@ from captioner.errors import FeatureStoreError, ImageError, UsageError
 from captioner.features.extract import extract
 from captioner.features.store import FeatureStore
 from captioner.predictors import Caption, Result
+from captioner.predictors import features as features_module
+from captioner.predictors import lrcn as lrcn_module
 from captioner.predictors.lrcn import LRCNCaptioner
 from tests import tiny
 
@@ -62,6 +64,32 @@ def test_neighbors_in_a_batch_change_nothing(captioner: LRCNCaptioner, store: Fe
         texts(captioner.caption_features(store, batch_size=size, **options)) for size in (1, 3, 16)
     )
     assert alone == three == all_at_once
+
+
+def test_memory_does_not_grow_with_beams_and_batches(
+    captioner: LRCNCaptioner, images: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Would catch gigabytes for a wide beam or a large batch, and captions that depend on how they are divided."""
+    seen = {"images": 0, "rows": 0}
+    step, network = captioner.model.step, captioner.backbones[0].forward
+
+    def spy_step(tokens: torch.Tensor, state: Any) -> Any:
+        seen["rows"] = max(seen["rows"], len(tokens))
+        return step(tokens, state)
+
+    def spy_network(pixels: torch.Tensor) -> torch.Tensor:
+        seen["images"] = max(seen["images"], len(pixels))
+        return network(pixels)
+
+    monkeypatch.setattr(captioner.model, "step", spy_step)
+    monkeypatch.setattr(captioner.backbones[0], "forward", spy_network)
+    whole = texts(captioner.results(images))
+    assert seen["images"] == 4 and seen["rows"] == 12
+    seen.update(images=0, rows=0)
+    monkeypatch.setattr(features_module, "ROWS_AT_ONCE", 7)
+    monkeypatch.setattr(lrcn_module, "IMAGES_AT_ONCE", 3)
+    assert texts(captioner.results(images)) == whole
+    assert seen == {"images": 3, "rows": 6}
 
 
 def test_several_captions_are_ranked_and_different(captioner: LRCNCaptioner, store: FeatureStore) -> None:
@@ -200,7 +228,9 @@ def test_half_precision_file_computes_in_single_precision(
     assert half.caption(images[0])
 
 
-@pytest.mark.parametrize("options", [{"beam_size": 3, "num_samples": 5}, {"batch_size": 0}, {"beem": 3}])
+@pytest.mark.parametrize(
+    "options", [{"beam_size": 3, "num_samples": 5}, {"batch_size": 0}, {"batch_size": 10**9}, {"beem": 3}]
+)
 def test_contradictions_are_refused_at_once(captioner: LRCNCaptioner, store: FeatureStore, options: dict) -> None:
     """Before the first image, not when a generator is first advanced."""
     for call in (captioner.caption, captioner.results):
