@@ -102,6 +102,11 @@ def warn(message: object) -> None:
     print_error(f"note: {message}")
 
 
+def counted(number: int, what: str) -> str:
+    """``number`` and ``what`` they are, in the plural unless it is 1."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def printable(text: str) -> str:
     """``text`` with the characters escaped that break a line or column, steer a terminal or turn the text around."""
     return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)

@@ -140,6 +140,11 @@ def check_writable(path: str | Path) -> os.stat_result | None:
     return status
 
 
+def is_stream(path: str | Path) -> bool:
+    """Whether ``path`` is written into, and not replaced: a device, a pipe, or what stdout or stderr goes to."""
+    return os.path.exists(path) and _is_stream(os.stat(path))
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write ``text`` as UTF-8, atomically."""
     with atomic_path(path) as temporary:

@@ -34,6 +34,11 @@ class FeatureCaptioner:
         self.model = checkpoint.model.to(self.device).eval()
 
     @property
+    def digest(self) -> str:
+        """SHA-256 of the checkpoint's file; empty without a file."""
+        return self.checkpoint.digest
+
+    @property
     def data_set(self) -> Any:
         """The data section of the configuration that the model was trained with."""
         return self.checkpoint.config.data
@@ -44,18 +49,19 @@ class FeatureCaptioner:
         ids: Iterable[str] | None = None,
         *,
         batch_size: int = BATCH_SIZE,
+        resumed: bool = False,
         **options: Any,
     ) -> Results:
         """One ``Result`` for each id (by default all of the first store), in order, as they are made.
 
         ``stores`` are in the order of the model's inputs; ``options`` are fields of ``DecodingConfig``. An id that is
         not in all stores is an error of its result. Raises ``FeatureStoreError`` for a store of other features than
-        the model's, naming both, and where no id has features.
+        the model's, naming both, and where no id has features, unless ``resumed``: others were captioned before.
         """
         config = self._config(options, batch_size)
         opened = list(stores) if isinstance(stores, Sequence) else [stores]
         self.check_stores(opened)
-        return self._feature_results(opened, opened[0].ids if ids is None else ids, config, batch_size)
+        return self._feature_results(opened, opened[0].ids if ids is None else ids, config, batch_size, resumed)
 
     @torch.inference_mode()
     def decode(self, features: Tensor, config: DecodingConfig) -> list[tuple[Caption, ...]]:
@@ -101,12 +107,12 @@ class FeatureCaptioner:
         return with_options(self.checkpoint.config.decoding, options)
 
     def _feature_results(
-        self, stores: Sequence[Store], ids: Iterable[str], config: DecodingConfig, batch_size: int
+        self, stores: Sequence[Store], ids: Iterable[str], config: DecodingConfig, batch_size: int, resumed: bool
     ) -> Results:
         names = ", ".join(str(store.path) for store in stores)
         ids = list(ids)
         held = set.intersection(*(set(store.ids) for store in stores))
-        if held.isdisjoint(ids):
+        if held.isdisjoint(ids) and not resumed:
             raise FeatureStoreError(f"none of the {len(ids)} images has features in {names}; is it another data set?")
         for batch in batches(ids, batch_size):
             known = [image for image in batch if image in held]

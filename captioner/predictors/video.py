@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -116,7 +116,7 @@ class ClipCaptioner(FeatureCaptioner):
         return self.caption_video(source, intervals, batch_size=batch_size, warn=warn, **options)
 
     def caption_clips(
-        self, path: Source, ids: Sequence[str] | None = None, *, batch_size: int = BATCH_SIZE, **options: Any
+        self, path: Source, ids: Iterable[str] | None = None, *, batch_size: int = BATCH_SIZE, **options: Any
     ) -> Results:
         """One ``Result`` for each clip of ``ids`` (by default all) of a file of label predictions.
 
@@ -127,7 +127,7 @@ class ClipCaptioner(FeatureCaptioner):
         if not store.ids:
             raise DataError(f"{store.path}: holds no clips")
         self.check_stores([store])
-        wanted, held = store.ids if ids is None else ids, set(store.ids)
+        wanted, held = store.ids if ids is None else list(ids), set(store.ids)
         known = [name for name in wanted if name in held]
         found = self.caption_features(store, known, batch_size=batch_size, **options) if known else iter(())
         missing = f"no such clip in {store.path}"

@@ -194,6 +194,29 @@ def test_json_and_results(run: Run, model: Path, predictions: Path, tmp_path: Pa
     assert [f"{one['image_id']}\t{one['caption']}" for one in json.loads(results.read_text())] == lines
 
 
+def test_an_interrupted_run_goes_on(
+    run: Run, model: Path, predictions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Would catch sentences that are lost with the results file that could not be written."""
+    results = tmp_path / "results.json"
+    command = ["describe", predictions, "--model", model, "-o", results]
+    assert run(*command)[0] == 0
+    whole = results.read_text()
+    with monkeypatch.context() as patch:
+        patch.setattr("captioner.cli.describe.write_coco_results", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run(*command)
+    partial = tmp_path / "results.json.partial"
+    assert len(partial.read_text().splitlines()) == 1 + len(IDS)
+    with monkeypatch.context() as patch:
+        patch.setattr(ClipCaptioner, "decode", None)  # nothing is left to do
+        status, _, err = run(*command, "--clip", IDS[1], "--clip", IDS[0], "--clip", IDS[2])
+    assert status == 0 and any(line.startswith("note: kept 3 captions") for line in err)
+    by_id = {one["image_id"]: one for one in json.loads(results.read_text())}
+    assert by_id == {one["image_id"]: one for one in json.loads(whole)}
+    assert not partial.exists()
+
+
 def test_an_unknown_clip_costs_only_itself(run: Run, model: Path, predictions: Path) -> None:
     status, lines, err = run("describe", predictions, "--model", model, "--clip", IDS[0], "--clip", "s9")
     assert (status, len(lines), err) == (1, 1, [f"error: s9: no such clip in {predictions}"])
