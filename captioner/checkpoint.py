@@ -17,7 +17,6 @@ Opening one never executes anything.
 from __future__ import annotations
 
 import json
-import reprlib
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,7 +31,7 @@ from torch import Tensor, nn
 from captioner.config import from_mapping, to_mapping
 from captioner.errors import CheckpointError
 from captioner.features.spec import FeatureSpec, read_spec
-from captioner.files import atomic_path, not_finite, read_tensors, sha256
+from captioner.files import atomic_path, not_finite, parse_header, read_tensors, sha256
 from captioner.provenance import provenance
 from captioner.registry import resolve
 from captioner.skip_init import skip_init
@@ -124,7 +123,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     that do not fit each other, naming both.
     """
     tensors, header = _read(Path(path))
-    contents = _parse(path, header)
+    contents = parse_header(path, header, "a checkpoint", VERSION)
     try:
         task = find_task(contents["task"])
         config: Any = from_mapping(task.config, contents["config"], "config")
@@ -168,19 +167,6 @@ def _read(path: Path) -> tuple[dict[str, Tensor], str]:
     if bad := not_finite(tensors):
         raise CheckpointError(f"{path}: tensor {bad} holds values that are not finite; {RESTORE}")
     return tensors, entries[FORMAT]
-
-
-def _parse(path: str | Path, header: str) -> dict[str, Any]:
-    """The header's entry as a dictionary of the version that is read here."""
-    try:
-        contents = json.loads(header)
-        version = contents["version"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"{path}: its header is damaged ({error})") from error
-    if version != VERSION:
-        found = reprlib.repr(version)
-        raise CheckpointError(f"{path}: a checkpoint of version {found}; this captioner reads version {VERSION}")
-    return dict(contents)
 
 
 def _state_to_save(path: str, model: nn.Module, empty: nn.Module) -> dict[str, Tensor]:

@@ -27,10 +27,18 @@ CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]
 """Control characters of C0 and C1, separators of lines and paragraphs, and marks that set the direction of text."""
 
 
+LONGEST = 600
+"""Characters of a message; a longer one, which quotes something from a file, loses its middle."""
+
+
 class CaptionerError(Exception):
-    """Base of all errors below; ``exit_status`` is what the command line returns."""
+    """Base of all errors below; ``exit_status`` is what the command line returns. Its text is one printable line."""
 
     exit_status = 1
+
+    def __str__(self) -> str:
+        text = printable(super().__str__())
+        return text if len(text) <= LONGEST else f"{text[: LONGEST - 205]} ... {text[-200:]}"
 
 
 class UsageError(CaptionerError):

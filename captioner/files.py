@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import os
 import re
+import reprlib
 import shutil
 import stat
 import sys
@@ -14,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from captioner.errors import CaptionerError, CheckpointError, UsageError
 
@@ -162,6 +164,20 @@ def read_tensors(path: str | Path, prefix: str | None = "") -> tuple[dict[str, T
         check_readable(path, CheckpointError)
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{path}: damaged, cut off or not a safetensors file ({reason})") from error
+
+
+def parse_header(path: str | Path, text: str, what: str, version: int) -> dict[str, Any]:
+    """The JSON object ``text`` of a safetensors header; ``CheckpointError`` if it is damaged or of another version."""
+    try:
+        contents: dict[str, Any] = json.loads(text)
+        found = contents["version"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CheckpointError(f"{path}: its header is damaged ({error})") from error
+    if found != version:
+        raise CheckpointError(
+            f"{path}: {what} of version {reprlib.repr(found)}; this captioner reads version {version}"
+        )
+    return contents
 
 
 def check_readable(path: str | Path, error: type[CaptionerError]) -> None:

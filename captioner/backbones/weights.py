@@ -32,8 +32,9 @@ def read_weights(path: Path) -> State:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:  # torch's own words advise to run what is in the file
         raise BackboneError(f"{path}: not a readable weight file: neither safetensors nor plain tensors") from error
-    except Exception as error:  # zip and safetensors each raise their own
-        raise BackboneError(f"{path}: not a readable weight file: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # zip and safetensors each raise their own, some without a text
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise BackboneError(f"{path}: not a readable weight file: {reason}") from error
     for wrapper in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]

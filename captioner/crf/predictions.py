@@ -185,7 +185,7 @@ def calibration_error(log_marginals: np.ndarray, labels: np.ndarray, bins: int =
 def write_label_predictions(path: str | Path, predictions: LabelPredictions) -> None:
     """Write a label-predictions file atomically; raises ``DataError`` for what ``read_label_predictions`` refuses."""
     _check(str(path), predictions)
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+    with atomic_path(path) as temporary, h5py.File(temporary, "w", libver="v110") as file:
         file.attrs.update({"format": FORMAT, "version": VERSION, "source": predictions.source})
         file.attrs["nodes"] = list(predictions.nodes)
         file.attrs["provenance"] = json.dumps(provenance())

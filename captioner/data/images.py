@@ -73,9 +73,9 @@ def open_image(source: str | os.PathLike[str] | Image.Image) -> Image.Image:
         _check_file(path)
         try:
             return _read(path, path)
-        except (ImageError, MissingDependency, MemoryError, Image.DecompressionBombError):
+        except (ImageError, MissingDependency, Image.DecompressionBombError):
             raise
-        except Exception:
+        except Exception:  # a MemoryError too: Pillow reserves what the length of a chunk says
             pixels = _without_metadata(path)
             if pixels is None:
                 raise
@@ -257,7 +257,8 @@ def _without_metadata(path: Path) -> BinaryIO | None:
 
     Pillow refuses a PNG whose texts or profile are large or damaged. Only its global settings would lift that.
     """
-    if path.stat().st_size > MAX_BYTES:
+    size = path.stat().st_size
+    if size > MAX_BYTES:
         return None
     with path.open("rb") as file:
         start = file.read(8)
@@ -268,7 +269,7 @@ def _without_metadata(path: Path) -> BinaryIO | None:
         while len(head := file.read(8)) == 8:
             length = int.from_bytes(head[:4], "big") + 4  # and the checksum
             if head[4:] in (b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"IDAT", b"IEND"):
-                kept.write(head + file.read(length))
+                kept.write(head + file.read(min(length, size)))
             else:
                 file.seek(length, os.SEEK_CUR)
     return kept

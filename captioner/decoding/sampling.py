@@ -61,7 +61,8 @@ def _sample_columns(probs: Tensor, generator: torch.Generator) -> Tensor:
     """
     sums = probs.cumsum(-1)
     levels = sums[:, -1:] * (1 - torch.rand(len(probs), 1, generator=generator, device=probs.device))  # above 0
-    return torch.searchsorted(sums, levels).squeeze(1)  # (N, 1) -> (N,)
+    columns = torch.searchsorted(sums, levels).squeeze(1)  # (N, 1) -> (N,)
+    return columns.clamp(max=probs.shape[1] - 1)  # NaN, an error of the caller's, lies behind the last
 
 
 def _most_probable(samples: list[Hypothesis], number: int) -> list[Hypothesis]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -14,7 +15,7 @@ from captioner.checkpoint import Checkpoint
 from captioner.decoding import decode
 from captioner.decoding.config import DecodingConfig
 from captioner.decoding.options import with_options
-from captioner.errors import CaptionerError, FeatureStoreError, ImageError, UsageError
+from captioner.errors import CaptionerError, CheckpointError, FeatureStoreError, ImageError, UsageError
 from captioner.features.spec import FeatureSpec, Store
 from captioner.predictors.base import Caption, Result, Results
 from captioner.predictors.streams import batches
@@ -63,6 +64,10 @@ class FeatureCaptioner:
         with memory_errors():
             state = self.model.start(features)
             found = decode(self.model, state, len(features), config, start=START, end=END)
+        if not all(ranked and all(math.isfinite(one.log_prob) for one in ranked) for ranked in found):
+            raise CheckpointError(
+                f"{self.name}: gives probabilities that are no numbers; the checkpoint or the features are damaged"
+            )
         words = self.checkpoint.outputs
         return [tuple(Caption(words.decode(h.ids), h.log_prob) for h in ranked) for ranked in found]
 

@@ -38,7 +38,7 @@ from captioner.devices import find_device
 from captioner.errors import CheckpointError, DataError, ImageError, UsageError
 from captioner.features.frames import FRAMES, ClipFeature, Interval, clip_features
 from captioner.features.label_predictions import KEYS, LabelPredictionsStore
-from captioner.files import atomic_path, read_tensors
+from captioner.files import atomic_path, parse_header, read_tensors
 from captioner.predictors import find_model
 from captioner.predictors.base import Result, Results, is_label_predictions, texts
 from captioner.predictors.features import BATCH_SIZE, FeatureCaptioner
@@ -224,10 +224,10 @@ def load_vision(path: Path) -> Vision:
             f"{path} reads label predictions only; "
             "python -m scripts.pack_clip_captioner adds the CRF and the CNN that a video needs"
         )
-    contents, crf = json.loads(entry), load_crf(path)
-    if contents.get("version") != VERSION:
-        raise CheckpointError(f"{path}: frames of version {contents.get('version')}; this captioner reads {VERSION}")
-    vision = Vision(load_backbone(crf.features[0].key, state=state), crf, int(contents["number"]))
+    number, crf = parse_header(path, entry, "frames", VERSION).get("number"), load_crf(path)
+    if type(number) is not int or number < 1 or not crf.features:
+        raise CheckpointError(f"{path}: its header is damaged: it names no network, or {number!r:.20} frames of a clip")
+    vision = Vision(load_backbone(crf.features[0].key, state=state), crf, number)
     vision.check(str(path))
     return vision
 

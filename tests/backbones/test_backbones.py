@@ -307,3 +307,10 @@ def test_a_hostile_record_is_one_error(tmp_path: Path, content: str) -> None:
     for name, message in (("record", "not a readable backbone record"), ("pipe", "not a regular file")):
         with pytest.raises(BackboneError, match=message):
             load_backbone(f"local:{tmp_path / name}.yaml")
+
+
+def test_a_weight_file_that_is_empty_is_one_error(tmp_path: Path) -> None:
+    """Would catch an IndexError: PyTorch's own error has no text."""
+    (tmp_path / "a.pth").touch()
+    with pytest.raises(BackboneError, match="a.pth: not a readable weight file: EOFError"):
+        load_backbone("compact", tmp_path / "a.pth")

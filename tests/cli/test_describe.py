@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from captioner import load
 from captioner.backbones import load_backbone
@@ -27,9 +28,10 @@ from captioner.crf.predictor import predict
 from captioner.decoding.config import DecodingConfig
 from captioner.errors import CheckpointError, UsageError
 from captioner.features.label_predictions import open_store
+from captioner.files import read_tensors
 from captioner.models.encoder_decoder import EncoderDecoder
 from captioner.models.lrcn import LRCN, LRCNConfig
-from captioner.predictors.video import ClipCaptioner, load_clip_captioner, load_vision
+from captioner.predictors.video import ENTRY, ClipCaptioner, load_clip_captioner, load_vision
 from captioner.tasks.sentences.config import ClipCaptioningConfig
 from captioner.text.vocabulary import END, SPECIALS, Vocabulary
 from scripts.pack_clip_captioner import main as pack_main
@@ -273,6 +275,17 @@ def test_the_packed_file_is_all_three(
     assert all(torch.equal(one, alone.model.state_dict()[name]) for name, one in together.model.state_dict().items())
     vision = load_vision(packed)
     assert (vision.backbone.weights_digest, vision.number) == (alone.features[0].weights_digest, 4)
+
+
+@pytest.mark.parametrize(
+    "header", ["[]", "[" * 20_000, '{"version": 1}', '{"version": 1, "number": 0}', '{"version": 9}']
+)
+def test_a_damaged_header_of_a_packed_file_is_one_error(packed: Path, tmp_path: Path, header: str) -> None:
+    """Would catch a traceback: what is in the header was not looked at."""
+    tensors, entries = read_tensors(packed)
+    save_file(tensors, tmp_path / "a.safetensors", entries | {ENTRY: header})
+    with pytest.raises(CheckpointError, match="its header is damaged|frames of version 9"):
+        load_vision(tmp_path / "a.safetensors")
 
 
 def test_a_video_becomes_sentences_with_times(run: Run, packed: Path, video: Path) -> None:

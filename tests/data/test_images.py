@@ -22,6 +22,7 @@ from PIL import ExifTags, Image
 from captioner.data import images
 from captioner.data.images import find_images, find_named, open_image
 from captioner.errors import ImageError
+from tests.fuzz.worker import isolated
 
 RED, BLUE = (200, 30, 40), (20, 60, 190)
 
@@ -526,3 +527,16 @@ def test_patterns_do_not_run_in_circles(tmp_path: Path, monkeypatch: pytest.Monk
     for pattern in ("**/*.jpg", "**", "photos/**", "photos/*", "./**/photos/**/a.jpg", f"{tmp_path}/**/*.jpg"):
         found = [Path(os.path.abspath(item)) for item in find_images([pattern]) if isinstance(item, Path)]
         assert found == [tmp_path / "photos" / "a.jpg"], pattern
+
+
+def test_a_chunk_of_a_png_that_claims_gigabytes(tmp_path: Path) -> None:
+    """Would catch "not enough memory", where Pillow reserves what a damaged length says."""
+    png = io.BytesIO()
+    Image.new("RGB", (8, 8), "red").save(png, "PNG")
+    content, at = png.getvalue(), png.getvalue().index(b"IDAT")
+    (tmp_path / "a.png").write_bytes(content[: at - 4] + b"\x7f\xff\xff\xff" + content[at:])
+    assert isolated(first_pixel, tmp_path / "a.png") == (255, 0, 0)
+
+
+def first_pixel(path: Path) -> object:
+    return open_image(path).getpixel((0, 0))

@@ -14,7 +14,7 @@ from PIL import Image
 from captioner import load
 from captioner.data.images import find_named
 from captioner.decoding import METHODS, DecodingConfig
-from captioner.errors import FeatureStoreError, ImageError, UsageError
+from captioner.errors import CheckpointError, FeatureStoreError, ImageError, UsageError
 from captioner.features.extract import extract
 from captioner.features.store import FeatureStore
 from captioner.predictors import Caption, Result
@@ -208,3 +208,14 @@ def test_contradictions_are_refused_at_once(captioner: LRCNCaptioner, store: Fea
             call([], **options)
     with pytest.raises(UsageError):
         captioner.caption_features(store, **options)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_probabilities_that_are_no_numbers_are_an_error(tmp_path: Path, method: str) -> None:
+    """Would catch finite weights that make NaN, and empty captions of it."""
+    captioner = load(tiny.save_tiny(tmp_path / "tiny.safetensors"))
+    captioner.model.embedding.weight.data.fill_(3e38)
+    for parameter in captioner.model.parameters():
+        parameter.data.mul_(3e38)
+    with pytest.raises(CheckpointError, match="gives probabilities that are no numbers"):
+        captioner.decode(torch.ones(2, captioner.model.feature_size), DecodingConfig(method=method))
