@@ -11,6 +11,7 @@ The Python file is run, so use records of people you trust.
 from __future__ import annotations
 
 import importlib.util
+import os
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def build(name: str, weights: Path | None, state: State | None) -> Backbone:
     file = weights or record.parent / str(values.pop("weights"))
     values.pop("weights", None)
     where = f"local:{name}"
-    digest = sha256(file) if state is None and file.is_file() else ""
+    digest = sha256(file) if state is None and os.path.isfile(file) else ""
     spec = BackboneSpec.from_dict({"filter": "bicubic", **values, "key": where, "weights": str(file), "sha256": digest})
     found = read_weights(file) if state is None else state
     if architecture.startswith("torchvision:"):
@@ -64,7 +65,7 @@ def _call(folder: Path, architecture: str, where: str) -> nn.Module:
     """The network that a function (or class) of a Python file returns."""
     file, colon, function = architecture.rpartition(":")
     path = folder / file
-    if not colon or not path.is_file():
+    if not colon or not os.path.isfile(path):  # False for a name that is too long, where Path raises
         raise BackboneError(f"{where}: architecture {architecture!r} should be FILE.py:FUNCTION beside the record")
     spec = importlib.util.spec_from_file_location(f"captioner_local_{path.stem}", path)
     assert spec is not None and spec.loader is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -22,7 +23,7 @@ def read_weights(path: Path) -> State:
 
     Raises ``MissingWeights`` where there is no file and ``BackboneError`` for one that holds something else.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise MissingWeights(f"no weight file at {path}; put it there or name another one")
     try:
         if path.suffix == ".safetensors":

@@ -314,3 +314,13 @@ def test_a_weight_file_that_is_empty_is_one_error(tmp_path: Path) -> None:
     (tmp_path / "a.pth").touch()
     with pytest.raises(BackboneError, match="a.pth: not a readable weight file: EOFError"):
         load_backbone("compact", tmp_path / "a.pth")
+
+
+def test_a_record_that_names_no_possible_file_is_one_error(tmp_path: Path) -> None:
+    """Would catch an OSError: the system refuses to look for a name that is too long."""
+    for architecture, weights in ((f"{'a' * 300}.py:make", "w.pth"), ("a.py:make", "a" * 300)):
+        record = {"architecture": architecture, "weights": weights, "size": 8}
+        (tmp_path / "record.yaml").write_text(yaml.safe_dump(record))
+        torch.save({}, tmp_path / "w.pth")
+        with pytest.raises(BackboneError, match="no weight file at|should be FILE.py:FUNCTION"):
+            load_backbone(f"local:{tmp_path / 'record.yaml'}")
