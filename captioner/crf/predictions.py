@@ -216,7 +216,7 @@ def read_label_predictions(path: str | Path) -> LabelPredictions:
             if name not in container:
                 raise DataError(f"{path}: lacks {name!r} ({DOCS} lists what a file holds)")
         names = [_text(name) for name in np.atleast_1d(attributes["nodes"])]
-        ids = [_text(name) for name in stored_dataset(file, "ids")[:]]
+        ids = _texts(file, "ids")
         nodes = {name: _read_node(path, file, name, len(ids)) for name in names}
         if len(nodes) != len(names):
             raise DataError(f"{path}: duplicate node in {', '.join(names)}")
@@ -230,7 +230,7 @@ def _read_node(path: str | Path, file: h5py.File, name: str, count: int) -> Node
     for part in ("labels", "log_marginals"):
         if f"{name}/{part}" not in file:
             raise DataError(f"{path}: lacks {name}/{part} ({DOCS} lists what a file holds)")
-    labels = tuple(_text(label) for label in stored_dataset(file, f"{name}/labels")[:])
+    labels = tuple(_texts(file, f"{name}/labels"))
     data = stored_dataset(file, f"{name}/log_marginals")
     if data.ndim != 2 or data.shape[1] != len(labels) or not labels:
         raise DataError(f"{path}: {name}/log_marginals has shape {data.shape}, but {len(labels)} labels")
@@ -241,6 +241,14 @@ def _read_node(path: str | Path, file: h5py.File, name: str, count: int) -> Node
     if data.dtype.kind not in "iu":
         raise DataError(f"{path}: {name}/map holds {data.dtype}; it should hold integers, indices of labels")
     return NodePredictions(labels, log_marginals, _rows(path, name, data, count).astype(np.int64))
+
+
+def _texts(file: h5py.File, name: str) -> list[str]:
+    """All of a dataset of texts; of numbers a file may declare as many as it likes."""
+    data = stored_dataset(file, name)
+    if data.ndim != 1 or h5py.check_string_dtype(data.dtype) is None:
+        raise ValueError(f"{name} holds {data.dtype} of shape {data.shape}; it should hold texts, one after another")
+    return [_text(value) for value in data[:]]
 
 
 def _rows(path: str | Path, name: str, data: h5py.Dataset, count: int) -> np.ndarray:
