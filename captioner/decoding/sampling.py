@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
+from array_api_compat import device
 
+from captioner.decoding.arrays import Array, first_reaching, namespace
 from captioner.decoding.config import DecodingConfig
 from captioner.decoding.greedy import rollout
 from captioner.decoding.protocol import Decoder, Hypothesis
@@ -23,7 +23,8 @@ def best_of_samples(
     """
     found = []
     for image in range(count):
-        (samples,) = sample(decoder, decoder.select(state, torch.tensor([image])), 1, config, start=start, end=end)
+        alone = decoder.select(state, np.array([image], np.int64))
+        (samples,) = sample(decoder, alone, 1, config, start=start, end=end)
         found.append(_most_probable(samples, config.num_return_sequences))
     return found
 
@@ -36,32 +37,29 @@ def sample(
     Log probabilities are divided by ``temperature`` before sampling, so that below 1 probable words become more
     probable. The paper (arXiv 1411.4389v4, Table 6) *multiplies* by its T: its T = 1.5 is temperature 0.667 here.
     Hypotheses report the log probability under the untempered model. The result is a function of the model, the state
-    and ``seed``.
+    and ``seed``: the random numbers do not depend on the kind of arrays and their device.
     """
+    generator = np.random.default_rng(config.seed)
 
-    @cache
-    def generator(device: torch.device) -> torch.Generator:  # torch wants it where the log probabilities are
-        return torch.Generator(device).manual_seed(config.seed)
-
-    def choose(log_probs: Tensor) -> Tensor:
-        probs = (log_probs / config.temperature).softmax(-1)  # spreads the mass of blocked tokens over the others
-        return _sample_columns(probs, generator(probs.device))
+    def choose(log_probs: Array) -> Array:
+        return _sample_columns(log_probs / config.temperature, generator)
 
     number = config.num_samples
-    state = decoder.select(state, torch.arange(count).repeat_interleave(number))
+    state = decoder.select(state, np.arange(count, dtype=np.int64).repeat(number))
     samples = rollout(decoder, state, count * number, choose, config, start=start, end=end)
     return [samples[first : first + number] for first in range(0, len(samples), number)]
 
 
-def _sample_columns(probs: Tensor, generator: torch.Generator) -> Tensor:
-    """A column for each row of ``probs`` (N, V), sampled in proportion to them; zero probability is never sampled.
+def _sample_columns(scores: Array, generator: np.random.Generator) -> Array:
+    """A column for each row of ``scores`` (N, V), sampled in proportion to their exponentials; -inf is never sampled.
 
     By inverting the cumulative sum at one random number a row: ``torch.multinomial`` uses N x V of them, which takes
     longer than a small model needs to compute the probabilities.
     """
-    sums = probs.cumsum(-1)
-    levels = sums[:, -1:] * (1 - torch.rand(len(probs), 1, generator=generator, device=probs.device))  # above 0
-    return torch.searchsorted(sums, levels).squeeze(1)  # (N, 1) -> (N,)
+    xp = namespace(scores)
+    sums = xp.cumulative_sum(xp.exp(scores - xp.max(scores, axis=-1, keepdims=True)), axis=-1)
+    parts = 1 - generator.random((len(scores), 1), np.float32)  # above 0
+    return first_reaching(sums, sums[:, -1:] * xp.asarray(parts, dtype=sums.dtype, device=device(sums)))
 
 
 def _most_probable(samples: list[Hypothesis], number: int) -> list[Hypothesis]:
