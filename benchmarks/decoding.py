@@ -20,9 +20,9 @@ from torch import Tensor
 from benchmarks.measure import Measurement, compare, rate
 from captioner.checkpoint import Checkpoint, load_checkpoint
 from captioner.decoding import Decoder, DecodingConfig
-from captioner.decoding.arrays import Array
 from captioner.decoding.beam import beam_search
 from captioner.decoding.greedy import greedy
+from captioner.decoding.protocol import Array
 from captioner.models.lrcn import LRCN, NEVER
 from captioner.predictors import find_model
 from captioner.text.vocabulary import END, START

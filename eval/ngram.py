@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captioner.decoding.arrays import Array
+from captioner.decoding.protocol import Array
 from captioner.text.vocabulary import END, START, UNK
 
 Token = TypeVar("Token", bound=Hashable)

@@ -6,14 +6,13 @@ Nothing here imports torch: a decoder that works with torch has imported it.
 from __future__ import annotations
 
 import math
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from array_api_compat import array_namespace, is_torch_array
 from numpy.typing import NDArray
 
-Array: TypeAlias = Any
-"""An array of numpy or of torch; types cannot say that a function returns the kind that it was given."""
+from captioner.decoding.protocol import Array
 
 
 def namespace(array: Array) -> Any:
@@ -29,6 +28,14 @@ def top_k(array: Array, k: int) -> tuple[Array, Array]:
         values, columns = array.topk(k, -1)
         return values, columns
     return _top_k(array, k)
+
+
+def softmax(array: Array) -> Array:
+    """Of each row of (R, C)."""
+    if is_torch_array(array):
+        return array.softmax(-1)
+    powers = np.exp(array - array.max(-1, keepdims=True))
+    return powers / powers.sum(-1, keepdims=True)
 
 
 def first_reaching(sums: Array, levels: Array) -> Array:

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from array_api_compat import device
 
-from captioner.decoding.arrays import Array, namespace, top_k
+from captioner.decoding.arrays import namespace, top_k
 from captioner.decoding.config import DecodingConfig
 from captioner.decoding.ngram_blocking import block_repeated_ngrams
-from captioner.decoding.protocol import Decoder, Hypothesis
+from captioner.decoding.protocol import Array, Decoder, Hypothesis
 
 
 class Beam(NamedTuple):
@@ -31,10 +31,10 @@ class Beam(NamedTuple):
 
 
 class Candidates(NamedTuple):
-    """Continuations by one token, K for each of R hypotheses, or any number of them in one dimension."""
+    """M continuations by one token."""
 
     row: Array
-    """Index of the continued hypothesis."""
+    """Index of the hypothesis that each continues, (M,)."""
     token: Array
     log_prob: Array
     """Of the whole hypothesis, including the token, in nats."""
@@ -58,7 +58,7 @@ def beam_search(
     for step in range(1, max_length + 1):
         divisor = step**config.length_penalty
         log_probs = block_repeated_ngrams(log_probs, beam.ids, config.no_repeat_ngram_size)
-        ending, going_on = prune(beam.image, expand(beam, log_probs, width), count, width, end)
+        ending, going_on = prune(beam.image, *expand(beam, log_probs, width), count, width, end)
         ended = extend(beam, ending, keep_token=False)
         beam = extend(beam, going_on, keep_token=True)
         finished.append((ended, divisor))
@@ -84,32 +84,32 @@ def _begin(log_probs: Array, width: int) -> tuple[Beam, Array]:
     return Beam(image, ids, total), xp.full((count, width), -math.inf, dtype=log_probs.dtype, device=on)
 
 
-def expand(beam: Beam, log_probs: Array, width: int) -> Candidates:
-    """The ``width + 1`` best continuations, (R, K), of each hypothesis, from next-token log probabilities (R, V).
+def expand(beam: Beam, log_probs: Array, width: int) -> tuple[Array, Array]:
+    """Tokens that continue each hypothesis best, (R, K), and the log probabilities of the whole, from log_probs (R, V).
 
-    One more than ``width``, because one of them may be the end token.
+    K is ``width + 1``: one more than ``width``, because one of them may be the end token.
     """
     log_prob, token = top_k(log_probs, min(width + 1, log_probs.shape[1]))
-    xp = namespace(token)
-    row = xp.broadcast_to(xp.arange(len(token), device=device(token))[:, None], token.shape)
-    return Candidates(row, token, log_prob + beam.log_prob[:, None])
+    return token, log_prob + beam.log_prob[:, None]
 
 
-def prune(image: Array, candidates: Candidates, count: int, width: int, end: int) -> tuple[Candidates, Candidates]:
+def prune(
+    image: Array, tokens: Array, log_probs: Array, count: int, width: int, end: int
+) -> tuple[Candidates, Candidates]:
     """Split continuations (R, K) into those that end among their image's ``width`` best, and the best that go on.
 
     ``image`` (R,) is the index of the image of each row. Both parts come image by image, at most ``width`` of each,
     best first; impossible continuations are left out.
     """
     xp = namespace(image)
-    per_row = candidates.token.shape[1]
-    first, table = _by_image(image, candidates.log_prob, count, width)
+    per_row = tokens.shape[1]
+    first, table = _by_image(image, log_probs, count, width)
     flat = xp.reshape(table, (count, width * per_row))
     # An image's hypotheses end at most `width` times, so that twice the width holds as many that go on.
     log_prob, place = top_k(flat, min(2 * width, flat.shape[1]))  # (count, P)
     there = xp.isfinite(log_prob)
     row = (first[:, None] + place // per_row) * there  # an image without rows would point nowhere
-    token = candidates.token[row, place % per_row]
+    token = tokens[row, place % per_row]
     ends = (token == end) & there
     ending = ends & (xp.arange(place.shape[1], device=device(place)) < width)
     others = there & ~ends

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from array_api_compat import device
 
-from captioner.decoding.arrays import Array, namespace
+from captioner.decoding.arrays import namespace
 from captioner.decoding.config import DecodingConfig
 from captioner.decoding.ngram_blocking import block_repeated_ngrams
-from captioner.decoding.protocol import Decoder, Hypothesis
+from captioner.decoding.protocol import Array, Decoder, Hypothesis
 
 FIRST_LENGTH = 32
 """Tokens for which there is room at first."""

@@ -6,7 +6,8 @@ import math
 
 from array_api_compat import device
 
-from captioner.decoding.arrays import Array, namespace
+from captioner.decoding.arrays import namespace
+from captioner.decoding.protocol import Array
 
 
 def block_repeated_ngrams(log_probs: Array, ids: Array, size: int) -> Array:
@@ -18,14 +19,15 @@ def block_repeated_ngrams(log_probs: Array, ids: Array, size: int) -> Array:
     known = ids.shape[1] - size + 1  # n-grams so far
     if size < 1 or known < 1:
         return log_probs
-    xp, on = namespace(log_probs), device(log_probs)
-    ngrams = ids[:, xp.arange(known, device=on)[:, None] + xp.arange(size, device=on)]  # (R, known, size)
-    tail = ids[:, ids.shape[1] - size + 1 :]  # (R, size - 1)
-    row, place = xp.nonzero(xp.all(ngrams[:, :, :-1] == tail[:, None], axis=-1))  # of (R, known)
+    xp = namespace(log_probs)
+    same = xp.ones((len(ids), known), dtype=xp.bool, device=device(ids))  # n-grams that begin as the newest one does
+    for offset in range(size - 1):
+        same &= ids[:, offset : offset + known] == ids[:, known + offset, None]
+    row, place = xp.nonzero(same)
     if not len(row):
         return log_probs
     allowed = xp.asarray(log_probs, copy=True)
-    allowed[row, ngrams[row, place, -1]] = -math.inf
+    allowed[row, ids[row, place + size - 1]] = -math.inf
     stuck = row[~xp.any(xp.isfinite(allowed[row]), axis=-1)]
     allowed[stuck] = log_probs[stuck]
     return allowed

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
-from captioner.decoding.arrays import Array
 from captioner.decoding.config import DecodingConfig
+
+Array: TypeAlias = Any
+"""An array of numpy or of torch, whose packages need not be loaded to read settings of decoding."""
 
 
 class Decoder(Protocol):

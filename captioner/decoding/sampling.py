@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from array_api_compat import device
 
-from captioner.decoding.arrays import Array, first_reaching, namespace
+from captioner.decoding.arrays import first_reaching, namespace, softmax
 from captioner.decoding.config import DecodingConfig
 from captioner.decoding.greedy import rollout
-from captioner.decoding.protocol import Decoder, Hypothesis
+from captioner.decoding.protocol import Array, Decoder, Hypothesis
 
 
 def best_of_samples(
@@ -42,7 +42,8 @@ def sample(
     generator = np.random.default_rng(config.seed)
 
     def choose(log_probs: Array) -> Array:
-        return _sample_columns(log_probs / config.temperature, generator)
+        probs = softmax(log_probs / config.temperature)  # spreads the mass of blocked tokens over the others
+        return _sample_columns(probs, generator)
 
     number = config.num_samples
     state = decoder.select(state, np.arange(count, dtype=np.int64).repeat(number))
@@ -50,15 +51,15 @@ def sample(
     return [samples[first : first + number] for first in range(0, len(samples), number)]
 
 
-def _sample_columns(scores: Array, generator: np.random.Generator) -> Array:
-    """A column for each row of ``scores`` (N, V), sampled in proportion to their exponentials; -inf is never sampled.
+def _sample_columns(probs: Array, generator: np.random.Generator) -> Array:
+    """A column for each row of ``probs`` (N, V), sampled in proportion to them; zero probability is never sampled.
 
     By inverting the cumulative sum at one random number a row: ``torch.multinomial`` uses N x V of them, which takes
     longer than a small model needs to compute the probabilities.
     """
-    xp = namespace(scores)
-    sums = xp.cumulative_sum(xp.exp(scores - xp.max(scores, axis=-1, keepdims=True)), axis=-1)
-    parts = 1 - generator.random((len(scores), 1), np.float32)  # above 0
+    xp = namespace(probs)
+    sums = xp.cumulative_sum(probs, axis=-1)
+    parts = 1 - generator.random((len(probs), 1), np.float32)  # above 0
     return first_reaching(sums, sums[:, -1:] * xp.asarray(parts, dtype=sums.dtype, device=device(sums)))
 
 

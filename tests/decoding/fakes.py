@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from captioner.decoding import Hypothesis
-from captioner.decoding.arrays import Array
+from captioner.decoding.protocol import Array
 
 START, END = 0, 1
 TOKENS = {"start": START, "end": END}

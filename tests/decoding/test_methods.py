@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from captioner.decoding import METHODS, DecodingConfig, Hypothesis, decode
-from captioner.decoding.arrays import Array
+from captioner.decoding.protocol import Array
 from tests.decoding.fakes import END, KINDS, START, TOKENS, markov, of_kind
 
 
