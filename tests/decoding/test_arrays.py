@@ -44,6 +44,7 @@ def test_the_largest_of_each_row(kind: str, columns: int, k: int) -> None:
     rows[0, -1] = rows[1, 0] = 9.0  # the last column, which may be left over
     rows[2, : columns // 2] = -np.inf
     rows[3] = -np.inf
+    rows[4, k // 2 + 1 :] = -np.inf  # fewer than k
     values, places = (np.asarray(part) for part in top_k(of_kind(kind, rows), k))
     assert np.array_equal(values, -np.sort(-rows, 1)[:, :k])
     assert np.array_equal(values, np.take_along_axis(rows, places, 1))
