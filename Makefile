@@ -29,13 +29,13 @@ help:
 # What captioning needs; the tools of development come on top with the next stamp.
 $(VENV)/.captioner: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: captioner needs Python 3.11 or newer, and $(PYTHON) is not; name one with: make PYTHON=/path/to/python3 $(MAKECMDGOALS)" >&2; exit 1; }
-	@echo "Setting up $(VENV): the first time this downloads PyTorch (up to 3 GB on Linux) and takes some minutes." >&2
+	@echo "Setting up $(VENV): the first time this downloads about 100 MB." >&2
 	@$(PYTHON) -m venv $(VENV) >&2
 	@$(PY) -m pip install --disable-pip-version-check --editable . >&2
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.captioner
-	@echo "Adding the tools for tests and checks to $(VENV)." >&2
+	@echo "Adding all packages for tests and checks to $(VENV): PyTorch alone is up to 3 GB, so this takes some minutes." >&2
 	@$(PY) -m pip install --disable-pip-version-check --editable '.[dev]' >&2
 	@touch $@
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.measure import Measurement, compare, rate
+from captioner.arrays import Array
 from captioner.checkpoint import Checkpoint, load_checkpoint
 from captioner.decoding import Decoder, DecodingConfig
 from captioner.decoding.beam import beam_search
@@ -41,14 +42,14 @@ class Rerunning:
     def start(self, features: Tensor) -> tuple[Tensor, Tensor]:
         return features, torch.empty(len(features), 0, dtype=torch.int64)
 
-    def step(self, tokens: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        words = torch.cat([state[1], tokens[:, None]], 1)  # (N, T)
+    def step(self, tokens: Array, state: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        words = torch.cat([state[1], torch.as_tensor(tokens)[:, None]], 1)  # (N, T)
         last = self.model.hidden(state[0], words)[:, -1]  # (N, T, H) -> (N, H)
         log_probs = self.model.project(last).log_softmax(-1)
         log_probs[:, NEVER] = -torch.inf
         return log_probs, (state[0], words)
 
-    def select(self, state: tuple[Tensor, Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
+    def select(self, state: tuple[Tensor, Tensor], rows: Array) -> tuple[Tensor, Tensor]:
         return state[0][rows], state[1][rows]
 
 

@@ -17,7 +17,8 @@ import torch
 
 from benchmarks.images import PHOTO, make_images
 from benchmarks.measure import Measurement, compare, rate
-from captioner.backbones import Backbone, load_backbone
+from captioner.backbones import load_backbone
+from captioner.backbones.backbone import Backbone
 from captioner.backbones.compact import CompactCNN
 from captioner.backbones.spec import normalize, pixels
 from captioner.data.images import find_named, open_image
@@ -84,4 +85,4 @@ def random_backbone(network: str) -> Backbone:
 def _ready(backbone: Backbone, images: list[Path], batch_size: int) -> list[torch.Tensor]:
     """The images as the network sees them, normalized batches (N, 3, S, S)."""
     cut = (pixels(open_image(path), backbone.spec) for path in images)  # (S, S, 3) each
-    return [normalize(np.stack(batch), backbone.spec) for batch in batches(cut, batch_size)]
+    return [normalize(torch.from_numpy(np.stack(batch)), backbone.spec) for batch in batches(cut, batch_size)]

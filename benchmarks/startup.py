@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks.images import PHOTO, find_photo
 from benchmarks.measure import AT_MOST, Measurement, compare, run_command, seconds
 
-TARGET = 1.5
+TARGET = 0.35
 
 
 def measure(rounds: int = 7, warm_up: bool = True, photo: Path = PHOTO, model: str = "default") -> list[Measurement]:

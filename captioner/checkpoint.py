@@ -17,8 +17,6 @@ Opening one never executes anything.
 from __future__ import annotations
 
 import json
-import reprlib
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -30,18 +28,15 @@ import torch
 from torch import Tensor, nn
 
 from captioner.config import from_mapping, to_mapping
+from captioner.decoding.config import DecodingConfig
 from captioner.errors import CheckpointError
-from captioner.features.spec import FeatureSpec, read_spec
-from captioner.files import atomic_path, not_finite, read_tensors, sha256
+from captioner.features.spec import FeatureSpec
+from captioner.files import atomic_path, not_finite, sha256
+from captioner.model_file import FORMAT, RESTORE, SCALE, VERSION, damaged_header, read_header, read_weights
 from captioner.provenance import provenance
-from captioner.registry import resolve
 from captioner.skip_init import skip_init
-from captioner.tasks.base import OUTPUTS, find_task
+from captioner.tasks.base import find_task
 
-FORMAT = "captioner-checkpoint"
-VERSION = 2
-SCALE = ".scale"
-RESTORE = "restore the file from a copy, or train again"
 State = Mapping[str, Tensor]
 
 
@@ -66,6 +61,17 @@ class Checkpoint:
     """Whatever else was saved with it, such as dev metrics."""
     path: Path | None = None
     """The file, if it came from one."""
+
+    @property
+    def decoding(self) -> DecodingConfig:
+        """The model's decoding settings."""
+        found: DecodingConfig = self.config.decoding
+        return found
+
+    @property
+    def data(self) -> Mapping[str, Any]:
+        """The data section of the configuration that the model was trained with."""
+        return dict(to_mapping(self.config).get("data", {}))
 
     @cached_property
     def digest(self) -> str:
@@ -123,64 +129,37 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     Raises ``CheckpointError`` for a file that is missing, damaged, no checkpoint or of another version, and for parts
     that do not fit each other, naming both.
     """
-    tensors, header = _read(Path(path))
-    contents = _parse(path, header)
+    header = read_header(path)
     try:
-        task = find_task(contents["task"])
-        config: Any = from_mapping(task.config, contents["config"], "config")
-        inputs = tuple(read_spec(spec) for spec in contents["inputs"])
-        outputs = resolve(OUTPUTS, contents["outputs"]["kind"], "kind of outputs").from_list(
-            contents["outputs"]["names"]
-        )
-        origin, extra = dict(contents["provenance"]), dict(contents["extra"])
-        model = _build(task.name, config, inputs, outputs)
-    except Exception as error:  # a header may hold anything, and each part of it complains in its own way
-        reason = textwrap.shorten(f"{type(error).__name__}: {error}", 400)
-        raise CheckpointError(f"{path}: its header is not as it should be: {reason}") from error
+        config: Any = from_mapping(find_task(header.task).config, header.config, "config")
+        model = _build(header.task, config, header.inputs, header.outputs)
+    except Exception as error:  # each part of a header complains in its own way
+        raise damaged_header(path, error) from error
+    tensors = {name: torch.from_numpy(array) for name, array in read_weights(path).items()}
     found = {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
     wanted = _unshared(model)
     _compare(str(path), wanted, found)
     with torch.no_grad():
         for name, tensor in found.items():
             wanted[name].copy_(tensor)
-    states = tuple(_backbone_state(tensors, index) for index in range(len(inputs)))
-    return Checkpoint(task.name, model.eval(), config, inputs, outputs, states, origin, extra, Path(path))
+    states = tuple(_backbone_state(tensors, index) for index in range(len(header.inputs)))
+    return Checkpoint(
+        header.task,
+        model.eval(),
+        config,
+        header.inputs,
+        header.outputs,
+        states,
+        header.provenance,
+        header.extra,
+        Path(path),
+    )
 
 
 def _build(task: str, config: Any, inputs: Sequence[FeatureSpec], outputs: Any) -> nn.Module:
     """The task's network without initial weights."""
     with skip_init():
         return find_task(task).build(config, inputs, outputs)
-
-
-def _read(path: Path) -> tuple[dict[str, Tensor], str]:
-    """All tensors of a checkpoint file, and its header's entry."""
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint file")
-    tensors, entries = read_tensors(path)
-    if FORMAT not in entries:
-        raise CheckpointError(f"{path}: a safetensors file, but not a checkpoint of captioner")
-    for name in [name for name, tensor in tensors.items() if tensor.dtype == torch.int8]:
-        scale = tensors.pop(name + SCALE, None)
-        if scale is None or not scale.is_floating_point() or scale.shape != tensors[name].shape[:1]:
-            raise CheckpointError(f"{path}: tensor {name} is int8 without the scales of its rows; {RESTORE}")
-        tensors[name] = tensors[name] * scale.reshape(-1, *[1] * (tensors[name].ndim - 1))
-    if bad := not_finite(tensors):
-        raise CheckpointError(f"{path}: tensor {bad} holds values that are not finite; {RESTORE}")
-    return tensors, entries[FORMAT]
-
-
-def _parse(path: str | Path, header: str) -> dict[str, Any]:
-    """The header's entry as a dictionary of the version that is read here."""
-    try:
-        contents = json.loads(header)
-        version = contents["version"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"{path}: its header is damaged ({error})") from error
-    if version != VERSION:
-        found = reprlib.repr(version)
-        raise CheckpointError(f"{path}: a checkpoint of version {found}; this captioner reads version {VERSION}")
-    return dict(contents)
 
 
 def _state_to_save(path: str, model: nn.Module, empty: nn.Module) -> dict[str, Tensor]:

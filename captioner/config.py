@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-import reprlib
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from captioner.errors import ConfigError
+from captioner.errors import ConfigError, shorten
 
 T = TypeVar("T")
 BOOLEANS = {**dict.fromkeys(("true", "yes", "on"), True), **dict.fromkeys(("false", "no", "off"), False)}
@@ -27,7 +26,7 @@ def choose(name: str, value: object, choices: Iterable[object]) -> None:
     """Raise ``ConfigError`` unless ``value`` is one of ``choices``."""
     options = list(choices)
     if value not in options:
-        raise ConfigError(f"{name}: {reprlib.repr(value)} is not one of {', '.join(map(str, options))}")
+        raise ConfigError(f"{name}: {shorten(value)} is not one of {', '.join(map(str, options))}")
 
 
 def within(name: str, value: float, low: float, high: float = float("inf")) -> None:
@@ -84,7 +83,7 @@ class TrainConfig:
         choose("train.schedule", self.schedule, ("cosine", "constant", "halve"))
         choose("train.precision", self.precision, ("auto", "float32", "bfloat16"))
         within("train.epochs", self.epochs, 1)
-        within("train.batch_size", self.batch_size, 1)
+        within("train.batch_size", self.batch_size, 1, 2**16)
         within("train.lr", self.lr, 0)
         within("train.weight_decay", self.weight_decay, 0)
         within("train.clip", self.clip, 0)
@@ -124,7 +123,7 @@ def check_keys(values: Mapping[str, Any], names: Sequence[str], where: str) -> N
         if key not in names:
             near = difflib.get_close_matches(str(key), names, 1, 0.5)
             hint = f"; did you mean {near[0]}?" if near else f"; known keys: {', '.join(names)}"
-            raise ConfigError(f"{where}: unknown key {reprlib.repr(key)}{hint}")
+            raise ConfigError(f"{where}: unknown key {shorten(key)}{hint}")
 
 
 def from_mapping(cls: type[T], values: Mapping[str, Any], where: str) -> T:
@@ -153,17 +152,17 @@ def to_mapping(config: Any) -> dict[str, Any]:
 def convert(hint: Any, value: Any, where: str) -> Any:
     """``value`` as the annotated type, or ``ConfigError``.
 
-    Texts, as ``captioner.experiment.parse_yaml`` gives them, become numbers and booleans where the annotation asks for
+    Texts, as ``captioner.plain_yaml`` gives them, become numbers and booleans where the annotation asks for
     these.
     """
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         if not isinstance(value, Mapping):
-            raise ConfigError(f"{where}: expected a section with keys, got {reprlib.repr(value)}")
+            raise ConfigError(f"{where}: expected a section with keys, got {shorten(value)}")
         return from_mapping(hint, value, where)
     if typing.get_origin(hint) is tuple:
         items = [value] if isinstance(value, str) else value
         if not isinstance(items, Sequence):
-            raise ConfigError(f"{where}: expected a list, got {reprlib.repr(value)}")
+            raise ConfigError(f"{where}: expected a list, got {shorten(value)}")
         return tuple(convert(typing.get_args(hint)[0], item, where) for item in items)
     if isinstance(hint, types.UnionType):
         if value is None:
@@ -185,4 +184,4 @@ def _scalar(hint: type, value: Any, where: str) -> Any:
         if hint is float and plain and math.isfinite(real := float(value)):
             return real
     kind = "a finite number" if hint is float else hint.__name__
-    raise ConfigError(f"{where}: expected {kind}, got {reprlib.repr(value)}")
+    raise ConfigError(f"{where}: expected {kind}, got {shorten(value)}")

@@ -19,18 +19,37 @@ from __future__ import annotations
 
 import os
 import re
+import reprlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 """Control characters of C0 and C1, separators of lines and paragraphs, and marks that set the direction of text."""
 
+EXTRAS = {
+    **dict.fromkeys(("filelock", "h5py", "torch", "torchvision", "yaml"), "torch"),
+    **dict.fromkeys(("sacrebleu", "tabulate"), "score"),
+}
+"""The extra that brings a package without which most commands cannot run; ``captioner caption`` runs without them."""
+
+LONGEST_LINE = 2000
+"""Characters of a line on stderr; the middle of longer ones is left out, such as of a name of megabytes."""
+
+
+LONGEST = 600
+"""Characters of a message; a longer one, which quotes something from a file, loses its middle."""
+
 
 class CaptionerError(Exception):
-    """Base of all errors below; ``exit_status`` is what the command line returns."""
+    """Base of all errors below; ``exit_status`` is what the command line returns. Its text is one printable line."""
 
     exit_status = 1
+
+    def __str__(self) -> str:
+        text = printable(super().__str__())
+        return text if len(text) <= LONGEST else f"{text[: LONGEST - 205]} ... {text[-200:]}"
 
 
 class UsageError(CaptionerError):
@@ -82,9 +101,19 @@ def exit_status(program: Callable[[], object]) -> int:
         program()
     except CaptionerError as error:
         return _fail(str(error), error.exit_status)
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get((error.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        return _fail(missing(str(error.name), extra), 1)
     except OSError as error:  # a full disk, a folder that may not be written, ...
         return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), 1)
     return 0
+
+
+def missing(package: str, extra: str) -> str:
+    """What to do about a package that is not installed; ``extra`` brings it."""
+    return f"this needs the package {package}; install it with: pip install 'captioner[{extra}]'"
 
 
 def _fail(message: str, status: int) -> int:
@@ -93,8 +122,11 @@ def _fail(message: str, status: int) -> int:
 
 
 def print_error(line: object) -> None:
-    """Print a line on stderr; names and other text of files cannot break it or steer the terminal."""
-    print(printable(str(line)), file=sys.stderr, flush=True)
+    """Print a line on stderr; names and other text of files cannot break it, flood or steer the terminal."""
+    text = str(line)
+    if len(text) > LONGEST_LINE:
+        text = f"{text[: LONGEST_LINE // 2]} ... {text[-LONGEST_LINE // 2 :]}"
+    print(printable(text), file=sys.stderr, flush=True)
 
 
 def warn(message: object) -> None:
@@ -102,9 +134,19 @@ def warn(message: object) -> None:
     print_error(f"note: {message}")
 
 
+def counted(number: int, what: str) -> str:
+    """``number`` and ``what`` they are, in the plural unless it is 1."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def printable(text: str) -> str:
     """``text`` with the characters escaped that break a line or column, steer a terminal or turn the text around."""
     return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def shorten(value: Any) -> str:
+    """``value`` as Python writes it, for messages: a few items and levels, however many it has."""
+    return reprlib.repr(value)
 
 
 def _open_standard_streams() -> None:

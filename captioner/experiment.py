@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import reprlib
-import textwrap
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-from yaml.constructor import ConstructorError
-
 from captioner.config import Experiment, check_keys, choose, convert, from_mapping
 from captioner.errors import ConfigError
+from captioner.plain_yaml import parse_yaml, read_yaml
 from captioner.tasks.base import TASKS, find_task
 
 SHIPPED = Path(__file__).parent / "configs"
@@ -33,10 +29,7 @@ def load_experiment(source: str | Path, settings: Sequence[str] = ()) -> Experim
     if not path.is_file():
         shipped = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.yaml")))
         raise ConfigError(f"{source}: no such configuration file; shipped ones: {shipped}")
-    try:
-        values = parse_yaml(path.read_text(encoding="utf-8"), str(path)) or {}
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not YAML: {error}") from error
+    values = read_yaml(path) or {}
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: a configuration is a mapping, not {type(values).__name__}")
     for setting in settings:
@@ -78,30 +71,3 @@ def _apply(values: dict[str, Any], setting: str) -> None:
     text = text.strip()
     structured = text in ("null", "~") or text.startswith(("[", "{", '"', "'"))
     target[last] = parse_yaml(text, f"--set {key}") if structured else text
-
-
-class _Texts(yaml.BaseLoader):  # type: ignore[misc]  # PyYAML has no annotations
-    """YAML whose scalars are texts, whatever they look like, but for an empty one and null; keys must be unique."""
-
-    def construct_scalar(self, node: Any) -> Any:
-        value = super().construct_scalar(node)
-        return None if node.style is None and value in ("", "~", "null", "Null", "NULL") else value
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        mapping = super().construct_mapping(node, deep)
-        if len(mapping) < len(node.value):
-            names = [key.value for key, _ in node.value]
-            twice = next(name for name in names if names.count(name) > 1)
-            raise ConstructorError(None, None, f"the key {reprlib.repr(twice)} is there twice", node.start_mark)
-        return mapping
-
-
-def parse_yaml(text: str, where: str) -> Any:
-    """YAML as mappings, lists, None and texts; ``from_mapping`` converts texts to the types of fields.
-
-    Left to itself YAML reads 2024-01-15 as a date, 1.10 as 1.1, 12:30 as 750 and off as false. Raises ``ConfigError``.
-    """
-    try:
-        return yaml.load(text, _Texts)  # a BaseLoader makes nothing but texts
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{where}: not YAML: {textwrap.shorten(str(error), 400)}") from error

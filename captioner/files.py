@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import os
 import re
@@ -14,12 +15,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from captioner.errors import CaptionerError, CheckpointError, UsageError
+from captioner.errors import CaptionerError, CheckpointError, DataError, UsageError, shorten
 
 if TYPE_CHECKING:
     import h5py
+    import numpy as np
     from torch import Tensor
 
 LARGEST_CHUNK = 2**28
@@ -49,7 +51,9 @@ class Kind:
 
 RESULTS = Kind("a JSON list of results", rb"(\xef\xbb\xbf)?\s*\[\s*[\]{]")
 HDF5 = Kind("an HDF5 file", rb"\x89HDF\r\n\x1a\n")
-PLOT = Kind("a plot of Matplotlib's", rb"\x89PNG\r\n\x1a\n.*Matplotlib")
+SAFETENSORS = Kind("a safetensors file", rb".{8}\{")
+PLOT = Kind("a plot of this program", rb"\x89PNG\r\n\x1a\n(.*Matplotlib|.{25}\0\0\0\tpHYs\0\0\x10\xeb\0\0\x10\xeb\x01)")
+"""With Matplotlib's name or, as in former versions, with the 110 dots an inch of ``eval.figures`` in front."""
 
 
 def check_output(option: str, path: str | Path, kind: Kind, inputs: Iterable[str | Path | None] = ()) -> None:
@@ -140,6 +144,11 @@ def check_writable(path: str | Path) -> os.stat_result | None:
     return status
 
 
+def is_stream(path: str | Path) -> bool:
+    """Whether ``path`` is written into, and not replaced: a device, a pipe, or what stdout or stderr goes to."""
+    return os.path.exists(path) and _is_stream(os.stat(path))
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write ``text`` as UTF-8, atomically."""
     with atomic_path(path) as temporary:
@@ -151,17 +160,51 @@ def read_tensors(path: str | Path, prefix: str | None = "") -> tuple[dict[str, T
 
     Raises ``CheckpointError`` for a file that cannot be read.
     """
+    return _read_safetensors(path, prefix, "pt")
+
+
+def read_arrays(path: str | Path, prefix: str | None = "") -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """``read_tensors`` as numpy arrays; with None the arrays are empty, and only the names count."""
+    return _read_safetensors(path, prefix, "np")
+
+
+def _read_safetensors(path: str | Path, prefix: str | None, framework: str) -> tuple[dict[str, Any], dict[str, str]]:
     from safetensors import SafetensorError, safe_open
 
     require_regular(path, CheckpointError)
     try:
-        with safe_open(path, "pt") as stream:
-            names = [] if prefix is None else [name for name in stream.keys() if name.startswith(prefix)]  # noqa: SIM118
-            return {name: stream.get_tensor(name) for name in names}, stream.metadata() or {}
-    except (SafetensorError, OSError) as error:
+        with safe_open(path, framework) as stream:
+            names = [name for name in stream.keys() if name.startswith(prefix or "")]  # noqa: SIM118
+            read = stream.get_tensor if prefix is not None else lambda name: None
+            return {name: read(name) for name in names}, stream.metadata() or {}
+    except (SafetensorError, OSError, TypeError) as error:  # TypeError: a type that numpy has not, such as bfloat16
         check_readable(path, CheckpointError)
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{path}: damaged, cut off or not a safetensors file ({reason})") from error
+
+
+def read_text(path: str | Path, error: type[CaptionerError] = DataError) -> str:
+    """The text of a UTF-8 file without its byte-order mark; ``error`` says why it cannot be read."""
+    require_regular(path, error)
+    try:
+        return Path(path).read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as cause:
+        line = cause.object.count(b"\n", 0, cause.start) + 1
+        raise error(f"{path}, line {line}: not UTF-8 text; save the file with the encoding UTF-8") from cause
+    except (OSError, ValueError) as cause:  # ValueError: a NUL in the name
+        raise error(f"{path}: cannot be read: {getattr(cause, 'strerror', None) or cause}") from cause
+
+
+def parse_header(path: str | Path, text: str, what: str, version: int) -> dict[str, Any]:
+    """The JSON object ``text`` of a safetensors header; ``CheckpointError`` if it is damaged or of another version."""
+    try:
+        contents: dict[str, Any] = json.loads(text)
+        found = contents["version"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CheckpointError(f"{path}: its header is damaged ({error})") from error
+    if found != version:
+        raise CheckpointError(f"{path}: {what} of version {shorten(found)}; this captioner reads version {version}")
+    return contents
 
 
 def check_readable(path: str | Path, error: type[CaptionerError]) -> None:

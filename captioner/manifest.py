@@ -7,6 +7,7 @@ import difflib
 import hashlib
 import http.client
 import os
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -14,15 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from captioner.errors import DataError
+from captioner.errors import DataError, shorten
 from captioner.files import cache_folder, sha256
 from captioner.optional import require
+from captioner.plain_yaml import read_yaml
 
 # In a checkout this is a link to the file at its top, in a wheel a copy of it.
 MANIFEST = Path(__file__).parent / "data_manifest.yaml"
-FORMAT, VERSION = "captioner-data-manifest", 1
+FORMAT, VERSION = "captioner-data-manifest", "1"
 Progress = Callable[[int, int | None], None]
 """Called with the bytes present and the bytes expected (None: unknown)."""
 
@@ -71,13 +71,13 @@ def torch_checkpoints() -> Path:
 
 def read_manifest(path: Path = MANIFEST) -> dict[str, Entry]:
     """All entries by name. Raises ``DataError`` for another format, unknown fields and missing ones."""
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: no UTF-8, impossible numbers
-        raise DataError(f"{path}: cannot be read: {error}") from error
+    document = read_yaml(path, DataError)
     if not isinstance(document, dict) or (document.get("format"), document.get("version")) != (FORMAT, VERSION):
         raise DataError(f"{path}: not a {FORMAT} of version {VERSION}")
-    return {name: _entry(name, fields, path) for name, fields in document["entries"].items()}
+    entries = document.get("entries")
+    if not isinstance(entries, dict):
+        raise DataError(f"{path}: entries must be a mapping of names to fields")
+    return {str(name): _entry(str(name), fields, path) for name, fields in entries.items()}
 
 
 def find(manifest: dict[str, Entry], name: str) -> Entry:
@@ -173,12 +173,19 @@ def _download_hub(entry: Entry) -> Path:
         raise DataError(f"{entry.name}: cannot download {entry.hub} from the Hugging Face hub: {reason}") from error
 
 
-def _entry(name: str, fields: dict[str, Any], path: Path) -> Entry:
+def _entry(name: str, fields: Any, path: Path) -> Entry:
+    if not isinstance(fields, dict) or not all(isinstance(value, str) for value in fields.values()):
+        raise DataError(f"{path}: {shorten(name)}: expected a mapping of fields to texts")
+    size = fields.get("bytes")
+    if size is not None and not re.fullmatch(r"\d{1,18}", size, re.ASCII):
+        raise DataError(f"{path}: {shorten(name)}: bytes must be a whole number, not {shorten(size)}")
     known = {field.name for field in dataclasses.fields(Entry)}
     unknown = sorted(set(fields) - known)
     if unknown:
-        raise DataError(f"{path}: {name}: unknown field {unknown[0]!r}; known fields: {', '.join(sorted(known))}")
+        raise DataError(
+            f"{path}: {name}: unknown field {shorten(unknown[0])}; known fields: {', '.join(sorted(known))}"
+        )
     try:
-        return Entry(name=name, **fields)
+        return Entry(name=name, **(fields if size is None else {**fields, "bytes": int(size)}))
     except TypeError as error:
         raise DataError(f"{path}: {name}: {error}") from error

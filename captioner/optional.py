@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-from captioner.errors import MissingDependency
+from captioner.errors import MissingDependency, missing
 
 
 def require(module: str, extra: str) -> ModuleType:
@@ -13,7 +13,4 @@ def require(module: str, extra: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        package = module.partition(".")[0]
-        raise MissingDependency(
-            f"this needs the package {package}; install it with: pip install 'captioner[{extra}]'"
-        ) from error
+        raise MissingDependency(missing(module.partition(".")[0], extra)) from error

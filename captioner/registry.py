@@ -10,7 +10,7 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
-from captioner.errors import CaptionerError, ConfigError
+from captioner.errors import CaptionerError, ConfigError, shorten
 
 
 def resolve(registry: Mapping[str, str], name: str, what: str, error: type[CaptionerError] = ConfigError) -> Any:
@@ -21,6 +21,6 @@ def resolve(registry: Mapping[str, str], name: str, what: str, error: type[Capti
     if name not in registry:
         near = difflib.get_close_matches(name, registry, 1, 0.5)
         hint = f"did you mean {near[0]}? " if near else ""
-        raise error(f"no {what} {name!r}; {hint}choose one of {', '.join(registry)}")
+        raise error(f"no {what} {shorten(name)}; {hint}choose one of {', '.join(registry)}")
     module, _, attribute = registry[name].partition(":")
     return getattr(importlib.import_module(module), attribute)

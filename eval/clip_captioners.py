@@ -184,9 +184,11 @@ def compare(
     plot: Annotated[Path | None, typer.Option(help="Also write a PNG with a line for each system.")] = None,
 ) -> None:
     """Print tables of BLEU-4 and p-values for each folder."""
+    inputs = [clips_file, *(folder / "label-predictions.h5" for folder in folders)]
     for option, path, kind in (("--csv", csv_file, TABLE), ("--plot", plot, PLOT)):
         if path is not None:
-            check_output(option, path, kind, [clips_file])
+            check_output(option, path, kind, inputs)
+            inputs.append(path)
     clips = clips_of(read_clips("clips", clips_file), split)
     references = References({clip.clip_id: clip.sentences for clip in clips}, tokenizer, split=split)
     first = References({clip.clip_id: clip.sentences[:1] for clip in clips}, tokenizer, split=split)

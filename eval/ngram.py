@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from captioner.arrays import Array
 from captioner.text.vocabulary import END, START, UNK
 
 Token = TypeVar("Token", bound=Hashable)
@@ -129,7 +130,7 @@ class NgramDecoder:
         self.words = words
         self._ids = np.array(model.tokens)
 
-    def step(self, tokens: Tensor, state: list[tuple[int, ...]]) -> tuple[Tensor, list[tuple[int, ...]]]:
+    def step(self, tokens: Array, state: list[tuple[int, ...]]) -> tuple[Tensor, list[tuple[int, ...]]]:
         """Log probabilities (B, V) after ``tokens`` (B,), and the state behind them."""
         pairs = zip(state, tokens.tolist(), strict=True)
         state = [self.model.start if token == START else self.model.advance(one, token) for one, token in pairs]
@@ -138,7 +139,7 @@ class NgramDecoder:
         log_probs[:, UNK] = -np.inf
         return torch.from_numpy(log_probs), state
 
-    def select(self, state: list[tuple[int, ...]], rows: Tensor) -> list[tuple[int, ...]]:
+    def select(self, state: list[tuple[int, ...]], rows: Array) -> list[tuple[int, ...]]:
         return [state[row] for row in rows.tolist()]
 
 

@@ -38,6 +38,8 @@ from eval.published import NAMES
 from eval.systems import CaptionOptions, group, load_captioner, read_file, read_run
 
 METRICS = "bleu,cider,rouge"
+MARKDOWN = Kind("a report in Markdown", rb"# ")
+FIGURE = Kind("a figure of a report", rb"<svg ")
 PAGE = Kind("a page of this program", rb"<!DOCTYPE html>.*<meta name=\"generator\" content=\"captioner\">")
 
 
@@ -74,6 +76,7 @@ def report(
 ) -> None:
     if output is not None:
         check_output("-o", output / "index.html", PAGE, runs)
+        check_output("-o", output / "report.md", MARKDOWN, runs)
     models = {path: load_captioner(path, device) for path in runs if _is_model(path)}
     records, data_format = _data(models, root, data_format)
     chosen = [record for record in of_split(records, split) if record.captions]
@@ -120,9 +123,11 @@ def _tables(evaluation: Evaluation, published: str, split: str) -> tuple[list[Bl
 
 def write(folder: Path, title: str, blocks: Sequence[Block]) -> None:
     """``index.html``, ``report.md`` and the figures of the latter into ``folder``."""
-    for block in blocks:
-        if isinstance(block, Figure):
-            write_text(folder / f"{block.name}.svg", block.svg)
+    figures = {folder / f"{block.name}.svg": block.svg for block in blocks if isinstance(block, Figure)}
+    for path in figures:
+        check_output("-o", path, FIGURE)
+    for path, svg in figures.items():
+        write_text(path, svg)
     write_text(folder / "report.md", to_markdown(title, blocks))
     write_text(folder / "index.html", to_html(title, blocks))
     print_error(f"report written to {folder / 'index.html'}")
@@ -145,7 +150,7 @@ def _is_model(path: Path) -> bool:
 
 def _data(models: dict[Path, FeatureCaptioner], root: str, data_format: str) -> tuple[list[Captioned], str]:
     """The data set of ``root`` and ``data_format``, by default the one that the first model was trained on."""
-    known = next((data for model in models.values() if (data := model.data_set) is not None), None)
+    known = next((data for model in models.values() if (data := model.checkpoint.config.data) is not None), None)
     data_format = data_format or (known.format if known else "")
     root = root or (known.root if known else "")
     if not data_format or not root:

@@ -34,12 +34,14 @@ from rich.progress import Progress
 from captioner.cli.program import choice, create_app, run
 from captioner.data import read_dataset
 from captioner.data.records import Captioned, of_split
-from captioner.errors import FeatureStoreError, print_error
+from captioner.errors import DataError, FeatureStoreError, print_error
 from captioner.features.store import FeatureStore
-from captioner.files import atomic_path
+from captioner.files import atomic_path, require_regular
 from captioner.metrics.retrieval import AT, retrieval_scores
 from captioner.models.likelihood import PRECISIONS, log_likelihoods, prefix_tree
+from captioner.models.lrcn import LRCN
 from captioner.predictors.features import FeatureCaptioner
+from captioner.predictors.torch_runtime import TorchRuntime
 from captioner.tables import render
 from captioner.text.tokenizers import tokenize
 from eval.command import Device, Split
@@ -86,6 +88,17 @@ class Collection:
         return retrieval_scores(found[0]), retrieval_scores(found[1])
 
 
+def _read_block(path: Path, shape: tuple[int, int]) -> np.ndarray:
+    require_regular(path, DataError)
+    try:
+        found = np.load(path)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path}: not a readable block of scores; delete it and run this again") from error
+    if not isinstance(found, np.ndarray) or found.shape != shape or found.dtype.kind != "f" or np.isnan(found).any():
+        raise DataError(f"{path}: damaged, not scores of shape {shape}; delete it and run this again")
+    return found
+
+
 class Blocks:
     """The matrix of log probabilities, filled in block by block in files of ``folder``."""
 
@@ -102,6 +115,13 @@ class Blocks:
         self.blocks = [order[start : start + BLOCK] for start in range(0, len(order), BLOCK)]
 
     @property
+    def model(self) -> LRCN:
+        """The captioner's network."""
+        assert isinstance(self.captioner.runtime, TorchRuntime), "load_captioner asks for torch"
+        found: LRCN = self.captioner.runtime.model
+        return found
+
+    @property
     def name(self) -> str:
         """The precision, and a digest of everything else that the scores depend on."""
         inputs = json.dumps([VERSION, BLOCK, self.captioner.checkpoint.digest, self.words])
@@ -114,11 +134,11 @@ class Blocks:
         missing = [number for number, path in enumerate(paths) if not path.exists()]
         for number in self._timed(missing):
             chosen = [self.words[caption] for caption in self.blocks[number]]
-            found = log_likelihoods(self.captioner.model, self.features, chosen, self.precision)
+            found = log_likelihoods(self.model, self.features, chosen, self.precision)
             with atomic_path(paths[number]) as temporary, temporary.open("wb") as file:
                 np.save(file, found.numpy(force=True))
         for block, path in zip(self.blocks, paths, strict=True):
-            scores[:, block] = np.load(path)
+            scores[:, block] = _read_block(path, (len(scores), len(block)))
         return scores
 
     def _timed(self, missing: Sequence[int]) -> Iterator[int]:
@@ -212,7 +232,7 @@ def retrieve(
     device: Device = "cpu",
 ) -> None:
     captioner = load_captioner(path, device)
-    data = captioner.data_set
+    data = captioner.checkpoint.config.data
     records = read_dataset(data.format, Path(root or data.root))
     test = Collection.of(of_split(records, split), captions)
     stores = [FeatureStore(store) for store in features or data.features]

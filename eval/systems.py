@@ -74,7 +74,7 @@ def read_file(path: Path, records: Sequence[Captioned], missing: str = "error") 
 
 def load_captioner(path: Path, device: str = "cpu") -> FeatureCaptioner:
     """The captioner of a run or checkpoint; ``UsageError`` if it does not caption stored features."""
-    captioner = load(path, device)
+    captioner = load(path, device, "torch")
     if not isinstance(captioner, FeatureCaptioner):
         raise UsageError(f"{path} does not caption stored features; give a file of its captions instead")
     return captioner
@@ -82,7 +82,7 @@ def load_captioner(path: Path, device: str = "cpu") -> FeatureCaptioner:
 
 def read_run(path: Path, captioner: FeatureCaptioner, records: Sequence[Captioned], options: CaptionOptions) -> Run:
     """Captions of ``records`` by a trained model from its feature stores, with the log of its training."""
-    stores = [str(store) for store in options.features or captioner.data_set.features]
+    stores = [str(store) for store in options.features or captioner.checkpoint.config.data.features]
     checkpoint = captioner.checkpoint
     train = dict(checkpoint.extra.get("train", {}))
     seed = train.pop("seed", 0)

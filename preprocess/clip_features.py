@@ -19,7 +19,8 @@ from typing import Annotated
 
 import typer
 
-from captioner.backbones import Backbone, load_backbone
+from captioner.backbones import load_backbone
+from captioner.backbones.backbone import Backbone
 from captioner.cli.program import create_app, run
 from captioner.data.clips import Clip, read_clips
 from captioner.data.video import read_frames
@@ -71,7 +72,7 @@ def write_clip_features(
     output: Annotated[Path, typer.Option("--output", "-o", help="Feature store to write (HDF5).")],
     backbone: Annotated[str, typer.Option(help="Key of the CNN, as for captioner extract.")] = "compact",
     weights: Annotated[Path | None, typer.Option(help="File with other weights of the CNN.")] = None,
-    frames: Annotated[int, typer.Option(min=1, help="Frames of each clip.")] = FRAMES,
+    frames: Annotated[int, typer.Option(min=1, max=1000, help="Frames of each clip.")] = FRAMES,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, ...")] = "cpu",
 ) -> None:
     """Write CNN features of clips, each the mean over frames spread evenly over the clip."""

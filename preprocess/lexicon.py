@@ -9,9 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from captioner.errors import DataError
+from captioner.plain_yaml import read_yaml
 
 WORDS = Path(__file__).parent / "cooking.yaml"
 
@@ -95,15 +94,20 @@ class Lexicon:
 
 def read_words(path: Path) -> dict[str, Any]:
     """The document at ``path``; ``DataError`` unless it has every list and table of cooking.yaml in the same form."""
-    try:
-        document: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
+    document: dict[str, Any] = read_yaml(path, DataError)
     model = document if path == WORDS else read_words(WORDS)
     for key, value in model.items():
-        if not isinstance(document, dict) or not isinstance(document.get(key), type(value)):
+        if not isinstance(document, dict) or not _same_form(document.get(key), value):
             raise DataError(f"{path}: {key} must be there, in the form that it has in {WORDS}")
     return document
+
+
+def _same_form(value: Any, model: Any) -> bool:
+    """Whether both are texts, or tables whose entries are of one form."""
+    if not isinstance(model, dict):
+        return isinstance(value, str)
+    inner = next(iter(model.values()))
+    return isinstance(value, dict) and all(_same_form(item, inner) for item in value.values())
 
 
 def inflections(verb: str, irregular: list[str]) -> Iterator[tuple[str, str]]:

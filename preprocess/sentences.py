@@ -20,9 +20,9 @@ import typer
 
 from captioner.cli.program import create_app, run
 from captioner.data import read_dataset
-from captioner.data.records import Captioned, read_text
+from captioner.data.records import Captioned
 from captioner.errors import print_error
-from captioner.files import Kind, check_output, write_text
+from captioner.files import Kind, check_output, read_text, write_text
 
 SENTENCES = Kind("a list of sentences", rb"[^\t\x00\n\[{][^\t\x00\n]* [^\t\x00\n]*\n")
 

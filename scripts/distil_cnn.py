@@ -43,10 +43,11 @@ from captioner.backbones.weights import fit_weights, read_weights
 from captioner.cli.program import choice, create_app, run
 from captioner.config import TrainConfig
 from captioner.data import READERS, read_dataset
-from captioner.data.images import open_image
-from captioner.errors import BackboneError, FeatureStoreError
+from captioner.data.images import find_images, open_image
+from captioner.data.records import read_lines
+from captioner.errors import BackboneError, FeatureStoreError, ImageError, print_error
 from captioner.features.store import FeatureStore
-from captioner.files import atomic_path
+from captioner.files import SAFETENSORS, atomic_path, check_output
 from captioner.text.tokenizers import tokenize
 from captioner.train.optim import make_optimizer, rate_factor, set_rate
 from captioner.train.state import load_state, save_state
@@ -57,7 +58,6 @@ WEIGHT_DECAY = 0.05
 SAVE_EVERY = 200
 GRAY = 0.05  # share of the crops without colors
 LEAST_CAPTIONS = 30  # of the photographs' captions that a word must be in for the CNN to learn it
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 MEAN = torch.tensor([0.485, 0.456, 0.406])[:, None, None] * 255
 STD = torch.tensor([0.229, 0.224, 0.225])[:, None, None] * 255
 
@@ -66,10 +66,12 @@ def image_paths(sources: list[Path]) -> list[Path]:
     """Images below each folder and named in each list, sorted within a source."""
     paths: list[Path] = []
     for source in sources:
-        if source.is_dir():
-            paths += sorted(p for p in source.rglob("*") if p.suffix.lower() in SUFFIXES)
-        else:
-            paths += [Path(line) for line in source.read_text().splitlines() if line.strip()]
+        lines = [] if source.is_dir() else read_lines(source)
+        for found in find_images(["-"] if lines else [str(source)], lines):
+            if isinstance(found, ImageError):
+                print_error(f"error: {found}")
+            else:
+                paths.append(found)
     return paths
 
 
@@ -83,7 +85,8 @@ def load_images(paths: list[Path], cache: Path) -> Tensor:
     for row, path in enumerate(paths):
         small = open_image(path).resize((STORED, STORED), Image.Resampling.BICUBIC)
         pixels[row] = np.asarray(small).transpose(2, 0, 1)
-    np.save(cache, pixels)
+    with atomic_path(cache) as temporary, temporary.open("wb") as stream:
+        np.save(stream, pixels)
     return torch.from_numpy(pixels)
 
 
@@ -254,13 +257,14 @@ def distil(
     data_format: Annotated[str, choice(sorted(READERS), "--format", help="The data set's format.")] = "flickr8k",
     init: Annotated[Path | None, typer.Option(help="Weights to start from.  [default: random ones]")] = None,
     steps: Annotated[int, typer.Option(help="Optimizer steps.")] = 9600,
-    batch_size: Annotated[int, typer.Option(help="Images in a step, half of them crops.")] = 128,
+    batch_size: Annotated[int, typer.Option(min=2, max=4096, help="Images in a step, half of them crops.")] = 128,
     lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 2e-3,
     temperature: Annotated[float, typer.Option(help="Divides the logits of the classes.")] = 2.0,
     large_after: Annotated[float, typer.Option(help="Fraction of the steps at the smaller size.")] = 0.85,
     seed: Annotated[int, typer.Option(help="Seed of weights and crops.")] = 0,
 ) -> None:
     """The whole run."""
+    check_output("-o", output, SAFETENSORS, [teacher_record, *images, *features, *features_mirrored, init])
     folder = output.parent
     folder.mkdir(parents=True, exist_ok=True)
     paths = image_paths(images)

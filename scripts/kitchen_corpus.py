@@ -18,7 +18,7 @@ from typing import Annotated
 import typer
 
 from captioner.cli.program import create_app, run
-from captioner.files import write_text
+from captioner.files import Kind, check_output, write_text
 
 FOODS = ("carrot", "onion", "potato", "cucumber", "tomato", "orange", "mango", "leek", "garlic", "egg")
 STEPS = {
@@ -44,6 +44,8 @@ PEOPLE = ("the person", "the man", "she", "he")
 RATE = 29.4  # frames a second
 VIDEOS = {"train": 24, "val": 8, "test": 8}
 SENTENCES = 3
+LINES = Kind("lines of this corpus", rb"k\d\d-d01\.avi_")
+RATES = Kind("rates of this corpus", rb'\{\s*"k\d\d-d01')
 
 
 def recipe(generator: random.Random) -> Iterator[tuple[str, dict[str, str]]]:
@@ -79,6 +81,8 @@ def write_corpus(
 ) -> None:
     """Write a small made-up cooking corpus in the text format of TACoS."""
     lines = corpus(seed)
+    for name, kind in (*((f"kitchen_{split}.txt", LINES) for split in lines), ("video_info.json", RATES)):
+        check_output("FOLDER", folder / name, kind)
     for split, rows in lines.items():
         write_text(folder / f"kitchen_{split}.txt", "".join(f"{row}\n" for row in rows))
     videos = sorted({row.split(".avi")[0] for rows in lines.values() for row in rows})

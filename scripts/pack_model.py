@@ -21,12 +21,14 @@ from captioner.checkpoint import load_checkpoint, save_checkpoint
 from captioner.cli.program import choice, create_app, run
 from captioner.config import from_mapping, to_mapping
 from captioner.errors import CheckpointError
+from captioner.files import SAFETENSORS, check_output
 
 DTYPES = {"float16": torch.float16, "int8": torch.int8}
 
 
 def pack(source: Path, weights: Path | None, output: Path, dtype: str = "float16", **decoding: float | None) -> None:
     """Write ``source`` with its backbone's weights inside; fields of its ``DecodingConfig`` may be set on the way."""
+    check_output("-o", output, SAFETENSORS, [source, weights])
     checkpoint = load_checkpoint(source)
     if len(checkpoint.inputs) != 1:
         raise CheckpointError(f"{source} takes {len(checkpoint.inputs)} backbones; packing is for one")

@@ -21,13 +21,14 @@ from PIL import Image
 
 from captioner import load
 from captioner.data.images import open_image
-from captioner.files import atomic_path
+from captioner.files import Kind, atomic_path, check_output
 
 CHECKOUT = Path(__file__).parents[1]
 PANEL = 3.6  # inches: width of a photograph
 TERMINAL = 1.0  # inches: height of the terminal below it
 DOTS = 110  # an inch
 COLUMNS = 42  # characters of a terminal line
+DRAWING = Kind("a PNG of 256 colors", rb"\x89PNG\r\n\x1a\n.{4}IHDR.{8}\x08\x03")
 INK, PROMPT, PAPER = "#e6e6e6", "#8fbf7f", "#22252b"
 
 
@@ -77,6 +78,7 @@ def command(
 ) -> None:
     """Draw docs/at-work.png: photographs, the command, and the model's captions."""
     chosen = photos or sorted((CHECKOUT / "examples").glob("*.jpg"))
+    check_output("-o", output, DRAWING, [*chosen, model])
     draw(chosen, load(model).caption(chosen), output)
 
 

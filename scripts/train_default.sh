@@ -53,4 +53,5 @@ train flickr8k-2f 2f "${common[@]}" loss.label_smoothing=0 \
     loss.teachers="[$out/2u-seed0/best.safetensors,$out/2u-seed1/best.safetensors,$out/2u-seed2/best.safetensors]" \
     loss.teacher_features="$(stores "")" loss.teacher_features_mirrored="$(stores -mirrored)"
 python -m scripts.pack_model "$out/2f/best.safetensors" --weights "$out/cnn/cnn.safetensors" \
-    --dtype int8 -o "$model"
+    --dtype int8 -o "$out/packed.safetensors"
+captioner export "$out/packed.safetensors" -o "$model"  # with graphs for ONNX Runtime

@@ -9,8 +9,9 @@ import pytest
 
 from captioner.config import Experiment, TrainConfig
 from captioner.errors import ConfigError
-from captioner.experiment import SHIPPED, load_experiment, parse_experiment, parse_yaml
+from captioner.experiment import SHIPPED, load_experiment, parse_experiment
 from captioner.models.lrcn import LRCNConfig
+from captioner.plain_yaml import parse_yaml
 from captioner.tasks.sentences.config import CaptionDataConfig, CaptioningConfig
 
 SHIPPED_FILES = sorted(SHIPPED.glob("*.yaml"))

@@ -11,6 +11,7 @@ from captioner.backbones.compact import SPEC
 from captioner.data import read_dataset
 from captioner.metrics import score_captions
 from captioner.predictors import MODELS
+from captioner.predictors.onnx_runtime import OnnxRuntime
 from tests.conftest import CHECKOUT
 
 CONSTANT = "a man in a blue shirt is standing in the street"
@@ -19,7 +20,9 @@ CONSTANT = "a man in a blue shirt is standing in the street"
 def test_the_file_is_small_and_complete() -> None:
     """Would catch a checkpoint that needs a download, or a CNN whose preparation changed after it was packed."""
     assert MODELS["default"].stat().st_size <= 16e6
-    checkpoint = load().checkpoint
+    captioner = load()
+    assert isinstance(captioner.runtime, OnnxRuntime)
+    checkpoint = load(runtime="torch").checkpoint
     assert [spec.key for spec in checkpoint.inputs] == ["compact"]
     assert checkpoint.inputs[0].digest == SPEC.digest
     assert checkpoint.backbone_states[0] is not None

@@ -14,9 +14,18 @@ from pathlib import Path
 import pytest
 
 from captioner.crf.predictions import read_label_predictions
-from captioner.errors import CaptionerError, UsageError
+from captioner.errors import CaptionerError, DataError, UsageError
 from captioner.features.store import FeatureStore
-from captioner.files import RESULTS, atomic_path, cache_folder, check_output, read_tensors, sha256, write_text
+from captioner.files import (
+    RESULTS,
+    atomic_path,
+    cache_folder,
+    check_output,
+    read_tensors,
+    read_text,
+    sha256,
+    write_text,
+)
 from tests.conftest import CHECKOUT
 
 
@@ -171,3 +180,11 @@ def test_a_file_that_must_not_be_read_is_not_called_damaged(
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     with pytest.raises(CaptionerError, match="model.safetensors: not readable; change its permissions"):
         read(path)
+
+
+def test_texts_come_from_regular_files(tmp_path: Path) -> None:
+    """Would catch a reader that waits until somebody writes into a pipe, and a name that no file can have."""
+    os.mkfifo(tmp_path / "pipe")
+    for name, message in (("pipe", "not a regular file"), ("", "not a regular file"), ("a\0", "cannot be read: ")):
+        with pytest.raises(DataError, match=message):
+            read_text(f"{tmp_path}/{name}")

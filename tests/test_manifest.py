@@ -55,13 +55,20 @@ def test_problems_are_told_apart(tmp_path: Path) -> None:
     assert "MD5" in str(problem(entry(md5="0" * 32), path))
 
 
+HEAD = "format: captioner-data-manifest\nversion: 1\n"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("format: other\nversion: 1\nentries: {}", "not a captioner-data-manifest of version 1"),
         ("format: captioner-data-manifest\nversion: 1\nentries: {a: {kin: x}}", "a: unknown field 'kin'"),
         ("format: captioner-data-manifest\nversion: 1\nentries: {a: {kind: x}}", "a: .*missing .* arguments"),
-        ("a: [", "cannot be read"),
+        ("a: [", "not YAML"),
+        ("version: 1\nversion: 1", "the key 'version' is there twice"),
+        (f"{HEAD}entries: [a]", "entries must be a mapping"),
+        (f"{HEAD}entries: {{a: [b]}}", "'a': expected a mapping of fields to texts"),
+        (f"{HEAD}entries: {{a: {{bytes: 12:30}}}}", "bytes must be a whole number, not '12:30'"),
     ],
 )
 def test_a_wrong_manifest_is_refused(tmp_path: Path, text: str, message: str) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from captioner.backbones import Backbone
+from captioner.backbones.backbone import Backbone
 from captioner.backbones.layers import reader
 from captioner.backbones.spec import BackboneSpec
 from captioner.backbones.weights import State, fit_weights, read_weights

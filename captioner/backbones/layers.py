@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from captioner.errors import BackboneError
+from captioner.errors import BackboneError, shorten
 
 Read = Callable[[nn.Module, Tensor], Tensor]
 METHOD = re.compile(r"([A-Za-z_]\w*)\(\)(?:\[(\d+)\])?")
@@ -37,7 +37,7 @@ def reader(network: nn.Module, output: str, where: str) -> Read:
     layers = dict(network.named_modules())
     if output not in layers:
         some = ", ".join(name for name, _ in network.named_children())
-        raise BackboneError(f"{where}: no layer {output!r}; the outermost ones are {some}")
+        raise BackboneError(f"{where}: no layer {shorten(output)}; the outermost ones are {some}")
     layers[output].register_forward_hook(_reach)
     return _Layer(where)
 

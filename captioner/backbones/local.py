@@ -11,18 +11,23 @@ The Python file is run, so use records of people you trust.
 from __future__ import annotations
 
 import importlib.util
+import os
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
-import yaml
 from torch import nn
 
-from captioner.backbones import Backbone
+from captioner.backbones.backbone import Backbone
 from captioner.backbones.layers import reader
 from captioner.backbones.spec import BackboneSpec
 from captioner.backbones.weights import State, fit_weights, read_weights
-from captioner.errors import BackboneError
-from captioner.files import require_regular, sha256
+from captioner.config import convert
+from captioner.errors import BackboneError, ConfigError, shorten
+from captioner.files import sha256
+from captioner.plain_yaml import read_yaml
+
+TRUST = "CAPTIONER_TRUST_RECORDS"
+HINTS = {**get_type_hints(BackboneSpec), "kind": str}
 
 
 def build(name: str, weights: Path | None, state: State | None) -> Backbone:
@@ -33,7 +38,7 @@ def build(name: str, weights: Path | None, state: State | None) -> Backbone:
     file = weights or record.parent / str(values.pop("weights"))
     values.pop("weights", None)
     where = f"local:{name}"
-    digest = sha256(file) if state is None and file.is_file() else ""
+    digest = sha256(file) if state is None and os.path.isfile(file) else ""
     spec = BackboneSpec.from_dict({"filter": "bicubic", **values, "key": where, "weights": str(file), "sha256": digest})
     found = read_weights(file) if state is None else state
     if architecture.startswith("torchvision:"):
@@ -45,27 +50,39 @@ def build(name: str, weights: Path | None, state: State | None) -> Backbone:
     return Backbone(spec, network.eval(), reader(network, spec.output, where))
 
 
+def require_trust(name: str) -> None:
+    """Raise ``BackboneError`` for a record with a Python file, unless ``$CAPTIONER_TRUST_RECORDS`` is 1.
+
+    A model from a stranger could come with such a record, and the user would run it without having named it.
+    """
+    architecture = str(_read_record(Path(name))["architecture"])
+    if not architecture.startswith("torchvision:") and os.environ.get(TRUST) != "1":
+        raise BackboneError(
+            f"local:{name}: the model names this record, whose Python file would be run; if you trust it, set {TRUST}=1"
+        )
+
+
 def _read_record(path: Path) -> dict[str, Any]:
-    try:
-        require_regular(path, BackboneError)
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: no UTF-8, impossible numbers
-        reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
-        raise BackboneError(f"{path}: not a readable backbone record: {reason}") from error
+    values = read_yaml(path, BackboneError)
     if not isinstance(values, dict):
         raise BackboneError(f"{path}: a backbone record is a mapping of fields to values")
     for field in ("architecture", "weights", "size"):
         if field not in values:
             raise BackboneError(f"{path}: the record lacks {field!r}")
-    return values
+    try:
+        return {name: convert(HINTS.get(name, str), value, f"{path}: {name}") for name, value in values.items()}
+    except ConfigError as error:
+        raise BackboneError(str(error)) from None
 
 
 def _call(folder: Path, architecture: str, where: str) -> nn.Module:
     """The network that a function (or class) of a Python file returns."""
     file, colon, function = architecture.rpartition(":")
     path = folder / file
-    if not colon or not path.is_file():
-        raise BackboneError(f"{where}: architecture {architecture!r} should be FILE.py:FUNCTION beside the record")
+    if not colon or not os.path.isfile(path):  # False for a name that is too long, where Path raises
+        raise BackboneError(
+            f"{where}: architecture {shorten(architecture)} should be FILE.py:FUNCTION beside the record"
+        )
     spec = importlib.util.spec_from_file_location(f"captioner_local_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
+from array_api_compat import device
 from PIL import Image
-from torch import Tensor
 
-from captioner.errors import BackboneError, FeatureStoreError
+from captioner.arrays import namespace
+from captioner.errors import BackboneError, FeatureStoreError, shorten
 from captioner.features.spec import FeatureSpec, digest
 
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -57,9 +56,9 @@ class BackboneSpec(FeatureSpec):
         object.__setattr__(self, "mean", _three("mean", self.mean))
         object.__setattr__(self, "std", _three("std", self.std))
         if self.resize not in RESIZES:
-            raise BackboneError(f"{self.key}: resize: {self.resize!r} is not one of {', '.join(RESIZES)}")
+            raise BackboneError(f"{self.key}: resize: {shorten(self.resize)} is not one of {', '.join(RESIZES)}")
         if self.filter not in FILTERS:
-            raise BackboneError(f"{self.key}: filter: {self.filter!r} is not one of {', '.join(FILTERS)}")
+            raise BackboneError(f"{self.key}: filter: {shorten(self.filter)} is not one of {', '.join(FILTERS)}")
         if self.size < 1 or (self.shorter and self.shorter < self.size):
             raise BackboneError(f"{self.key}: size {self.size} must be at least 1 and at most shorter ({self.shorter})")
         if max(self.size, self.shorter) > LARGEST_SIDE:
@@ -112,17 +111,24 @@ def ten_crops(image: Image.Image, spec: BackboneSpec) -> np.ndarray:
     return np.concatenate([plain, plain[:, :, ::-1]])
 
 
-def normalize(batch: np.ndarray | Tensor, spec: BackboneSpec) -> Tensor:
-    """Pixels (N, S, S, 3) uint8 to (N, 3, S, S) float32 in the backbone's units, channels last in memory."""
-    values = torch.as_tensor(batch).permute(0, 3, 1, 2).float()  # (N, 3, S, S)
-    mean = torch.tensor(spec.mean, device=values.device).mul_(255)[:, None, None]
-    scale = torch.tensor(spec.std, device=values.device).mul_(255).reciprocal_()[:, None, None]
-    return values.sub_(mean).mul_(scale)
+def normalize(batch: Any, spec: BackboneSpec) -> Any:
+    """Pixels (N, S, S, 3) uint8, an array of numpy or torch, to (N, 3, S, S) float32 of the same kind and device.
+
+    The values are in the backbone's units, and channels stay last in memory.
+    """
+    xp = namespace(batch)
+    values = xp.astype(xp.permute_dims(batch, (0, 3, 1, 2)), xp.float32)  # (N, 3, S, S)
+    mean = xp.asarray(spec.mean, dtype=xp.float32, device=device(values))[:, None, None] * 255
+    scale = 1 / (xp.asarray(spec.std, dtype=xp.float32, device=device(values))[:, None, None] * 255)
+    values -= mean
+    values *= scale
+    return values
 
 
-def prepare(image: Image.Image, spec: BackboneSpec) -> Tensor:
+def prepare(image: Image.Image, spec: BackboneSpec) -> np.ndarray:
     """An RGB image as the backbone wants it, (3, S, S) float32."""
-    return normalize(pixels(image, spec)[None], spec)[0]
+    prepared: np.ndarray = normalize(pixels(image, spec)[None], spec)[0]
+    return prepared
 
 
 def _window(size: tuple[int, int], side: int, shorter: int, across: float, down: float) -> Box:
@@ -149,11 +155,11 @@ def _resample(image: Image.Image, box: Box, spec: BackboneSpec) -> np.ndarray:
 
 def _three(name: str, values: Any) -> tuple[float, float, float]:
     if isinstance(values, int | float):
-        values = [values] * 3
+        values = [values]
     try:
-        red, green, blue = (float(value) for value in values)
+        red, green, blue = map(float, [*values] * (3 if len(values) == 1 else 1))
     except (TypeError, ValueError, OverflowError):
-        raise BackboneError(f"{name}: expected one number or three, got {reprlib.repr(values)}") from None
+        raise BackboneError(f"{name}: expected one number or three, got {shorten(values)}") from None
     if not all(map(math.isfinite, (red, green, blue))):
         raise BackboneError(f"{name}: {red}, {green}, {blue} are not all finite")
     return red, green, blue

@@ -17,11 +17,11 @@ import torch
 from torch import nn
 from torchvision import models
 
-from captioner.backbones import Backbone
+from captioner.backbones.backbone import Backbone
 from captioner.backbones.layers import reader
 from captioner.backbones.spec import BackboneSpec
 from captioner.backbones.weights import State, fit_weights, read_weights
-from captioner.errors import BackboneError, MissingWeights
+from captioner.errors import BackboneError, MissingWeights, shorten
 
 CAFFE_LAYERS = ("fc6", "fc7", "fc8")
 LICENSE = "code BSD-3-Clause; weights trained on ImageNet, see pytorch.org/vision"
@@ -66,7 +66,9 @@ def classifier(name: str) -> nn.Module:
     known = models.list_models(module=models)
     if name not in known:
         near = difflib.get_close_matches(name, known, 3, 0.4)
-        raise BackboneError(f"torchvision has no classification network {name!r}; near: {', '.join(near) or 'none'}")
+        raise BackboneError(
+            f"torchvision has no classification network {shorten(name)}; near: {', '.join(near) or 'none'}"
+        )
     options: dict[str, Any] = {"weights": None}
     if name in ("googlenet", "inception_v3"):  # as torchvision sets them for its own weights
         options |= {"transform_input": True, "init_weights": False}

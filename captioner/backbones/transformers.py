@@ -15,7 +15,7 @@ from urllib.request import getproxies
 
 from torch import Tensor, nn
 
-from captioner.backbones import Backbone
+from captioner.backbones.backbone import Backbone
 from captioner.backbones.layers import pool
 from captioner.backbones.spec import BackboneSpec
 from captioner.backbones.weights import State, fit_weights, read_weights

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import os
 import pickle
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from captioner.errors import BackboneError, MissingWeights
+from captioner.features.spec import COUNTERS, digest_arrays
 from captioner.files import not_finite
 
 State = Mapping[str, Tensor]
-COUNTERS = "num_batches_tracked"  # batch norms count training steps; inference never reads it
 
 
 def read_weights(path: Path) -> State:
@@ -22,7 +22,7 @@ def read_weights(path: Path) -> State:
 
     Raises ``MissingWeights`` where there is no file and ``BackboneError`` for one that holds something else.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise MissingWeights(f"no weight file at {path}; put it there or name another one")
     try:
         if path.suffix == ".safetensors":
@@ -32,8 +32,9 @@ def read_weights(path: Path) -> State:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:  # torch's own words advise to run what is in the file
         raise BackboneError(f"{path}: not a readable weight file: neither safetensors nor plain tensors") from error
-    except Exception as error:  # zip and safetensors each raise their own
-        raise BackboneError(f"{path}: not a readable weight file: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # zip and safetensors each raise their own, some without a text
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise BackboneError(f"{path}: not a readable weight file: {reason}") from error
     for wrapper in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
@@ -67,10 +68,4 @@ def fit_weights(network: nn.Module, state: State, where: str, spare: Collection[
 
 def digest_weights(network: nn.Module) -> str:
     """SHA-256 over names, shapes and values of all weights and statistics, wherever they were read from."""
-    total = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
-        if name.endswith(COUNTERS):
-            continue
-        total.update(f"{name}{tuple(tensor.shape)}".encode())
-        total.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
-    return total.hexdigest()
+    return digest_arrays({name: tensor.detach().float().cpu().numpy() for name, tensor in network.state_dict().items()})

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from captioner import __version__
-from captioner.cli import caption, compare, crf, data, describe, extract, features, score, train
+from captioner.cli import caption, compare, crf, data, describe, export, extract, features, score, train
 from captioner.errors import exit_status
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app.command()(describe.describe)
 app.command()(extract.extract)
 app.add_typer(features.app, name="features")
 app.command()(train.train)
+app.command()(export.export)
 app.command()(score.score)
 app.command()(compare.compare)
 app.add_typer(crf.app, name="crf")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from collections import Counter
@@ -14,11 +15,12 @@ import typer
 
 from captioner.cli.options import Device, Model, decoding_options
 from captioner.cli.output import Output, Writer, accept_any_file_name, write_coco_results
-from captioner.errors import DataError, UsageError, print_error
-from captioner.files import RESULTS, check_output
+from captioner.cli.resume import PartialResults, check_results_output, place
+from captioner.errors import DataError, UsageError, counted, print_error, warn
 from captioner.progress import progress_bar
 
 if TYPE_CHECKING:
+    from captioner.features.spec import Store
     from captioner.predictors import Captioner, Result
     from captioner.predictors.base import Results
     from captioner.predictors.features import FeatureCaptioner
@@ -35,7 +37,7 @@ def caption(
     ] = None,
     model: Model = "default",
     decoding: dict[str, Any],
-    batch_size: Annotated[int, typer.Option(metavar="N", help="Images that go through the model together.")] = 64,
+    batch_size: Annotated[int, typer.Option(metavar="N", help="Images that go together, 1024 at most.")] = 64,
     device: Device = "cpu",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one object a line: image, caption, log_prob (in nats), model.")
@@ -69,12 +71,13 @@ def caption(
     Unreadable images are reported on stderr and skipped; the exit status is then 1.
 
     In a COCO results file, image_id is the image's file name (its path, where two have the same name), or its
-    number if the data set numbers its images.
+    number if the data set numbers its images. Until that file is written, FILE.partial holds what is finished: the
+    same command goes on from there, and with --json prints those captions again.
     """
     cached = split is not None or data is not None or data_format is not None
     _check_usage(images, features, cached, output, decoding.get("num_return_sequences", 1))
     if output is not None:
-        check_output("-o", output, RESULTS, [*(images or []), *(features or []), model, data])
+        check_results_output(output, [*(images or []), *(features or []), model, data])
     accept_any_file_name()
     from captioner.predictors import load
 
@@ -85,23 +88,27 @@ def caption(
         predictor = _feature_captioner(captioner)
         if cached:
             numbers = _split_ids(predictor, split, data, data_format)
-        results, total = _feature_results(predictor, features, list(numbers), options)
+        stores = _open_stores(features)
+        partial = PartialResults(output, captioner, decoding, stores)
+        results, total = _feature_results(predictor, stores, list(numbers), options, partial)
     else:
-        results, total = _image_results(captioner, images or [], options)
+        partial = PartialResults(output, captioner, decoding)
+        results, total = _image_results(captioner, images or [], options, partial)
     alone = _is_one_image(images or [])
     writer = Writer(captioner.name, as_json, output, alone)
     captions: dict[str, tuple[str, str]] = {}  # by file: one that is given twice has one result
-    with closing(results):
+    with partial, closing(results):
         for result in writer.write(_with_progress(results, total, hidden=alone)):
             if output is not None:
                 name = str(result.image)
-                captions.setdefault(name if features else _place(name), (name, result.captions[0].text))
+                captions.setdefault(name if features else place(name), (name, result.captions[0].text))
+        if output is not None and captions:
+            write_coco_results(output, _with_ids(list(captions.values()), numbers), "caption")
+            partial.remove()
     if not writer.written and not writer.failed:
         print_error("error: no images were given")
-    if output is not None and captions:
-        write_coco_results(output, _with_ids(list(captions.values()), numbers), "captions")
-        if writer.written > len(captions):
-            print_error(f"note: {writer.written - len(captions)} images were given before; they have one result each")
+    if captions and writer.written > len(captions):
+        warn(f"given before: {counted(writer.written - len(captions), 'image')}; each has one result")
     if writer.failed or not writer.written:
         raise typer.Exit(1)
 
@@ -120,11 +127,6 @@ def _check_usage(
         raise UsageError("COCO results (-o) hold one caption an image; use --json for --num-return-sequences above 1")
 
 
-def _place(path: str) -> str:
-    """The path of a file in one spelling; a link to another file stays itself."""
-    return os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
-
-
 def _is_one_image(images: Sequence[str]) -> bool:
     """Whether the arguments name a single file: not a folder, a glob or stdin, which may hold any number."""
     if len(images) != 1 or images[0] == "-" or os.path.isdir(images[0]):
@@ -132,15 +134,17 @@ def _is_one_image(images: Sequence[str]) -> bool:
     return os.path.exists(images[0]) or not any(sign in images[0] for sign in GLOB)
 
 
-def _image_results(captioner: Captioner, images: Sequence[str], options: dict[str, Any]) -> tuple[Results, int | None]:
+def _image_results(
+    captioner: Captioner, images: Sequence[str], options: dict[str, Any], partial: PartialResults
+) -> tuple[Results, int | None]:
     """The stream of results for the arguments, and their number where a progress bar can use it."""
     from captioner.data.images import find_images
 
-    found = find_images(images, sys.stdin)
+    found, run = find_images(images, sys.stdin), functools.partial(captioner.results, **options)
     if "-" in images or not sys.stderr.isatty():  # paths on stdin may come slowly, or never end
-        return captioner.results(found, **options), None
+        return partial.resume(found, run), None
     listed = list(found)
-    return captioner.results(listed, **options), len(listed)
+    return partial.resume(listed, run), len(listed)
 
 
 def _feature_captioner(captioner: Captioner) -> FeatureCaptioner:
@@ -152,15 +156,23 @@ def _feature_captioner(captioner: Captioner) -> FeatureCaptioner:
     return captioner
 
 
-def _feature_results(
-    captioner: FeatureCaptioner, stores: Sequence[str], ids: Sequence[str], options: dict[str, Any]
-) -> tuple[Results, int | None]:
-    """The stream of results for ``ids``, or for all in the first store, and their number."""
+def _open_stores(paths: Sequence[str]) -> list[Store]:
     from captioner.features.label_predictions import open_store
 
-    opened = [open_store(path) for path in stores]
-    wanted = ids or opened[0].ids
-    return captioner.caption_features(opened, wanted, **options), len(wanted)
+    return [open_store(path) for path in paths]
+
+
+def _feature_results(
+    captioner: FeatureCaptioner,
+    stores: Sequence[Store],
+    ids: Sequence[str],
+    options: dict[str, Any],
+    partial: PartialResults,
+) -> tuple[Results, int | None]:
+    """The stream of results for ``ids``, or for all in the first store, and their number."""
+    wanted = ids or stores[0].ids
+    run = functools.partial(captioner.caption_features, stores, resumed=partial.count > 0, **options)
+    return partial.resume(wanted, run), len(wanted)
 
 
 def _split_ids(
@@ -171,13 +183,13 @@ def _split_ids(
 
     if split is not None and split not in SPLITS:
         raise UsageError(f"--split {split}: choose one of {', '.join(SPLITS)}")
-    known = captioner.data_set
-    if data is None and known is None:
+    known = captioner.checkpoint.data
+    if data is None and not known:
         raise UsageError(
             f"{captioner.name} does not record its training data; name a data set with --data and --format"
         )
-    data_format = data_format or (known.format if known else "flickr8k")
-    root = data or Path(known.root if known else "")
+    data_format = data_format or (known["format"] if known else "flickr8k")
+    root = data or Path(known["root"] if known else "")
     chosen = {r.image_id: r.number for r in read_dataset(data_format, root) if split in (None, r.split)}
     if not chosen:
         raise DataError(f"{root}: the data set has no images in its {split} split")

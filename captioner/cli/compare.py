@@ -35,8 +35,10 @@ def compare(
     ] = "bleu,cider,rouge",
     tokenizer: options.Tokenizer = DEFAULT,
     df: options.DocumentFrequencies = None,
-    resamples: Annotated[int, typer.Option(min=40, help="Bootstrap resamples.")] = 1000,
-    trials: Annotated[int, typer.Option(min=0, help="Trials of approximate randomization; 0 leaves it out.")] = 10000,
+    resamples: Annotated[int, typer.Option(min=40, max=100_000, help="Bootstrap resamples.")] = 1000,
+    trials: Annotated[
+        int, typer.Option(min=0, max=100_000, help="Trials of approximate randomization; 0: none.")
+    ] = 10000,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     latex: options.Latex = False,
     markdown: options.Markdown = False,

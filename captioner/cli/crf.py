@@ -48,7 +48,9 @@ def train(
     dropout: Annotated[float, typer.Option(help="Dropout probability of features and hidden units.")] = 0.0,
     folds: Annotated[
         int,
-        typer.Option(min=0, help="Also train K cross-validation models (split by video) for out-of-fold predictions."),
+        typer.Option(
+            min=0, max=1000, help="Also train K cross-validation models (split by video) for out-of-fold labels."
+        ),
     ] = 0,
     epochs: Annotated[int, typer.Option(help="Maximum number of passes over the training clips.")] = 60,
     patience: Annotated[int, typer.Option(help="Stop after this many epochs without a better dev score.")] = 5,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,8 +13,9 @@ from captioner import subtitles
 from captioner.cli.intervals import read_intervals
 from captioner.cli.options import Device, decoding_options
 from captioner.cli.output import Output, Writer, accept_any_file_name, write_coco_results
+from captioner.cli.resume import PartialResults, check_results_output
 from captioner.errors import UsageError, warn
-from captioner.files import RESULTS, Kind, check_output, write_text
+from captioner.files import Kind, check_output, write_text
 from captioner.predictors.base import is_label_predictions
 
 SRT = Kind("a file of SubRip subtitles", rb"\d+\r?\n\d+:\d\d:\d\d,\d{3} --> ")
@@ -75,20 +78,31 @@ def describe(
         raise UsageError("COCO results (-o) hold one sentence a clip; use --json for --num-return-sequences above 1")
     when = read_intervals(intervals, every)
     inputs: list[str | Path | None] = [source, model, intervals]
-    for option, path, kind in (("-o", output, RESULTS), ("--srt", srt, SRT), ("--vtt", vtt, VTT)):
+    if output is not None:
+        check_results_output(output, inputs)
+    for option, path, kind in (("--srt", srt, SRT), ("--vtt", vtt, VTT)):
         if path is not None:
             check_output(option, path, kind, inputs)
             inputs.append(path)
     accept_any_file_name()
+    from captioner.features.label_predictions import LabelPredictionsStore
     from captioner.predictors.video import load_clip_captioner
 
     captioner = load_clip_captioner(model, device)
-    results = captioner.results(source, ids=clip, intervals=when, warn=warn, **decoding)
+    stores = [LabelPredictionsStore(source, captioner.kind)] if output is not None else []
+    partial = PartialResults(output, captioner, decoding, stores)
+    if stores:
+        run = functools.partial(captioner.caption_clips, source, **decoding)
+        results = partial.resume(clip or stores[0].ids, run)
+    else:
+        results = captioner.results(source, ids=clip, intervals=when, warn=warn, **decoding)
     alone = clip is not None and len(clip) == 1
     writer = Writer(captioner.name, as_json, output, alone, what="clip")
-    found = list(writer.write(results))
-    if output is not None and found:
-        write_coco_results(output, [(str(result.image), result.captions[0].text) for result in found], "sentences")
+    with partial, closing(results):
+        found = list(writer.write(results))
+        if output is not None and found:
+            write_coco_results(output, [(str(result.image), result.captions[0].text) for result in found], "sentence")
+            partial.remove()
     cues = [(*result.interval, result.captions[0].text) for result in found if result.interval is not None]
     for path, form in ((srt, subtitles.srt), (vtt, subtitles.webvtt)):
         if path is not None:

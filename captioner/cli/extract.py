@@ -32,8 +32,8 @@ def extract(
     mirror: Annotated[
         bool, typer.Option("--mirror", help="Mirror the images: a store for data.features_mirrored in training.")
     ] = False,
-    workers: Annotated[int, typer.Option(min=0, help="Processes that read images.")] = 2,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images in one pass through the network.")] = 32,
+    workers: Annotated[int, typer.Option(min=0, max=256, help="Processes that read images.")] = 2,
+    batch_size: Annotated[int, typer.Option(min=1, max=1024, help="Images in one pass through the network.")] = 32,
     part: Annotated[str, typer.Option(help="i/n: every n-th image from the i-th, into the folder -o.")] = "1/1",
     dtype: Annotated[str, typer.Option(help="Stored as float16 or float32.")] = "float16",
     precision: Annotated[str, typer.Option(help="Computed in float32 or bfloat16.")] = "float32",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from captioner.errors import print_error, printable
+from captioner.errors import counted, print_error, printable
 from captioner.files import write_text
 
 if TYPE_CHECKING:
@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 Output = Annotated[
     Path | None,
     typer.Option(
-        "--output", "-o", metavar="FILE", help="Write COCO results to this file instead of printing captions."
+        "--output",
+        "-o",
+        metavar="FILE",
+        help="Write COCO results to this file instead of printing captions. "
+        "A run that was stopped goes on where it was.",
     ),
 ]
 
@@ -81,10 +85,10 @@ class Writer:
 
 
 def write_coco_results(path: Path, captions: Iterable[tuple[int | str, str]], what: str) -> None:
-    """Write (image id, caption) pairs in COCO's results format, and a line about it on stderr."""
+    """Write (image id, caption) pairs in COCO's results format, and how many on stderr; ``what`` names one."""
     entries = [{"image_id": image_id, "caption": text} for image_id, text in captions]
     write_text(path, json.dumps(entries, indent=0) + "\n")
-    print_error(f"{len(entries)} {what} written to {path}")
+    print_error(f"{counted(len(entries), what)} written to {path}")
 
 
 def accept_any_file_name() -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from captioner.data.clips import NODES, NULL, OTHER, Clip
+from captioner.data.records import Names
 from captioner.errors import DataError
 from captioner.features.spec import Store
 
@@ -71,7 +72,7 @@ class ClipArrays:
 
 def clip_arrays(clips: Sequence[Clip], stores: Sequence[Store], labels: LabelSets) -> ClipArrays:
     """Arrays of those ``clips`` that have features in all ``stores``, sorted by video and time."""
-    held = [set(store.ids) for store in stores]
+    held = [Names(store.ids) for store in stores]
     chosen = [clip for clip in clips if all(clip.clip_id in ids for ids in held)]
     chosen.sort(key=lambda clip: (clip.video, clip.start, clip.end, clip.clip_id))
     ids = [clip.clip_id for clip in chosen]

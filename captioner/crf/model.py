@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import reprlib
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -24,7 +23,7 @@ from captioner.crf.graph import GRAPHS, Edge, all_pairs, has_loops
 from captioner.crf.inference import PairwiseMRF
 from captioner.errors import CheckpointError, FeatureStoreError
 from captioner.features.spec import Store
-from captioner.files import atomic_path, not_finite, read_tensors
+from captioner.files import atomic_path, not_finite, parse_header, read_tensors
 from captioner.provenance import provenance
 
 FORMAT = "captioner-crf"
@@ -52,9 +51,9 @@ class CRFConfig:
     def __post_init__(self) -> None:
         choose("graph", self.graph, GRAPHS)
         choose("unary", self.unary, UNARIES)
-        within("hidden_dim", self.hidden_dim, 1)
+        within("hidden_dim", self.hidden_dim, 1, 2**14)
         within("dropout", self.dropout, 0, 0.99)
-        within("max_joint_states", self.max_joint_states, 0)
+        within("max_joint_states", self.max_joint_states, 0, 2**20)
 
 
 class CRF(nn.Module):
@@ -240,12 +239,4 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     tensors, entries = read_tensors(path)
     if FORMAT not in entries:
         raise CheckpointError(f"{path}: a safetensors file, but not a CRF of captioner")
-    try:
-        header = json.loads(entries[FORMAT])
-        version = header["version"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"{path}: its header is damaged ({error})") from error
-    if version != VERSION:
-        found = reprlib.repr(version)
-        raise CheckpointError(f"{path}: a CRF of version {found}; this captioner reads version {VERSION}")
-    return tensors, header
+    return tensors, parse_header(path, entries[FORMAT], "a CRF", VERSION)

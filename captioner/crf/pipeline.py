@@ -13,7 +13,7 @@ from captioner.crf.predictions import Evaluation, LabelPredictions, evaluate, mi
 from captioner.crf.predictor import NotConverged, predict
 from captioner.crf.training import CRFTrainConfig, Epoch, train_with_folds
 from captioner.data.clips import Clip, whole_clip
-from captioner.data.records import SPLITS
+from captioner.data.records import SPLITS, Names
 from captioner.errors import UsageError
 from captioner.features.spec import Store
 
@@ -87,7 +87,7 @@ def predict_clips(
         if gold_share:
             raise UsageError("--gold-share needs gold labels: give --clips")
         clips = [Clip(name, name, 0, 0, (), "test") for name in stores[0].ids]
-    held = [set(store.ids) for store in stores]
+    held = [Names(store.ids) for store in stores]
     source_of = {
         clip.clip_id: clip.clip_id if all(clip.clip_id in ids for ids in held) else whole_clip(clip.clip_id)
         for clip in clips

@@ -18,7 +18,8 @@ import h5py
 import numpy as np
 
 from captioner.data.clips import NULL
-from captioner.errors import DataError
+from captioner.data.records import Names
+from captioner.errors import DataError, shorten
 from captioner.files import atomic_path, check_readable, stored_dataset
 from captioner.provenance import provenance
 
@@ -71,11 +72,12 @@ class LabelPredictions:
 
     def select(self, ids: Sequence[str]) -> np.ndarray:
         """Rows (M,) int64 of ``ids``; raises ``DataError`` for missing ones."""
-        missing = [name for name in ids if name not in self.rows]
+        names = Names(self.ids)
+        missing = [name for name in ids if name not in names]
         if missing:
             more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
             raise DataError(f"no label predictions for {', '.join(missing[:3])}{more}; predict these clips too")
-        return np.array([self.rows[name] for name in ids], np.int64)
+        return np.array([self.rows[names.find(name) or name] for name in ids], np.int64)
 
     def subset(self, ids: Sequence[str]) -> LabelPredictions:
         """The predictions of ``ids``, in that order; raises as ``select``."""
@@ -89,7 +91,7 @@ class LabelPredictions:
     def vector(self, kind: str) -> np.ndarray:
         """(N, sum of L) float32, nodes concatenated: one-hot MAP labels (``map``) or probabilities (``marginals``)."""
         if kind not in KINDS:
-            raise ValueError(f"kind: {kind!r} is not one of {', '.join(KINDS)}")
+            raise ValueError(f"kind: {shorten(kind)} is not one of {', '.join(KINDS)}")
         if kind == "marginals":
             parts = [np.exp(node.log_marginals) for node in self.nodes.values()]
         else:
@@ -185,7 +187,7 @@ def calibration_error(log_marginals: np.ndarray, labels: np.ndarray, bins: int =
 def write_label_predictions(path: str | Path, predictions: LabelPredictions) -> None:
     """Write a label-predictions file atomically; raises ``DataError`` for what ``read_label_predictions`` refuses."""
     _check(str(path), predictions)
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+    with atomic_path(path) as temporary, h5py.File(temporary, "w", libver="v110") as file:
         file.attrs.update({"format": FORMAT, "version": VERSION, "source": predictions.source})
         file.attrs["nodes"] = list(predictions.nodes)
         file.attrs["provenance"] = json.dumps(provenance())
@@ -214,9 +216,9 @@ def read_label_predictions(path: str | Path) -> LabelPredictions:
             raise DataError(f"{path}: label predictions of version {version}; this captioner reads version {VERSION}")
         for name, container in (("nodes", attributes), ("ids", file)):
             if name not in container:
-                raise DataError(f"{path}: lacks {name!r} ({DOCS} lists what a file holds)")
+                raise DataError(f"{path}: lacks {shorten(name)} ({DOCS} lists what a file holds)")
         names = [_text(name) for name in np.atleast_1d(attributes["nodes"])]
-        ids = [_text(name) for name in stored_dataset(file, "ids")[:]]
+        ids = _texts(file, "ids")
         nodes = {name: _read_node(path, file, name, len(ids)) for name in names}
         if len(nodes) != len(names):
             raise DataError(f"{path}: duplicate node in {', '.join(names)}")
@@ -230,7 +232,7 @@ def _read_node(path: str | Path, file: h5py.File, name: str, count: int) -> Node
     for part in ("labels", "log_marginals"):
         if f"{name}/{part}" not in file:
             raise DataError(f"{path}: lacks {name}/{part} ({DOCS} lists what a file holds)")
-    labels = tuple(_text(label) for label in stored_dataset(file, f"{name}/labels")[:])
+    labels = tuple(_texts(file, f"{name}/labels"))
     data = stored_dataset(file, f"{name}/log_marginals")
     if data.ndim != 2 or data.shape[1] != len(labels) or not labels:
         raise DataError(f"{path}: {name}/log_marginals has shape {data.shape}, but {len(labels)} labels")
@@ -241,6 +243,14 @@ def _read_node(path: str | Path, file: h5py.File, name: str, count: int) -> Node
     if data.dtype.kind not in "iu":
         raise DataError(f"{path}: {name}/map holds {data.dtype}; it should hold integers, indices of labels")
     return NodePredictions(labels, log_marginals, _rows(path, name, data, count).astype(np.int64))
+
+
+def _texts(file: h5py.File, name: str) -> list[str]:
+    """All of a dataset of texts; of numbers a file may declare as many as it likes."""
+    data = stored_dataset(file, name)
+    if data.ndim != 1 or h5py.check_string_dtype(data.dtype) is None:
+        raise ValueError(f"{name} holds {data.dtype} of shape {data.shape}; it should hold texts, one after another")
+    return [_text(value) for value in data[:]]
 
 
 def _rows(path: str | Path, name: str, data: h5py.Dataset, count: int) -> np.ndarray:
@@ -260,7 +270,7 @@ def _check(path: str, predictions: LabelPredictions) -> None:
         raise DataError(f"{path}: duplicate clip {duplicates[0]}")
     for name, node in predictions.nodes.items():
         if name in ("", ".", "ids") or "/" in name:
-            raise DataError(f"{path}: {name!r} is not a valid name of a node")
+            raise DataError(f"{path}: {shorten(name)} is not a valid name of a node")
         if duplicates := _duplicates(node.labels):
             raise DataError(f"{path}: node {name} has the duplicate label {duplicates[0]}")
         shapes = {"log_marginals": (count, len(node.labels)), "map": (count,)}

@@ -35,7 +35,8 @@ def predict(
     """Label predictions of all clips; a clip of a cross-validation fold gets those of that fold's model.
 
     Without ``decode`` the most probable label of each node stands in for the MAP assignment, which is faster.
-    ``source`` is stored in the result. Raises ``DataError`` for features of another dimension.
+    ``source`` is stored in the result. Raises ``DataError`` for features of another dimension
+    and for probabilities that are no numbers.
     """
     file = CRFFile(crf) if isinstance(crf, CRF) else crf
     if clips.features.shape[1] != file.model.feature_dim:
@@ -52,6 +53,8 @@ def predict(
             found, labels[rows], failed[rows] = _infer(model, clips.select(rows), decode)
             for v, values in enumerate(found):
                 log_marginals[v][rows] = values
+    if any(np.isnan(values).any() for values in log_marginals):
+        raise DataError("the CRF gives probabilities that are no numbers; its file or the features are damaged")
     nodes = {
         name: NodePredictions(values, log_marginals[v], labels[:, v])
         for v, (name, values) in enumerate(file.model.labels.items())

@@ -43,8 +43,9 @@ class CRFTrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "patience", "batch_size"):
+        for name in ("epochs", "patience"):
             within(name, getattr(self, name), 1)
+        within("batch_size", self.batch_size, 1, 2**16)
         within("lr", self.lr, 1e-9)
         within("seed", self.seed, 0, 2**63 - 1)
         for name in ("weight_decay", "factor_decay"):

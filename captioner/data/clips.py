@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from captioner.data.records import SPLITS, Captioned, parse_json, read_lines, shorten
-from captioner.errors import DataError
+from captioner.data.records import SPLITS, Captioned, parse_json, read_lines
+from captioner.errors import DataError, shorten
 from captioner.files import write_text
 from captioner.registry import resolve
 
@@ -136,7 +136,7 @@ def _clip(item: dict[str, Any], where: str) -> Clip:
     if not all(isinstance(item.get(name, ""), str) for name in texts) or not _texts(item["sentences"]):
         raise DataError(f"{where}: {', '.join(texts)} are texts and sentences is a list of texts")
     if item["split"] not in SPLITS:
-        raise DataError(f"{where}: unknown split {item['split']!r}; use {', '.join(SPLITS)}")
+        raise DataError(f"{where}: unknown split {shorten(item['split'])}; use {', '.join(SPLITS)}")
     labels = item.get("labels")
     if labels is not None and not (_texts(labels) and len(labels) == len(NODES)):
         raise DataError(f"{where}: labels is null or a list of {len(NODES)} texts: {', '.join(NODES)}")

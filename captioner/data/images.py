@@ -7,6 +7,7 @@ import io
 import os
 import re
 import stat
+import sys
 import threading
 import warnings
 from collections import Counter
@@ -14,10 +15,11 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL.ImageFile import ImageFile as PillowFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from captioner.errors import ImageError, MissingDependency
@@ -43,6 +45,16 @@ UNREAD_SUFFIXES = frozenset(
 """Suffixes of images that cannot be read: a folder that holds some says so."""
 HEIC_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"))
 EMPTY = "no images in this folder"
+LOW_BYTES = {
+    f"{colors};16{order}": f"{colors};16{other}"
+    for colors in ("RGB", "RGBA")
+    for order, other in (("B", "L"), ("L", "B"), ("N", "B" if sys.byteorder == "little" else "L"))
+}
+"""Pillow's names for colors of 16 bits, by the order of bytes, and for the other order."""
+TOPS = (255, 1023, 4095, 16383, 65535)
+"""Largest values that integers have: those of 8, 10, 12, 14 and 16 bits."""
+OUTLIERS = (0.1, 99.9)
+"""Percent of an image's values between which its range is looked for."""
 _STRIP = 1 << 20  # pixels that are converted at a time
 _DECODERS: dict[str | None, float] = {"WEBP": 12.2, "AVIF": 5.4, "HEIF": 4.3}
 """Bytes a pixel that a decoder takes beside the image, measured with images of 24 megapixels in three bands."""
@@ -73,9 +85,9 @@ def open_image(source: str | os.PathLike[str] | Image.Image) -> Image.Image:
         _check_file(path)
         try:
             return _read(path, path)
-        except (ImageError, MissingDependency, MemoryError, Image.DecompressionBombError):
+        except (ImageError, MissingDependency, Image.DecompressionBombError):
             raise
-        except Exception:
+        except Exception:  # a MemoryError too: Pillow reserves what the length of a chunk says
             pixels = _without_metadata(path)
             if pixels is None:
                 raise
@@ -217,17 +229,44 @@ def _check_file(path: Path) -> None:
 
 
 def _read(path: Path, file: Path | BinaryIO) -> Image.Image:
-    with _open(file) as image:
+    with _open(path, file) as image:
         size = image.size
         image.draft(None, (MIN_SHORT_SIDE, MIN_SHORT_SIDE))  # JPEG decodes at 1/2, 1/4 or 1/8, never below this
         _check_memory(path, image, size)
+        modes = [_raw_mode(tile) for tile in image.tile]
         image.load()
-        return _upright(_to_rgb(image), image)
+        low = _low_bytes(path, file, image) if modes and LOW_BYTES.keys() >= set(modes) else None
+        return _upright(_to_rgb(image, low), image)
 
 
-def _open(file: Path | BinaryIO) -> Image.Image:
+def _raw_mode(tile: Any) -> str:
+    """How a part of an image is stored; ``Image.open`` knows, before the image is loaded."""
+    return str(tile[3][0] if isinstance(tile[3], tuple) and tile[3] else tile[3])
+
+
+def _low_bytes(path: Path, file: Path | BinaryIO, image: Image.Image) -> Image.Image | None:
+    """The lower bytes of colors of 16 bits that use less than half of their range; Pillow reads the upper ones only.
+
+    It takes them for the upper ones where it is told that the bytes are in the other order.
+    """
+    if np.percentile(np.asarray(_sample(image))[..., :3], OUTLIERS[1], method="nearest") > TOPS[-2] >> 8:
+        return None
+    with _open(path, file) as other:
+        other.tile = [_swapped(tile) for tile in other.tile]
+        other.load()
+        return other
+
+
+def _swapped(tile: Any) -> Any:
+    """A part of an image with its bytes in the other order."""
+    mode, arguments = LOW_BYTES[_raw_mode(tile)], tile[3]
+    arguments = (mode, *arguments[1:]) if isinstance(arguments, tuple) else mode
+    return tile._replace(args=arguments) if hasattr(tile, "_replace") else (*tile[:3], arguments)
+
+
+def _open(path: Path, file: Path | BinaryIO) -> PillowFile:
     """Read the header only."""
-    formats = _formats(file) if isinstance(file, Path) else FORMATS
+    formats = _formats(path)
     with _no_warnings():
         return Image.open(file, formats=formats)
 
@@ -253,14 +292,19 @@ def _formats(path: Path) -> tuple[str, ...]:
 
 
 def _without_metadata(path: Path) -> BinaryIO | None:
-    """The chunks of a PNG that make its pixels, without color profile and texts; None for other files.
+    """What of a PNG, AVIF or HEIC makes its pixels, without color profile, texts and EXIF data; None for other files.
 
-    Pillow refuses a PNG whose texts or profile are large or damaged. Only its global settings would lift that.
+    Pillow refuses a PNG whose texts or profile are large or damaged, and an AVIF with damaged EXIF data. Only its
+    global settings would lift the former.
     """
-    if path.stat().st_size > MAX_BYTES:
+    size = path.stat().st_size
+    if size > MAX_BYTES:
         return None
     with path.open("rb") as file:
         start = file.read(8)
+        if start[4:] == b"ftyp":
+            rest = re.sub(rb"(infe[\x02\x03].{7,9})Exif", rb"\1skip", file.read(), flags=re.DOTALL)
+            return io.BytesIO(start + rest)  # an item of no known type is left alone
         if start != b"\x89PNG\r\n\x1a\n":
             return None
         kept = io.BytesIO()
@@ -268,7 +312,7 @@ def _without_metadata(path: Path) -> BinaryIO | None:
         while len(head := file.read(8)) == 8:
             length = int.from_bytes(head[:4], "big") + 4  # and the checksum
             if head[4:] in (b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"IDAT", b"IEND"):
-                kept.write(head + file.read(length))
+                kept.write(head + file.read(min(length, size)))
             else:
                 file.seek(length, os.SEEK_CUR)
     return kept
@@ -282,10 +326,11 @@ def _no_warnings() -> Iterator[None]:
         yield
 
 
-def _check_memory(path: Path, image: Image.Image, size: tuple[int, int]) -> None:
+def _check_memory(path: Path, image: PillowFile, size: tuple[int, int]) -> None:
     """Refuse the image if reading it takes too much memory; ``size`` is that of the file, ``image`` may be drafted."""
     pixels = image.width * image.height
     own = pixels * (1 if image.mode in ("1", "L", "P") else 2 if image.mode.startswith("I;16") else 4)
+    own *= 1 + any(_raw_mode(tile) in LOW_BYTES for tile in image.tile)
     result = 4 * pixels / _factor(image) ** 2
     needed = own + max(result, size[0] * size[1] * _decoder_bytes(image))
     if needed > MAX_BYTES:
@@ -324,18 +369,24 @@ def _factor(image: Image.Image) -> int:
     return max(1, min(image.size) // MIN_SHORT_SIDE)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """A new image in RGB, a large one reduced by a whole factor; in strips, so that only the result takes memory."""
+def _to_rgb(image: Image.Image, low: Image.Image | None = None) -> Image.Image:
+    """A new image in RGB, a large one reduced by a whole factor; in strips, so that only the result takes memory.
+
+    ``low`` are the lower bytes of an image of which ``image`` are the upper ones.
+    """
     factor = _factor(image)
-    early = image.mode in ("L", "LA", "RGB", "RGBA", "CMYK") and "transparency" not in image.info
-    levels = _levels(image) if image.mode.startswith("I") or image.mode == "F" else None
+    early = low is None and image.mode in ("L", "LA", "RGB", "RGBA", "CMYK") and "transparency" not in image.info
+    levels = _levels(image, low) if low or image.mode.startswith("I") or image.mode == "F" else None
     rows = factor * max(1, _STRIP // (image.width * factor))
     small = Image.new("RGB", (-(-image.width // factor), -(-image.height // factor)))
     for top in range(0, image.height, rows):
-        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+        box = (0, top, image.width, min(top + rows, image.height))
+        strip = image.crop(box)
         if early and factor > 1:
             strip = strip.reduce(factor)
-        strip = _convert(Image.fromarray(levels.to_bytes(strip)) if levels else strip)
+        if levels:
+            strip = Image.fromarray(levels.to_bytes(_values(strip, levels.unsigned, low and low.crop(box))))
+        strip = _convert(strip)
         small.paste(strip if early or factor == 1 else strip.reduce(factor), (0, top // factor))
     return small
 
@@ -353,21 +404,21 @@ def _convert(image: Image.Image) -> Image.Image:
 
 @dataclass(frozen=True)
 class _Levels:
-    """How gray values of 16 or 32 bits or floats become 0..255; Pillow's conversion would clip them."""
+    """How values of 16 or 32 bits or floats become 0..255; Pillow's conversion would clip or darken them."""
 
     low: float
     span: float
     unsigned: bool
     inverted: bool
 
-    def to_bytes(self, image: Image.Image) -> np.ndarray:
-        """The values of a strip (H, W) as uint8; outliers are clipped, and what is no number is black."""
-        values = np.nan_to_num(_values(image, self.unsigned).astype(np.float64), nan=self.low)
+    def to_bytes(self, values: np.ndarray) -> np.ndarray:
+        """The values of a strip (H, W) or (H, W, C) as uint8; outliers are clipped, and what is no number is black."""
+        values = np.nan_to_num(values.astype(np.float64), nan=self.low)
         scaled = np.rint(np.clip((values - self.low) / self.span, 0, 1) * 255).astype(np.uint8)
         return 255 - scaled if self.inverted else scaled
 
 
-def _levels(image: Image.Image) -> _Levels:
+def _levels(image: Image.Image, low: Image.Image | None) -> _Levels:
     """The usual range that holds the values, such as that of 12 bits, or else the range that they have.
 
     One value in a thousand may lie outside at either end: a dead pixel must not make the others black.
@@ -375,20 +426,25 @@ def _levels(image: Image.Image) -> _Levels:
     tags = getattr(image, "tag_v2", {})
     unsigned = image.mode == "I" and bool(tags) and tags.get(ExifTags.Base.SampleFormat, (1,))[0] == 1
     inverted = tags.get(ExifTags.Base.PhotometricInterpretation) == 0  # WhiteIsZero: Pillow turns only 8 bits and less
-    sample = image.resize((min(image.width, 1024), min(image.height, 1024)), Image.Resampling.NEAREST)
-    values = _values(sample, unsigned)
-    values = values[np.isfinite(values)]
+    values = _values(_sample(image), unsigned, low and _sample(low))
+    values = values[..., :3] if low else values[np.isfinite(values)]  # transparency has the whole range
     if not values.size:
         return _Levels(0, 1, unsigned, inverted)
-    low, high = (float(value) for value in np.percentile(values, (0.1, 99.9), method="nearest"))
-    usual = (1, 255) if image.mode == "F" else (255, 1023, 4095, 16383, 65535)
-    if low >= 0 and high <= usual[-1]:
-        return _Levels(0, next(top for top in usual if high <= top), unsigned, inverted)
-    return _Levels(low, high - low or 1.0, unsigned, inverted)
+    least, most = (float(value) for value in np.percentile(values, OUTLIERS, method="nearest"))
+    usual = (1, 255) if image.mode == "F" else TOPS
+    if least >= 0 and most <= usual[-1]:
+        return _Levels(0, next(top for top in usual if most <= top), unsigned, inverted)
+    return _Levels(least, most - least or 1.0, unsigned, inverted)
 
 
-def _values(image: Image.Image, unsigned: bool) -> np.ndarray:
+def _sample(image: Image.Image) -> Image.Image:
+    return image.resize((min(image.width, 1024), min(image.height, 1024)), Image.Resampling.NEAREST)
+
+
+def _values(image: Image.Image, unsigned: bool, low: Image.Image | None) -> np.ndarray:
     values = np.asarray(image)
+    if low:
+        values = values.astype(np.uint16) * 256 + np.asarray(low)
     return values.view(np.uint32) if unsigned else values  # Pillow's mode I is signed, and larger values wrap
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import reprlib
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
-from captioner.errors import DataError
+from captioner.errors import DataError, shorten
+from captioner.files import read_text
 
 SPLITS = ("train", "val", "test")
 SPLIT_NAMES = {
@@ -70,7 +71,7 @@ class ClassNames:
             raise DataError("there are no class names")
         repeated = [name for number, name in enumerate(self.names) if name in self.names[:number]]
         if repeated:
-            raise DataError(f"the class name {repeated[0]!r} occurs twice")
+            raise DataError(f"the class name {shorten(repeated[0])} occurs twice")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -86,7 +87,7 @@ class ClassNames:
         try:
             return self.names.index(name)
         except ValueError:
-            raise DataError(f"no class {name!r} among the {len(self)} classes") from None
+            raise DataError(f"no class {shorten(name)} among the {len(self)} classes") from None
 
     def to_list(self) -> list[str]:
         """The names in order, ready for JSON."""
@@ -102,7 +103,7 @@ def split_name(name: str, where: str) -> str:
     """train, val or test for any usual spelling (dev, restval, ...); else ``DataError`` naming ``where``."""
     found = SPLIT_NAMES.get(name.strip().lower())
     if found is None:
-        raise DataError(f"{where}: unknown split {name!r}; use train, val or test")
+        raise DataError(f"{where}: unknown split {shorten(name)}; use train, val or test")
     return found
 
 
@@ -113,17 +114,6 @@ def read_lines(path: Path) -> list[str]:
     """
     lines = read_text(path).replace("\r\n", "\n").replace("\r", "\n").split("\n")
     return lines[:-1] if lines[-1] == "" else lines
-
-
-def read_text(path: Path) -> str:
-    """The text of a UTF-8 file without its byte-order mark; ``DataError`` says why it cannot be read."""
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{path}, line {line}: not UTF-8 text; save the file with the encoding UTF-8") from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
 def read_json(path: Path) -> Any:
@@ -151,11 +141,6 @@ def parse_json(text: str, where: str, lines: bool = False) -> Any:
     except ValueError as error:  # Python reads no number of thousands of digits
         raise DataError(f"{where}: not valid JSON: a number of too many digits") from error
     return value
-
-
-def shorten(value: Any) -> str:
-    """``value`` as Python writes it, for messages: a few items and levels, however many it has."""
-    return reprlib.repr(value)
 
 
 def find_file(root: Path, names: tuple[str, ...], what: str) -> Path:
@@ -205,6 +190,36 @@ class Images:
 def same_name(name: str) -> str:
     """``name`` in Unicode's composed form (NFC): an accented letter is one character, or on a Mac's disk often two."""
     return unicodedata.normalize("NFC", name)
+
+
+class Names:
+    """Names that are looked up as they are spelled, or else as ``same_name`` compares them."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = frozenset(names)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._names or self._others(name) != []
+
+    def find(self, name: str) -> str | None:
+        """The spelling of ``name`` here, None for nothing; ``DataError`` where others than it may be meant."""
+        if name in self._names:
+            return name
+        others = self._others(name)
+        if len(others) > 1:
+            raise DataError(f"{name} may be {len(others)} names with other codes for accents; use one as it is")
+        return others[0] if others else None
+
+    def _others(self, name: str) -> list[str]:
+        return [] if name.isascii() else self._same.get(same_name(name), [])
+
+    @cached_property
+    def _same(self) -> dict[str, list[str]]:
+        same: dict[str, list[str]] = {}
+        for name in self._names:
+            if not name.isascii():
+                same.setdefault(same_name(name), []).append(name)
+        return same
 
 
 def in_other_capitals(name: str, names: Iterable[str]) -> str | None:

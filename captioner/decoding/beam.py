@@ -2,7 +2,7 @@
 
 One step is ``expand`` (the best continuations of each hypothesis), ``prune`` (the best of those for each image, split
 into finished and unfinished ones) and ``finish`` (the scores that unfinished hypotheses have to beat). Hypotheses are
-rows of tensors, ordered by image; an image has one row for each unfinished hypothesis.
+rows of arrays, ordered by image; an image has one row for each unfinished hypothesis.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor
+import numpy as np
+from array_api_compat import device
 
+from captioner.arrays import Array, namespace, top_k
 from captioner.decoding.config import DecodingConfig
 from captioner.decoding.ngram_blocking import block_repeated_ngrams
 from captioner.decoding.protocol import Decoder, Hypothesis
@@ -21,21 +22,21 @@ from captioner.decoding.protocol import Decoder, Hypothesis
 class Beam(NamedTuple):
     """R hypotheses."""
 
-    image: Tensor
+    image: Array
     """Index of the image that each belongs to, (R,), ascending."""
-    ids: Tensor
+    ids: Array
     """Tokens so far, (R, steps), without the start token."""
-    log_prob: Tensor
+    log_prob: Array
     """Sum of log probabilities, (R,), in nats."""
 
 
 class Candidates(NamedTuple):
-    """Continuations by one token, K for each of R hypotheses, or any number of them in one dimension."""
+    """M continuations by one token."""
 
-    row: Tensor
-    """Index of the continued hypothesis."""
-    token: Tensor
-    log_prob: Tensor
+    row: Array
+    """Index of the hypothesis that each continues, (M,)."""
+    token: Array
+    log_prob: Array
     """Of the whole hypothesis, including the token, in nats."""
 
 
@@ -51,15 +52,13 @@ def beam_search(
     """
     width, best, max_length = config.beam_size, config.num_return_sequences, config.max_length
     assert best <= width, "DecodingConfig checks this for method beam"
-    log_probs, state = decoder.step(torch.full((count,), start), state)  # (R, V)
-    image = torch.arange(count, device=log_probs.device)
-    beam = Beam(image, image.new_empty(count, 0), log_probs.new_zeros(count))
+    log_probs, state = decoder.step(np.full(count, start, np.int64), state)  # (R, V)
     finished: list[tuple[Beam, float]] = []  # with the divisor of their log probability
-    scores = log_probs.new_full((count, width), -math.inf)  # of the best finished ones of each image, descending
+    beam, scores = _begin(log_probs, width)
     for step in range(1, max_length + 1):
         divisor = step**config.length_penalty
         log_probs = block_repeated_ngrams(log_probs, beam.ids, config.no_repeat_ngram_size)
-        ending, going_on = prune(beam.image, expand(beam, log_probs, width), count, width, end)
+        ending, going_on = prune(beam.image, *expand(beam, log_probs, width), count, width, end)
         ended = extend(beam, ending, keep_token=False)
         beam = extend(beam, going_on, keep_token=True)
         finished.append((ended, divisor))
@@ -76,37 +75,45 @@ def beam_search(
     return _rank(finished, count, best)
 
 
-def expand(beam: Beam, log_probs: Tensor, width: int) -> Candidates:
-    """The ``width + 1`` best continuations, (R, K), of each hypothesis, from next-token log probabilities (R, V).
+def _begin(log_probs: Array, width: int) -> tuple[Beam, Array]:
+    """One hypothesis without tokens for each image of log probabilities (N, V); no finished scores (N, width)."""
+    xp, on, count = namespace(log_probs), device(log_probs), log_probs.shape[0]
+    image = xp.arange(count, dtype=xp.int64, device=on)
+    ids = xp.empty((count, 0), dtype=xp.int64, device=on)
+    total = xp.zeros(count, dtype=log_probs.dtype, device=on)
+    return Beam(image, ids, total), xp.full((count, width), -math.inf, dtype=log_probs.dtype, device=on)
 
-    One more than ``width``, because one of them may be the end token.
+
+def expand(beam: Beam, log_probs: Array, width: int) -> tuple[Array, Array]:
+    """Tokens that continue each hypothesis best, (R, K), and the log probabilities of the whole, from log_probs (R, V).
+
+    K is ``width + 1``: one more than ``width``, because one of them may be the end token.
     """
-    log_prob, token = log_probs.topk(min(width + 1, log_probs.shape[1]), -1)
-    row = torch.arange(len(token), device=token.device)[:, None].expand_as(token)
-    return Candidates(row, token, log_prob + beam.log_prob[:, None])
+    log_prob, token = top_k(log_probs, min(width + 1, log_probs.shape[1]))
+    return token, log_prob + beam.log_prob[:, None]
 
 
-def prune(image: Tensor, candidates: Candidates, count: int, width: int, end: int) -> tuple[Candidates, Candidates]:
+def prune(
+    image: Array, tokens: Array, log_probs: Array, count: int, width: int, end: int
+) -> tuple[Candidates, Candidates]:
     """Split continuations (R, K) into those that end among their image's ``width`` best, and the best that go on.
 
     ``image`` (R,) is the index of the image of each row. Both parts come image by image, at most ``width`` of each,
     best first; impossible continuations are left out.
     """
-    rows, per_row = candidates.token.shape
-    first = torch.searchsorted(image, torch.arange(count, device=image.device))  # row where an image begins
-    slot = torch.arange(rows, device=image.device) - first[image]  # a row's place within its image
-    table = candidates.log_prob.new_full((count, width, per_row), -math.inf)
-    table[image, slot] = candidates.log_prob
-    flat = table.view(count, width * per_row)
+    xp = namespace(image)
+    per_row = tokens.shape[1]
+    first, table = _by_image(image, log_probs, count, width)
+    flat = xp.reshape(table, (count, width * per_row))
     # An image's hypotheses end at most `width` times, so that twice the width holds as many that go on.
-    log_prob, place = flat.topk(min(2 * width, flat.shape[1]), -1)  # (count, P)
-    row = (first[:, None] + place // per_row).clamp_(max=rows - 1)  # an image without rows points nowhere; see `there`
-    token = candidates.token[row, place % per_row]
-    there = log_prob.isfinite()
+    log_prob, place = top_k(flat, min(2 * width, flat.shape[1]))  # (count, P)
+    there = xp.isfinite(log_prob)
+    row = (first[:, None] + place // per_row) * there  # an image without rows would point nowhere
+    token = tokens[row, place % per_row]
     ends = (token == end) & there
-    ending = ends & (torch.arange(place.shape[1], device=place.device) < width)
+    ending = ends & (xp.arange(place.shape[1], device=device(place)) < width)
     others = there & ~ends
-    going_on = others & (others.cumsum(-1) <= width)
+    going_on = others & (xp.cumulative_sum(others, axis=-1) <= width)
     return (
         Candidates(row[ending], token[ending], log_prob[ending]),
         Candidates(row[going_on], token[going_on], log_prob[going_on]),
@@ -117,31 +124,43 @@ def extend(beam: Beam, candidates: Candidates, *, keep_token: bool) -> Beam:
     """The hypotheses that ``candidates`` (M,) continue, with the new token appended if ``keep_token``."""
     ids = beam.ids[candidates.row]
     if keep_token:
-        ids = torch.cat([ids, candidates.token[:, None]], 1)
+        ids = namespace(ids).concat([ids, candidates.token[:, None]], axis=1)
     return Beam(beam.image[candidates.row], ids, candidates.log_prob)
 
 
-def finish(scores: Tensor, finished: Beam, divisor: float) -> Tensor:
+def finish(scores: Array, finished: Beam, divisor: float) -> Array:
     """Merge newly ``finished`` hypotheses (F,) into each image's best finished scores (count, width), descending."""
     if not len(finished.image):
         return scores
     count, width = scores.shape
-    first = torch.searchsorted(finished.image, torch.arange(count, device=scores.device))
-    slot = torch.arange(len(finished.image), device=scores.device) - first[finished.image]
-    joined = torch.full_like(scores, -math.inf)
-    joined[finished.image, slot] = finished.log_prob / divisor
-    return torch.cat([scores, joined], 1).topk(width, -1).values
+    _, table = _by_image(finished.image, finished.log_prob / divisor, count, width)
+    best, _ = top_k(namespace(scores).concat([scores, table], axis=1), width)
+    return best
 
 
-def can_win(beam: Beam, scores: Tensor, best: int, divisor: float) -> Tensor:
+def _by_image(image: Array, values: Array, count: int, width: int) -> tuple[Array, Array]:
+    """The row where each image begins (count,), and ``values`` (R, ...) by image, (count, width, ...), then -inf.
+
+    ``image`` (R,) is the index of the image of each row, ascending.
+    """
+    xp, on = namespace(image), device(image)
+    first = xp.searchsorted(image, xp.arange(count, device=on))
+    slot = xp.arange(len(image), device=on) - first[image]  # a row's place within its image
+    table = xp.full((count, width, *values.shape[1:]), -math.inf, dtype=values.dtype, device=on)
+    table[image, slot] = values
+    return first, table
+
+
+def can_win(beam: Beam, scores: Array, best: int, divisor: float) -> Array:
     """Indices (M,) of the hypotheses that may still be among the ``best`` of their image.
 
     Log probabilities only fall, so none will score more than its current one over that of the longest length
     (``divisor``).
     """
     kept = scores[beam.image]  # (R, width)
-    possible = (beam.log_prob / divisor > kept[:, best - 1]) & kept[:, -1].isinf()
-    return possible.nonzero().flatten()  # (M, 1) -> (M,)
+    xp = namespace(kept)
+    (rows,) = xp.nonzero((beam.log_prob / divisor > kept[:, best - 1]) & xp.isinf(kept[:, -1]))
+    return rows
 
 
 def _rank(finished: list[tuple[Beam, float]], count: int, best: int) -> list[list[Hypothesis]]:

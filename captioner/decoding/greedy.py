@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
+from array_api_compat import device
 
+from captioner.arrays import Array, namespace
 from captioner.decoding.config import DecodingConfig
 from captioner.decoding.ngram_blocking import block_repeated_ngrams
 from captioner.decoding.protocol import Decoder, Hypothesis
@@ -20,7 +21,7 @@ def greedy(
     decoder: Decoder, state: Any, count: int, config: DecodingConfig, *, start: int, end: int
 ) -> list[list[Hypothesis]]:
     """The most probable token at each step; one hypothesis for each of the ``count`` sequences of ``state``."""
-    found = rollout(decoder, state, count, lambda log_probs: log_probs.argmax(-1), config, start=start, end=end)
+    found = rollout(decoder, state, count, _most_probable, config, start=start, end=end)
     return [[one] for one in found]
 
 
@@ -28,7 +29,7 @@ def rollout(
     decoder: Decoder,
     state: Any,
     count: int,
-    choose: Callable[[Tensor], Tensor],
+    choose: Callable[[Array], Array],
     config: DecodingConfig,
     *,
     start: int,
@@ -39,23 +40,28 @@ def rollout(
     Sequences that have ended are not stepped further. Of ``config``, ``max_length`` and ``no_repeat_ngram_size`` count.
     """
     max_length = config.max_length
-    log_probs, state = decoder.step(torch.full((count,), start), state)
-    device = log_probs.device
-    live = torch.arange(count, device=device)  # rows of the result that are still growing
-    ids = torch.full((count, min(max_length, FIRST_LENGTH)), end, device=device)
-    total = log_probs.new_zeros(count)
+    log_probs, state = decoder.step(np.full(count, start, np.int64), state)
+    xp, on = namespace(log_probs), device(log_probs)
+    rows = xp.arange(count, dtype=xp.int64, device=on)
+    live = rows  # rows of the result that are still growing
+    ids = xp.full((count, min(max_length, FIRST_LENGTH)), end, dtype=xp.int64, device=on)
+    total = xp.zeros(count, dtype=log_probs.dtype, device=on)
     for step in range(max_length):
         if step == ids.shape[1]:  # doubled as needed: few sentences come near a large maximum
-            ids = torch.cat([ids, torch.full_like(ids, end)], 1)
+            ids = xp.concat([ids, xp.full_like(ids, end)], axis=1)
         tokens = choose(block_repeated_ngrams(log_probs, ids[live, :step], config.no_repeat_ngram_size))
-        total[live] += log_probs.gather(1, tokens[:, None]).squeeze(1)  # (N, 1) -> (N,)
+        total[live] += log_probs[rows[: len(tokens)], tokens]
         ids[live, step] = tokens
         growing = tokens != end
-        if step + 1 == max_length or not growing.any():
+        if step + 1 == max_length or not xp.any(growing):
             break
-        if not growing.all():
+        if not xp.all(growing):
             live, tokens = live[growing], tokens[growing]
-            state = decoder.select(state, growing.nonzero().flatten())  # (M, 1) -> (M,)
+            state = decoder.select(state, xp.nonzero(growing)[0])
         log_probs, state = decoder.step(tokens, state)
-    rows = [row[: row.index(end)] if end in row else row for row in ids.tolist()]
-    return [Hypothesis(tuple(row), score) for row, score in zip(rows, total.tolist(), strict=True)]
+    sentences = [row[: row.index(end)] if end in row else row for row in ids.tolist()]
+    return [Hypothesis(tuple(row), score) for row, score in zip(sentences, total.tolist(), strict=True)]
+
+
+def _most_probable(log_probs: Array) -> Array:
+    return namespace(log_probs).argmax(log_probs, axis=-1)

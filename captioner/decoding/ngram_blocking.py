@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 
-from torch import Tensor
+from array_api_compat import device
+
+from captioner.arrays import Array, namespace
 
 
-def block_repeated_ngrams(log_probs: Tensor, ids: Tensor, size: int) -> Tensor:
+def block_repeated_ngrams(log_probs: Array, ids: Array, size: int) -> Array:
     """Log probabilities (R, V) with -inf for tokens that would repeat an n-gram of ``size`` tokens within ``ids``.
 
     ``ids`` (R, L) are the tokens so far; ``size`` 0 allows everything (Paulus et al. 2018, section 2.5, has 3). A row
@@ -16,14 +18,15 @@ def block_repeated_ngrams(log_probs: Tensor, ids: Tensor, size: int) -> Tensor:
     known = ids.shape[1] - size + 1  # n-grams so far
     if size < 1 or known < 1:
         return log_probs
-    ngrams = ids.unfold(1, size, 1)  # (R, known, size)
-    tail = ids[:, ids.shape[1] - size + 1 :]  # (R, size - 1)
-    same = (ngrams[:, :, :-1] == tail[:, None]).all(-1)  # (R, known)
-    row, place = same.nonzero(as_tuple=True)
+    xp = namespace(log_probs)
+    same = xp.ones((len(ids), known), dtype=xp.bool, device=device(ids))  # n-grams that begin as the newest one does
+    for offset in range(size - 1):
+        same &= ids[:, offset : offset + known] == ids[:, known + offset, None]
+    row, place = xp.nonzero(same)
     if not len(row):
         return log_probs
-    allowed = log_probs.clone()
-    allowed[row, ngrams[row, place, -1]] = -math.inf
-    stuck = row[~allowed[row].isfinite().any(-1)]
+    allowed = xp.asarray(log_probs, copy=True)
+    allowed[row, ids[row, place + size - 1]] = -math.inf
+    stuck = row[~xp.any(xp.isfinite(allowed[row]), axis=-1)]
     allowed[stuck] = log_probs[stuck]
     return allowed

@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from captioner.decoding.config import METHODS, DecodingConfig, max_sequences
-from captioner.errors import ConfigError, UsageError
+from captioner.errors import ConfigError, UsageError, shorten
 
 OPTIONS = tuple(item.name for item in fields(DecodingConfig))
 """Names of the options: the fields of ``DecodingConfig``."""
@@ -56,7 +56,7 @@ def check_options(options: Mapping[str, Any]) -> str | None:
         if name not in OPTIONS:
             near = difflib.get_close_matches(name, OPTIONS, 1, 0.5)
             hint = f"did you mean {near[0]}? " if near else ""
-            raise UsageError(f"no decoding option {name!r}; {hint}choose among {', '.join(OPTIONS)}")
+            raise UsageError(f"no decoding option {shorten(name)}; {hint}choose among {', '.join(OPTIONS)}")
     selecting = [name for name in SELECTS if name in options]
     if "method" not in options and len(selecting) > 1:
         raise UsageError(f"{' and '.join(selecting)} exclude each other; choose one")
@@ -64,7 +64,7 @@ def check_options(options: Mapping[str, Any]) -> str | None:
     if method is None:
         return None
     if method not in METHODS:
-        raise UsageError(f"no decoding method {method!r}; choose one of {', '.join(METHODS)}")
+        raise UsageError(f"no decoding method {shorten(method)}; choose one of {', '.join(METHODS)}")
     for name in USED_BY:
         _check_used(name, method, options)
     most = max_sequences(method, options.get("beam_size"), options.get("num_samples"))

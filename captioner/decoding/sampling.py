@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from functools import cache
+from dataclasses import replace
 from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
+from array_api_compat import device
 
+from captioner.arrays import Array, first_reaching, namespace, softmax
 from captioner.decoding.config import DecodingConfig
 from captioner.decoding.greedy import rollout
 from captioner.decoding.protocol import Decoder, Hypothesis
+
+AT_ONCE = 4096
+"""Sentences that are sampled together; more of them take more time, not more memory."""
 
 
 def best_of_samples(
@@ -23,45 +27,57 @@ def best_of_samples(
     """
     found = []
     for image in range(count):
-        (samples,) = sample(decoder, decoder.select(state, torch.tensor([image])), 1, config, start=start, end=end)
-        found.append(_most_probable(samples, config.num_return_sequences))
+        alone = decoder.select(state, np.array([image], np.int64))
+        generator = np.random.default_rng(config.seed)
+        best: list[Hypothesis] = []
+        for first in range(0, config.num_samples, AT_ONCE):
+            some = replace(config, num_samples=min(AT_ONCE, config.num_samples - first), num_return_sequences=1)
+            (samples,) = sample(decoder, alone, 1, some, start=start, end=end, generator=generator)
+            best = _most_probable([*best, *samples], config.num_return_sequences)
+        found.append(best)
     return found
 
 
 def sample(
-    decoder: Decoder, state: Any, count: int, config: DecodingConfig, *, start: int, end: int
+    decoder: Decoder,
+    state: Any,
+    count: int,
+    config: DecodingConfig,
+    *,
+    start: int,
+    end: int,
+    generator: np.random.Generator | None = None,
 ) -> list[list[Hypothesis]]:
     """``config.num_samples`` sampled sentences for each of the ``count`` sequences of ``state``, unranked.
 
     Log probabilities are divided by ``temperature`` before sampling, so that below 1 probable words become more
     probable. The paper (arXiv 1411.4389v4, Table 6) *multiplies* by its T: its T = 1.5 is temperature 0.667 here.
     Hypotheses report the log probability under the untempered model. The result is a function of the model, the state
-    and ``seed``.
+    and ``seed``, or of ``generator``, which goes on where an earlier call left it; the random numbers do not depend on
+    the kind of arrays and their device.
     """
+    numbers = generator or np.random.default_rng(config.seed)
 
-    @cache
-    def generator(device: torch.device) -> torch.Generator:  # torch wants it where the log probabilities are
-        return torch.Generator(device).manual_seed(config.seed)
-
-    def choose(log_probs: Tensor) -> Tensor:
-        probs = (log_probs / config.temperature).softmax(-1)  # spreads the mass of blocked tokens over the others
-        return _sample_columns(probs, generator(probs.device))
+    def choose(log_probs: Array) -> Array:
+        probs = softmax(log_probs / config.temperature)  # spreads the mass of blocked tokens over the others
+        return _sample_columns(probs, numbers)
 
     number = config.num_samples
-    state = decoder.select(state, torch.arange(count).repeat_interleave(number))
+    state = decoder.select(state, np.arange(count, dtype=np.int64).repeat(number))
     samples = rollout(decoder, state, count * number, choose, config, start=start, end=end)
     return [samples[first : first + number] for first in range(0, len(samples), number)]
 
 
-def _sample_columns(probs: Tensor, generator: torch.Generator) -> Tensor:
+def _sample_columns(probs: Array, generator: np.random.Generator) -> Array:
     """A column for each row of ``probs`` (N, V), sampled in proportion to them; zero probability is never sampled.
 
     By inverting the cumulative sum at one random number a row: ``torch.multinomial`` uses N x V of them, which takes
     longer than a small model needs to compute the probabilities.
     """
-    sums = probs.cumsum(-1)
-    levels = sums[:, -1:] * (1 - torch.rand(len(probs), 1, generator=generator, device=probs.device))  # above 0
-    return torch.searchsorted(sums, levels).squeeze(1)  # (N, 1) -> (N,)
+    xp = namespace(probs)
+    sums = xp.cumulative_sum(probs, axis=-1)
+    parts = 1 - generator.random((len(probs), 1), np.float32)  # above 0
+    return first_reaching(sums, sums[:, -1:] * xp.asarray(parts, dtype=sums.dtype, device=device(sums)))
 
 
 def _most_probable(samples: list[Hypothesis], number: int) -> list[Hypothesis]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import reprlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,10 +14,10 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from captioner.backbones import Backbone, BackboneSpec
-from captioner.backbones.spec import normalize, pixels, ten_crops
+from captioner.backbones.backbone import Backbone
+from captioner.backbones.spec import BackboneSpec, normalize, pixels, ten_crops
 from captioner.data.images import ImageFile, open_image
-from captioner.errors import ImageError, UsageError
+from captioner.errors import ImageError, UsageError, shorten
 from captioner.features.format import DTYPES, MOST_PARTS, find_part
 from captioner.features.writer import FeatureWriter
 
@@ -117,7 +116,7 @@ def parse_part(text: str) -> tuple[int, int]:
     """``2/4`` as (2, 4); ``UsageError`` for anything else."""
     part = find_part(text)
     if part is None:
-        raise UsageError(f"part {reprlib.repr(text)} should be like 2/4: the second of four, of {MOST_PARTS} at most")
+        raise UsageError(f"part {shorten(text)} should be like 2/4: the second of four, of {MOST_PARTS} at most")
     return part
 
 
@@ -131,8 +130,8 @@ def _check_options(crops: int, mirror: bool, precision: str, dtype: str, workers
         raise UsageError(f"precision: {precision!r} is not one of {', '.join(PRECISIONS)}")
     if dtype not in DTYPES:
         raise UsageError(f"dtype: {dtype!r} is not one of {', '.join(DTYPES)}")
-    if workers < 0 or batch_size < 1:
-        raise UsageError(f"workers ({workers}) must be 0 or more and batch size ({batch_size}) 1 or more")
+    if not (0 <= workers <= 256 and 1 <= batch_size <= 1024):
+        raise UsageError(f"workers ({workers}) must be between 0 and 256, batch size ({batch_size}) between 1 and 1024")
 
 
 def _select(sources: Iterable[ImageFile | ImageError], part: tuple[int, int], report: ExtractReport) -> list[ImageFile]:

@@ -8,7 +8,8 @@
     /finished    (N,) bool; False where an item has no feature, such as an image that cannot be read
     /checksums   (N,) uint32, CRC-32 of each finished row's bytes
 
-Files without index_crc32 and checksums, which older releases wrote, are read too.
+HDF5's format 1.10 has checksums of its own metadata. Files without it, index_crc32 and checksums, which older releases
+wrote, are read too.
 
 While ``FILE`` is being written its rows are in ``FILE.parts/``, as files of the same format numbered from 1.
 """
@@ -176,7 +177,7 @@ def write_file(
     path: Path, spec: FeatureSpec, attributes: Mapping[str, Any], ids: Sequence[str], blocks: Iterable[np.ndarray]
 ) -> None:
     """Write one file, atomically. ``blocks`` (each (n, D) or (n, T, D)) are the first ids' rows; others have none."""
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+    with atomic_path(path) as temporary, h5py.File(temporary, "w", libver="v110") as file:
         file.attrs.update({"format": FORMAT, "version": VERSION, **attributes})
         file.create_dataset("ids", data=list(ids), shape=(len(ids),), dtype=h5py.string_dtype())
         features = file.create_dataset("features", (len(ids), *spec.shape), attributes["dtype"])

@@ -10,7 +10,7 @@ from itertools import count
 import numpy as np
 import torch
 
-from captioner.backbones import Backbone
+from captioner.backbones.backbone import Backbone
 from captioner.backbones.spec import normalize, pixels
 from captioner.data.video import Frame
 

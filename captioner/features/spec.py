@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from captioner.errors import FeatureStoreError
+from captioner.errors import FeatureStoreError, shorten
 from captioner.registry import resolve
 
 KINDS = {
@@ -19,6 +19,8 @@ KINDS = {
     "backbone": "captioner.backbones.spec:BackboneSpec",
 }
 """Class of a spec by the ``kind`` in its dictionary."""
+COUNTERS = "num_batches_tracked"
+"""Batch norms count training steps; inference never reads it."""
 LARGEST_ITEM = 2**26
 """Numbers that one item may have; a file that declares more would only fill the memory."""
 
@@ -76,7 +78,7 @@ class FeatureSpec:
         unknown = sorted(set(values) - known - {"kind"})
         if unknown:
             raise FeatureStoreError(
-                f"unknown field {unknown[0]!r} in a {cls.kind} record; known: {', '.join(sorted(known))}"
+                f"unknown field {shorten(unknown[0])} in a {cls.kind} record; known: {', '.join(sorted(known))}"
             )
         try:
             return cls(**{name: value for name, value in values.items() if name != "kind"})
@@ -95,6 +97,16 @@ def read_spec(values: Mapping[str, Any]) -> FeatureSpec:
 def digest(values: Sequence[Any]) -> str:
     """The first 16 hexadecimal digits of the SHA-256 of ``values`` as JSON."""
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
+
+
+def digest_arrays(arrays: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 over names, shapes and values of a network's weights and statistics, whatever computes with them."""
+    total = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        if not name.endswith(COUNTERS):
+            total.update(f"{name}{tuple(array.shape)}".encode())
+            total.update(np.ascontiguousarray(array, np.float32).tobytes())
+    return total.hexdigest()
 
 
 class Store(Protocol):

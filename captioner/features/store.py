@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from captioner.backbones.spec import BackboneSpec
+from captioner.data.records import Names
 from captioner.errors import FeatureStoreError
 from captioner.features.format import FeatureFile, part_files, parts_folder, require_same
 from captioner.features.spec import FeatureSpec
@@ -34,7 +35,7 @@ class FeatureStore:
         return len(self._rows)
 
     def __contains__(self, id: str) -> bool:
-        return id in self._rows
+        return id in self._names
 
     @property
     def path(self) -> Path:
@@ -69,10 +70,11 @@ class FeatureStore:
 
     def get(self, ids: Sequence[str]) -> np.ndarray:
         """Features of ``ids`` in that order, (N, D) or (N, T, D) float32; the error names up to three missing ids."""
-        missing = [name for name in ids if name not in self._rows]
+        missing = [name for name in ids if name not in self._names]
         if missing:
             raise FeatureStoreError(self._missing(missing))
-        places = np.array([self._rows[name] for name in ids], np.int64).reshape(-1, 2)  # (N, 2): file, row
+        found = [self._rows[self._names.find(name) or name] for name in ids]
+        places = np.array(found, np.int64).reshape(-1, 2)  # (N, 2): file, row
         values = np.empty((len(places), *self.spec.shape), np.float32)
         for number in np.unique(places[:, 0]):
             here = places[:, 0] == number
@@ -157,6 +159,10 @@ class FeatureStore:
             kinds = ("images as they are", "mirrored images (captioner extract --mirror)")
             raise FeatureStoreError(f"{self.path}: made of {kinds[stored]}, wanted: {kinds[wanted]}")
         return files
+
+    @cached_property
+    def _names(self) -> Names:
+        return Names(self._rows)
 
     @cached_property
     def _rows(self) -> dict[str, tuple[int, int]]:

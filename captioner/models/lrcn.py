@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from captioner.config import choose, within
@@ -61,9 +62,9 @@ class LRCNConfig:
             raise ConfigError("model.architecture encoder_decoder reads labels: model.normalize must be none")
         choose("model.init", self.init, ("orthogonal", "uniform"))
         choose("model.normalize", self.normalize, ("none", "dimension", "backbone", "signed_sqrt"))
-        within("model.embedding_dim", self.embedding_dim, 1)
-        within("model.hidden_dim", self.hidden_dim, 1)
-        within("model.image_dim", self.image_dim, 0)
+        within("model.embedding_dim", self.embedding_dim, 1, 2**14)
+        within("model.hidden_dim", self.hidden_dim, 1, 2**14)
+        within("model.image_dim", self.image_dim, 0, 2**14)
         within("model.dropout", self.dropout, 0, 0.95)
         within("model.image_dropout", self.image_dropout, 0, 0.95)
 
@@ -179,20 +180,25 @@ class LRCN(nn.Module):
         state = () if features is None else self.initial_state(features.to(self.device))
         return State(image, state or self.stack.start(count, image))
 
-    def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+    def step(self, tokens: Tensor | NDArray[Any], state: State) -> tuple[Tensor, State]:
         """Tokens (N,) and state to log probabilities of the next ones (N, V), in nats, and the next state.
 
         ``PAD``, ``START`` and ``UNK`` get -inf; the others keep the probability they have in training, so that the
         sum over a caption is its log likelihood under ``forward``.
         """
-        output, stack = self.stack.step(self.embedding(tokens.to(self.device)), state.image, state.stack)
-        log_probs = self.project(output).float().log_softmax(-1)
+        log_probs, following = self.predict(tokens, state)
         log_probs[:, NEVER] = -math.inf
-        return log_probs, State(state.image, stack)
+        return log_probs, following
 
-    def select(self, state: State, rows: Tensor) -> State:
+    def predict(self, tokens: Tensor | NDArray[Any], state: State) -> tuple[Tensor, State]:
+        """``step`` with the probabilities of ``PAD``, ``START`` and ``UNK`` too."""
+        words = self.embedding(torch.as_tensor(tokens, device=self.device))  # (N, E)
+        output, stack = self.stack.step(words, state.image, state.stack)
+        return self.project(output).float().log_softmax(-1), State(state.image, stack)
+
+    def select(self, state: State, rows: Tensor | NDArray[Any]) -> State:
         """The captions ``rows`` (M,) of a state, in that order; a row may come several times or not at all."""
-        rows = rows.to(self.device)
+        rows = torch.as_tensor(rows, device=self.device)
         return State(state.image.index_select(0, rows), tuple(x.index_select(0, rows) for x in state.stack))
 
     def initialize(self) -> None:

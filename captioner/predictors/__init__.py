@@ -8,34 +8,38 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from captioner.errors import CheckpointError
+from captioner.errors import CheckpointError, shorten
 from captioner.predictors.base import Caption, Captioner, Result
 
 __all__ = ["MODELS", "Caption", "Captioner", "Result", "find_model", "load"]
 
 MODELS = {"default": Path(__file__).parents[1] / "assets" / "default.safetensors"}
 """Models that come with the package, by name."""
+PREDICTORS = {
+    "captioning": "captioner.predictors.lrcn:LRCNCaptioner",
+    "clip_captioning": "captioner.predictors.video:ClipCaptioner",
+}
+"""Class of the predictor (runtime, name) by the task of its model; other models are not used by themselves."""
 
 
-def load(model: str | os.PathLike[str] = "default", device: str = "cpu") -> Captioner:
+def load(model: str | os.PathLike[str] = "default", device: str = "cpu", runtime: str = "auto") -> Captioner:
     """Load a model: a name in ``MODELS``, a checkpoint file, or the folder of a training run (its best checkpoint).
 
-    Returns the predictor of the model's task: an ``LRCNCaptioner`` for images, a ``ClipCaptioner`` for clips. Raises
-    ``CheckpointError`` where there is no such model or its task has no predictor, ``UsageError`` for a device that this
-    machine does not have.
+    ``runtime`` is ``torch``, ``onnx`` (ONNX Runtime, for files that ``captioner export`` made) or ``auto``, which takes
+    ONNX Runtime where it can. Returns the predictor of the model's task: an ``LRCNCaptioner`` for images, a
+    ``ClipCaptioner`` for clips. Raises ``CheckpointError`` where there is no such model or its task has no predictor,
+    ``UsageError`` for a device that this machine does not have or a runtime that cannot run the model.
     """
-    from captioner.checkpoint import load_checkpoint
-    from captioner.devices import find_device
+    from captioner.model_file import read_header
+    from captioner.predictors.runtime import load_runtime
     from captioner.registry import resolve
-    from captioner.tasks.base import find_task
 
-    checkpoint, place = load_checkpoint(find_model(model)), find_device(device)
-    predictor = find_task(checkpoint.task).predictor
-    if not predictor:
-        raise CheckpointError(f"{model} cannot be used by itself: it was trained for the task {checkpoint.task}")
-    found: Captioner = resolve({checkpoint.task: predictor}, checkpoint.task, "predictor")(
-        checkpoint, str(model), place
-    )
+    path = find_model(model)
+    header = read_header(path)
+    if header.task not in PREDICTORS:
+        raise CheckpointError(f"{model} cannot be used by itself: it was trained for the task {shorten(header.task)}")
+    predictor = resolve(PREDICTORS, header.task, "predictor")
+    found: Captioner = predictor(load_runtime(path, header, str(model), device, runtime), str(model))
     return found
 
 

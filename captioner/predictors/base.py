@@ -49,6 +49,11 @@ class Captioner(Protocol):
         """The name or path that the model was loaded by."""
         ...
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the model's file; empty for a model without one."""
+        ...
+
     def caption(self, source: Any, /, **options: Any) -> Any:
         """The caption of one image, or a list with one for each of several images or clips.
 

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from captioner.backbones.spec import BackboneSpec
-from captioner.checkpoint import Checkpoint
-from captioner.decoding import decode
+from captioner.data.records import Names
+from captioner.decoding import Hypothesis, decode
 from captioner.decoding.config import DecodingConfig
 from captioner.decoding.options import with_options
-from captioner.errors import CaptionerError, FeatureStoreError, ImageError, UsageError
+from captioner.errors import CaptionerError, CheckpointError, FeatureStoreError, ImageError, UsageError
 from captioner.features.spec import FeatureSpec, Store
 from captioner.predictors.base import Caption, Result, Results
+from captioner.predictors.runtime import Runtime
 from captioner.predictors.streams import batches
 from captioner.text.vocabulary import END, START
 
@@ -24,19 +26,28 @@ BATCH_SIZE = 64
 """Images or clips that are decoded together by default."""
 
 
+LARGEST_BATCH = 1024
+"""Largest ``batch_size``."""
+ROWS_AT_ONCE = 4096
+"""Hypotheses of all images that are decoded together."""
+
+
 class FeatureCaptioner:
     """A decoder with its vocabulary, for features of a known kind."""
 
-    def __init__(self, checkpoint: Checkpoint, name: str = "model", device: str | torch.device = "cpu") -> None:
+    def __init__(self, runtime: Runtime, name: str = "model") -> None:
+        self.runtime = runtime
         self.name = name
-        self.device = torch.device(device)
-        self.checkpoint = checkpoint
-        self.model = checkpoint.model.to(self.device).eval()
 
     @property
-    def data_set(self) -> Any:
-        """The data section of the configuration that the model was trained with."""
-        return self.checkpoint.config.data
+    def checkpoint(self) -> Any:
+        """What the model's file says: inputs, outputs, decoding settings and provenance."""
+        return self.runtime.checkpoint
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the checkpoint's file; empty without a file."""
+        return str(self.checkpoint.digest)
 
     def caption_features(
         self,
@@ -44,25 +55,32 @@ class FeatureCaptioner:
         ids: Iterable[str] | None = None,
         *,
         batch_size: int = BATCH_SIZE,
+        resumed: bool = False,
         **options: Any,
     ) -> Results:
         """One ``Result`` for each id (by default all of the first store), in order, as they are made.
 
         ``stores`` are in the order of the model's inputs; ``options`` are fields of ``DecodingConfig``. An id that is
         not in all stores is an error of its result. Raises ``FeatureStoreError`` for a store of other features than
-        the model's, naming both, and where no id has features.
+        the model's, naming both, and where no id has features, unless ``resumed``: others were captioned before.
         """
         config = self._config(options, batch_size)
         opened = list(stores) if isinstance(stores, Sequence) else [stores]
         self.check_stores(opened)
-        return self._feature_results(opened, opened[0].ids if ids is None else ids, config, batch_size)
+        return self._feature_results(opened, opened[0].ids if ids is None else ids, config, batch_size, resumed)
 
-    @torch.inference_mode()
-    def decode(self, features: Tensor, config: DecodingConfig) -> list[tuple[Caption, ...]]:
-        """Features (N, D) to the captions of each row, best first."""
+    def decode(self, features: np.ndarray, config: DecodingConfig) -> list[tuple[Caption, ...]]:
+        """Features (N, D) float32 to the captions of each row, best first."""
+        rows = max(1, ROWS_AT_ONCE // (config.beam_size if config.method == "beam" else 1))
+        found: list[list[Hypothesis]] = []
         with memory_errors():
-            state = self.model.start(features)
-            found = decode(self.model, state, len(features), config, start=START, end=END)
+            for first in range(0, len(features), rows):
+                part = features[first : first + rows]
+                found += decode(self.runtime, self.runtime.start(part), len(part), config, start=START, end=END)
+        if not all(ranked and all(math.isfinite(one.log_prob) for one in ranked) for ranked in found):
+            raise CheckpointError(
+                f"{self.name}: gives probabilities that are no numbers; the checkpoint or the features are damaged"
+            )
         words = self.checkpoint.outputs
         return [tuple(Caption(words.decode(h.ids), h.log_prob) for h in ranked) for ranked in found]
 
@@ -91,33 +109,49 @@ class FeatureCaptioner:
 
     def _same_weights(self, index: int, store: Store) -> bool:
         """Whether features were made by the weights that the model was trained with, as far as the records say."""
+        if known := self.runtime.weights_digest(index):
+            return known == store.weights_digest
         spec = self.checkpoint.inputs[index]
         return same_sha256(sha256_of(store.spec), sha256_of(spec), unknown=store.spec.key == spec.key)
 
     def _config(self, options: Mapping[str, Any], batch_size: int) -> DecodingConfig:
         """The model's decoding settings with a caller's options."""
-        if batch_size < 1:
-            raise UsageError(f"batch_size must be at least 1, not {batch_size}")
-        return with_options(self.checkpoint.config.decoding, options)
+        if not 1 <= batch_size <= LARGEST_BATCH:
+            raise UsageError(f"batch_size must be between 1 and {LARGEST_BATCH}, not {batch_size}")
+        return with_options(self.checkpoint.decoding, options)
 
     def _feature_results(
-        self, stores: Sequence[Store], ids: Iterable[str], config: DecodingConfig, batch_size: int
+        self, stores: Sequence[Store], ids: Iterable[str], config: DecodingConfig, batch_size: int, resumed: bool
     ) -> Results:
         names = ", ".join(str(store.path) for store in stores)
         ids = list(ids)
-        held = set.intersection(*(set(store.ids) for store in stores))
-        if held.isdisjoint(ids):
+        held = [Names(store.ids) for store in stores]
+        if not any(all(image in some for some in held) for image in ids) and not resumed:
             raise FeatureStoreError(f"none of the {len(ids)} images has features in {names}; is it another data set?")
         for batch in batches(ids, batch_size):
-            known = [image for image in batch if image in held]
-            parts = [torch.from_numpy(store.get(known)) for store in stores]
-            features = torch.cat(parts, 1).to(self.device)  # (N, D)
-            captions = iter(self.decode(features, config) if known else ())
-            for image in batch:
-                if image in held:
+            known = [all(image in some for some in held) for image in batch]
+            read = iter(_read(stores, [*itertools.compress(batch, known)]) if any(known) else ())
+            missing = f"has no features in {names}"
+            vectors = [
+                next(read) if here else ImageError(image, missing) for image, here in zip(batch, known, strict=True)
+            ]
+            good = [vector for vector in vectors if isinstance(vector, np.ndarray)]
+            captions = iter(self.decode(np.stack(good), config) if good else ())
+            for image, vector in zip(batch, vectors, strict=True):
+                if isinstance(vector, np.ndarray):
                     yield Result(image, next(captions))
                 else:
-                    yield Result(image, error=ImageError(image, f"has no features in {names}"))
+                    yield Result(image, error=vector)
+
+
+def _read(stores: Sequence[Store], ids: Sequence[str]) -> list[np.ndarray | ImageError]:
+    """The features (D,) of each of ``ids`` in all ``stores``, or the error that says which is damaged."""
+    try:
+        return list(np.concatenate([store.get(ids) for store in stores], 1))
+    except CaptionerError as error:
+        if len(ids) == 1:
+            return [ImageError(ids[0], str(error))]
+        return [found for image in ids for found in _read(stores, [image])]
 
 
 @contextmanager

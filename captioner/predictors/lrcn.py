@@ -15,50 +15,24 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
+import numpy as np
 from PIL import Image
-from torch import Tensor
 
 from captioner.decoding.config import DecodingConfig
-from captioner.errors import BackboneError, CheckpointError, ImageError
+from captioner.errors import ImageError
 from captioner.predictors.base import Result, Results, texts
-from captioner.predictors.features import BATCH_SIZE, FeatureCaptioner, memory_errors, same_sha256, sha256_of
+from captioner.predictors.features import BATCH_SIZE, FeatureCaptioner, memory_errors
 from captioner.predictors.streams import batches, prefetch
 
-if TYPE_CHECKING:  # loaded when the first image needs them
-    from captioner.backbones import Backbone
-    from captioner.features.spec import Store
-
 ImageSource = str | os.PathLike[str] | Image.Image
-Prepared = tuple[ImageSource, list[Tensor] | ImageError]
+Prepared = tuple[ImageSource, list[np.ndarray] | ImageError]
 """An image and its tensor for each backbone, (3, S, S), or the error in their place."""
 
 
 class LRCNCaptioner(FeatureCaptioner):
-    """A decoder with its vocabulary and the backbones that its features come from."""
-
-    @cached_property
-    def backbones(self) -> list[Backbone]:
-        """The networks, with the checkpoint's weights where it holds them; loaded on first use."""
-        from captioner.backbones import load_backbone
-
-        if not self.checkpoint.inputs:
-            raise CheckpointError(f"{self.name} does not caption images: it was trained on text alone")
-        loaded = []
-        for spec, state in zip(self.checkpoint.inputs, self._states, strict=True):
-            backbone = load_backbone(spec.key, state=state)
-            if backbone.spec.digest != spec.digest:
-                raise BackboneError(f"{spec.key} has another layer or preprocessing than when {self.name} was trained")
-            if state is None and not same_sha256(backbone.spec.sha256, sha256_of(spec), unknown=True):
-                raise BackboneError(
-                    f"{self.name} was trained on {spec.key} with weights {sha256_of(spec)[:16]}, "
-                    f"those here are {backbone.spec.sha256[:16]} ({backbone.spec.weights})"
-                )
-            loaded.append(backbone.to(self.device).eval())
-        return loaded
+    """A decoder with its vocabulary, and what makes its features from images."""
 
     def caption(
         self, images: ImageSource | Iterable[ImageSource], /, *, batch_size: int = BATCH_SIZE, **options: Any
@@ -86,27 +60,24 @@ class LRCNCaptioner(FeatureCaptioner):
 
     def prepare(self, image: ImageSource | ImageError) -> Prepared:
         """The image as each backbone takes it; an image that cannot be read gives an ``ImageError`` instead."""
+        from captioner.backbones.spec import prepare
         from captioner.data.images import open_image
 
         if isinstance(image, ImageError):
             return image.path, image
         try:
             opened = open_image(image)
-            return image, [backbone.preprocess(opened) for backbone in self.backbones]
+            return image, [prepare(opened, spec) for spec in self.checkpoint.inputs]
         except ImageError as error:
             return image, error
 
-    @torch.inference_mode()
-    def encode(self, inputs: Sequence[Sequence[Tensor]]) -> Tensor:
+    def encode(self, inputs: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
         """Prepared images, N times one (3, S, S) for each backbone, to features (N, D), concatenated."""
-        parts = []
-        for backbone, images in zip(self.backbones, zip(*inputs, strict=True), strict=True):
-            parts.append(backbone(torch.stack(images).to(self.device)).float())
-        return torch.cat(parts, 1)
+        return self.runtime.encode([np.stack(images) for images in zip(*inputs, strict=True)])
 
     def _stream(self, images: Iterable[ImageSource | ImageError], config: DecodingConfig, batch_size: int) -> Results:
-        self.backbones  # noqa: B018  # loaded here, not by two threads at once
-        with closing(prefetch(self.prepare, images, window=2 * batch_size)) as prepared:
+        self.runtime.prepare()  # here, not in two threads at once
+        with closing(prefetch(self.prepare, images, window=batch_size + min(batch_size, BATCH_SIZE))) as prepared:
             for batch in batches(prepared, batch_size):
                 yield from self._caption_batch(batch, config)
 
@@ -119,13 +90,3 @@ class LRCNCaptioner(FeatureCaptioner):
                 yield Result(image, error=inputs)
             else:
                 yield Result(image, next(captions))
-
-    @property
-    def _states(self) -> Sequence[dict[str, Tensor] | None]:
-        """Weights of each backbone, None for those that the checkpoint does not hold."""
-        return self.checkpoint.backbone_states or [None] * len(self.checkpoint.inputs)
-
-    def _same_weights(self, index: int, store: Store) -> bool:
-        if self._states[index] is None:
-            return super()._same_weights(index, store)
-        return bool(self.backbones[index].weights_digest == store.weights_digest)

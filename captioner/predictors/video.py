@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -26,22 +26,24 @@ from typing import Any
 
 import numpy as np
 import safetensors.torch
-import torch
 
-from captioner.backbones import Backbone, load_backbone
-from captioner.checkpoint import Checkpoint, load_checkpoint
+from captioner.backbones import load_backbone
+from captioner.backbones.backbone import Backbone
+from captioner.checkpoint import load_checkpoint
 from captioner.crf.clips import ClipArrays
 from captioner.crf.model import CRFFile, FeatureSource, load_crf, save_crf
 from captioner.crf.predictor import predict
+from captioner.data.records import Names
 from captioner.data.video import read_frames
 from captioner.devices import find_device
 from captioner.errors import CheckpointError, DataError, ImageError, UsageError
 from captioner.features.frames import FRAMES, ClipFeature, Interval, clip_features
 from captioner.features.label_predictions import KEYS, LabelPredictionsStore
-from captioner.files import atomic_path, read_tensors
+from captioner.files import atomic_path, parse_header, read_tensors
 from captioner.predictors import find_model
 from captioner.predictors.base import Result, Results, is_label_predictions, texts
 from captioner.predictors.features import BATCH_SIZE, FeatureCaptioner
+from captioner.predictors.torch_runtime import TorchRuntime
 
 WINDOW = 10.0
 """Length in seconds of the windows that a video is cut into where no intervals are given."""
@@ -56,8 +58,9 @@ class ClipCaptioner(FeatureCaptioner):
     Every method takes the fields of ``DecodingConfig`` as ``options``, and ``batch_size``.
     """
 
-    def __init__(self, checkpoint: Checkpoint, name: str = "model", device: str | torch.device = "cpu") -> None:
-        super().__init__(checkpoint, name, device)
+    def __init__(self, runtime: TorchRuntime, name: str = "model") -> None:
+        super().__init__(runtime, name)
+        checkpoint, self.device = runtime.checkpoint, runtime.device
         self.kind = KEYS.get(checkpoint.inputs[0].key, "") if len(checkpoint.inputs) == 1 else ""
         if not self.kind:
             names = ", ".join(spec.key for spec in checkpoint.inputs) or "nothing"
@@ -116,7 +119,7 @@ class ClipCaptioner(FeatureCaptioner):
         return self.caption_video(source, intervals, batch_size=batch_size, warn=warn, **options)
 
     def caption_clips(
-        self, path: Source, ids: Sequence[str] | None = None, *, batch_size: int = BATCH_SIZE, **options: Any
+        self, path: Source, ids: Iterable[str] | None = None, *, batch_size: int = BATCH_SIZE, **options: Any
     ) -> Results:
         """One ``Result`` for each clip of ``ids`` (by default all) of a file of label predictions.
 
@@ -127,7 +130,7 @@ class ClipCaptioner(FeatureCaptioner):
         if not store.ids:
             raise DataError(f"{store.path}: holds no clips")
         self.check_stores([store])
-        wanted, held = store.ids if ids is None else ids, set(store.ids)
+        wanted, held = store.ids if ids is None else list(ids), Names(store.ids)
         known = [name for name in wanted if name in held]
         found = self.caption_features(store, known, batch_size=batch_size, **options) if known else iter(())
         missing = f"no such clip in {store.path}"
@@ -205,7 +208,7 @@ class Vision:
 
 def load_clip_captioner(model: Source, device: str = "cpu") -> ClipCaptioner:
     """The clip captioner of a checkpoint file or of a training run's folder; errors as of ``captioner.load``."""
-    return ClipCaptioner(load_checkpoint(find_model(model)), str(model), find_device(device))
+    return ClipCaptioner(TorchRuntime(load_checkpoint(find_model(model)), str(model), find_device(device)), str(model))
 
 
 def _failed(path: str, clip: ClipFeature) -> Result:
@@ -224,10 +227,10 @@ def load_vision(path: Path) -> Vision:
             f"{path} reads label predictions only; "
             "python -m scripts.pack_clip_captioner adds the CRF and the CNN that a video needs"
         )
-    contents, crf = json.loads(entry), load_crf(path)
-    if contents.get("version") != VERSION:
-        raise CheckpointError(f"{path}: frames of version {contents.get('version')}; this captioner reads {VERSION}")
-    vision = Vision(load_backbone(crf.features[0].key, state=state), crf, int(contents["number"]))
+    number, crf = parse_header(path, entry, "frames", VERSION).get("number"), load_crf(path)
+    if type(number) is not int or number < 1 or not crf.features:
+        raise CheckpointError(f"{path}: its header is damaged: it names no network, or {number!r:.20} frames of a clip")
+    vision = Vision(load_backbone(crf.features[0].key, state=state, trusted=False), crf, number)
     vision.check(str(path))
     return vision
 

@@ -22,18 +22,13 @@ TASKS = {
     "language_model": "captioner.tasks.language_model:TASK",
     "clip_captioning": "captioner.tasks.clip_captioning:TASK",
 }
-OUTPUTS = {
-    "vocabulary": "captioner.text.vocabulary:Vocabulary",
-    "classes": "captioner.data.records:ClassNames",
-}
-"""Class of a model's outputs by its ``kind``, as checkpoints name it."""
 
 
 class Outputs(Protocol):
     """What the model's output dimensions stand for: the words of a vocabulary, or the names of classes."""
 
     kind: ClassVar[str]
-    """Key in ``OUTPUTS``."""
+    """Key in ``captioner.model_file.OUTPUTS``."""
 
     def __len__(self) -> int: ...
     def to_list(self) -> list[str]: ...
@@ -143,8 +138,6 @@ class Task:
     """Raises ``ConfigError`` for settings that exclude each other."""
     unit: str = "items"
     """What ``StepLoss.count`` counts, for the log's speed."""
-    predictor: str = ""
-    """``module:class`` that predicts with a trained model; empty where nothing does."""
 
 
 def find_task(name: str) -> Task:

@@ -21,5 +21,4 @@ TASK = Task(
     evaluate=evaluate_captions,
     check=check_captioning,
     unit="tokens",
-    predictor="captioner.predictors.lrcn:LRCNCaptioner",
 )

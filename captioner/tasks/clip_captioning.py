@@ -12,5 +12,4 @@ TASK = replace(
     name="clip_captioning",
     config=ClipCaptioningConfig,
     metrics={"bleu4": "max", "cider": "max", "dev_loss": "min"},  # BLEU-4 first: it is what the paper reports
-    predictor="captioner.predictors.video:ClipCaptioner",
 )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
 
-from captioner.errors import DataError
+from captioner.errors import DataError, shorten
 
 PAD, START, END, UNK = range(4)
 SPECIALS = ("<pad>", "<start>", "<end>", "<unk>")
@@ -29,7 +29,7 @@ class Vocabulary:
             raise DataError(f"a vocabulary starts with {' '.join(SPECIALS)}, not {' '.join(self.words[:4])}")
         if len(set(self.words)) != len(self.words):
             twice = next(word for word, count in Counter(self.words).items() if count > 1)
-            raise DataError(f"the vocabulary holds {twice!r} more than once")
+            raise DataError(f"the vocabulary holds {shorten(twice)} more than once")
 
     @classmethod
     def build(cls, captions: Iterable[Sequence[str]], min_count: int) -> Vocabulary:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,14 @@ REWARD = "train_reward"
 class RunLog:
     """``log.jsonl``: one object a line. Kinds: ``start``, ``steps`` (every so many steps), ``epoch``, ``end``."""
 
-    def __init__(self, path: Path, resume_at: int | None) -> None:
-        """Append to ``path`` after dropping what came later than step ``resume_at``; None starts it anew."""
+    def __init__(self, path: Path, resume_at: int | None, epoch: int = 1) -> None:
+        """Append to ``path`` after dropping what came later than step ``resume_at``; None starts it anew.
+
+        ``epoch`` is the one that goes on: its last step may be done, but not its evaluation.
+        """
         self.path = path
         before = read_log(path) if resume_at is not None and path.exists() else []
-        kept = [r for r in before if r["step"] <= (resume_at or 0) and r["kind"] != "end"]
+        kept = [r for r in before if r["step"] <= (resume_at or 0) and r["kind"] != "end" and not _repeats(r, epoch)]
         write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
 
     def write(self, kind: str, step: int, **values: Any) -> None:
@@ -32,14 +35,20 @@ class RunLog:
             stream.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
 
 
+def _repeats(record: dict[str, Any], epoch: int) -> bool:
+    """Whether this is the end of an epoch that will end again."""
+    number = record.get("epoch")
+    return record["kind"] == "epoch" and not (isinstance(number, int) and number < epoch)
+
+
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The objects of a log; a last line cut short by a kill is left out."""
+    """The objects of a log; a last line cut short by a kill is left out, and so is what is no object of a log."""
     records = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
+        with suppress(ValueError, RecursionError):
+            record = json.loads(line)
+            if isinstance(record, dict) and type(record.get("step")) is int and isinstance(record.get("kind"), str):
+                records.append(record)
     return records
 
 

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from captioner.errors import CheckpointError
-from captioner.files import atomic_path, read_tensors
+from captioner.files import atomic_path, not_finite, read_tensors
 
 FORMAT = "captioner-training-state"
 VERSION = "2"
@@ -51,6 +51,8 @@ def load_state(
     """Put a saved state back into its owners and return its ``metadata``; ``CheckpointError`` if it does not fit."""
     tensors, header = _read(path)
     scalars = _parse(path, header, "scalars")
+    if bad := not_finite(tensors):
+        raise CheckpointError(f"{path}: {bad} holds values that are not finite; start anew with --no-resume")
     try:
         learner.load_state_dict(_under(tensors, "learner."))
         slots: dict[int, dict[str, Any]] = {}

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from captioner.checkpoint import save_checkpoint
 from captioner.config import Experiment, TrainConfig
-from captioner.errors import CaptionerError, ConfigError, MissingDependency
-from captioner.files import PLOT, Kind, check_output
+from captioner.errors import CaptionerError, ConfigError, MissingDependency, shorten
+from captioner.files import PLOT, SAFETENSORS, Kind, check_output
 from captioner.precision import resolve_precision
 from captioner.progress import Progress
 from captioner.provenance import provenance
@@ -36,7 +36,6 @@ MAY_CHANGE_ANYWHERE = ("workers",)
 """The same, in any section of a task."""
 
 
-SAFETENSORS = Kind("a safetensors file", rb".{8}\{")
 FILES = {
     "best.safetensors": SAFETENSORS,
     "last.safetensors": SAFETENSORS,
@@ -221,7 +220,8 @@ class Trainer:
             for name in ("state", "best", "last"):
                 (self.output / f"{name}.safetensors").unlink(missing_ok=True)
         if self.processes.is_main:
-            self.log = RunLog(self.output / "log.jsonl", self.position.step if self.resuming else None)
+            step = self.position.step if self.resuming else None
+            self.log = RunLog(self.output / "log.jsonl", step, self.position.epoch)
 
     def _announce(self, show: Progress) -> None:
         if not self.processes.is_main:
@@ -425,7 +425,7 @@ def _device(wanted: str, processes: World) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise ConfigError(f"train.device {wanted!r} is not available ({reason}); use train.device=cpu") from None
+        raise ConfigError(f"train.device {shorten(wanted)} is not available ({reason}); use train.device=cpu") from None
     return device
 
 

@@ -57,12 +57,12 @@ def translate(
     split: Split = "test",
     tokenizer: Tokenizer = DEFAULT,
     kind: Annotated[str, choice(KINDS, "--input", help="The MAP assignment, or the most probable ones.")] = "map",
-    n_best: Annotated[int, typer.Option(help="How many assignments --input marginals translates.")] = 10,
+    n_best: Annotated[int, typer.Option(min=1, max=1000, help="Assignments that --input marginals translates.")] = 10,
     alignment: Annotated[str, choice(tuple(MODELS))] = "ibm1",
     heuristic: Annotated[str, choice(HEURISTICS)] = "intersection",
-    order: Annotated[int, typer.Option(help="Length of the language model's n-grams.")] = 4,
+    order: Annotated[int, typer.Option(min=1, max=10, help="Length of the language model's n-grams.")] = 4,
     seed: Annotated[int, typer.Option(help="Of tuning.")] = 0,
-    processes: Annotated[int, typer.Option()] = os.cpu_count() or 1,
+    processes: Annotated[int, typer.Option(min=1, max=256)] = os.cpu_count() or 1,
 ) -> None:
     clips = read_clips("clips", clip_file)
     val, wanted = clips_of(clips, "val"), clips_of(clips, split)

@@ -15,10 +15,11 @@ import yaml
 from PIL import Image
 from safetensors.torch import save_file
 
-from captioner.backbones import FAMILIES, Backbone, BackboneSpec, load_backbone
+from captioner.backbones import FAMILIES, load_backbone
+from captioner.backbones.backbone import Backbone
 from captioner.backbones.compact import CompactCNN
 from captioner.backbones.efficientnet_lite import VARIANTS, EfficientNetLite
-from captioner.backbones.spec import pixels, prepare, ten_crops
+from captioner.backbones.spec import BackboneSpec, pixels, prepare, ten_crops
 from captioner.backbones.weights import fit_weights
 from captioner.errors import BackboneError, MissingWeights
 
@@ -169,7 +170,7 @@ def test_images_are_prepared_as_torchvision_does(name: str, width: int, height: 
     image = make_image(1, width, height)
     expected = models.get_model_weights(name).DEFAULT.transforms()(image)
     spec = preset_spec(name, "pool")
-    given = prepare(image, spec)
+    given = torch.from_numpy(prepare(image, spec))
     assert given.shape == expected.shape
     assert float((given - expected).abs().max()) <= 2.01 / 255 / min(spec.std)
     assert float((given - expected).abs().mean()) <= 0.05 / 255 / min(spec.std)
@@ -275,7 +276,7 @@ def test_weights_fit_exactly_or_not_at_all() -> None:
         ("torchvision:resnet18@fc9", "no layer 'fc9'; the outermost ones are conv1"),
         ("compact:x", "takes no name"),
         ("efficientnet-lite:9", "choose one of 0, 1, 2"),
-        ("local:missing.yaml", "missing.yaml: not a readable backbone record"),
+        ("local:missing.yaml", "missing.yaml: cannot be read: No such file"),
     ],
 )
 def test_unknown_keys_name_the_known(key: str, message: str) -> None:
@@ -305,11 +306,49 @@ def test_weight_files_of_ones_own(tmp_path: Path) -> None:
         load_backbone("compact", tmp_path / "b.pth")
 
 
-@pytest.mark.parametrize("content", ["a: " + "[" * 20_000, "size: " + "9" * 5000, "size: 2024-13-45"])
-def test_a_hostile_record_is_one_error(tmp_path: Path, content: str) -> None:
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a: " + "[" * 20_000, "record.yaml: not YAML: maximum recursion"),
+        ("size: 8\nsize: 9", "not YAML: the key 'size' is there twice"),
+        ("architecture: a.py:f\nweights: w\nsize: " + "9" * 5000, "size: expected int, got '9999"),
+        ("architecture: a.py:f\nweights: w\nsize: 2024-13-45", "size: expected int, got '2024-13-45'"),
+    ],
+    ids=range(4),
+)
+def test_a_hostile_record_is_one_error(tmp_path: Path, content: str, message: str) -> None:
     """Would catch a traceback from YAML of any depth, and a wait for somebody to write into a pipe."""
     (tmp_path / "record.yaml").write_text(content)
     os.mkfifo(tmp_path / "pipe.yaml")
-    for name, message in (("record", "not a readable backbone record"), ("pipe", "not a regular file")):
-        with pytest.raises(BackboneError, match=message):
+    for name, match in (("record", message), ("pipe", "not a regular file")):
+        with pytest.raises(BackboneError, match=match):
             load_backbone(f"local:{tmp_path / name}.yaml")
+
+
+def test_a_weight_file_that_is_empty_is_one_error(tmp_path: Path) -> None:
+    """Would catch an IndexError: PyTorch's own error has no text."""
+    (tmp_path / "a.pth").touch()
+    with pytest.raises(BackboneError, match="a.pth: not a readable weight file: EOFError"):
+        load_backbone("compact", tmp_path / "a.pth")
+
+
+def test_a_record_that_names_no_possible_file_is_one_error(tmp_path: Path) -> None:
+    """Would catch an OSError: the system refuses to look for a name that is too long."""
+    for architecture, weights in ((f"{'a' * 300}.py:make", "w.pth"), ("a.py:make", "a" * 300)):
+        record = {"architecture": architecture, "weights": weights, "size": 8}
+        (tmp_path / "record.yaml").write_text(yaml.safe_dump(record))
+        torch.save({}, tmp_path / "w.pth")
+        with pytest.raises(BackboneError, match="no weight file at|should be FILE.py:FUNCTION"):
+            load_backbone(f"local:{tmp_path / 'record.yaml'}")
+
+
+def test_a_record_that_a_model_names_runs_no_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Would catch a stranger's model that runs the Python file beside it."""
+    record = local_record(tmp_path)
+    (tmp_path / "net.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n{TINY}")
+    with pytest.raises(BackboneError, match="whose Python file would be run; if you trust it, set CAPTIONER_TRUST"):
+        load_backbone(f"local:{record}", trusted=False)
+    assert not (tmp_path / "ran").exists()
+    monkeypatch.setenv("CAPTIONER_TRUST_RECORDS", "1")
+    load_backbone(f"local:{record}", trusted=False)
+    assert (tmp_path / "ran").exists()

@@ -20,6 +20,7 @@ from captioner.progress import progress_bar
 from captioner.tables import footnote, render
 from scripts.command_reference import commands
 from tests.conftest import CHECKOUT
+from tests.tiny import save_images
 
 HEAVY = ("torch", "torchvision", "transformers", "h5py", "numpy", "PIL", "sacrebleu", "matplotlib", "yaml")
 
@@ -63,7 +64,7 @@ def test_every_command_explains_itself(path: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     ("error", "status", "line"),
     [
-        (DataError("captions.tsv: line 3\nhas no tab"), 1, "error: captions.tsv: line 3 has no tab\n"),
+        (DataError("captions.tsv: line 3\nhas no tab"), 1, "error: captions.tsv: line 3\\nhas no tab\n"),
         (
             UsageError("--a and --b exclude each other"),
             2,
@@ -180,3 +181,34 @@ def test_data_commands(tmp_path: Path) -> None:
     assert by_hand.returncode == 1
     assert by_hand.stderr.startswith("error: flickr30k-images cannot be fetched by a program: fill in the form")
     assert by_hand.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["caption", "a.jpg", "--batch-size", "1000000"],
+        ["caption", "a.jpg", "--beam-size", "1000000"],
+        ["caption", "a.jpg", "--num-samples", "100000000"],
+        ["caption", "a.jpg", "--max-length", "100000000"],
+        ["caption", "a.jpg", "--num-samples", "9", "--num-return-sequences", "10"],
+        ["extract", "a.jpg", "-o", "a.h5", "--batch-size", "1000000"],
+        ["extract", "a.jpg", "-o", "a.h5", "--workers", "1000000"],
+        ["compare", "a.json", "b.json", "-r", "c.tsv", "--resamples", "1000000000"],
+        ["compare", "a.json", "b.json", "-r", "c.tsv", "--trials", "1000000000"],
+        ["crf", "train", "--clips", "a", "-f", "b", "-o", "c", "--folds", "1000000000"],
+    ],
+    ids=" ".join,
+)
+def test_no_option_takes_gigabytes(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Would catch a number that is believed, and a machine that swaps until somebody ends the program."""
+    monkeypatch.chdir(tmp_path)
+    save_images(tmp_path, 1)[0].rename("a.jpg")
+    monkeypatch.setattr(sys, "argv", ["captioner", *arguments])
+    try:
+        status = cli.main()
+    except SystemExit as leaving:
+        status = int(leaving.code or 0)
+    assert status == 2
+    assert re.search("between|range|more than|less than or equal", capsys.readouterr().err)

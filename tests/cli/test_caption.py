@@ -11,6 +11,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -163,7 +165,7 @@ def test_an_image_given_twice_has_one_result(run: Run, folder: Path) -> None:
     Path("photos/link.png").symlink_to("00.png")
     photo = folder / "photos" / "00.png"
     status, _, err = run("photos/00.png", photo, "./photos/../photos/00.png", "photos", "-o", "results.json")
-    assert (status, err[1]) == (0, "note: 3 images were given before; they have one result each")
+    assert (status, err[1]) == (0, "note: given before: 3 images; each has one result")
     ids = [item["image_id"] for item in json.loads(Path("results.json").read_text())]
     assert ids == ["00.png", "01.png", "02.png", "03.png", "link.png"]
 
@@ -249,6 +251,19 @@ def test_a_split_is_captioned_from_cached_features(run: Run, folder: Path, model
     trained = tiny.save_tiny(folder / "trained.safetensors", data=learned)
     status, lines, _ = run(*arguments, "--model", trained)
     assert columns(lines) == {name: by_file[name] for name in ("00.png", "02.png")}
+
+
+def test_a_damaged_feature_costs_its_image_alone(run: Run, folder: Path) -> None:
+    """Would catch one flipped byte in a store of thousands that ends the whole run."""
+    extract(find_named(["photos"]), load_backbone("compact", state=tiny.network(0)), "store.h5", workers=0)
+    whole = columns(run("--features", "store.h5")[1])
+    with h5py.File("store.h5", "r+") as file:
+        file["features"][1, 0] += 1
+        file["features"][2, 0] = np.nan
+    status, lines, err = run("--features", "store.h5")
+    assert (status, columns(lines)) == (1, {name: whole[name] for name in ("00.png", "03.png")})
+    assert [line.partition(": store.h5")[0] for line in err] == ["error: 01.png", "error: 02.png"]
+    assert all("is damaged or not finite; delete the file and extract again" in line for line in err)
 
 
 def test_a_bar_is_shown_to_who_watches_and_keeps_out_of_the_result(

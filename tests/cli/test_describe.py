@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from captioner import load
 from captioner.backbones import load_backbone
@@ -27,9 +28,10 @@ from captioner.crf.predictor import predict
 from captioner.decoding.config import DecodingConfig
 from captioner.errors import CheckpointError, UsageError
 from captioner.features.label_predictions import open_store
+from captioner.files import read_tensors
 from captioner.models.encoder_decoder import EncoderDecoder
 from captioner.models.lrcn import LRCN, LRCNConfig
-from captioner.predictors.video import ClipCaptioner, load_clip_captioner, load_vision
+from captioner.predictors.video import ENTRY, ClipCaptioner, load_clip_captioner, load_vision
 from captioner.tasks.sentences.config import ClipCaptioningConfig
 from captioner.text.vocabulary import END, SPECIALS, Vocabulary
 from scripts.pack_clip_captioner import main as pack_main
@@ -194,6 +196,29 @@ def test_json_and_results(run: Run, model: Path, predictions: Path, tmp_path: Pa
     assert [f"{one['image_id']}\t{one['caption']}" for one in json.loads(results.read_text())] == lines
 
 
+def test_an_interrupted_run_goes_on(
+    run: Run, model: Path, predictions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Would catch sentences that are lost with the results file that could not be written."""
+    results = tmp_path / "results.json"
+    command = ["describe", predictions, "--model", model, "-o", results]
+    assert run(*command)[0] == 0
+    whole = results.read_text()
+    with monkeypatch.context() as patch:
+        patch.setattr("captioner.cli.describe.write_coco_results", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run(*command)
+    partial = tmp_path / "results.json.partial"
+    assert len(partial.read_text().splitlines()) == 1 + len(IDS)
+    with monkeypatch.context() as patch:
+        patch.setattr(ClipCaptioner, "decode", None)  # nothing is left to do
+        status, _, err = run(*command, "--clip", IDS[1], "--clip", IDS[0], "--clip", IDS[2])
+    assert status == 0 and any(line.startswith("note: kept 3 captions") for line in err)
+    by_id = {one["image_id"]: one for one in json.loads(results.read_text())}
+    assert by_id == {one["image_id"]: one for one in json.loads(whole)}
+    assert not partial.exists()
+
+
 def test_an_unknown_clip_costs_only_itself(run: Run, model: Path, predictions: Path) -> None:
     status, lines, err = run("describe", predictions, "--model", model, "--clip", IDS[0], "--clip", "s9")
     assert (status, len(lines), err) == (1, 1, [f"error: s9: no such clip in {predictions}"])
@@ -275,6 +300,17 @@ def test_the_packed_file_is_all_three(
     assert (vision.backbone.weights_digest, vision.number) == (alone.features[0].weights_digest, 4)
 
 
+@pytest.mark.parametrize(
+    "header", ["[]", "[" * 20_000, '{"version": 1}', '{"version": 1, "number": 0}', '{"version": 9}']
+)
+def test_a_damaged_header_of_a_packed_file_is_one_error(packed: Path, tmp_path: Path, header: str) -> None:
+    """Would catch a traceback: what is in the header was not looked at."""
+    tensors, entries = read_tensors(packed)
+    save_file(tensors, tmp_path / "a.safetensors", entries | {ENTRY: header})
+    with pytest.raises(CheckpointError, match="its header is damaged|frames of version 9"):
+        load_vision(tmp_path / "a.safetensors")
+
+
 def test_a_video_becomes_sentences_with_times(run: Run, packed: Path, video: Path) -> None:
     """The whole way against its parts by hand, intervals out of order; would catch clips exchanged on the way."""
     from captioner.data.video import read_frames
@@ -288,9 +324,7 @@ def test_a_video_becomes_sentences_with_times(run: Run, packed: Path, video: Pat
     features = np.stack([clip.feature for clip in clips])
     believed, _ = predict(crf, ClipArrays(list("abc"), ["v"] * 3, features, np.full((3, 2), -1)))
     with torch.inference_mode():
-        sentences = clip_captioner.decode(
-            torch.from_numpy(believed.vector("marginals")), clip_captioner.checkpoint.config.decoding
-        )
+        sentences = clip_captioner.decode(believed.vector("marginals"), clip_captioner.checkpoint.config.decoding)
     wanted = {(clip.start, clip.end): found[0].text for clip, found in zip(clips, sentences, strict=True)}
     assert (status, err) == (0, [])
     assert lines == [f"{start:.3f}\t{end:.3f}\t{wanted[start, end]}" for start, end in intervals]

@@ -92,3 +92,13 @@ def test_a_stored_file_of_this_version_is_read() -> None:
     clips = ClipArrays(["s1_0_9", "s2_0_9"], ["s1", "s2"], np.eye(2, 3, dtype=np.float32), np.full((2, 2), -1))
     found = np.exp(predict(file, clips)[0].nodes["object"].log_marginals)
     np.testing.assert_allclose(found, EXPECTED, atol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "value"), [("feature_std", 0.0), ("output.weight", 3e38)])
+def test_probabilities_that_are_no_numbers_are_an_error(name: str, value: float) -> None:
+    """Would catch finite numbers of a damaged file that make NaN, which would be read as label 0."""
+    model = CRF(CRFConfig(), LABELS, 3, [(0, 1)]).eval()
+    model.state_dict()[name].fill_(value)
+    features = np.array([[0, 4, -4], [1, 1, 1]], np.float32)
+    with pytest.raises(DataError, match="the CRF gives probabilities that are no numbers"):
+        predict(model, ClipArrays(["a", "b"], ["v", "v"], features, np.full((2, 2), -1)))

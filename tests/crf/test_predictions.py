@@ -25,6 +25,7 @@ from captioner.crf.predictions import (
 from captioner.data.clips import NULL
 from captioner.errors import DataError
 from tests.conftest import CHECKOUT
+from tests.fixtures.make_formats import make_label_predictions
 
 FIXTURES = CHECKOUT / "tests" / "fixtures"
 PAGE = CHECKOUT / "docs" / "label-predictions.md"
@@ -278,3 +279,15 @@ def test_a_stored_file_of_this_version_is_read() -> None:
     assert read.labels == {"activity": ("-", "cut", "take out"), "object": ("-", "knife")}
     assert [read.assignment(row) for row in range(2)] == [("take out", "knife"), ("cut", "-")]
     assert read.vector("marginals").tolist() == [[0.25, 0.25, 0.5, 0.5, 0.5], [0, 1, 0, 0.75, 0.25]]
+
+
+@pytest.mark.parametrize("name", ["ids", "activity/labels"])
+def test_numbers_in_place_of_texts_are_not_read(tmp_path: Path, name: str) -> None:
+    """Would catch gigabytes of zeros that a small file declares as its labels."""
+    make_label_predictions(tmp_path)
+    path = tmp_path / "label-predictions-v2.h5"
+    with h5py.File(path, "a") as file:
+        del file[name]
+        file.create_dataset(name, (10**9,), "f2")
+    with pytest.raises(DataError, match=f"{name} holds float16 of shape"):
+        read_label_predictions(path)

@@ -22,6 +22,7 @@ from PIL import ExifTags, Image
 from captioner.data import images
 from captioner.data.images import find_images, find_named, open_image
 from captioner.errors import ImageError
+from tests.fuzz.worker import isolated
 
 RED, BLUE = (200, 30, 40), (20, 60, 190)
 
@@ -165,6 +166,55 @@ def test_ranges_of_deep_gray(tmp_path: Path, kind: str, white_is_zero: bool) -> 
     difference = np.abs(seen - expected)
     difference[5, 5] = 0
     assert difference.max() <= 1
+
+
+def save_deep_colors(path: Path, values: np.ndarray) -> None:
+    """Values (H, W, 3) or (H, W, 4) of 16 bits as a PNG whose rows are differences, or as a TIFF."""
+    high, wide, bands = values.shape
+    if path.suffix == ".png":
+        rows = values.astype(">u2").view(np.uint8).reshape(high, wide, 2 * bands)
+        rows = np.concatenate([rows[:, :1], rows[:, 1:] - rows[:, :-1]], 1).reshape(high, -1)
+        data = zlib.compress(np.insert(rows, 0, 1, axis=1).tobytes())  # filter 1 of each row: Sub
+        header = struct.pack(">IIBBBBB", wide, high, 16, 2 if bands == 3 else 6, 0, 0, 0)
+        png = with_chunk(b"\x89PNG\r\n\x1a\n" + bytes(4) + b"IEND\xaeB`\x82", b"IHDR", header, before=b"IEND")
+        path.write_bytes(with_chunk(png, b"IDAT", data, before=b"IEND"))
+        return
+    order = "<" if path.stem == "little" else ">"
+    data = values.astype(f"{order}u2").tobytes()
+    data = zlib.compress(data) if path.stem == "packed" else data
+    entries = {
+        256: (wide,),
+        257: (high,),
+        258: (16,) * bands,
+        259: (8 if path.stem == "packed" else 1,),
+        262: (2,),
+        273: (8,),
+        277: (bands,),
+    }
+    entries |= {278: (high,), 279: (len(data),), **({338: (2,)} if bands == 4 else {})}
+    after, lines, more = 8 + len(data), [], b""
+    for tag, numbers in entries.items():
+        packed = struct.pack(f"{order}{len(numbers)}I", *numbers)
+        if len(numbers) > 1:
+            packed, more = struct.pack(f"{order}I", after + len(more)), more + packed
+        lines.append(struct.pack(f"{order}HHI", tag, 4, len(numbers)) + packed)
+    start = struct.pack(f"{order}2sHI", b"II" if order == "<" else b"MM", 42, after + len(more))
+    table = struct.pack(f"{order}H", len(lines)) + b"".join(lines) + bytes(4)
+    path.write_bytes(start + data + more + table)
+
+
+@pytest.mark.parametrize("bands", [3, 4])
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+@pytest.mark.parametrize("name", ["a.png", "little.tif", "big.tif", "packed.tif"])
+def test_deep_colors_keep_their_range(tmp_path: Path, name: str, bits: int, bands: int) -> None:
+    """Would catch colors of 12 bits, as cameras and microscopes have them, that are nearly black in files of 16."""
+    top = 2**bits - 1
+    values = np.stack([ramp(top, np.uint16), ramp(top, np.uint16).T, np.full((64, 64), top // 2, np.uint16)], 2)
+    expected = np.rint(values / top * 255)
+    if bands == 4:
+        values = np.dstack([values, np.full((64, 64), 65535, np.uint16)])
+    save_deep_colors(tmp_path / name, values)
+    assert np.abs(np.asarray(open_image(tmp_path / name)) - expected).max() <= 1
 
 
 def test_first_frame_and_single_pixel(tmp_path: Path) -> None:
@@ -326,7 +376,7 @@ def test_strips_make_the_same_image_as_the_whole(tmp_path: Path, monkeypatch: py
 def test_draft_reduces_jpegs_of_telephones(tmp_path: Path) -> None:
     """Would catch JPEGs with a second image (MPO) that are decoded in full."""
     halves(4800, 2400).save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[halves()])
-    with images._open(tmp_path / "a.jpg") as image:
+    with images._open(tmp_path / "a.jpg", tmp_path / "a.jpg") as image:
         assert image.format == "MPO"
     assert open_image(tmp_path / "a.jpg").size == (2400, 1200)
 
@@ -397,6 +447,21 @@ def test_damaged_exif_data_does_not_break_an_image(tmp_path: Path, cut: int) -> 
         image = Image.open(tmp_path / "a.jpg")
     with image:
         assert open_image(image).size == opened.size
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_damaged_exif_data_does_not_break_an_avif(tmp_path: Path, orientation: int) -> None:
+    """Would catch a sound AVIF that is refused for its EXIF data; its orientation is stored beside them, too."""
+    Image.init()
+    if "AVIF" not in Image.OPEN:
+        pytest.skip("this Pillow reads no AVIF")
+    halves(80, 40).save(tmp_path / "a.avif", exif=exif_of(orientation), quality=95)
+    whole = (tmp_path / "a.avif").read_bytes()
+    (tmp_path / "b.avif").write_bytes(whole.replace(exif_of(1)[6:10], b"junk"))
+    assert (tmp_path / "b.avif").read_bytes() != whole
+    one, other = (open_image(tmp_path / name) for name in ("a.avif", "b.avif"))
+    assert one.size == other.size == ((80, 40) if orientation == 1 else (40, 80))
+    assert np.array_equal(np.asarray(one), np.asarray(other))
 
 
 def test_a_pil_image_is_turned_but_not_changed(tmp_path: Path) -> None:
@@ -526,3 +591,16 @@ def test_patterns_do_not_run_in_circles(tmp_path: Path, monkeypatch: pytest.Monk
     for pattern in ("**/*.jpg", "**", "photos/**", "photos/*", "./**/photos/**/a.jpg", f"{tmp_path}/**/*.jpg"):
         found = [Path(os.path.abspath(item)) for item in find_images([pattern]) if isinstance(item, Path)]
         assert found == [tmp_path / "photos" / "a.jpg"], pattern
+
+
+def test_a_chunk_of_a_png_that_claims_gigabytes(tmp_path: Path) -> None:
+    """Would catch "not enough memory", where Pillow reserves what a damaged length says."""
+    png = io.BytesIO()
+    Image.new("RGB", (8, 8), "red").save(png, "PNG")
+    content, at = png.getvalue(), png.getvalue().index(b"IDAT")
+    (tmp_path / "a.png").write_bytes(content[: at - 4] + b"\x7f\xff\xff\xff" + content[at:])
+    assert isolated(first_pixel, tmp_path / "a.png") == (255, 0, 0)
+
+
+def first_pixel(path: Path) -> object:
+    return open_image(path).getpixel((0, 0))

@@ -14,13 +14,14 @@ from captioner.decoding import DecodingConfig, decode
 from captioner.decoding.beam import beam_search
 from captioner.decoding.greedy import greedy
 from captioner.models.lrcn import LRCN, LRCNConfig
-from tests.decoding.fakes import START, TOKENS, Markov, markov, same
+from tests.decoding.fakes import KINDS, START, TOKENS, Markov, markov, same
 from tests.oracles.exhaustive import exhaustive_search
 from tests.oracles.naive_beam import naive_beam_search, run_again
 
 SIZES = [(1, 1), (2, 1), (2, 2), (3, 1), (3, 3), (9, 1), (9, 4)]  # 9 is more than there are words
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(
     seed=st.integers(0, 2**32),
@@ -31,10 +32,10 @@ SIZES = [(1, 1), (2, 1), (2, 2), (3, 1), (3, 3), (9, 1), (9, 4)]  # 9 is more th
     number=st.integers(1, 8),
 )
 def test_a_wide_enough_beam_is_exhaustive_search(
-    seed: int, images: int, vocabulary: int, max_length: int, length_penalty: float, number: int
+    kind: str, seed: int, images: int, vocabulary: int, max_length: int, length_penalty: float, number: int
 ) -> None:
     """Would catch lost continuations, stopping too early, wrong ranking, a cut sentence scored as finished."""
-    decoder = markov(images, vocabulary, seed)
+    decoder = markov(images, vocabulary, seed, kind=kind)
     limits: dict[str, Any] = {
         "max_length": max_length,
         "length_penalty": length_penalty,
@@ -46,6 +47,7 @@ def test_a_wide_enough_beam_is_exhaustive_search(
         same(found[image], exhaustive_search(decoder.after(image), **TOKENS, **limits))
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(
     seed=st.integers(0, 2**32),
@@ -53,9 +55,11 @@ def test_a_wide_enough_beam_is_exhaustive_search(
     max_length=st.integers(1, 7),
     length_penalty=st.sampled_from([0.0, 0.8, 2.0]),
 )
-def test_beam_equals_plain_loops(seed: int, sizes: tuple[int, int], max_length: int, length_penalty: float) -> None:
+def test_beam_equals_plain_loops(
+    kind: str, seed: int, sizes: tuple[int, int], max_length: int, length_penalty: float
+) -> None:
     """Would catch states or scores that reach another hypothesis, and images that are done too early."""
-    decoder = markov(images=4, vocabulary=6, seed=seed)
+    decoder = markov(images=4, vocabulary=6, seed=seed, kind=kind)
     limits: dict[str, Any] = {
         "beam_size": sizes[0],
         "num_return_sequences": sizes[1],
@@ -68,10 +72,36 @@ def test_beam_equals_plain_loops(seed: int, sizes: tuple[int, int], max_length: 
         same(found[image], naive_beam_search(lambda prefixes: [following(p) for p in prefixes], **TOKENS, **limits))  # noqa: B023
 
 
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(
+    seed=st.integers(0, 2**32),
+    images=st.integers(1, 5),
+    sizes=st.integers(1, 6).flatmap(lambda size: st.tuples(st.just(size), st.integers(1, size))),
+    length_penalty=st.sampled_from([0.0, 0.8, 2.0]),
+    no_repeat_ngram_size=st.integers(0, 3),
+)
+def test_numpy_and_torch_find_the_same(
+    seed: int, images: int, sizes: tuple[int, int], length_penalty: float, no_repeat_ngram_size: int
+) -> None:
+    """Would catch a function of the standard that the two understand differently."""
+    config = DecodingConfig(
+        beam_size=sizes[0],
+        num_return_sequences=sizes[1],
+        max_length=7,
+        length_penalty=length_penalty,
+        no_repeat_ngram_size=no_repeat_ngram_size,
+    )
+    decoders = [markov(images, 20, seed, kind=kind) for kind in KINDS]
+    by_numpy, by_torch = (decode(one, one.begin(), images, config, **TOKENS) for one in decoders)
+    for found, expected in zip(by_numpy, by_torch, strict=True):
+        same(found, expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("length_penalty", [0.0, 1.0])
-def test_beam_size_1_is_greedy(length_penalty: float) -> None:
+def test_beam_size_1_is_greedy(length_penalty: float, kind: str) -> None:
     """Of the search itself, and of the shortcut that ``decode`` takes."""
-    decoder = markov(images=20, vocabulary=7)
+    decoder = markov(images=20, vocabulary=7, kind=kind)
     config = DecodingConfig(max_length=8, beam_size=1, length_penalty=length_penalty)
     beam, narrow, by_name = (
         method(decoder, decoder.begin(), 20, config, **TOKENS) for method in (beam_search, greedy, decode)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from captioner.decoding.ngram_blocking import block_repeated_ngrams
+from tests.decoding.fakes import KINDS
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(
     rows=st.integers(0, 7).flatmap(
@@ -18,11 +21,13 @@ from captioner.decoding.ngram_blocking import block_repeated_ngrams
     ),
     size=st.integers(0, 4),
 )
-def test_exactly_repeating_tokens_are_blocked(rows: list[list[int]], size: int) -> None:
+def test_exactly_repeating_tokens_are_blocked(kind: str, rows: list[list[int]], size: int) -> None:
     """Against the definition: a token is blocked if the n-gram that it would end is already there."""
     ids = torch.tensor(rows, dtype=torch.int64)
-    found = block_repeated_ngrams(torch.zeros(len(rows), 5), ids, size)  # token 4 is never blocked
-    for row, allowed in zip(rows, found.isfinite().tolist(), strict=True):
+    log_probs = torch.zeros(len(rows), 5)  # token 4 is never blocked
+    given = (log_probs.numpy(), ids.numpy()) if kind == "numpy" else (log_probs, ids)
+    found = block_repeated_ngrams(*given, size)
+    for row, allowed in zip(rows, (found == 0).tolist(), strict=True):
         seen = {tuple(row[i : i + size]) for i in range(len(row) - size + 1)} if size else set()
         assert allowed == [tuple([*row, token][len(row) + 1 - size :]) not in seen for token in range(5)]
 

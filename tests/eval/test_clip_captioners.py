@@ -16,6 +16,7 @@ from PIL import Image
 
 from captioner.crf.predictions import LabelPredictions, NodePredictions, write_label_predictions
 from captioner.data.clips import NODES, Clip, read_clips, write_clips
+from captioner.files import PLOT, check_output
 from captioner.metrics import References, score_captions
 from eval import clip_captioners
 from scripts import kitchen_corpus
@@ -100,6 +101,12 @@ def test_tables_and_plots_never_replace_something_else(
         before = path.read_bytes()
         assert clip_captioners.main([str(folder), "--clips", str(clips), option, str(path)]) == 2
         assert f"{option} {path}" in capsys.readouterr().err and path.read_bytes() == before
+    both = ["--csv", str(tmp_path / "new"), "--plot", str(tmp_path / "new")]
+    assert clip_captioners.main([str(folder), "--clips", str(clips), *both]) == 2
+    for option in ("--csv", "--plot"):
+        path = folder / "label-predictions.h5"
+        assert clip_captioners.main([str(folder), "--clips", str(clips), option, str(path)]) == 2
+    check_output("--plot", CHECKOUT / "docs" / "tacos-sweep.png", PLOT)  # written before plots had a name in them
 
 
 def test_the_plot_has_a_point_for_each_recognizer(folder: Path, tmp_path: Path) -> None:

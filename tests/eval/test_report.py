@@ -72,6 +72,13 @@ def test_a_page_never_replaces_another(toy: Path, tmp_path: Path, capsys: pytest
     assert main([*given(toy, "typical.json"), "-o", str(tmp_path)]) == 2
     assert "index.html exists and is not a page of this program" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["index.html"]
+    for name, message in (("report.md", "not a report in Markdown"), ("lengths.svg", "not a figure of a report")):
+        own = tmp_path / "of" / name / name
+        own.parent.mkdir(parents=True)
+        own.write_text("my own words")
+        assert main([*given(toy, "typical.json"), "-o", str(own.parent)]) == 2
+        assert f"{name} exists and is {message}" in capsys.readouterr().err
+        assert own.read_text() == "my own words" and len(list(own.parent.glob("*.*"))) == 1
 
 
 def test_the_table_has_the_metrics_own_numbers(toy: Path, capsys: pytest.CaptureFixture[str]) -> None:

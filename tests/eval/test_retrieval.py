@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -193,6 +194,26 @@ def test_a_killed_run_goes_on(
         np.testing.assert_array_equal(np.load(path), np.load(tmp_path / "killed" / blocks.name / path.name))
     other = printed(capsys, run, "--captions", "all", "--scores", tmp_path / "killed", "--precision", "float32")
     assert len(list((tmp_path / "killed").iterdir())) == 2 and other.keys() == whole.keys()
+
+
+@pytest.mark.parametrize("content", [b"", b"\x93NUMPY", b"[[" * 99, "other shape", "nan", "pipe"])
+def test_a_damaged_block_is_one_line(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes | str
+) -> None:
+    """Would catch a traceback, or a table of NaN, where the disk was full."""
+    printed(capsys, run, "--scores", tmp_path)
+    [block] = tmp_path.glob("*/00000.npy")
+    scores = np.load(block)
+    if isinstance(content, bytes):
+        block.write_bytes(content)
+    elif content == "pipe":
+        block.unlink()
+        os.mkfifo(block)
+    else:
+        np.save(block, scores[:, :0] if content == "other shape" else scores * np.nan)
+    assert main([str(run), "--split", "val", "--scores", str(tmp_path)]) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith(f"error: {block}: ") and ("delete it" in error or "not a regular file" in error)
 
 
 def test_the_command_finds_what_the_model_has_learned(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

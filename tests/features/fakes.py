@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from captioner.backbones import Backbone, BackboneSpec
+from captioner.backbones.backbone import Backbone
 from captioner.backbones.layers import reader
+from captioner.backbones.spec import BackboneSpec
 from captioner.features.writer import FeatureWriter
 
 SPEC = BackboneSpec("tiny", size=8, resize="squash", dimension=12)

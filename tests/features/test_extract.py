@@ -80,7 +80,9 @@ def test_extraction_resumes_and_reports(album: Path, tmp_path: Path) -> None:
 def test_ten_crops_are_averaged(album: Path, tmp_path: Path) -> None:
     backbone = tiny_backbone()
     extract(find_named([str(album)]), backbone, tmp_path / "a.h5", crops=10, workers=0, batch_size=20, dtype="float32")
-    crops = normalize(ten_crops(open_image(album / "2.png"), backbone.spec), backbone.spec)  # (10, 3, S, S)
+    crops = normalize(
+        torch.from_numpy(ten_crops(open_image(album / "2.png"), backbone.spec)), backbone.spec
+    )  # (10, 3, S, S)
     own = backbone(crops).mean(0)
     np.testing.assert_allclose(FeatureStore(tmp_path / "a.h5").get(["2.png"])[0], own, rtol=1e-5, atol=1e-6)
 

@@ -15,8 +15,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from captioner.backbones import BackboneSpec
-from captioner.errors import FeatureStoreError
+from captioner.backbones.spec import BackboneSpec
+from captioner.errors import DataError, FeatureStoreError
 from captioner.features.label_predictions import open_store
 from captioner.features.spec import FeatureSpec, Store
 from captioner.features.store import FeatureStore
@@ -283,3 +283,21 @@ def test_mirrored_stores_are_told_apart(tmp_path: Path) -> None:
         FeatureStore(tmp_path / "b.h5").get(["2.jpg"])
     with pytest.raises(FeatureStoreError, match="a.h5: made of images as they are, wanted: mirrored images .*--mir"):
         FeatureStore(tmp_path / "a.h5", mirrored=True).get(["1.jpg"])
+
+
+def test_accents_of_ids_may_be_encoded_in_two_ways(tmp_path: Path) -> None:
+    """Would catch a caption list from Linux and a store of a Mac's files that do not find each other."""
+    composed, apart = "caf\u00e9.jpg", "cafe\u0301.jpg"
+    for name, ids in (("apart", [apart]), ("both", [composed, apart])):
+        with FeatureWriter(tmp_path / f"{name}.h5", SPEC, "w", dtype="float32") as writer:
+            for number, id in enumerate(ids):
+                writer.add(id, vector(number))
+    store = FeatureStore(tmp_path / "apart.h5")
+    assert composed in store and "cafe.jpg" not in store
+    np.testing.assert_array_equal(store.get([composed, apart]), [vector(0), vector(0)])
+    np.testing.assert_array_equal(FeatureStore(tmp_path / "both.h5").get([apart, composed]), [vector(1), vector(0)])
+    with FeatureWriter(tmp_path / "three.h5", SPEC, "w") as writer:
+        for id in ("\u1e69.jpg", "s\u0323\u0307.jpg"):
+            writer.add(id, vector(0))
+    with pytest.raises(DataError, match="may be 2 names with other codes for accents"):
+        FeatureStore(tmp_path / "three.h5").get(["s\u0307\u0323.jpg"])

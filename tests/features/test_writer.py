@@ -290,3 +290,9 @@ def test_a_store_behind_a_link_and_what_cannot_be_one(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="write-protected"):
         FeatureWriter(link, SPEC, "w")
     assert sorted(item.name for item in tmp_path.rglob("*")) == ["a.h5", "a.h5", "disk", "pipe.h5"]
+
+
+def test_the_metadata_of_a_file_have_checksums(tmp_path: Path) -> None:
+    """Would catch HDF5's oldest format, in which a bit that flips may crash or mislead the library."""
+    fill(tmp_path / "a.h5", range(3))
+    assert (tmp_path / "a.h5").read_bytes()[8] >= 2  # version of the superblock

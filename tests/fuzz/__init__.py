@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from hypothesis import HealthCheck, seed, settings
 from hypothesis import strategies as st
 
-from captioner.errors import CaptionerError
+from captioner.errors import LONGEST, CaptionerError, printable
 
 T = TypeVar("T")
 Test = TypeVar("Test", bound=Callable[..., object])
@@ -60,8 +60,14 @@ def attempt(function: Callable[..., T], *args: Any, **options: Any) -> T | None:
         try:
             return function(*args, **options)
         except CaptionerError as error:
-            assert str(error)
+            check_error(error)
             return None
+
+
+def check_error(error: CaptionerError) -> None:
+    """A message is one printable line, and not long."""
+    text = str(error)
+    assert 0 < len(text) <= LONGEST and text == printable(text), text
 
 
 @contextlib.contextmanager
@@ -111,6 +117,60 @@ def damaged(draw: st.DrawFn, valid: bytes) -> bytes:
         piece = draw(st.sampled_from(NASTY) | st.binary(max_size=4) | st.just(content[start:end] * 2))
         content = content[:start] + piece + content[end:]
     return content
+
+
+EXTREMES = [
+    0,
+    1,
+    2,
+    0x7F,
+    0xFF,
+    0xFFFF,
+    0x10000,
+    0x7FFFFFFF,
+    0x80000000,
+    0xFFFFFFFF,
+    2**40,
+    2**63 - 1,
+    2**63,
+    2**64 - 1,
+]
+"""Sizes, counts and offsets that no small file has."""
+
+
+@st.composite
+def corrupted(draw: st.DrawFn, valid: bytes) -> bytes:
+    """A binary file with a few bits, bytes or numbers changed in place, or bytes cut out, repeated or put in."""
+    content = bytearray(valid)
+    for _ in range(draw(st.integers(1, 4))):
+        at = draw(st.integers(0, max(0, len(content) - 1)))
+        kind = draw(st.sampled_from(["bit", "byte", "number", "number", "cut", "end", "repeat", "nasty"]))
+        end = at + draw(st.sampled_from([1, 2, 4, 8, 30, 500]))
+        if kind == "bit" and content:
+            content[at] ^= 1 << draw(st.integers(0, 7))
+        elif kind == "byte":
+            content[at : at + 1] = draw(st.binary(min_size=1, max_size=1))
+        elif kind == "number":
+            width, order = draw(st.sampled_from([1, 2, 4, 8])), draw(st.sampled_from(["little", "big"]))
+            value = draw(st.sampled_from(EXTREMES) | st.integers(0, 2**16)) % 2 ** (8 * width)
+            content[at : at + width] = value.to_bytes(width, order)  # type: ignore[arg-type]
+        elif kind == "cut":
+            del content[at:end]
+        elif kind == "end":
+            del content[at:]
+        elif kind == "repeat":
+            content[at:at] = content[at:end]
+        else:
+            content[at:at] = draw(st.sampled_from(NASTY))
+    return bytes(content)
+
+
+@st.composite
+def flipped(draw: st.DrawFn, valid: bytes) -> bytes:
+    """``valid`` with one bit changed."""
+    content = bytearray(valid)
+    content[draw(st.integers(0, len(valid) - 1))] ^= 1 << draw(st.integers(0, 7))
+    return bytes(content)
 
 
 @st.composite

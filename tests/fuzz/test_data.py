@@ -1,20 +1,23 @@
-"""Data sets, clips, results and references."""
+"""Data sets, clips, results, unfinished ones too, and references."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from captioner.cli.resume import PartialResults, check_results_output
 from captioner.data import READERS, read_dataset
 from captioner.data.clips import CLIP_READERS, NODES, read_clips
 from captioner.data.records import Captioned, Images
 from captioner.data.results import MISSING, Results, match, read_references, read_results
-from tests.fuzz import KEYS, VALUES, attempt, damaged_file, fuzz
+from captioner.predictors.base import Caption, Result
+from tests.fuzz import KEYS, VALUES, attempt, damaged, damaged_file, fuzz
 
 pytest.importorskip("pycocotools")
 
@@ -197,3 +200,33 @@ def test_random_structure(tmp_path: Path, suffix: str, content: Any) -> None:
 @fuzz
 def test_any_name_of_an_image(tmp_path: Path, name: str) -> None:
     assert Images(tmp_path).find(name) is None
+
+
+def resume(output: Path) -> list[Result]:
+    """The results of images a.jpg to c.jpg by a model that says "new"; all are in the file that is kept."""
+    check_results_output(output, [])
+    images = [output.parent / f"{name}.jpg" for name in "abc"]
+    with PartialResults(output, cast(Any, SimpleNamespace(digest="0" * 64)), {"beam_size": 3}) as partial:
+        found = list(partial.resume(images, lambda ids: (Result(image, (Caption("new", -1.5),)) for image in ids)))
+    assert [result.image for result in found] == images
+    return found
+
+
+@given(data=st.data())
+@fuzz
+def test_damaged_unfinished_results(tmp_path: Path, data: st.DataObject) -> None:
+    """Would catch a traceback for a file that is kept from a killed run, and texts that cannot be written."""
+    for name in "abc":
+        (tmp_path / f"{name}.jpg").touch()
+    partial = tmp_path / "results.json.partial"
+    partial.unlink(missing_ok=True)
+    resume(tmp_path / "results.json")
+    header, *rows = partial.read_bytes().splitlines(keepends=True)
+    if data.draw(st.booleans()):
+        partial.write_bytes(header + data.draw(damaged_file("a.jsonl", b"".join(rows))))
+    else:
+        partial.write_bytes(data.draw(damaged(header + b"".join(rows))))
+    found = attempt(resume, tmp_path / "results.json")
+    if found is not None:
+        usable([caption.text for result in found for caption in result.captions])
+        assert attempt(resume, tmp_path / "results.json") == found

@@ -34,14 +34,23 @@ CONTEXT.set_forkserver_preload(
     ["captioner.cli.train", "captioner.cli.extract", "captioner.train.trainer", "h5py", "matplotlib.pyplot"]
 )
 Check = Callable[[], None]
+ENCODED = "an image goes through the network\n"
 
 
 def run_command(arguments: Sequence[str], log: str) -> None:
-    """What a child does: one command of ``captioner``, which flushes features every three images."""
+    """What a child does: one command of ``captioner``, which flushes features often and logs what it captions."""
     from captioner.cli.app import main
     from captioner.features import writer
+    from captioner.predictors.lrcn import LRCNCaptioner
 
     writer.FLUSH_ROWS = 3
+    encode = LRCNCaptioner.encode
+
+    def logged(self: LRCNCaptioner, inputs: Sequence[Sequence[torch.Tensor]]) -> torch.Tensor:
+        os.write(2, ENCODED.encode() * len(inputs))
+        return encode(self, inputs)
+
+    LRCNCaptioner.encode = logged  # type: ignore[method-assign]
     with open(log, "ab") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -153,17 +162,39 @@ def test_training(tmp_path: Path, kills: int) -> None:
 
 
 def test_captions_of_many_images(tmp_path: Path, kills: int) -> None:
-    """Would catch a results file that is half-written, and an older one that a killed command has taken away."""
+    """Would catch captions that a kill loses or that are made again, and a results file that is half-written."""
     model, log = tiny.save_tiny(tmp_path / "tiny.safetensors"), tmp_path / "log"
-    images, results = tmp_path / "images", tmp_path / "results.json"
+    images, results, partial = tmp_path / "images", tmp_path / "results.json", tmp_path / "results.json.partial"
     tiny.save_images(images, 30)
     command = ["caption", str(images), "--model", str(model), "--batch-size", "2", "-o", str(results)]
     seconds = run_whole(command, log)
     whole = json.loads(results.read_text())
     assert len(whole) == 30
+    log.write_bytes(b"")
+    before: list[str] = []
+    deaths, written = 0, results.stat().st_mtime_ns
 
-    def unchanged() -> None:
+    def died() -> None:
+        nonlocal before, deaths
+        deaths += 1
         assert json.loads(results.read_text()) == whole
-        assert sorted(path.name for path in tmp_path.glob("results*")) == ["results.json"]
+        if before and not partial.exists():  # killed after the end of its work
+            finished()
+            return
+        lines = partial.read_text().splitlines(keepends=True)[1:] if partial.exists() else []
+        found = [line for line in lines if line.endswith("\n")]
+        assert found[: len(before)] == before
+        names = [Path(json.loads(line)["image"]).name for line in found]
+        captions = [json.loads(line)["captions"][0][0] for line in found]
+        assert [dict(image_id=n, caption=c) for n, c in zip(names, captions, strict=True)] == whole[: len(found)]
+        before = found
 
-    kill_often(command, kills, seconds, log, unchanged, unchanged)
+    def finished() -> None:
+        nonlocal before, deaths, written
+        assert json.loads(results.read_text()) == whole and results.stat().st_mtime_ns > written
+        assert sorted(path.name for path in tmp_path.glob("results*")) == ["results.json"]
+        assert log.read_text().count(ENCODED) <= 30 + 2 * deaths  # a kill costs what was being captioned: a batch
+        log.write_bytes(b"")
+        before, deaths, written = [], 0, results.stat().st_mtime_ns
+
+    kill_often(command, kills, seconds, log, died, finished)

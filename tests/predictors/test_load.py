@@ -47,7 +47,7 @@ def test_a_language_model_has_no_predictor(tmp_path: Path) -> None:
     vocabulary, config = Vocabulary((*SPECIALS, "a")), LanguageModelConfig(LRCNConfig(hidden_dim=4))
     path = tmp_path / "text.safetensors"
     save_checkpoint(path, "language_model", build_model(config, [], vocabulary), config, [], vocabulary)
-    with pytest.raises(CheckpointError, match="trained for the task language_model"):
+    with pytest.raises(CheckpointError, match="trained for the task 'language_model'"):
         load(path)
 
 

@@ -7,6 +7,7 @@ from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -14,10 +15,11 @@ from PIL import Image
 from captioner import load
 from captioner.data.images import find_named
 from captioner.decoding import METHODS, DecodingConfig
-from captioner.errors import FeatureStoreError, ImageError, UsageError
+from captioner.errors import CheckpointError, FeatureStoreError, ImageError, UsageError
 from captioner.features.extract import extract
 from captioner.features.store import FeatureStore
-from captioner.predictors import Caption, Result
+from captioner.predictors import Caption, Result, torch_runtime
+from captioner.predictors import features as features_module
 from captioner.predictors.lrcn import LRCNCaptioner
 from tests import tiny
 
@@ -36,7 +38,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def store(captioner: LRCNCaptioner, images: list[Path]) -> FeatureStore:
     """Features of the images; tests of decoding start from them, because the network takes time."""
     path = images[0].parent / "store.h5"
-    extract(find_named([str(path.parent)]), captioner.backbones[0], path, workers=0, dtype="float32")
+    extract(find_named([str(path.parent)]), captioner.runtime.backbones[0], path, workers=0, dtype="float32")
     return FeatureStore(path)
 
 
@@ -62,6 +64,32 @@ def test_neighbors_in_a_batch_change_nothing(captioner: LRCNCaptioner, store: Fe
         texts(captioner.caption_features(store, batch_size=size, **options)) for size in (1, 3, 16)
     )
     assert alone == three == all_at_once
+
+
+def test_memory_does_not_grow_with_beams_and_batches(
+    captioner: LRCNCaptioner, images: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Would catch gigabytes for a wide beam or a large batch, and captions that depend on how they are divided."""
+    seen = {"images": 0, "rows": 0}
+    step, network = captioner.runtime.model.step, captioner.runtime.backbones[0].forward
+
+    def spy_step(tokens: torch.Tensor, state: Any) -> Any:
+        seen["rows"] = max(seen["rows"], len(tokens))
+        return step(tokens, state)
+
+    def spy_network(pixels: torch.Tensor) -> torch.Tensor:
+        seen["images"] = max(seen["images"], len(pixels))
+        return network(pixels)
+
+    monkeypatch.setattr(captioner.runtime.model, "step", spy_step)
+    monkeypatch.setattr(captioner.runtime.backbones[0], "forward", spy_network)
+    whole = texts(captioner.results(images))
+    assert seen["images"] == 4 and seen["rows"] == 12
+    seen.update(images=0, rows=0)
+    monkeypatch.setattr(features_module, "ROWS_AT_ONCE", 7)
+    monkeypatch.setattr(torch_runtime, "IMAGES_AT_ONCE", 3)
+    assert texts(captioner.results(images)) == whole
+    assert seen == {"images": 3, "rows": 6}
 
 
 def test_several_captions_are_ranked_and_different(captioner: LRCNCaptioner, store: FeatureStore) -> None:
@@ -148,7 +176,7 @@ def test_cached_feature_and_file_give_the_same_caption(
     captioner: LRCNCaptioner, images: list[Path], tmp_path: Path, dtype: str
 ) -> None:
     """Training, extraction and captioning must prepare images in one way."""
-    [backbone] = captioner.backbones
+    [backbone] = captioner.runtime.backbones
     extract(find_named([str(images[0].parent)]), backbone, tmp_path / "store.h5", workers=0, dtype=dtype)
     cached = {str(r.image): r.captions[0] for r in captioner.caption_features(FeatureStore(tmp_path / "store.h5"))}
     assert set(cached) == {path.name for path in images}
@@ -161,7 +189,7 @@ def test_cached_feature_and_file_give_the_same_caption(
 def test_features_of_another_network_are_refused(captioner: LRCNCaptioner, images: list[Path], tmp_path: Path) -> None:
     """Features of equal size from other weights give fluent nonsense, the worst kind of failure."""
     other = load(tiny.save_tiny(tmp_path / "other.safetensors", backbone_seeds=(5,)))
-    extract(find_named(map(str, images[:1])), other.backbones[0], tmp_path / "store.h5", workers=0)
+    extract(find_named(map(str, images[:1])), other.runtime.backbones[0], tmp_path / "store.h5", workers=0)
     store = FeatureStore(tmp_path / "store.h5")
     with pytest.raises(FeatureStoreError, match="store.h5.*tiny.safetensors"):
         captioner.caption_features(store)
@@ -170,7 +198,7 @@ def test_features_of_another_network_are_refused(captioner: LRCNCaptioner, image
 
 
 def test_missing_features_are_reported_one_by_one(captioner: LRCNCaptioner, images: list[Path], tmp_path: Path) -> None:
-    extract(find_named(map(str, images[:2])), captioner.backbones[0], tmp_path / "store.h5", workers=0)
+    extract(find_named(map(str, images[:2])), captioner.runtime.backbones[0], tmp_path / "store.h5", workers=0)
     store = FeatureStore(tmp_path / "store.h5")
     results = list(captioner.caption_features(store, ["00.png", "99.png", "01.png"]))
     assert [result.error is None for result in results] == [True, False, True]
@@ -183,7 +211,7 @@ def test_features_of_several_networks_are_joined(images: list[Path], tmp_path: P
     """The order of the backbones in the checkpoint, of the features and of the stores is one."""
     both = load(tiny.save_tiny(tmp_path / "both.safetensors", backbone_seeds=(0, 5)))
     stores = []
-    for index, backbone in enumerate(both.backbones):
+    for index, backbone in enumerate(both.runtime.backbones):
         extract(find_named([str(images[0].parent)]), backbone, tmp_path / f"{index}.h5", workers=0, dtype="float32")
         stores.append(FeatureStore(tmp_path / f"{index}.h5"))
     assert texts(both.caption_features(stores, [path.name for path in images])) == both.caption(images)
@@ -195,12 +223,14 @@ def test_half_precision_file_computes_in_single_precision(
     captioner: LRCNCaptioner, images: list[Path], tmp_path: Path
 ) -> None:
     half = load(tiny.save_tiny(tmp_path / "half.safetensors", dtype=torch.float16))
-    tensors = [*half.model.parameters(), *half.backbones[0].parameters()]
+    tensors = [*half.runtime.model.parameters(), *half.runtime.backbones[0].parameters()]
     assert {tensor.dtype for tensor in tensors} == {torch.float32}
     assert half.caption(images[0])
 
 
-@pytest.mark.parametrize("options", [{"beam_size": 3, "num_samples": 5}, {"batch_size": 0}, {"beem": 3}])
+@pytest.mark.parametrize(
+    "options", [{"beam_size": 3, "num_samples": 5}, {"batch_size": 0}, {"batch_size": 10**9}, {"beem": 3}]
+)
 def test_contradictions_are_refused_at_once(captioner: LRCNCaptioner, store: FeatureStore, options: dict) -> None:
     """Before the first image, not when a generator is first advanced."""
     for call in (captioner.caption, captioner.results):
@@ -208,3 +238,14 @@ def test_contradictions_are_refused_at_once(captioner: LRCNCaptioner, store: Fea
             call([], **options)
     with pytest.raises(UsageError):
         captioner.caption_features(store, **options)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_probabilities_that_are_no_numbers_are_an_error(tmp_path: Path, method: str) -> None:
+    """Would catch finite weights that make NaN, and empty captions of it."""
+    captioner = load(tiny.save_tiny(tmp_path / "tiny.safetensors"))
+    captioner.runtime.model.embedding.weight.data.fill_(3e38)
+    for parameter in captioner.runtime.model.parameters():
+        parameter.data.mul_(3e38)
+    with pytest.raises(CheckpointError, match="gives probabilities that are no numbers"):
+        captioner.decode(np.ones((2, captioner.runtime.model.feature_size), np.float32), DecodingConfig(method=method))

@@ -19,7 +19,7 @@ from preprocess import tacos
 
 pytest.importorskip("spacy")
 
-from preprocess.lexicon import Lexicon, inflections
+from preprocess.lexicon import WORDS, Lexicon, inflections
 from preprocess.semantics import Extractor, events_from_parse, merge_synonyms, select_event
 from tests.conftest import CHECKOUT
 
@@ -155,8 +155,21 @@ def test_events_of_a_parser(extract: Extractor) -> None:
 def test_word_lists_are_explained(tmp_path: Path) -> None:
     """Would catch a traceback for own word lists, and one list silently missing."""
     path = tmp_path / "words.yaml"
-    for text, message in (("- a", "verbs must be there"), ("verbs: cut", "irregular must be there"), ("a: [", "read")):
+    for text, message in (
+        ("- a", "verbs must be there"),
+        ("verbs: cut", "irregular must be there"),
+        ("a: [", "not YAML"),
+    ):
         path.write_text(text)
+        with pytest.raises(DataError, match=message):
+            Lexicon(path)
+    words = WORDS.read_text()
+    for old, new, message in (
+        ("of_verbs: ", "of_verbs: cut\nof_verbs: ", "'of_verbs' is there twice"),
+        ("  beat: beat beaten", "  beat: [beat, beaten]", "irregular must be there, in the form"),
+        ("  activities:", "  activities: cut\n  others:", "same must be there, in the form"),
+    ):
+        path.write_text(words.replace(old, new, 1))
         with pytest.raises(DataError, match=message):
             Lexicon(path)
     with pytest.raises(DataError, match="No such file"):

@@ -14,8 +14,9 @@ from captioner import load
 from captioner.backbones.compact import CompactCNN
 from captioner.backbones.spec import BackboneSpec
 from captioner.checkpoint import load_checkpoint
+from captioner.errors import exit_status
 from captioner.features.writer import FeatureWriter
-from scripts import distil_cnn, pack_model
+from scripts import distil_cnn, kitchen_corpus, pack_clip_captioner, pack_model
 from tests.tiny import save_images, save_tiny
 
 TEACHER = """
@@ -149,3 +150,57 @@ def test_packing_keeps_the_cnn_and_halves_the_file(tmp_path: Path) -> None:
     torch.testing.assert_close(after, before, atol=1e-3, rtol=1e-3)
     assert load(packed).caption(photo)
     assert json.loads(json.dumps(load_checkpoint(packed).inputs[0].to_dict()))["weights"] == ""
+
+
+def test_scripts_never_replace_something_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Would catch a checkpoint replaced by its packed copy, and a photo by weights or by a drawing."""
+    source, photo = save_tiny(tmp_path / "best.safetensors"), save_images(tmp_path, 1)[0]
+    distil = [
+        "--teacher",
+        source,
+        "--images",
+        tmp_path,
+        "--features",
+        source,
+        "--features-mirrored",
+        source,
+        "--data",
+        "x",
+    ]
+    (tmp_path / "video_info.json").write_text("my own words")
+    commands = [
+        *((pack_model.main, [source, "-o", path]) for path in (source, photo)),
+        *((distil_cnn.main, [*distil, "-o", path]) for path in (source, photo)),
+        *((pack_clip, [source, "--crf", source, "--backbone", "compact", "-o", path]) for path in (source, photo)),
+        (kitchen_corpus.main, [tmp_path]),
+        (readme_image, [photo, "-o", photo]),
+    ]
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    for command, arguments in commands:
+        assert command([str(argument) for argument in arguments]) == 2
+        assert "is the same file as" in (error := capsys.readouterr().err) or "exists and is not" in error
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def pack_clip(arguments: list[str]) -> int:
+    return exit_status(lambda: pack_clip_captioner.app(arguments, standalone_mode=False))
+
+
+def readme_image(arguments: list[str]) -> int:
+    script = pytest.importorskip("scripts.readme_image")
+    paths = [Path(argument) for argument in arguments if argument != "-o"]
+    return exit_status(lambda: script.command(paths[:1], "default", paths[1]))
+
+
+def test_distillation_finds_images_as_captioning_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Would catch hidden files, formats and links that one finder takes and the other does not."""
+    photos = save_images(tmp_path / "photos", 2)
+    (tmp_path / "photos" / ".hidden.png").write_bytes(b"")
+    photos[1].rename(renamed := photos[1].with_suffix(".bmp"))
+    (tmp_path / "more").mkdir()
+    (tmp_path / "photos" / "link").symlink_to(tmp_path / "more")
+    (tmp_path / "more" / "a.tif").write_bytes(b"")
+    (tmp_path / "list.txt").write_text(f"\ufeff{photos[0]}\n\nhttps://example.org/a.jpg\n", encoding="utf-8")
+    found = distil_cnn.image_paths([tmp_path / "photos", tmp_path / "list.txt"])
+    assert found == [photos[0], renamed, tmp_path / "photos" / "link" / "a.tif", photos[0]]
+    assert "download the image first" in capsys.readouterr().err

@@ -10,6 +10,7 @@ import torch
 from captioner.checkpoint import load_checkpoint
 from captioner.errors import ConfigError
 from captioner.experiment import parse_experiment
+from captioner.predictors import PREDICTORS
 from captioner.registry import resolve
 from captioner.tasks.base import TASKS, find_task
 from captioner.train.runlog import read_log
@@ -29,8 +30,8 @@ def test_every_task_keeps_the_contract(name: str) -> None:
     assert task.name == name
     assert task.metrics and set(task.metrics.values()) <= {"max", "min"}
     task.config()  # every section has defaults
-    if task.predictor:
-        resolve({"predictor": task.predictor}, "predictor", "predictor")
+    if name in PREDICTORS:
+        resolve(PREDICTORS, name, "predictor")
 
 
 def test_a_new_task_trains_saves_and_resumes(toy: None, tmp_path: Path) -> None:

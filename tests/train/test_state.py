@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from captioner.errors import CheckpointError
-from captioner.train.state import load_state, read_metadata
+from captioner.train.state import load_state, read_metadata, save_state
 
 STORED = Path(__file__).parents[1] / "fixtures" / "training-state-v2.safetensors"
 
@@ -40,3 +40,13 @@ def test_a_damaged_header_is_one_error(tmp_path: Path, metadata: str) -> None:
     save_file({"learner.x": torch.ones(1)}, tmp_path / "state", header)
     with pytest.raises(CheckpointError, match="its header is damaged at 'metadata'; start anew with --no-resume"):
         read_metadata(tmp_path / "state")
+
+
+def test_values_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    """Would catch a run that goes on from damaged weights."""
+    learner = nn.Linear(2, 1)
+    optimizer = torch.optim.AdamW(learner.parameters())
+    learner.weight.data[0, 1] = torch.nan
+    save_state(tmp_path / "state", learner, optimizer, [], {})
+    with pytest.raises(CheckpointError, match="learner.weight holds values that are not finite; start anew"):
+        load_state(tmp_path / "state", learner, optimizer, [])

@@ -8,8 +8,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from captioner.data.records import Captioned, Images, find_folder, read_json, shorten, split_name
-from captioner.errors import DataError
+from captioner.data.records import Captioned, Images, find_folder, read_json, split_name
+from captioner.errors import DataError, shorten
 from captioner.optional import require
 
 _NAMES = tuple(f"captions_{split}{year}.json" for year in (2017, 2014) for split in ("train", "val"))

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from captioner.data.readers.karpathy import read_karpathy
 from captioner.data.readers.own import split_of
-from captioner.data.records import SPLITS, Captioned, Images, find_file, find_folder, read_lines, shorten
-from captioner.errors import DataError
+from captioner.data.records import SPLITS, Captioned, Images, find_file, find_folder, read_lines
+from captioner.errors import DataError, shorten
 
 _LINE = re.compile(r"(?P<image>.+?\.(?:jpe?g|png))(?:\.\d+)?#(?P<number>r?\d+)\t(?P<caption>.*)", re.IGNORECASE)
 """``name.jpg#0<TAB>caption``. Flickr8k's ``2258277193_586949ec62.jpg.1#0`` is a slip for ``....jpg#0``."""

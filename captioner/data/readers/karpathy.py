@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from captioner.data.records import Captioned, Images, find_folder, read_json, shorten, split_name
-from captioner.errors import DataError
+from captioner.data.records import Captioned, Images, find_folder, read_json, split_name
+from captioner.errors import DataError, shorten
 
 _NAMES = ("dataset_coco.json", "dataset_flickr30k.json", "dataset_flickr8k.json", "dataset.json")
 _IMAGES = ("images", "Images", "imgs", "flickr30k-images", "Flicker8k_Dataset")

@@ -19,7 +19,7 @@ from captioner.data.records import (
     same_name,
     split_name,
 )
-from captioner.errors import DataError
+from captioner.errors import DataError, shorten
 
 NAMES = ("captions.tsv", "captions.jsonl")
 HEADER = {"image", "images", "file", "filename", "file_name", "path"}
@@ -116,7 +116,7 @@ def _fields(where: str, item: Any) -> tuple[str, list[str], str]:
     for key in item:
         near = difflib.get_close_matches(str(key).lower(), _KEYS, 1, 0.7)
         if key not in _KEYS and near:
-            raise DataError(f"{where}: unknown key {key!r}; did you mean {near[0]}?")
+            raise DataError(f"{where}: unknown key {shorten(key)}; did you mean {near[0]}?")
     if ("caption" in item) == ("captions" in item):
         raise DataError(f"{where}: needs either caption (one sentence) or captions (a list)")
     captions = item.get("captions", [item.get("caption")])

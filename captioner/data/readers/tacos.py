@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from captioner.data.clips import Clip, check_ids, check_object, check_times
-from captioner.data.records import SPLITS, find_file, read_json, read_lines, shorten, split_name
-from captioner.errors import DataError
+from captioner.data.records import SPLITS, find_file, read_json, read_lines, split_name
+from captioner.errors import DataError, shorten
 
 _LINE = re.compile(r"(?P<video>[^:\s]+?)(?:\.avi)?_(?P<start>\d+)_(?P<end>\d+):(?P<sentences>.*)")
 _SPLIT = re.compile(r"(?:^|[^a-z])(train|training|val|valid|validation|dev|test)(?:[^a-z]|$)", re.IGNORECASE)
@@ -143,7 +143,7 @@ def _table_segment(where: str, path: Path, cells: dict[str, str], rates: dict[st
     named = cells.get("split", "").strip() or ((found := _SPLIT.search(path.stem)) and found[1]) or ""
     level = cells["level"].strip().lower()
     if level not in LEVELS:
-        raise DataError(f"{where}: unknown level {level!r}; use {', '.join(LEVELS)}")
+        raise DataError(f"{where}: unknown level {shorten(level)}; use {', '.join(LEVELS)}")
     video, start, end = (cells[name].strip() for name in ("video", "start", "end"))
     return _segment(where, video, start, end, [cells["sentence"]], split_name(named, where), rates, level)
 

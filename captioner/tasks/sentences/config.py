@@ -23,7 +23,7 @@ class SentenceDataConfig:
 
     def __post_init__(self) -> None:
         within("data.min_count", self.min_count, 1)
-        within("data.max_length", self.max_length, 2)
+        within("data.max_length", self.max_length, 2, 10_000)
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class LossConfig:
 
     def __post_init__(self) -> None:
         choose("loss.objective", self.objective, ("cross_entropy", "self_critical"))
-        within("loss.num_samples", self.num_samples, 2)
+        within("loss.num_samples", self.num_samples, 2, 1000)
         within("loss.label_smoothing", self.label_smoothing, 0, 0.9)
         within("loss.teacher_weight", self.teacher_weight, 0, 1)
         if self.teachers and self.objective == "self_critical":
@@ -121,7 +121,7 @@ class FinetuneConfig:
 
     def __post_init__(self) -> None:
         within("finetune.lr", self.lr, 0)
-        within("finetune.workers", self.workers, 0)
+        within("finetune.workers", self.workers, 0, 256)
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ class CaptioningConfig:
     """Beam size for the dev captions during training: 1 is greedy and fast, 0 is that of ``decoding``."""
 
     def __post_init__(self) -> None:
-        within("dev_beam_size", self.dev_beam_size, 0)
+        within("dev_beam_size", self.dev_beam_size, 0, 1000)
         if self.finetune.backbone and self.loss.teachers:
             raise ConfigError("loss.teachers read cached features: finetune.backbone must be empty")
         if self.finetune.backbone and self.loss.self_critical:
@@ -158,7 +158,7 @@ class ClipCaptioningConfig:
     """Beam size for the dev sentences during training: 1 is greedy and fast, 0 is that of ``decoding``."""
 
     def __post_init__(self) -> None:
-        within("dev_beam_size", self.dev_beam_size, 0)
+        within("dev_beam_size", self.dev_beam_size, 0, 1000)
 
     @property
     def finetune(self) -> FinetuneConfig:

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captioner.backbones import Backbone, load_backbone
+from captioner.backbones import load_backbone
+from captioner.backbones.backbone import Backbone
 from captioner.checkpoint import load_checkpoint
 from captioner.config import Experiment
 from captioner.data import Captioned, read_dataset, read_sentences

@@ -45,5 +45,5 @@ class _Files(Dataset[Tensor]):
 
     def __getitem__(self, key: Key) -> Tensor:
         row, mirrored = key
-        prepared = prepare(open_image(self.paths[row]), self.spec)  # (3, S, S)
+        prepared = torch.from_numpy(prepare(open_image(self.paths[row]), self.spec))  # (3, S, S)
         return prepared.flip(-1) if mirrored else prepared

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from captioner.backbones import Backbone
+from captioner.backbones.backbone import Backbone
 from captioner.models.lrcn import LRCN
 from captioner.tasks.base import Learner, StepLoss
 from captioner.tasks.sentences.data import SentenceBatch

@@ -1,0 +1,49 @@
+"""A backbone: a network, its record, and how the feature is read from it."""
+
+from __future__ import annotations
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from captioner.backbones.layers import Read
+from captioner.backbones.spec import BackboneSpec, prepare
+from captioner.backbones.weights import digest_weights
+from captioner.errors import BackboneError
+
+
+class Backbone(nn.Module):
+    """A network and its record; ``read`` takes the feature out of ``network``."""
+
+    def __init__(self, spec: BackboneSpec, network: nn.Module, read: Read) -> None:
+        super().__init__()
+        self.network = network
+        self.read = read
+        self.spec = spec if spec.dimension else spec.with_dimension(self._probe(spec))
+
+    def preprocess(self, image: Image.Image) -> Tensor:
+        """An RGB image as the network wants it, (3, S, S) float32."""
+        return torch.from_numpy(prepare(image, self.spec))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Prepared images (N, 3, S, S) to features (N, D)."""
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise BackboneError(f"{self.spec.key}: expected images (N, 3, S, S), got {tuple(images.shape)}")
+        features = self.read(self.network, images)  # (N, D)
+        if features.shape[1] != self.spec.dimension:
+            sizes = f"{self.spec.dimension} numbers, the network gives {features.shape[1]}"
+            raise BackboneError(f"{self.spec.key}: the record says {sizes}")
+        return features
+
+    @property
+    def weights_digest(self) -> str:
+        """SHA-256 of the weights as they are now; a fine-tuned network has another one."""
+        return digest_weights(self.network)
+
+    @torch.no_grad()
+    def _probe(self, spec: BackboneSpec) -> int:
+        """Length of the feature vector, from one black image."""
+        was_training = self.network.training
+        features = self.read(self.network.eval(), torch.zeros(1, 3, spec.size, spec.size))
+        self.network.train(was_training)
+        return features.shape[1]

@@ -1,0 +1,199 @@
+"""``FILE.partial``: the finished results of a run with ``-o FILE``, so that a run that was stopped can go on."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+from urllib.parse import quote
+
+from captioner.data.records import parse_json
+from captioner.errors import DataError, ImageError, UsageError, counted, warn
+from captioner.files import RESULTS, Kind, check_output, is_stream
+from captioner.predictors.base import Caption, Captioner, Result, Results
+
+if TYPE_CHECKING:
+    from captioner.features.spec import Store
+
+FORMAT, VERSION = "captioner-partial-results", 1
+PARTIAL = Kind("the unfinished results of an earlier run", rf'\{{"format": "{FORMAT}", '.encode())
+LONGEST = 2**24
+"""Bytes that a line may have; a damaged file could be one endless line."""
+
+Mark = tuple[str, int, int]
+"""An image file's place, size and time of change (ns), or the id of a feature and zeros."""
+
+
+def check_results_output(output: Path, inputs: Iterable[str | Path | None]) -> None:
+    """``check_output`` for ``-o output``, and for the file beside it that holds what is finished."""
+    inputs = list(inputs)
+    check_output("-o", output, RESULTS, inputs)
+    if is_stream(output):
+        return
+    path = _beside(output)
+    check_output("-o", path, PARTIAL, [*inputs, output])
+    if is_stream(path):
+        raise UsageError(f"-o {output}: {path}, for unfinished results, is not a file; choose another name")
+
+
+def place(path: str | Path) -> str:
+    """The path of a file in one spelling; a link to another file stays itself."""
+    return os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
+
+
+class PartialResults:
+    """What is finished of the results file ``output``: kept on disk from one run to the next, until ``remove``.
+
+    JSON lines: a header with all that decides a caption (the model's digest, the decoding options that were given, the
+    feature stores), and a line for each result. Results of another header are not taken over. Where ``output`` is None
+    or a stream, nothing is kept.
+    """
+
+    def __init__(
+        self, output: Path | None, captioner: Captioner, decoding: Mapping[str, Any], stores: Sequence[Store] = ()
+    ) -> None:
+        self.path = None if output is None or is_stream(output) else _beside(output)
+        self.count = 0
+        """Results in the file."""
+        self._of_files = not stores
+        self._kept: dict[Mark | None, tuple[Caption, ...]] = {}
+        self._end = 0  # of what is whole in the file; the rest is cut off
+        self._stream: BinaryIO | None = None
+        if self.path is not None:
+            decisive = {
+                "format": FORMAT,
+                "version": VERSION,
+                "model": captioner.digest,
+                "decoding": decoding,
+                "stores": [[one.spec.digest, one.weights_digest, *(_status(one.path) or ())] for one in stores],
+            }
+            self._header = json.dumps(decisive).encode() + b"\n"
+            self._read(self.path)
+
+    def __enter__(self) -> PartialResults:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._stream is not None:
+            with suppress(OSError):  # each line was flushed
+                self._stream.close()
+        if kind is not None and self.count:
+            warn(f"the captions so far are in {self.path}; the same command goes on from there")
+
+    def resume(self, items: Iterable[Any], run: Callable[[Iterator[Any]], Results]) -> Results:
+        """The result of each of ``items``, in order: kept, or made by ``run`` and written down before it is given."""
+        return run(iter(items)) if self.path is None else self._resume(items, run)
+
+    def remove(self) -> None:
+        """Remove the file; for when the results are written."""
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+            self.count = 0
+
+    def _resume(self, items: Iterable[Any], run: Callable[[Iterator[Any]], Results]) -> Results:
+        waiting: deque[tuple[Any, Mark | None, tuple[Caption, ...]]] = deque()
+
+        def pending() -> Iterator[Any]:
+            for item in items:
+                mark = self._mark(item)
+                waiting.append((item, mark, self._kept.get(mark, ())))
+                if mark not in self._kept:
+                    yield item
+
+        with closing(run(pending())) as results:
+            for result in results:
+                while waiting[0][2]:
+                    item, _, captions = waiting.popleft()
+                    yield Result(item, captions)
+                mark = waiting.popleft()[1]
+                if mark is not None and result.error is None:
+                    self._write(mark, result.captions)
+                yield result
+        for item, _, captions in waiting:
+            yield Result(item, captions)
+
+    def _mark(self, item: Any) -> Mark | None:
+        """What a caption of ``item`` is kept by; the file's state before it is read, None where there is none."""
+        if isinstance(item, ImageError):
+            return None
+        status = _status(item) if self._of_files else (0, 0)
+        name = place(item) if self._of_files else item
+        return (quote(name, errors="surrogatepass"), *status) if status else None
+
+    def _write(self, mark: Mark, captions: Sequence[Caption]) -> None:
+        assert self.path is not None
+        image, size, changed = mark
+        texts = [[one.text, one.log_prob] for one in captions]
+        line = json.dumps({"image": image, "size": size, "mtime_ns": changed, "captions": texts})
+        try:
+            if self._stream is None:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self._stream = open(self.path, "ab", opener=_private)  # noqa: SIM115  # __exit__ closes it
+                self._stream.truncate(self._end)
+                self._stream.write(b"" if self._end else self._header)
+            self._stream.write(line.encode() + b"\n")
+            self._stream.flush()
+        except OSError as error:
+            error.filename = str(self.path)
+            raise
+        self.count += 1
+
+    def _read(self, path: Path) -> None:
+        """Take over the results of an earlier run, if the file's header is that of this run."""
+        if not path.exists() or not path.stat().st_size:
+            return
+        damaged = 0
+        with path.open("rb") as stream:
+            if stream.readline(len(self._header)) != self._header:
+                warn(f"{path} is of a run with another model, options or features and will be replaced")
+                return
+            self._end = stream.tell()
+            while (line := stream.readline(LONGEST)).endswith(b"\n") or len(line) == LONGEST:
+                self._end = stream.tell()
+                try:
+                    mark, captions = _parse(line)
+                    self._kept[mark] = captions
+                except (DataError, UnicodeDecodeError):
+                    damaged += 1
+        self.count = len(self._kept)
+        if self.count:
+            warn(f"kept {counted(self.count, 'caption')} of a run that was stopped ({path})")
+        if damaged:
+            warn(f"{path}: left out {counted(damaged, 'damaged line')}")
+
+
+def _parse(line: bytes) -> tuple[Mark, tuple[Caption, ...]]:
+    """A line that ``_write`` wrote; ``DataError`` or ``UnicodeDecodeError`` for any other."""
+    match parse_json(line.decode(), "a line"):
+        case {"image": str(image), "size": int(size), "mtime_ns": int(changed), "captions": [_, *_] as captions}:
+            return (image, size, changed), tuple(_parse_caption(one) for one in captions)
+    raise DataError("not a result")
+
+
+def _parse_caption(value: Any) -> Caption:
+    match value:
+        case [str(text), float(log_prob)] if math.isfinite(log_prob):
+            return Caption(text, log_prob)
+    raise DataError("not a caption")
+
+
+def _status(path: str | Path) -> tuple[int, int] | None:
+    """Size and time of change (ns) of a file; None where there is none."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
+def _beside(output: Path) -> Path:
+    return output.with_name(f"{output.name}.partial")
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)  # the results file that it is for may be private

@@ -1,0 +1,175 @@
+"""Export an LRCN model for ONNX Runtime, which captions without torch.
+
+The exported file is a checkpoint like any other, with a few tensors of bytes besides the weights: ``onnx.backbone.0``
+and so on (prepared images to features), ``onnx.start`` (features to the state before the first word) and ``onnx.step``
+(a word and a state to the log probabilities of the next word). These graphs hold no weights but name the checkpoint's
+own tensors, which ``onnx.step.weights`` and so on list, one name a line: the file grows by some ten kilobytes, and
+whatever reads checkpoints reads it too.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from captioner.backbones import load_backbone
+from captioner.backbones.backbone import Backbone
+from captioner.checkpoint import Checkpoint, load_checkpoint
+from captioner.errors import CheckpointError
+from captioner.files import atomic_path, read_tensors
+from captioner.model_file import GRAPH, WEIGHTS
+from captioner.models.lrcn import LRCN, State
+from captioner.optional import require
+
+ROWS = 2  # of the example inputs; of one row torch would make a constant
+
+
+class _Encode(nn.Module):
+    """Prepared images (N, 3, S, S) to features (N, D)."""
+
+    def __init__(self, backbone: Backbone, index: int) -> None:
+        super().__init__()
+        self.read = backbone.read
+        self.backbone = nn.ModuleDict({str(index): backbone.network})  # so its weights have the checkpoint's names
+
+    def forward(self, images: Tensor) -> Tensor:
+        (network,) = self.backbone.values()
+        return self.read(network, images).float()
+
+
+class _Start(nn.Module):
+    """Features (N, D) to the image input (N, I) and the recurrent state, (N, H) each."""
+
+    def __init__(self, model: LRCN) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, features: Tensor) -> tuple[Tensor, ...]:
+        state = self.model.start(features)
+        return (state.image, *state.stack)
+
+
+class _Step(nn.Module):
+    """Words (N,), image input and recurrent state to log probabilities (N, V) and the next recurrent state."""
+
+    def __init__(self, model: LRCN) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens: Tensor, image: Tensor, stack: list[Tensor]) -> tuple[Tensor, ...]:
+        log_probs, state = self.model.predict(tokens, State(image, tuple(stack)))
+        return (log_probs, *state.stack)
+
+
+def export_onnx(source: str | Path, output: str | Path) -> None:
+    """Write the checkpoint ``source``, its backbones' weights included, with graphs for ONNX Runtime, atomically.
+
+    Raises ``CheckpointError`` for a model that reads no images, and for one that cannot be written as a graph;
+    ``MissingDependency`` without the packages onnx and onnxscript.
+    """
+    checkpoint = load_checkpoint(source)
+    tensors, header = read_tensors(source)
+    backbones = _backbones(checkpoint)
+    for index, backbone in enumerate(backbones):
+        if checkpoint.backbone_states[index] is None:
+            tensors |= {f"backbone.{index}.{name}": value for name, value in backbone.network.state_dict().items()}
+    weights = {f"model.{name}": value for name, value in checkpoint.model.state_dict().items()}
+    for index, backbone in enumerate(backbones):
+        weights |= {f"backbone.{index}.{name}": value for name, value in backbone.network.state_dict().items()}
+    graphs = make_graphs(checkpoint.model, backbones, weights, str(source))
+    kept = {name: value for name, value in tensors.items() if not name.startswith(GRAPH)}
+    stored = {f"{GRAPH}{name}": torch.frombuffer(bytearray(data), dtype=torch.uint8) for name, data in graphs.items()}
+    with atomic_path(output) as temporary:
+        save_file({**kept, **stored}, temporary, header)
+
+
+def make_graphs(model: LRCN, backbones: Sequence[Backbone], weights: dict[str, Tensor], where: str) -> dict[str, bytes]:
+    """Graphs by name, ``start``, ``step`` and ``backbone.INDEX``, and the lists of their weights, ``start.weights``...
+
+    Tensors that are in ``weights`` stay outside.
+    """
+    require("onnx", "export")
+    require("onnxscript", "export")
+    model = model.eval()
+    features = torch.rand(ROWS, model.feature_size)
+    image, *stack = _Start(model)(features)
+    tokens = torch.ones(ROWS, dtype=torch.int64)
+    modules: dict[str, tuple[nn.Module, tuple[Any, ...], bool]] = {
+        "start": (_Start(model), (features,), True),
+        "step": (_Step(model), (tokens, image, stack), True),
+    }
+    for index, backbone in enumerate(backbones):
+        images = torch.rand(ROWS, 3, backbone.spec.size, backbone.spec.size)
+        # torch's own optimization would merge batch norms into other weights than the checkpoint's; ONNX Runtime merges
+        # them when it opens the graph.
+        modules[f"backbone.{index}"] = (_Encode(backbone, index), (images,), False)
+    made: dict[str, bytes] = {}
+    for name, parts in modules.items():
+        program = _translate(*parts, f"{where}: {name}")
+        outside = _remove_weights(program, weights)
+        made |= {name: program.SerializeToString(), f"{name}{WEIGHTS}": "\n".join(outside).encode()}
+    return made
+
+
+def _backbones(checkpoint: Checkpoint) -> list[Backbone]:
+    """The networks that the model's features come from, with the checkpoint's weights where it holds them."""
+    if not checkpoint.inputs or not isinstance(checkpoint.model, LRCN) or checkpoint.task != "captioning":
+        raise CheckpointError(f"{checkpoint.path}: does not caption images; only models that do can be exported")
+    states = zip(checkpoint.inputs, checkpoint.backbone_states, strict=True)
+    return [load_backbone(spec.key, state=state, trusted=False) for spec, state in states]
+
+
+def _translate(module: nn.Module, inputs: tuple[Any, ...], optimize: bool, where: str) -> Any:
+    """A module as an ONNX model (protobuf); the first axis of every input may vary."""
+    rows = torch.export.Dim("rows")
+    shapes = tuple([{0: rows}] * len(value) if isinstance(value, list) else {0: rows} for value in inputs)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the exporter's own code
+            program = torch.onnx.export(
+                module.eval(),
+                inputs,
+                dynamo=True,
+                dynamic_shapes=shapes,
+                optimize=optimize,
+                verbose=False,
+            )
+    except Exception as error:  # the exporter raises what it likes
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"{where} cannot be written as an ONNX graph: {reason}") from error
+    assert program is not None
+    return program.model_proto
+
+
+def _remove_weights(model: Any, weights: dict[str, Tensor]) -> list[str]:
+    """Make the tensors of an ONNX model that equal one of ``weights`` by name and value external; returns their names.
+
+    What says where in our code a node comes from goes too.
+    """
+    from onnx import TensorProto, numpy_helper
+
+    outside: list[str] = []
+    offset = 0
+    for tensor in model.graph.initializer:
+        known = weights.get(tensor.name)
+        if known is None or not np.array_equal(numpy_helper.to_array(tensor), known.numpy()):
+            continue
+        for field in ("raw_data", "float_data", "int64_data"):
+            tensor.ClearField(field)
+        tensor.data_location = TensorProto.EXTERNAL
+        for key, value in (("location", "checkpoint"), ("offset", offset), ("length", known.nbytes)):
+            tensor.external_data.add(key=key, value=str(value))
+        offset += known.nbytes
+        outside.append(tensor.name)
+    for part in (model, model.graph, *model.graph.node):
+        part.ClearField("doc_string")
+        part.ClearField("metadata_props")
+    model.graph.ClearField("value_info")
+    return outside

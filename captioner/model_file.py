@@ -1,0 +1,121 @@
+"""What a checkpoint file holds, read without torch: the header, and the tensors as numpy arrays.
+
+``captioner.checkpoint`` has the layout of the file and makes models of it; ``captioner.export`` adds graphs to it.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from captioner.config import from_mapping
+from captioner.decoding.config import DecodingConfig
+from captioner.errors import CheckpointError
+from captioner.features.spec import FeatureSpec, read_spec
+from captioner.files import parse_header, read_arrays, sha256
+from captioner.registry import resolve
+
+FORMAT = "captioner-checkpoint"
+VERSION = 2
+SCALE = ".scale"
+GRAPH = "onnx."
+"""Start of the names of the tensors of bytes that hold a graph."""
+WEIGHTS = ".weights"
+"""End of the names of those that list a graph's weights, one name a line."""
+RESTORE = "restore the file from a copy, or train again"
+OUTPUTS = {
+    "vocabulary": "captioner.text.vocabulary:Vocabulary",
+    "classes": "captioner.data.records:ClassNames",
+}
+"""Class of a model's outputs by its ``kind``, as checkpoints name it."""
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a checkpoint says of its model."""
+
+    path: Path
+    task: str
+    """Name of the task."""
+    config: Mapping[str, Any]
+    """The task's sections, as in a configuration file."""
+    inputs: tuple[FeatureSpec, ...]
+    """The features that the model reads, concatenated in this order; none for a model of text."""
+    outputs: Any
+    """What the outputs stand for: a ``Vocabulary`` or ``ClassNames``."""
+    provenance: dict[str, str]
+    extra: dict[str, Any]
+    has_graphs: bool
+    """Whether the file holds graphs for ONNX Runtime."""
+
+    @cached_property
+    def decoding(self) -> DecodingConfig:
+        """The model's decoding settings; ``ConfigError`` where they are none."""
+        return from_mapping(DecodingConfig, self.config.get("decoding", {}), f"{self.path}: decoding")
+
+    @property
+    def data(self) -> Mapping[str, Any]:
+        """The data section of the configuration that the model was trained with."""
+        return dict(self.config.get("data", {}))
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the file, read when it is asked for."""
+        return sha256(self.path)
+
+
+def read_header(path: str | Path) -> Header:
+    """The header of a checkpoint; its tensors stay unread.
+
+    Raises ``CheckpointError`` for a file that is missing, damaged, no checkpoint or of another version.
+    """
+    if not Path(path).is_file():
+        raise CheckpointError(f"{path}: no such checkpoint file")
+    names, entries = read_arrays(path, None)
+    if FORMAT not in entries:
+        raise CheckpointError(f"{path}: a safetensors file, but not a checkpoint of captioner")
+    contents = parse_header(path, entries[FORMAT], "a checkpoint", VERSION)
+    try:
+        outputs = resolve(OUTPUTS, contents["outputs"]["kind"], "kind of outputs")
+        return Header(
+            path=Path(path),
+            task=str(contents["task"]),
+            config=dict(contents["config"]),
+            inputs=tuple(read_spec(spec) for spec in contents["inputs"]),
+            outputs=outputs.from_list(contents["outputs"]["names"]),
+            provenance=dict(contents["provenance"]),
+            extra=dict(contents["extra"]),
+            has_graphs=any(name.startswith(GRAPH) for name in names),
+        )
+    except Exception as error:  # a header may hold anything, and each part of it complains in its own way
+        raise damaged_header(path, error) from error
+
+
+def damaged_header(path: str | Path, error: Exception) -> CheckpointError:
+    """The error for a header whose parts are not what they should be."""
+    reason = textwrap.shorten(f"{type(error).__name__}: {error}", 400)
+    return CheckpointError(f"{path}: its header is not as it should be: {reason}")
+
+
+def read_weights(path: str | Path) -> Arrays:
+    """All tensors of a checkpoint, matrices of int8 multiplied by the scales of their rows.
+
+    Raises ``CheckpointError`` for scales that are missing and values that are not finite.
+    """
+    arrays, _ = read_arrays(path)
+    for name in [name for name, array in arrays.items() if array.dtype == np.int8]:
+        scale = arrays.pop(name + SCALE, None)
+        if scale is None or scale.dtype.kind != "f" or scale.shape != arrays[name].shape[:1]:
+            raise CheckpointError(f"{path}: tensor {name} is int8 without the scales of its rows; {RESTORE}")
+        arrays[name] = arrays[name] * scale.reshape(-1, *[1] * (arrays[name].ndim - 1))
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise CheckpointError(f"{path}: tensor {name} holds values that are not finite; {RESTORE}")
+    return arrays

@@ -1,0 +1,76 @@
+"""What computes for a predictor: torch on any device, or ONNX Runtime on a processor without torch."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from captioner.errors import UsageError
+from captioner.model_file import Header
+from captioner.optional import require
+
+RUNTIMES = ("auto", "onnx", "torch")
+
+
+class Runtime(Protocol):
+    """A model ready to compute. It is the ``captioner.decoding.Decoder`` of its states."""
+
+    @property
+    def checkpoint(self) -> Any:
+        """The ``Checkpoint``, or its ``Header`` where the model is not torch's."""
+        ...
+
+    def prepare(self) -> None:
+        """Load the networks for images now rather than with the first of them."""
+        ...
+
+    def encode(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        """Prepared images (N, 3, S, S) float32 of each input to features (N, D) float32, concatenated."""
+        ...
+
+    def weights_digest(self, index: int) -> str:
+        """Digest of the weights of the network of an input; empty where the file does not hold them."""
+        ...
+
+    def start(self, features: np.ndarray) -> Any:
+        """Features (N, D) float32 to the state before the first word."""
+        ...
+
+    def step(self, tokens: Any, state: Any) -> tuple[Any, Any]: ...
+    def select(self, state: Any, rows: Any) -> Any: ...
+
+
+def choose_runtime(header: Header, device: str, wanted: str = "auto") -> str:
+    """``onnx`` or ``torch`` for a model on ``device``.
+
+    ``auto`` is ONNX Runtime where the file has graphs, the device is the processor and ONNX Runtime is installed.
+    Raises ``UsageError`` for a runtime that is not in ``RUNTIMES`` or cannot run the model.
+    """
+    if wanted not in RUNTIMES:
+        raise UsageError(f"runtime {wanted!r}: choose one of {', '.join(RUNTIMES)}")
+    if wanted == "onnx" and not header.has_graphs:
+        raise UsageError(f"{header.path} holds no graphs for ONNX Runtime; captioner export adds them")
+    if wanted == "onnx" and device != "cpu":
+        raise UsageError(f"ONNX Runtime computes on the cpu only, not on {device}")
+    if wanted == "auto":
+        fits = header.has_graphs and device == "cpu" and importlib.util.find_spec("onnxruntime") is not None
+        return "onnx" if fits else "torch"
+    return wanted
+
+
+def load_runtime(path: Path, header: Header, name: str, device: str, wanted: str = "auto") -> Runtime:
+    """The runtime of a checkpoint file; ``name`` is what its errors call the model."""
+    if choose_runtime(header, device, wanted) == "onnx":
+        from captioner.predictors.onnx_runtime import OnnxRuntime
+
+        return OnnxRuntime(header)
+    require("torch", "torch")
+    from captioner.checkpoint import load_checkpoint
+    from captioner.devices import find_device
+    from captioner.predictors.torch_runtime import TorchRuntime
+
+    return TorchRuntime(load_checkpoint(path), name, find_device(device))
