@@ -177,7 +177,9 @@ def _read_safetensors(path: str | Path, prefix: str | None, framework: str) -> t
             names = [name for name in stream.keys() if name.startswith(prefix or "")]  # noqa: SIM118
             read = stream.get_tensor if prefix is not None else lambda name: None
             return {name: read(name) for name in names}, stream.metadata() or {}
-    except (SafetensorError, OSError, TypeError) as error:  # TypeError: a type that numpy has not, such as bfloat16
+    except (TypeError, AttributeError) as error:  # of numpy, for bfloat16 or float8
+        raise CheckpointError(f"{path}: holds a tensor of a type that is not read here ({error})") from error
+    except (SafetensorError, OSError) as error:
         check_readable(path, CheckpointError)
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{path}: damaged, cut off or not a safetensors file ({reason})") from error

@@ -189,6 +189,8 @@ TENSORS: dict[str, tuple[Callable[[dict[str, Tensor]], object], str]] = {
         lambda t: t.update({"model.embedding.weight.scale": torch.ones(1)}),
         "embedding.weight is int8 without the scales",
     ),
+    "bfloat16": (lambda t: t.update(x=torch.ones(1).bfloat16()), "holds a tensor of a type that is not read here"),
+    "float8": (lambda t: t.update(x=torch.ones(1).to(torch.float8_e5m2)), "holds a tensor of a type that is not read"),
     "int64": (
         lambda t: t.update({"model.feature_mean": t["model.feature_mean"].long()}),
         r"model.feature_mean is torch.int64, not torch.float32; restore",
