@@ -128,7 +128,7 @@ def change_tensor(draw: st.DrawFn, tensors: dict[str, Tensor]) -> None:
     if kind == "rename":
         tensors[draw(st.sampled_from([name + ".scale", "model.a", "a", name.partition(".")[0]]))] = tensor
     elif kind == "type":
-        tensors[name] = tensor.to(draw(st.sampled_from(TYPES)))
+        tensors[name] = (tensor.real if tensor.is_complex() else tensor).to(draw(st.sampled_from(TYPES))).contiguous()
     elif kind == "shape":
         shapes = [tensor.flatten(), tensor[None], tensor[:0] if tensor.ndim else tensor, torch.zeros(2, 3)]
         tensors[name] = draw(st.sampled_from(shapes))
