@@ -19,6 +19,9 @@ from captioner.predictors.lrcn import LRCNCaptioner
 from captioner.predictors.streams import batches, prefetch
 
 TARGET = 0.85
+RUNTIMES_TARGET = 4.0
+AGREEMENT = 1e-3
+"""Largest difference of a log probability between two runtimes, in nats."""
 
 
 def measure(
@@ -38,6 +41,38 @@ def measure(
                 target=TARGET,
             )
         ]
+
+
+def measure_runtimes(
+    count: int = 256, batch_size: int = 64, rounds: int = 3, photo: Path = PHOTO, model: str = "default"
+) -> list[Measurement]:
+    """Captions a second by ONNX Runtime over those by torch, the same files and the same model, on a processor.
+
+    Raises ``CaptionerError`` where a log probability differs by more than ``AGREEMENT``.
+    """
+    onnx, torch = (load(model, runtime=runtime) for runtime in ("onnx", "torch"))
+    with tempfile.TemporaryDirectory() as folder:
+        images = make_images(Path(folder), count, photo)
+        check_agreement(onnx, torch, images, batch_size)
+        return [
+            compare(
+                "captions by ONNX Runtime over torch, from files",
+                "images/s",
+                rate(count, lambda: caption(onnx, images, batch_size)),
+                rate(count, lambda: caption(torch, images, batch_size)),
+                rounds=rounds,
+                target=RUNTIMES_TARGET,
+            )
+        ]
+
+
+def check_agreement(one: LRCNCaptioner, other: LRCNCaptioner, images: list[Path], batch_size: int) -> None:
+    """Raise ``CaptionerError`` where two captioners' log probabilities differ by more than ``AGREEMENT``."""
+    pairs = zip(one.results(images, batch_size=batch_size), other.results(images, batch_size=batch_size), strict=True)
+    for ours, theirs in pairs:
+        difference = abs(ours.captions[0].log_prob - theirs.captions[0].log_prob)
+        if difference > AGREEMENT:
+            raise CaptionerError(f"{ours.image}: the runtimes' log probabilities differ by {difference:.2g}")
 
 
 def caption(captioner: LRCNCaptioner, images: list[Path], batch_size: int) -> None:

@@ -30,6 +30,7 @@ from captioner.provenance import provenance
 BENCHMARKS = {
     "startup": "benchmarks.startup:measure",
     "captioning": "benchmarks.captioning:measure",
+    "runtimes": "benchmarks.captioning:measure_runtimes",
     "extraction": "benchmarks.extraction:measure",
     "training": "benchmarks.training:measure",
     "training-clip-captioner": "benchmarks.training:measure_clip_captioner",

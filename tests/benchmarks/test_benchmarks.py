@@ -41,6 +41,10 @@ def test_captioning(model: str, photo: Path) -> None:
     check(captioning.measure(count=3, batch_size=2, rounds=1, photo=photo, model=model))
 
 
+def test_runtimes(photo: Path) -> None:
+    check(captioning.measure_runtimes(count=3, batch_size=2, rounds=1, photo=photo))
+
+
 def test_training() -> None:
     sizes = [f"model.{name}=6" for name in ("hidden_dim", "embedding_dim", "image_dim")]
     check(training.measure(steps=2, rounds=1, words=30, feature_size=5, settings=[*sizes, "train.batch_size=6"]))
