@@ -21,7 +21,7 @@ from captioner.predictors.streams import batches, prefetch
 TARGET = 0.85
 RUNTIMES_TARGET = 4.0
 AGREEMENT = 1e-3
-"""Largest difference of a log probability between two runtimes, in nats."""
+"""Largest difference between the scores of two runtimes' captions of an image, in nats."""
 
 
 def measure(
@@ -48,7 +48,7 @@ def measure_runtimes(
 ) -> list[Measurement]:
     """Captions a second by ONNX Runtime over those by torch, the same files and the same model, on a processor.
 
-    Raises ``CaptionerError`` where a log probability differs by more than ``AGREEMENT``.
+    Raises ``CaptionerError`` where the scores of captions differ by more than ``AGREEMENT``.
     """
     onnx, torch = (load(model, runtime=runtime) for runtime in ("onnx", "torch"))
     with tempfile.TemporaryDirectory() as folder:
@@ -67,12 +67,17 @@ def measure_runtimes(
 
 
 def check_agreement(one: LRCNCaptioner, other: LRCNCaptioner, images: list[Path], batch_size: int) -> None:
-    """Raise ``CaptionerError`` where two captioners' log probabilities differ by more than ``AGREEMENT``."""
+    """Raise ``CaptionerError`` where the scores of two captioners' captions differ by more than ``AGREEMENT``.
+
+    A score is what beam search ranks by. Rounding may decide between sentences that score alike.
+    """
+    penalty = one.checkpoint.decoding.length_penalty
     pairs = zip(one.results(images, batch_size=batch_size), other.results(images, batch_size=batch_size), strict=True)
     for ours, theirs in pairs:
-        difference = abs(ours.captions[0].log_prob - theirs.captions[0].log_prob)
-        if difference > AGREEMENT:
-            raise CaptionerError(f"{ours.image}: the runtimes' log probabilities differ by {difference:.2g}")
+        best = (ours.captions[0], theirs.captions[0])
+        scores = [found.log_prob / (len(found.text.split()) + 1) ** penalty for found in best]
+        if abs(scores[0] - scores[1]) > AGREEMENT:
+            raise CaptionerError(f"{ours.image}: the runtimes' captions score {scores[0]:.4f} and {scores[1]:.4f}")
 
 
 def caption(captioner: LRCNCaptioner, images: list[Path], batch_size: int) -> None:
