@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import io
+import itertools
 import os
 import re
 import stat
@@ -22,9 +23,12 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.ImageFile import ImageFile as PillowFile
 from PIL.TiffImagePlugin import TiffImageFile
 
+from captioner.data.records import in_other_capitals
 from captioner.errors import ImageError, MissingDependency
 from captioner.optional import require
 
+NEIGHBORS = 10_000
+"""Files beside a missing one that are looked at for a name in other capitals."""
 MAX_BYTES = 2**29
 """Images that take more memory while they are read are refused: half a gigabyte, counted by mode and format."""
 MIN_SHORT_SIDE = 1024
@@ -95,7 +99,7 @@ def open_image(source: str | os.PathLike[str] | Image.Image) -> Image.Image:
     except ImageError:
         raise
     except Exception as error:  # decoders raise anything from SyntaxError to struct.error on damaged files
-        raise ImageError(path, _reason(error)) from error
+        raise ImageError(path, _reason(path, error)) from error
 
 
 def find_images(arguments: Iterable[str], stdin: Iterable[str] = ()) -> Iterator[Path | ImageError]:
@@ -448,9 +452,19 @@ def _values(image: Image.Image, unsigned: bool, low: Image.Image | None) -> np.n
     return values.view(np.uint32) if unsigned else values  # Pillow's mode I is signed, and larger values wrap
 
 
-def _reason(error: Exception) -> str:
+def _no_such_file(path: Path) -> str:
+    """The reason, with the file beside it that differs in capitals only, if there is one."""
+    try:
+        with os.scandir(path.parent) as entries:
+            near = in_other_capitals(path.name, [entry.name for entry in itertools.islice(entries, NEIGHBORS)])
+    except OSError:
+        near = None
+    return f"no such file; did you mean {near}?" if near else "no such file"
+
+
+def _reason(path: Path, error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
-        return "no such file"
+        return _no_such_file(path)
     if isinstance(error, PermissionError):
         return "no permission to read it"
     if isinstance(error, UnidentifiedImageError):

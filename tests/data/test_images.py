@@ -384,6 +384,9 @@ def test_draft_reduces_jpegs_of_telephones(tmp_path: Path) -> None:
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="no such file"):
         open_image(tmp_path / "missing.jpg")
+    halves().save(tmp_path / "A.JPG")
+    with pytest.raises(ImageError, match=r"no such file; did you mean A\.JPG\?"):
+        open_image(tmp_path / "a.jpg")
     with pytest.raises(ImageError, match="folder"):
         open_image(tmp_path)
     os.mkfifo(tmp_path / "pipe.jpg")  # opening it would wait for ever
