@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -87,6 +88,8 @@ class OnnxRuntime:
         except (KeyError, ValueError) as error:
             raise CheckpointError(f"{path}: its graph {name} is damaged ({error}); {RESTORE}") from error
         options = ort.SessionOptions()
+        # Without a number ONNX Runtime binds threads to cores, and complains on stderr where only some may be used.
+        options.intra_op_num_threads = _cores()
         options.log_severity_level = 4  # what is wrong becomes an error below
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # other threads open images meanwhile
         options.add_external_initializers(names, [ort.OrtValue.ortvalue_from_numpy(array) for array in arrays])
@@ -95,6 +98,11 @@ class OnnxRuntime:
         except Exception as error:  # ONNX Runtime has errors of its own for everything
             reason = " ".join(str(error).split())[:300]
             raise CheckpointError(f"{path}: its graph {name} does not run: {reason}; {RESTORE}") from error
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _run(session: Any, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
