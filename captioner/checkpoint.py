@@ -10,6 +10,7 @@ A matrix in int8 has the scales of its rows beside it, ``NAME.scale``. The heade
     outputs       {"kind": "vocabulary" or "classes", "names": [...]}
     provenance    versions, hardware, commit
     extra         training settings, epoch, dev metrics
+    checksum      CRC-32 of the tensors; files written before have none
 
 Opening one never executes anything.
 """
@@ -32,7 +33,7 @@ from captioner.decoding.config import DecodingConfig
 from captioner.errors import CheckpointError
 from captioner.features.spec import FeatureSpec
 from captioner.files import atomic_path, not_finite, sha256
-from captioner.model_file import FORMAT, RESTORE, SCALE, VERSION, damaged_header, read_header, read_weights
+from captioner.model_file import FORMAT, RESTORE, SCALE, VERSION, checksum, damaged_header, read_header, read_weights
 from captioner.provenance import provenance
 from captioner.skip_init import skip_init
 from captioner.tasks.base import find_task
@@ -118,6 +119,7 @@ def save_checkpoint(
             stored[name], stored[name + SCALE] = _quantized(tensor)
         else:
             stored[name] = _stored(f"{path}: {name}", tensor, torch.float16 if dtype == torch.int8 else dtype)
+    contents["checksum"] = checksum({name: tensor.numpy() for name, tensor in stored.items()})
     with atomic_path(path) as temporary:
         # One entry, because safetensors orders several as it likes and equal checkpoints should be equal files.
         safetensors.torch.save_file(stored, temporary, {FORMAT: json.dumps(contents, ensure_ascii=False)})
@@ -135,7 +137,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         model = _build(header.task, config, header.inputs, header.outputs)
     except Exception as error:  # each part of a header complains in its own way
         raise damaged_header(path, error) from error
-    tensors = {name: torch.from_numpy(array) for name, array in read_weights(path).items()}
+    tensors = {name: torch.from_numpy(array) for name, array in read_weights(header).items()}
     found = {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
     wanted = _unshared(model)
     _compare(str(path), wanted, found)

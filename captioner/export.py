@@ -9,6 +9,7 @@ whatever reads checkpoints reads it too.
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ from captioner.backbones.backbone import Backbone
 from captioner.checkpoint import Checkpoint, load_checkpoint
 from captioner.errors import CheckpointError
 from captioner.files import atomic_path, read_tensors
-from captioner.model_file import GRAPH, WEIGHTS
+from captioner.model_file import FORMAT, GRAPH, WEIGHTS, checksum
 from captioner.models.lrcn import LRCN, State
 from captioner.optional import require
 
@@ -86,6 +87,9 @@ def export_onnx(source: str | Path, output: str | Path) -> None:
     graphs = make_graphs(checkpoint.model, backbones, weights, str(source))
     kept = {name: value for name, value in tensors.items() if not name.startswith(GRAPH)}
     stored = {f"{GRAPH}{name}": torch.frombuffer(bytearray(data), dtype=torch.uint8) for name, data in graphs.items()}
+    contents = json.loads(header[FORMAT])
+    contents["checksum"] = checksum({name: tensor.numpy() for name, tensor in kept.items()})
+    header[FORMAT] = json.dumps(contents, ensure_ascii=False)
     with atomic_path(output) as temporary:
         save_file({**kept, **stored}, temporary, header)
 

@@ -164,8 +164,12 @@ def read_tensors(path: str | Path, prefix: str | None = "") -> tuple[dict[str, T
 
 
 def read_arrays(path: str | Path, prefix: str | None = "") -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """``read_tensors`` as numpy arrays; with None the arrays are empty, and only the names count."""
-    return _read_safetensors(path, prefix, "np")
+    """``read_tensors`` as numpy arrays; with None only the names count."""
+    arrays, header = _read_safetensors(path, prefix, "np")
+    for name, array in arrays.items():
+        if array is not None and array.dtype.kind not in "biufc":  # another package may teach numpy bfloat16
+            raise CheckpointError(f"{path}: holds a tensor of a type that is not read here ({name}, {array.dtype})")
+    return arrays, header
 
 
 def _read_safetensors(path: str | Path, prefix: str | None, framework: str) -> tuple[dict[str, Any], dict[str, str]]:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import textwrap
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -52,6 +53,8 @@ class Header:
     """What the outputs stand for: a ``Vocabulary`` or ``ClassNames``."""
     provenance: dict[str, str]
     extra: dict[str, Any]
+    checksum: Any
+    """``checksum`` of the file's tensors; None in files that have none."""
     has_graphs: bool
     """Whether the file holds graphs for ONNX Runtime."""
 
@@ -92,6 +95,7 @@ def read_header(path: str | Path) -> Header:
             outputs=outputs.from_list(contents["outputs"]["names"]),
             provenance=dict(contents["provenance"]),
             extra=dict(contents["extra"]),
+            checksum=contents.get("checksum"),
             has_graphs=any(name.startswith(GRAPH) for name in names),
         )
     except Exception as error:  # a header may hold anything, and each part of it complains in its own way
@@ -104,12 +108,14 @@ def damaged_header(path: str | Path, error: Exception) -> CheckpointError:
     return CheckpointError(f"{path}: its header is not as it should be: {reason}")
 
 
-def read_weights(path: str | Path) -> Arrays:
+def read_weights(header: Header) -> Arrays:
     """All tensors of a checkpoint, matrices of int8 multiplied by the scales of their rows.
 
-    Raises ``CheckpointError`` for scales that are missing and values that are not finite.
+    Raises ``CheckpointError`` for scales that are missing, values that are not finite, and bytes that changed.
     """
+    path = header.path
     arrays, _ = read_arrays(path)
+    found = checksum(arrays)
     for name in [name for name, array in arrays.items() if array.dtype == np.int8]:
         scale = arrays.pop(name + SCALE, None)
         if scale is None or scale.dtype.kind != "f" or scale.shape != arrays[name].shape[:1]:
@@ -118,4 +124,16 @@ def read_weights(path: str | Path) -> Arrays:
     for name, array in arrays.items():
         if not np.isfinite(array).all():
             raise CheckpointError(f"{path}: tensor {name} holds values that are not finite; {RESTORE}")
+    if header.checksum not in (None, found):
+        raise CheckpointError(f"{path}: its weights are not those that were written (checksum); {RESTORE}")
     return arrays
+
+
+def checksum(arrays: Mapping[str, np.ndarray]) -> int:
+    """CRC-32 of names and bytes of the weights, as they are stored."""
+    total = 0
+    for name in sorted(arrays):
+        if name.startswith(("model.", "backbone.")):
+            content = np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8)
+            total = zlib.crc32(content.data, zlib.crc32(name.encode(), total))
+    return total

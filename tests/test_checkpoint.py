@@ -208,8 +208,20 @@ def test_damaged_tensors_are_refused(path: Path, what: str) -> None:
     tensors = {name: one.float() if name[6:] == "lm_head.weight" else one for name, one in tensors.items()}
     tensors.pop("model.lm_head.weight.scale")
     change(tensors)
-    save_file(tensors, path, header)
+    contents = json.loads(header[FORMAT])
+    del contents["checksum"]  # would be named first
+    save_file(tensors, path, {FORMAT: json.dumps(contents)})
     with pytest.raises(CheckpointError, match=message):
+        load_checkpoint(path)
+
+
+def test_a_changed_byte_is_noticed(path: Path) -> None:
+    """Would catch weights that changed a little on a disk or on their way, and other captions with them."""
+    save(path, dtype=torch.int8)
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1  # of the last tensor
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"not those that were written \(checksum\); restore the file"):
         load_checkpoint(path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -14,9 +15,10 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from captioner import load
-from captioner.checkpoint import load_checkpoint
+from captioner.checkpoint import load_checkpoint, save_checkpoint
 from captioner.errors import CheckpointError, UsageError
 from captioner.export import export_onnx
+from captioner.model_file import FORMAT
 from captioner.models.lrcn import LRCN, LRCNConfig
 from captioner.predictors.onnx_runtime import OnnxRuntime
 from captioner.predictors.torch_runtime import TorchRuntime
@@ -56,6 +58,22 @@ def test_an_exported_file_is_a_checkpoint_without_second_weights(exported: Path)
     assert 0 < added < 200_000
     one, other = load_checkpoint(exported), load_checkpoint(source)
     assert all(torch.equal(value, other.model.state_dict()[name]) for name, value in one.model.state_dict().items())
+
+
+def test_a_network_that_comes_from_elsewhere_is_written_too(tmp_path: Path) -> None:
+    """Would catch a file whose checksum is of the weights before the network's were added."""
+    source = tiny.save_tiny(tmp_path / "tiny.safetensors")
+    checkpoint = load_checkpoint(source)
+    save_checkpoint(
+        tmp_path / "bare.safetensors",
+        "captioning",
+        checkpoint.model,
+        checkpoint.config,
+        checkpoint.inputs,
+        checkpoint.outputs,
+    )
+    export_onnx(tmp_path / "bare.safetensors", tmp_path / "onnx.safetensors")
+    assert load_checkpoint(tmp_path / "onnx.safetensors").backbone_states[0] is not None
 
 
 def test_stores_of_the_same_network_fit_either_runtime(exported: Path) -> None:
@@ -106,6 +124,8 @@ def test_damaged_graphs_are_named(exported: Path, images: list[Path], tmp_path: 
         tensors["onnx.step.weights"] = np.frombuffer(b"model.image.weight\nmodel.nothing", np.uint8)
     else:
         tensors["model.lm_head.weight"] = tensors["model.lm_head.weight"][:, :-1].copy()
+        contents = json.loads(header[FORMAT])
+        header = {FORMAT: json.dumps(contents | {"checksum": None})}
     save_file(tensors, tmp_path / "bad.safetensors", header)
     with pytest.raises(CheckpointError, match="bad.safetensors: its graph step (is damaged|does not run)"):
         load(tmp_path / "bad.safetensors").caption(images[0])

@@ -34,7 +34,7 @@ class OnnxRuntime:
 
     def __init__(self, header: Header) -> None:
         self.checkpoint = header
-        self._weights = read_weights(header.path)
+        self._weights = read_weights(header)
 
     def prepare(self) -> None:
         self._encoders  # noqa: B018
