@@ -206,6 +206,7 @@ def parse_header(path: str | Path, text: str, what: str, version: int) -> dict[s
     try:
         contents: dict[str, Any] = json.loads(text)
         found = contents["version"]
+        json.dumps(contents, ensure_ascii=False).encode()  # fails for half characters, which could never be printed
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path}: its header is damaged ({error})") from error
     if found != version:

@@ -169,6 +169,7 @@ def rewrite(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
             "not as it should be: BackboneError: std: .*not",
         ),
         (lambda c: c["outputs"]["names"].append(7), "the words of a vocabulary must be texts"),
+        (lambda c: c["outputs"]["names"].append("\ud800"), "its header is damaged"),
         (lambda c: c["inputs"][0].update(dimension=10**12), "not as it should be: .*dimension"),
     ],
 )

@@ -166,14 +166,17 @@ class Images:
         self._listed: dict[Path, dict[str, str]] = {}
 
     def find(self, name: str) -> Path | None:
-        """The file called ``name``, a path below the folder; None if it does not exist."""
+        """The file called ``name``, a path below the folder; None if it does not exist, or leads out of the folder."""
+        parts = PurePosixPath(name).parts
+        if parts[:1] == ("/",) or ".." in parts:
+            return None
         path = self.folder / name
         if os.path.isfile(path):  # False, not an error, for a name that no file can have
             return path
         if name.isascii():
             return None
         path = self.folder
-        for part in PurePosixPath(name).parts:
+        for part in parts:
             path /= self._listing(path).get(same_name(part), part)
         return path if os.path.isfile(path) else None
 

@@ -68,3 +68,11 @@ def test_an_accent_may_be_written_in_two_ways(tmp_path: Path, on_disk: str, aske
     assert images.find(unicodedata.normalize(asked, "été/café.jpg")) == path
     for name in ("été/thé.jpg", "thé/café.jpg", "é\0.jpg", "é" * 300, "\ud800é"):
         assert images.find(name) is None
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../a.jpg", "b/../../a.jpg"])
+def test_no_name_leads_out_of_the_folder(tmp_path: Path, name: str) -> None:
+    """Would catch a data set whose names make other files of the machine be read."""
+    (tmp_path / "a.jpg").touch()
+    (tmp_path / "images" / "b").mkdir(parents=True)
+    assert Images(tmp_path / "images").find(name) is None

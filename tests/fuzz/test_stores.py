@@ -139,10 +139,11 @@ def test_other_structure(tmp_path: Path, kind: str, data: st.DataObject) -> None
     (tmp_path / "other.h5").write_bytes(content)
     with h5py.File(path, "r+") as file:
         for _ in range(data.draw(st.integers(1, 3))):
-            if data.draw(st.booleans()):
-                change_attribute(data.draw, file)
-            else:
-                change_object(data.draw, file, values)
+            with suppress(RuntimeError, TypeError, ValueError):  # an earlier change left nothing to change here
+                if data.draw(st.booleans()):
+                    change_attribute(data.draw, file)
+                else:
+                    change_object(data.draw, file, values)
     isolated(READERS[kind], path)
 
 
