@@ -196,8 +196,10 @@ def load_crf(path: str | Path) -> CRFFile:
         labels = {str(name): tuple(map(str, values)) for name, values in header["labels"].items()}
 
         def build(edges: Any, prefix: str) -> CRF:
-            model = CRF(config, labels, int(header["feature_dim"]), _edges(edges, len(labels)))
-            return _load_state(model, tensors, prefix)
+            sizes = (config, labels, int(header["feature_dim"]), _edges(edges, len(labels)))
+            with torch.device("meta"):  # takes no memory for what the file only declares
+                _check_shapes(CRF(*sizes), tensors, prefix)
+            return _load_state(CRF(*sizes), tensors, prefix)
 
         return CRFFile(
             build(header["edges"], "crf."),
@@ -219,6 +221,14 @@ def _edges(values: Any, num_nodes: int) -> list[Edge]:
     if not set(edges) <= set(all_pairs(num_nodes)):
         raise ValueError(f"edges {edges} between {num_nodes} nodes")
     return edges
+
+
+def _check_shapes(model: CRF, tensors: Mapping[str, Tensor], prefix: str) -> None:
+    for name, wanted in model.state_dict().items():
+        found = tensors.get(f"{prefix}{name}")
+        if found is None or found.shape != wanted.shape:
+            given = "missing" if found is None else tuple(found.shape)
+            raise ValueError(f"tensor {prefix}{name} is {given}, not {tuple(wanted.shape)}")
 
 
 def _load_state(model: CRF, tensors: Mapping[str, Tensor], prefix: str) -> CRF:

@@ -64,11 +64,11 @@ def test_crf_files_that_cannot_be_read(tmp_path: Path) -> None:
     refused("not a CRF of captioner", key="other")
     refused("graph", config={"graph": "loopy"})
     refused("unknown key", config={"grpah": "tree"})
-    refused("size mismatch", feature_dim=4)
+    refused(r"is \(3,\), not \(4,\)", feature_dim=4)
     refused("not finite", tensors | {"crf.output.bias": torch.full((5,), torch.nan)})
     refused("torch.int64, not torch.float32", tensors | {"crf.output.bias": torch.zeros(5, dtype=torch.int64)})
     refused("not a valid CRF file: OverflowError", feature_dim=float("inf"))
-    refused("Missing key", {name: one for name, one in tensors.items() if name != "crf.output.bias"})
+    refused("crf.output.bias is missing", {name: one for name, one in tensors.items() if name != "crf.output.bias"})
     refused("edges", edges=[[0, 7]])
     (tmp_path / "cut").write_bytes(good.read_bytes()[:200])
     with pytest.raises(CheckpointError, match="damaged"):
