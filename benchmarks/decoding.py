@@ -23,9 +23,9 @@ from captioner.checkpoint import Checkpoint, load_checkpoint
 from captioner.decoding import Decoder, DecodingConfig
 from captioner.decoding.beam import beam_search
 from captioner.decoding.greedy import greedy
-from captioner.models.lrcn import LRCN, NEVER
+from captioner.models.lrcn import LRCN
 from captioner.predictors import find_model
-from captioner.text.vocabulary import END, START
+from captioner.text.vocabulary import END, NEVER, START
 from tests.oracles.naive_beam import naive_beam_search, run_again
 
 BEAM_SIZE = 5

@@ -17,10 +17,7 @@ from captioner.models.stack import RecurrentStack, drop
 from captioner.models.stack import State as StackState
 from captioner.models.wirings import find_wiring
 from captioner.skip_init import is_skipping
-from captioner.text.vocabulary import PAD, START, UNK
-
-NEVER = [PAD, START, UNK]
-"""Ids of tokens that decoding never chooses."""
+from captioner.text.vocabulary import NEVER
 
 
 @dataclass(frozen=True)

@@ -34,12 +34,11 @@ def load(model: str | os.PathLike[str] = "default", device: str = "cpu", runtime
     from captioner.predictors.runtime import load_runtime
     from captioner.registry import resolve
 
-    path = find_model(model)
-    header = read_header(path)
+    header = read_header(find_model(model))
     if header.task not in PREDICTORS:
         raise CheckpointError(f"{model} cannot be used by itself: it was trained for the task {shorten(header.task)}")
     predictor = resolve(PREDICTORS, header.task, "predictor")
-    found: Captioner = predictor(load_runtime(path, header, str(model), device, runtime), str(model))
+    found: Captioner = predictor(load_runtime(header, str(model), device, runtime), str(model))
     return found
 
 

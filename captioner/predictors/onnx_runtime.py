@@ -13,9 +13,8 @@ import numpy as np
 from captioner.errors import CheckpointError
 from captioner.features.spec import digest_arrays
 from captioner.model_file import GRAPH, RESTORE, WEIGHTS, Header, read_weights
-from captioner.text.vocabulary import PAD, START, UNK
+from captioner.text.vocabulary import NEVER
 
-NEVER = [PAD, START, UNK]
 AT_ONCE = 8
 """Images that go through the network together; more would only fill the processor's caches."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -62,7 +61,7 @@ def choose_runtime(header: Header, device: str, wanted: str = "auto") -> str:
     return wanted
 
 
-def load_runtime(path: Path, header: Header, name: str, device: str, wanted: str = "auto") -> Runtime:
+def load_runtime(header: Header, name: str, device: str, wanted: str = "auto") -> Runtime:
     """The runtime of a checkpoint file; ``name`` is what its errors call the model."""
     if choose_runtime(header, device, wanted) == "onnx":
         from captioner.predictors.onnx_runtime import OnnxRuntime
@@ -73,4 +72,4 @@ def load_runtime(path: Path, header: Header, name: str, device: str, wanted: str
     from captioner.devices import find_device
     from captioner.predictors.torch_runtime import TorchRuntime
 
-    return TorchRuntime(load_checkpoint(path), name, find_device(device))
+    return TorchRuntime(load_checkpoint(header.path), name, find_device(device))

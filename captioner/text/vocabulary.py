@@ -12,6 +12,8 @@ from captioner.errors import DataError, shorten
 
 PAD, START, END, UNK = range(4)
 SPECIALS = ("<pad>", "<start>", "<end>", "<unk>")
+NEVER = [PAD, START, UNK]
+"""Ids of tokens that decoding never chooses."""
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from captioner.errors import ConfigError
-from captioner.models.lrcn import LRCN, NEVER, LRCNConfig
+from captioner.models.lrcn import LRCN, LRCNConfig
 from captioner.models.stack import CELLS, drop
 from captioner.models.wirings import WIRINGS
 from captioner.skip_init import skip_init
-from captioner.text.vocabulary import START
+from captioner.text.vocabulary import NEVER, START
 
 VOCABULARY, FEATURE, BATCH, LENGTH = 11, 6, 3, 5
 WIRED = [(wiring, cell) for wiring in WIRINGS for cell in CELLS]

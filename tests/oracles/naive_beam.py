@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from captioner.models.lrcn import LRCN, NEVER
+from captioner.models.lrcn import LRCN
+from captioner.text.vocabulary import NEVER
 
 Next = Callable[[list[tuple[int, ...]]], Sequence[Sequence[float]]]
 """Several prefixes of equal length, start token first, to the log probabilities of their next tokens."""
