@@ -40,6 +40,7 @@ BENCHMARKS = {
     "crf": "benchmarks.crf:measure",
     "scoring": "benchmarks.scoring:measure",
     "scoring-memory": "benchmarks.scoring:measure_memory",
+    "tokens": "benchmarks.tokens:measure",
     "smt": "benchmarks.smt:measure",
 }
 """Name to the function that returns a list of ``Measurement``."""

@@ -20,8 +20,9 @@ from pathlib import Path
 
 from benchmarks.measure import AT_MOST, Measurement, compare, run_command
 from benchmarks.memory import peak_memory
+from captioner.java import find_jar
 from captioner.metrics import score_captions
-from captioner.metrics.java import find_jar
+from captioner.text.ptb_java import JAR
 
 SPEED, MEMORY = 3.0, 0.5
 References = dict[str, list[str]]
@@ -69,7 +70,7 @@ def measure_memory(count: int = 5000) -> list[Measurement]:
 @contextlib.contextmanager
 def captions_in_files(*counts: int) -> Iterator[list[Path]]:
     """A file with as many drawn captions and their references for each of ``counts``."""
-    find_jar("pycocoevalcap", "tokenizer/stanford-corenlp-3.4.1.jar")
+    find_jar("pycocoevalcap", JAR)
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / f"{count}.json" for count in counts]
         for path, count in zip(paths, counts, strict=True):

@@ -38,7 +38,8 @@ from captioner.features.store import FeatureStore
 from captioner.files import RESULTS, check_output, write_text
 from captioner.metrics.base import find_metric
 from captioner.metrics.corpus import Corpus
-from captioner.text.tokenizers import DEFAULT, tokenize
+from captioner.text.tokenizers import DEFAULT, tokenize_groups
+from captioner.text.tokenizers import tokenizer as find_tokenizer
 from captioner.text.vocabulary import END, START, Vocabulary
 from eval.command import DataFormat, Output, Split, Tokenizer
 from eval.consensus import Agreement
@@ -72,7 +73,7 @@ def consensus(
     score with all others as references. Ties go to the first in the order of the neighbors.
     """
     captions, first = _pool(train)
-    tokens = [tokenize(caption, tokenizer) for caption in captions]
+    tokens = find_tokenizer(tokenizer)(captions)
     candidates = [[i for image in row for i in range(first[image], first[image + 1])] for row in near]
     if metric == "bleu":
         best = [_by_bleu(tokens, row) for row in candidates]
@@ -85,13 +86,13 @@ def consensus(
 def typical(train: Sequence[Captioned], tokenizer: str) -> str:
     """The training caption whose mean CIDEr-D against all training captions is highest."""
     captions = [caption for record in train for caption in record.captions]
-    tokens = [[tokenize(caption, tokenizer) for caption in record.captions] for record in train]
+    tokens = tokenize_groups([record.captions for record in train], find_tokenizer(tokenizer))
     return captions[Agreement(tokens).center()]
 
 
 def ngram(train: Sequence[Captioned], order: int, min_count: int, tokenizer: str) -> tuple[NgramDecoder, Vocabulary]:
     """A language model of the training captions, and its vocabulary."""
-    sentences = [tokenize(caption, tokenizer) for record in train for caption in record.captions]
+    sentences = find_tokenizer(tokenizer)([caption for record in train for caption in record.captions])
     words = Vocabulary.build(sentences, min_count)
     return train_ngram([words.encode(sentence) for sentence in sentences], len(words), order), words
 

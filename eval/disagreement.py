@@ -23,28 +23,31 @@ from captioner.metrics.base import FAST, Array, find_metric
 from captioner.metrics.corpus import Corpus
 from captioner.optional import require
 from captioner.tables import render
-from captioner.text.tokenizers import Tokenizer, tokenizer
+from captioner.text.tokenizers import Tokenizer, tokenize_groups, tokenizer
 
 SHOWN = ("BLEU-1", "BLEU-4", "CIDEr-D", "ROUGE-L")
 
 
 def tokenizers() -> dict[str, Tokenizer]:
     """Tokenizers in use; the first is coco-caption's."""
-    ptb, nist = tokenizer("ptb"), Tokenizer13a()  # type: ignore[no-untyped-call]
+    ptb, nist = tokenizer("ptb-lite"), Tokenizer13a()  # type: ignore[no-untyped-call]
     bare = str.maketrans("", "", string.punctuation)
 
-    def with_full_stop(text: str) -> list[str]:
-        return [*ptb(text), "."] if text.rstrip().endswith(".") else ptb(text)
+    def each(tokenize: Callable[[str], list[str]]) -> Tokenizer:
+        return lambda texts: [tokenize(text) for text in texts]
+
+    def with_full_stop(texts: Sequence[str]) -> list[list[str]]:
+        return [tokens + ["."] * text.rstrip().endswith(".") for text, tokens in zip(texts, ptb(texts), strict=True)]
 
     return {
         "coco-caption: PTB tokens, lower case, no punctuation": ptb,
         "the tokens of the LRCN release (`plain`)": tokenizer("plain"),
         "the full stop at the end kept as a token": with_full_stop,
-        "lower case, punctuation deleted, split at blanks": lambda text: text.lower().translate(bare).split(),
-        "lower case, split at blanks, punctuation kept": lambda text: text.lower().split(),
-        "split at blanks": str.split,
-        "sacreBLEU's 13a tokens, lower case": lambda text: nist(text.lower()).split(),
-        "sacreBLEU's 13a tokens (its default)": lambda text: nist(text).split(),
+        "lower case, punctuation deleted, split at blanks": each(lambda text: text.lower().translate(bare).split()),
+        "lower case, split at blanks, punctuation kept": each(lambda text: text.lower().split()),
+        "split at blanks": each(str.split),
+        "sacreBLEU's 13a tokens, lower case": each(lambda text: nist(text.lower()).split()),
+        "sacreBLEU's 13a tokens (its default)": each(lambda text: nist(text).split()),
     }
 
 
@@ -53,9 +56,7 @@ def disagreement(matched: Matched) -> list[tuple[str, dict[str, float]]]:
     hypotheses, references = [*matched.hypotheses.values()], [*matched.references.values()]
     rows = []
     for name, tokenize in tokenizers().items():
-        corpus = Corpus(
-            [tokenize(text) for text in hypotheses], [[tokenize(text) for text in texts] for texts in references]
-        )
+        corpus = Corpus(tokenize(hypotheses), tokenize_groups(references, tokenize))
         rows.append((name, _scores(corpus)))
         if len(rows) == 1:
             standard = corpus

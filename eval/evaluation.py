@@ -142,10 +142,10 @@ def by_length(
 def caption_diversity(evaluation: Evaluation, training: Sequence[Captioned]) -> dict[str, dict[str, float]]:
     """``captioner.metrics.diversity`` of each system's captions, means over its runs."""
     tokenize = evaluation.references.tokenize
-    known = [tokenize(caption) for record in training for caption in record.captions]
+    known = tokenize([caption for record in training for caption in record.captions])
     wanted = list(evaluation.references.tokens.values())
     found = {}
     for name, runs in evaluation.systems.items():
-        each = [diversity([tokenize(text) for text in run.captions.values()], wanted, known) for run in runs]
+        each = [diversity(tokenize(list(run.captions.values())), wanted, known) for run in runs]
         found[name] = {key: float(np.mean([one[key] for one in each])) for key in each[0]}
     return found

@@ -13,6 +13,7 @@ FLOORS = {
     "captioner.errors": 0,
     "captioner.arrays": 0.5,
     "captioner.files": 0.5,
+    "captioner.java": 0.5,
     "captioner.registry": 0.5,
     "captioner.optional": 0.5,
     "captioner.precision": 0.5,

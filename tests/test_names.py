@@ -38,14 +38,13 @@ QUOTED = {
     "tests/test_names.py",
     "CHANGELOG.md",
     "preprocess/cooking.yaml",  # words of the corpus
-    "tests/oracles/nasty_captions.py",
 }
 
 
 def files(*suffixes: str) -> Iterator[Path]:
     for folder in FOLDERS:
         for path in sorted((CHECKOUT / folder).rglob("*")):
-            if path.suffix in suffixes and "fixtures" not in path.parts and "ptb" not in str(path):
+            if path.suffix in suffixes and "fixtures" not in path.parts:
                 yield path
     yield from (CHECKOUT / name for name in OTHERS if Path(name).suffix in suffixes)
 

@@ -70,8 +70,8 @@ def score(
     frequency = None if df is None else DocumentFrequency.of_references(read_captions(df), scorer.tokenize, df.stem)
     selected = report.select_metrics(metrics, frequency)
     scored = scorer.score(matched.hypotheses, selected, on_missing=None if metrics else warn)
-    tokens = [scorer.tokenize(text) for text in matched.hypotheses.values()]
-    training = [scorer.tokenize(text) for text in read_training_captions(train, records, split)]
+    tokens = scorer.tokenize(list(matched.hypotheses.values()))
+    training = scorer.tokenize(read_training_captions(train, records, split))
     variety = diversity(tokens, list(scorer.tokens.values()), training)
     if per_image is not None:
         write_text(per_image, report.per_image_lines(scored, matched.hypotheses))

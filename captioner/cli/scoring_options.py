@@ -34,7 +34,13 @@ Missing = Annotated[
         "empty counts them as empty captions.",
     ),
 ]
-Tokenizer = Annotated[str, typer.Option(help="Tokenizer of captions and references; ptb is coco-caption's.")]
+Tokenizer = Annotated[
+    str,
+    typer.Option(
+        help="Tokenizer of captions and references: ptb-lite gives the tokens of coco-caption, ptb-java runs its Java "
+        "program, plain is the LRCN release's."
+    ),
+]
 DocumentFrequencies = Annotated[
     Path | None,
     typer.Option(

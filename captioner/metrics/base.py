@@ -27,9 +27,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from captioner.errors import CaptionerError, DataError, MissingDependency
-from captioner.metrics.corpus import Corpus, Tokens
+from captioner.metrics.corpus import Corpus
 from captioner.registry import resolve
 from captioner.text.tokenizers import DEFAULT as DEFAULT_TOKENIZER
+from captioner.text.tokenizers import Tokenizer, tokenize_groups
 from captioner.text.tokenizers import tokenizer as find_tokenizer
 
 METRICS: dict[str, str] = {
@@ -148,9 +149,8 @@ class References:
         _check(captions, "no reference caption for", lambda texts: not texts)
         _check(captions, "references must be a list of sentences, not one text, for", lambda t: isinstance(t, str))
         self.tokenize = find_tokenizer(tokenizer)
-        self.tokens: dict[Any, list[list[str]]] = {
-            key: [self.tokenize(text) for text in texts] for key, texts in captions.items()
-        }
+        tokens = tokenize_groups(captions.values(), self.tokenize)
+        self.tokens: dict[Any, list[list[str]]] = dict(zip(captions, tokens, strict=True))
         counts = sorted({len(texts) for texts in captions.values()})
         self.metadata = {
             "images": str(len(captions)),
@@ -178,7 +178,7 @@ class References:
                 f"captions and references differ in {len(differing)} images, such as {', '.join(differing[:3])}"
             )
         images = tuple(self.tokens)
-        corpus = Corpus([self.tokenize(hypotheses[image]) for image in images], list(self.tokens.values()))
+        corpus = Corpus(self.tokenize([hypotheses[image] for image in images]), list(self.tokens.values()))
         used, statistics = [], []
         for wanted in metrics:
             try:
@@ -215,7 +215,7 @@ def digest(captions: Mapping[Any, Sequence[str]]) -> str:
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:8]
 
 
-def tokenizer_version(tokenize: Callable[[str], Tokens]) -> str:
+def tokenizer_version(tokenize: Tokenizer) -> str:
     """``VERSION`` of the module that defines a tokenizer; 1 if it has none."""
     return str(getattr(sys.modules[tokenize.__module__], "VERSION", "1"))
 

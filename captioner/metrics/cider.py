@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from captioner.errors import DataError
 from captioner.metrics.base import Array, digest
 from captioner.metrics.corpus import ORDER, Corpus, Integers, Ngrams, Tokens, lookup, sum_by
+from captioner.text.tokenizers import Tokenizer, tokenize_groups
 
 SIGMA = 6.0
 
@@ -25,12 +26,9 @@ class DocumentFrequency:
         self._idf = _idf(self._corpus)
 
     @classmethod
-    def of_references(
-        cls, captions: Mapping[Any, Sequence[str]], tokenize: Callable[[str], Tokens], name: str
-    ) -> DocumentFrequency:
+    def of_references(cls, captions: Mapping[Any, Sequence[str]], tokenize: Tokenizer, name: str) -> DocumentFrequency:
         """Those of raw references by image, whose digest is added to ``name``."""
-        documents = [[tokenize(text) for text in texts] for texts in captions.values()]
-        return cls(documents, f"{name}-{digest(captions)}")
+        return cls(tokenize_groups(captions.values(), tokenize), f"{name}-{digest(captions)}")
 
     def idf(self, corpus: Corpus) -> list[Array]:
         """Log inverse document frequencies (G,) of another corpus' n-grams, for n = 1 to 4.

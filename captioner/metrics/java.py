@@ -6,18 +6,15 @@ there, or the program fails, ``MissingDependency`` says why.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
-import shutil
-import subprocess
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from captioner.errors import MissingDependency
+from captioner.java import find_jar, run_java
 from captioner.metrics.base import Array
 from captioner.metrics.corpus import Corpus
 
@@ -107,25 +104,3 @@ class Spice:
 
     def aggregate(self, sums: Array) -> dict[str, Array]:
         return {"SPICE": 100 * sums[..., 0] / np.maximum(sums[..., 1], 1e-12)}
-
-
-def find_jar(metric: str, name: str) -> Path:
-    """A program of pycocoevalcap; ``MissingDependency`` says what to install."""
-    if not shutil.which("java"):
-        raise MissingDependency(f"{metric}: needs a Java runtime; install one, such as openjdk-17-jre-headless")
-    spec = importlib.util.find_spec("pycocoevalcap")  # found, not imported: importing it brings pycocotools along
-    folders = list(spec.submodule_search_locations or ()) if spec else []
-    found = next((Path(folder) / name for folder in folders if (Path(folder) / name).is_file()), None)
-    if found is None:
-        raise MissingDependency(f"{metric}: needs {name} of pycocoevalcap: pip install 'captioner[java]'")
-    return found
-
-
-def run_java(metric: str, jar: Path, options: Sequence[str], memory: str, text: str = "") -> str:
-    """What the program prints when it is given ``text``; it is gone when this returns, an interrupt included."""
-    command = ["java", f"-Xmx{memory}", "-Dfile.encoding=UTF-8", "-jar", jar.name, *options]
-    done = subprocess.run(command, cwd=jar.parent, input=text, capture_output=True, encoding="utf-8")
-    if done.returncode:
-        reason = next((line for line in done.stderr.splitlines() if line.strip()), f"exit status {done.returncode}")
-        raise MissingDependency(f"{metric}: its Java program cannot run here: {reason.strip()}")
-    return done.stdout

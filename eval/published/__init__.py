@@ -86,7 +86,7 @@ def differences(table: Table, row: Row, ours: Setting) -> list[str]:
     reasons = []
     if table.scorer == "unknown":
         reasons.append("scorer and tokenizer not stated")
-    elif table.scorer == "coco-caption" and ours.tokenizer != "ptb":
+    elif table.scorer == "coco-caption" and ours.tokenizer not in ("ptb-lite", "ptb-java"):
         reasons.append(f"tokenizer: coco-caption's there, {ours.tokenizer} here")
     if table.part != ours.split or table.images != ours.images:
         here = f"{ours.split}, {ours.images:,} images"

@@ -23,7 +23,8 @@ from captioner.cli.program import choice, create_app, run
 from captioner.crf.predictions import KINDS, LabelPredictions, read_label_predictions
 from captioner.data.clips import NULL, Clip, read_clips
 from captioner.errors import print_error
-from captioner.text.tokenizers import DEFAULT, tokenize
+from captioner.text.tokenizers import DEFAULT, tokenize_groups
+from captioner.text.tokenizers import tokenizer as find_tokenizer
 from eval.baselines import write_results
 from eval.command import Output, Split, Tokenizer
 from eval.smt.alignment import HEURISTICS, MODELS
@@ -68,14 +69,15 @@ def translate(
     val, wanted = clips_of(clips, "val"), clips_of(clips, split)
     predictions = read_label_predictions(predictions_file)
     tuned_on, asked = (sources(predictions, part, kind, n_best) for part in (val, wanted))
+    tokenize, train = find_tokenizer(tokenizer), clips_of(clips, "train")
     pairs = [
-        (source_words(clip.labels) if clip.labels is not None else (), tokenize(sentence, tokenizer))
-        for clip in clips_of(clips, "train")
-        for sentence in clip.sentences
+        (source_words(clip.labels) if clip.labels is not None else (), sentence)
+        for clip, sentences in zip(train, tokenize_groups([clip.sentences for clip in train], tokenize), strict=True)
+        for sentence in sentences
     ]
     print_error(f"training on {len(pairs)} sentences")
     model = train_smt(pairs, model=alignment, heuristic=heuristic, order=order)
-    references = [[tokenize(sentence, tokenizer) for sentence in clip.sentences] for clip in val]
+    references = tokenize_groups([clip.sentences for clip in val], tokenize)
     model.tune(tuned_on, references, seed, processes)
     weights = ", ".join(f"{name} {w:.3f}" for name, w in zip(ALL_FEATURES, model.weights, strict=True))
     print_error(f"weights: {weights}")

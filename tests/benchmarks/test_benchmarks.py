@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import captioning, decoding, extraction, gradients, memory, run, scoring, startup, training
+from benchmarks import captioning, decoding, extraction, gradients, memory, run, scoring, startup, tokens, training
 from benchmarks.measure import AT_MOST, Measurement, compare
 from captioner.checkpoint import load_checkpoint
 from captioner.errors import CaptionerError
@@ -79,6 +79,12 @@ def test_scoring() -> None:
     assert scoring.ours(*captions) == pytest.approx(scoring.theirs(*captions), abs=1e-8)
     check(scoring.measure(count=20, rounds=1))
     check(scoring.measure_memory(count=1000))
+
+
+def test_tokens() -> None:
+    """Would catch a memory of words that is warm, with which ours does not tokenize at all."""
+    pytest.importorskip("nltk")
+    check(tokens.measure(count=20, rounds=1))
 
 
 def test_startup(photo: Path, model: str) -> None:

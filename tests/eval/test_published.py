@@ -9,7 +9,7 @@ from captioner.errors import UsageError
 from eval.published import FOLDER, NAMES, Row, Setting, Table, differences, read_tables
 
 TASKS = {"captions", "caption to image", "image to caption", "video description", "activity recognition"}
-OURS = Setting("test", 1000, "ptb", "5", "torchvision:vgg16@fc8")
+OURS = Setting("test", 1000, "ptb-lite", "5", "torchvision:vgg16@fc8")
 
 
 def every() -> list[tuple[str, Table]]:
@@ -63,7 +63,7 @@ def test_what_differs_is_said_and_nothing_else() -> None:
     said = " ".join(differences(table, row, other))
     assert all(word in said for word in ("tokenizer", "split", "references: 5 there, 4 here", "CNN: VGG"))
     assert "not stated" in differences(read_tables("flickr8k")[0], row, OURS)[0]
-    assert differences(table, row, Setting("test", 1000, "ptb", "5-7", "vgg")) == []
+    assert differences(table, row, Setting("test", 1000, "ptb-lite", "5-7", "vgg")) == []
 
 
 def test_an_unknown_data_set_is_an_error_that_lists_the_others() -> None:

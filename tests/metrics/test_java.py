@@ -7,7 +7,8 @@ import json
 import pytest
 
 from captioner.errors import MissingDependency
-from captioner.metrics.java import Meteor, Spice, find_jar, run_java
+from captioner.java import find_jar, run_java
+from captioner.metrics.java import Meteor, Spice
 from tests.metrics.corpora import corpus, count, values
 
 
