@@ -34,6 +34,11 @@ _ALNUM = r"(?:[^\W_]|[\u0300-\u036f])"
 RULES: tuple[tuple[str, str, str], ...] = (
     # links, names, smileys, brackets
     (r"https?://\S*[\w/]", "see https://a.com/b?c=d.", "see https://a.com/b?c=d"),
+    (
+        rf"(?:www\.[\w.-]+|{_LETTER}{{2,64}}\.(?:com|edu|gov|net|org))/[^\s,;\"'()<>]+\w",
+        "www.dog.co.uk/ab?c=1&d=2 and dog.com/a?b=1.",
+        "www.dog.co.uk/ab?c=1&d=2 and dog.com/a?b=1",
+    ),
     (r"[\w.+-]{1,64}@[\w-]+(?:\.[\w-]+)*", "mail a.b@c.com now", "mail a.b@c.com now"),
     (rf"@{_LETTER}\w*", "by @user.", "by @user"),
     (rf"\#{_LETTER}+", "a #tag here", "a #tag here"),
@@ -75,9 +80,9 @@ RULES: tuple[tuple[str, str, str], ...] = (
     (r"(?-i:[A-Z]+&[A-Z]+)", "Q&A by AT&T but at&t", "q&a by at&t but at & t"),
     (
         rf"(?:(?:[cdlno]|qu)'(?={_LETTER}{{2}}))?{_ALPHA}{_ALNUM}*"
-        rf"(?:(?:[-/_]|\.(?={_LETTER})|(?<=[aeiou])'(?=[aeiou])){_ALNUM}+)*",
-        "O'Brien's and/or a half-open t-shirt-, Pe'e example.com",
-        "o'brien 's and/or a half-open t-shirt pe'e example.com",
+        rf"(?:(?:[-/_]|\.(?={_LETTER})|(?<=[aeiou])'(?=[aeiou])){_ALNUM}+)*(?:\.(?=[,;:]))?",
+        "O'Brien's and/or a half-open t-shirt-, Pe'e example.com truck.,",
+        "o'brien 's and/or a half-open t-shirt pe'e example.com truck.",
     ),
     # everything else
     (r"[!?]+", "what? no!!", "what no !!"),
