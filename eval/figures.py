@@ -6,6 +6,9 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from captioner.metrics.significance import Estimate
 from captioner.optional import require
 
@@ -13,6 +16,7 @@ INK, SOFT, LINE, ACCENT, OTHER = "#1c2126", "#5d6873", "#d9dee3", "#2b6ca3", "#a
 COLORS = ("#2b6ca3", "#d0743c", "#4d8f5b", "#8a6bb0", "#b8484f", "#7a6a58", "#3f9aa6", "#c0a02c")
 MARKERS = "osD^vP*X"
 WIDTH = 8.2  # inches
+FEW_CLASSES = 20  # whose counts can be read in a confusion matrix
 STYLE = {
     "svg.fonttype": "none",  # text stays text: small, searchable, in the page's own letters
     "svg.hashsalt": "captioner",  # the same figure is the same file
@@ -98,6 +102,29 @@ def curves(logs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -> str:
             panel.xaxis.get_major_locator().set_params(integer=True)
             panel.tick_params(length=0)
         figure.legend(loc="outside right upper", fontsize=8.5)
+        return _svg(figure)
+
+
+def confusion(matrix: NDArray[np.int64], classes: Sequence[str]) -> str:
+    """A confusion matrix (C, C), true classes in rows: the share of each row as shade and, of few classes, counts."""
+    shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    few = len(classes) <= FEW_CLASSES
+    side = 1.8 + (0.42 * len(classes) if few else 6.0)
+    with _style():
+        figure = _figure(min(side, WIDTH), min(side, WIDTH))
+        panel = figure.add_subplot()
+        panel.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+        panel.grid(False)
+        panel.set_xlabel("predicted")
+        panel.set_ylabel("true")
+        step = max(1, len(classes) // 40)  # names that can be read
+        places = range(0, len(classes), step)
+        panel.set_xticks(places, classes[::step], rotation=90)
+        panel.set_yticks(places, classes[::step])
+        panel.tick_params(length=0, labelsize=8.5 if few else 6)
+        for row, column in zip(*np.nonzero(matrix), strict=True) if few else ():
+            color = "white" if shares[row, column] > 0.5 else INK
+            panel.text(column, row, matrix[row, column], color=color, ha="center", va="center", fontsize=7.5)
         return _svg(figure)
 
 
