@@ -16,6 +16,7 @@ INK, SOFT, LINE, ACCENT, OTHER = "#1c2126", "#5d6873", "#d9dee3", "#2b6ca3", "#a
 COLORS = ("#2b6ca3", "#d0743c", "#4d8f5b", "#8a6bb0", "#b8484f", "#7a6a58", "#3f9aa6", "#c0a02c")
 MARKERS = "osD^vP*X"
 WIDTH = 8.2  # inches
+CAPTION_PANELS = (("dev_loss", "dev loss (nats a word)", 1.0), ("cider", "dev CIDEr-D (%)", 100.0))
 FEW_CLASSES = 20  # whose counts can be read in a confusion matrix
 STYLE = {
     "svg.fonttype": "none",  # text stays text: small, searchable, in the page's own letters
@@ -85,16 +86,20 @@ def lengths(bins: Sequence[tuple[str, int]], scores: Mapping[str, Sequence[float
         return _svg(figure)
 
 
-def curves(logs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -> str:
-    """Dev loss and dev CIDEr-D over the epochs of each system's runs; runs of one system share its color."""
-    panels = (("dev_loss", "dev loss (nats a word)", 1.0), ("cider", "dev CIDEr-D (%)", 100.0))
+def curves(
+    logs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], panels: Sequence[tuple[str, str, float]] = CAPTION_PANELS
+) -> str:
+    """Two dev scores, by default of captions, over the epochs of each system's runs; runs of a system share its color.
+
+    A panel is the score's key in the log, its title, and the factor that it is drawn with.
+    """
     with _style():
         figure = _figure(WIDTH, 3.4)
         for panel, (key, title, scale) in zip(figure.subplots(1, 2), panels, strict=True):
             for (name, runs), color, marker in zip(logs.items(), _cycle(COLORS), _cycle(MARKERS), strict=False):
                 for number, epochs in enumerate(runs):
                     points = [(epoch["epoch"], epoch[key] * scale) for epoch in epochs if key in epoch]
-                    label = name if number == 0 and key == "cider" else None
+                    label = name if number == 0 and key == panels[-1][0] else None
                     if points:
                         panel.plot(*zip(*points, strict=True), marker=marker, color=color, markersize=3.5, label=label)
             panel.set_title(title)

@@ -74,4 +74,4 @@ def read_idx(path: Path, axes: int) -> np.ndarray:
         raise DataError(f"{path}: damaged or not readable: {error}; get the file again") from error
     if len(content) != count:
         raise DataError(f"{path}: holds {'fewer' if len(content) < count else 'more'} than the {count} bytes it says")
-    return np.frombuffer(content, np.uint8).reshape(shape)
+    return np.frombuffer(content, np.uint8).reshape(shape).copy()  # torch wants arrays that can be written
