@@ -112,7 +112,7 @@ def classification(
     blocks = table(evaluated)
     print(to_markdown(heading, blocks), end="")
     if output is not None:
-        write(output, heading, [*blocks, *pictures(evaluated, errors), *reproduce(evaluated, context.obj)])
+        write(output, heading, [*blocks, *illustrations(evaluated, errors), *reproduce(evaluated, context.obj)])
 
 
 def evaluate(
@@ -221,7 +221,7 @@ def table(evaluated: Evaluated) -> list[Block]:
     return [Text(f"{summary}."), Table(header, rows, strong=strong), Text(note, note=True), Code(evaluated.signature)]
 
 
-def pictures(evaluated: Evaluated, errors: int) -> list[Block]:
+def illustrations(evaluated: Evaluated, errors: int) -> list[Block]:
     """Bars, learning curves, confusion matrix, gallery of errors and first-layer kernels."""
     estimates = {name: {METRIC: one} for name, one in evaluated.estimates.items()}
     logs = {name: [one.run.log for one in members if one.run.log] for name, members in evaluated.systems.items()}

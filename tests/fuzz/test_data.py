@@ -137,8 +137,9 @@ def test_damaged_data_sets(tmp_path: Path, data_format: str, data: st.DataObject
         (tmp_path / name).unlink()
 
 
+CIFAR10 = [("test", ""), *(("data", f"_{number}") for number in range(1, 6))]
 LABELED: dict[str, tuple[int, int, Files]] = {
-    "cifar10": (32, 3, {f"{n}.bin": cifar10_batch(2) for n in ("test_batch", *(f"data_batch_{n}" for n in range(1, 6)))}),
+    "cifar10": (32, 3, {f"{name}_batch{n}.bin": cifar10_batch(2) for name, n in CIFAR10}),
     "mnist": (28, 1, {
         "train-images-idx3-ubyte": idx(draw_images(2, 28, 1, 10)[0][..., 0]),
         "train-labels-idx1-ubyte": idx(np.arange(2)),
