@@ -41,6 +41,8 @@ BENCHMARKS = {
     "scoring": "benchmarks.scoring:measure",
     "scoring-memory": "benchmarks.scoring:measure_memory",
     "smt": "benchmarks.smt:measure",
+    "digits": "benchmarks.classification:measure",
+    "local-response-norm": "benchmarks.classification:measure_normalization",
 }
 """Name to the function that returns a list of ``Measurement``."""
 RESULTS = Path(__file__).parent / "results.csv"
