@@ -30,6 +30,7 @@ from PIL import Image
 
 from captioner.checkpoint import Checkpoint, load_checkpoint
 from captioner.cli.program import create_app, run
+from captioner.config import to_mapping
 from captioner.data.labeled import LabeledImages, hold_out, read_labeled
 from captioner.data.records import ClassNames, read_json
 from captioner.devices import find_device
@@ -315,13 +316,13 @@ def _run(path: Path, checkpoint: Checkpoint, predicted: Classified) -> Run:
     name = str(checkpoint.extra.get("name", ""))
     log = (path if path.is_dir() else path.parent) / "log.jsonl"
     metadata = {"checkpoint": str(path), "sha256": checkpoint.digest[:16], "epoch": str(checkpoint.extra.get("epoch"))}
-    config = {**checkpoint.config.__dict__, "data": replace(_data(checkpoint), root="")}
+    config = to_mapping(replace(checkpoint.config, data=replace(_data(checkpoint), root="")))
     return Run(
         name or path.stem,
         f"seed {seed}",
         predicted.labels,
         "",
-        json.dumps([name, {key: value.__dict__ for key, value in config.items()}, train], sort_keys=True),
+        json.dumps([name, config, train], sort_keys=True),
         tuple(line for line in read_log(log) if line["kind"] == "epoch") if log.is_file() else (),
         metadata=metadata,
     )

@@ -3,11 +3,11 @@
 #   scripts/cifar10_table.sh CIFAR10
 # CIFAR10 is the data set's folder. Runs go to runs/cifar10; given again, it goes on where it was. Settings of the shell:
 # EPOCHS (30) of each run, SEEDS ("0 1 2"), JOBS (1) runs at a time, DEVICE (auto), BUDGET (none): seconds after which
-# runs are stopped, to be continued another time, and only finished ones are in the tables. OUT (reports/cifar10).
+# runs are stopped, to be continued another time, and only finished ones are in the tables. REPORT (reports/cifar10).
 set -euo pipefail
 [ $# -eq 1 ] || { sed -n '2,7s/^# *//p' "$0" >&2; exit 2; }
 data=$1
-runs=runs/cifar10 out=${OUT:-reports/cifar10} epochs=${EPOCHS:-30} device=${DEVICE:-auto}
+runs=runs/cifar10 out=${REPORT:-reports/cifar10} epochs=${EPOCHS:-30} device=${DEVICE:-auto}
 [ "${JOBS:-1}" -eq 1 ] || export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 mkdir -p "$runs" "$out"
 
