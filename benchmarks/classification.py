@@ -33,8 +33,9 @@ def measure(count: int = 10_000, rounds: int = 3) -> list[Measurement]:
     config = load_experiment("mnist-lenet").config
     pixels = np.random.default_rng(0).integers(0, 256, (count, SIDE, SIDE), dtype=np.uint8)
     images = LabeledImages(pixels[..., None], np.zeros(count, np.int64), ())
-    network = build_classifier(config, [], ClassNames(CLASSES))
-    learner = ImageLearner(network, pixel_spec(config.data, images), config.data.channels)
+    spec = pixel_spec(config.data, images)
+    network = build_classifier(config, [spec], ClassNames(CLASSES))
+    learner = ImageLearner(network, spec, config.data.channels)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "t10k-images-idx3-ubyte"
         header = b"\0\0\x08\x03" + b"".join(size.to_bytes(4, "big") for size in pixels.shape)

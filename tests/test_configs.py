@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from captioner.backbones.spec import BackboneSpec
 from captioner.data import READERS
 from captioner.data.labeled import READERS as LABELED_READERS
 from captioner.data.records import ClassNames
@@ -27,7 +28,9 @@ def test_shipped_image_classifier_loads_and_builds(name: str) -> None:
     data = experiment.config.data
     assert data.format in LABELED_READERS
     assert (SHIPPED / f"{name}.yaml").read_text().startswith("# "), "the first line says what it is for"
-    model = find_task(experiment.task).build(experiment.config, [], ClassNames(tuple("abc")))
+    model = find_task(experiment.task).build(
+        experiment.config, [BackboneSpec(key="pixels", size=data.crop)], ClassNames(tuple("abc"))
+    )
     with torch.no_grad():
         logits = model(torch.zeros(2, data.channels, data.crop, data.crop))
     assert logits.shape == (2, 3) and logits.isfinite().all()

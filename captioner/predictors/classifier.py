@@ -11,7 +11,7 @@ Importing this module loads no torch; the default model needs none.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -34,7 +34,7 @@ PUBLISHED = ("efficientnet-lite:", "torchvision:", "transformers:")
 """How the names of published networks begin; captioner.backbones.classifier.FAMILIES has the rest."""
 WITH_CLASSES = "efficientnet-lite:"
 """Start of the keys of backbones whose weights hold the layer for ImageNet's classes."""
-STEM, STRIDE = "stem.0.weight", 2
+STEM, STEM_SHAPE, STRIDE = "stem.0.weight", (32, 3, 3, 3), 2
 """First convolution of those backbones."""
 
 
@@ -120,16 +120,22 @@ class ImageClassifier:
     def _classify_batch(self, batch: Sequence[Prepared], top: int) -> Iterator[Classified]:
         good = [inputs[0] for _, inputs in batch if not isinstance(inputs, ImageError)]
         with memory_errors():
-            probs = iter(self.network.probs(np.stack(good)) if good else ())
+            probs = iter(self._probs(np.stack(good)) if good else ())
         for image, inputs in batch:
             if isinstance(inputs, ImageError):
                 yield Classified(image, error=inputs)
             else:
                 yield Classified(image, self._best(next(probs), top))
 
-    def _best(self, probs: np.ndarray, top: int) -> tuple[ClassScore, ...]:
+    def _probs(self, images: np.ndarray) -> np.ndarray:
+        probs = self.network.probs(images)
+        if probs.shape[1] != len(self.classes):
+            raise CheckpointError(f"{self.name}: tells {probs.shape[1]} classes apart but names {len(self.classes)}")
         if not np.isfinite(probs).all():
             raise CheckpointError(f"{self.name}: gives probabilities that are no numbers; the model is damaged")
+        return probs
+
+    def _best(self, probs: np.ndarray, top: int) -> tuple[ClassScore, ...]:
         order = np.argsort(-probs, kind="stable")[:top]
         return tuple(ClassScore(self.classes[number], float(probs[number])) for number in order)
 
@@ -138,14 +144,23 @@ class OnnxNetwork:
     """The backbone of an exported captioner in ONNX Runtime, and its layer of classes in numpy."""
 
     def __init__(self, runtime: OnnxRuntime, index: int) -> None:
-        """``index`` is that of the backbone among the model's inputs, of which there is one."""
-        self.runtime = runtime
+        """``index`` is that of the backbone among the model's inputs.
+
+        Raises ``CheckpointError`` where the file does not hold the layer of classes, or one of other sizes.
+        """
+        self.runtime, self.index = runtime, index
+        spec, path = runtime.checkpoint.inputs[index], runtime.checkpoint.path
         weights = runtime.backbone_weights(index)
-        self.weight, self.bias = (weights[f"classifier.{part}"].astype(np.float32) for part in ("weight", "bias"))
-        self.kernels = weights[STEM].astype(np.float32)
+        classes = len(imagenet_classes())
+        shapes = {"classifier.weight": (classes, spec.dimension), "classifier.bias": (classes,), STEM: STEM_SHAPE}
+        for name, shape in shapes.items():
+            found = weights[name].shape if name in weights else "missing"
+            if found != shape:
+                raise CheckpointError(f"{path}: {name} of its CNN is {found}, not {shape}; export the model again")
+        self.weight, self.bias, self.kernels = (weights[name].astype(np.float32) for name in shapes)
 
     def probs(self, images: np.ndarray) -> np.ndarray:
-        return softmax(self.runtime.encode([images]) @ self.weight.T + self.bias)
+        return softmax(self.runtime.encode_one(self.index, images) @ self.weight.T + self.bias)
 
     def first_layer(self, image: np.ndarray) -> FirstLayer:
         return FirstLayer(self.kernels, convolve(image, self.kernels, STRIDE))
@@ -182,7 +197,8 @@ def load_classifier(model: str = "default", device: str = "cpu", runtime: str = 
 
 def _input_with_classes(header: Header, model: str) -> tuple[int, BackboneSpec]:
     """The input of a captioner, and its number, whose CNN has a layer of classes; ``CheckpointError`` without one."""
-    finetuned = dict(header.config.get("finetune") or {}).get("backbone")
+    section = header.config.get("finetune")
+    finetuned = section.get("backbone") if isinstance(section, Mapping) else None
     for index, spec in enumerate(header.inputs):
         if isinstance(spec, BackboneSpec) and spec.key.startswith(WITH_CLASSES) and not finetuned:
             return index, spec

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 from torch import nn
 
 from captioner.backbones import efficientnet_lite as lite
@@ -22,8 +24,9 @@ from captioner.data.readers.mnist import CLASSES
 from captioner.errors import BackboneError, CheckpointError, ImageError, MissingWeights, UsageError
 from captioner.experiment import load_experiment
 from captioner.export import export_onnx
+from captioner.model_file import FORMAT, checksum
 from captioner.models.lrcn import LRCN
-from captioner.predictors.classifier import OnnxNetwork, convolve, load_classifier, softmax
+from captioner.predictors.classifier import FirstLayer, ImageClassifier, OnnxNetwork, convolve, load_classifier, softmax
 from captioner.predictors.torch_classifier import TorchNetwork
 from captioner.tasks.images.learner import ImageLearner, predict_logits
 from captioner.tasks.sentences.config import CaptioningConfig, FinetuneConfig
@@ -135,6 +138,51 @@ def test_a_captioner_without_classes_says_so(tmp_path: Path) -> None:
         load_classifier(str(tiny.save_tiny(tmp_path / "tiny.safetensors")))
     with pytest.raises(CheckpointError, match="was trained on for captions"):
         load_classifier(str(save_captioner(tmp_path / "tuned.safetensors", "efficientnet-lite:0")))
+
+
+@pytest.mark.parametrize("damage", ["missing", "shape"])
+def test_a_damaged_layer_of_classes_is_named(exported: Path, tmp_path: Path, damage: str) -> None:
+    """Would catch classes numbered beyond the thousand names, and errors of numpy's."""
+    tensors = load_file(exported)
+    with safe_open(exported, "np") as stream:
+        header = stream.metadata()
+    weight = tensors.pop("backbone.0.classifier.weight")
+    if damage == "shape":
+        tensors["backbone.0.classifier.weight"] = np.repeat(weight, 2, 0)
+    contents = json.loads(header[FORMAT])
+    contents["checksum"] = checksum(tensors)
+    save_file(tensors, tmp_path / "bad.safetensors", {FORMAT: json.dumps(contents)})
+    with pytest.raises(CheckpointError, match=r"classifier.weight of its CNN is .*, not \(1000, 1280\)"):
+        load_classifier(str(tmp_path / "bad.safetensors"))
+
+
+def test_a_run_whose_input_is_another_is_refused(tmp_path: Path) -> None:
+    """Would catch a header that sends images of other sizes, or none at all, into the network."""
+    write_mnist(tmp_path / "data")
+    _, run = run_of(tmp_path, "mnist-lenet")
+    tensors = load_file(run / "best.safetensors")
+    with safe_open(run / "best.safetensors", "np") as stream:
+        header = stream.metadata()
+    for change in ([], [{**json.loads(header[FORMAT])["inputs"][0], "size": 20}]):
+        contents = {**json.loads(header[FORMAT]), "inputs": change}
+        save_file(tensors, tmp_path / "bad.safetensors", {FORMAT: json.dumps(contents)})
+        with pytest.raises(CheckpointError, match="one input, pixels of 28 x 28"):
+            load_classifier(str(tmp_path / "bad.safetensors"))
+
+
+def test_more_classes_than_names_are_refused(images: list[Path]) -> None:
+    """Would catch a number without a name, and names shifted by one."""
+
+    class Two:
+        def probs(self, images: np.ndarray) -> np.ndarray:
+            return np.full((len(images), 2), 0.5)
+
+        def first_layer(self, image: np.ndarray) -> FirstLayer:
+            raise NotImplementedError
+
+    spec = lite.spec_of("0")
+    with pytest.raises(CheckpointError, match="tells 2 classes apart but names 3"):
+        ImageClassifier("two", ["a", "b", "c"], spec, Two()).classify(images[0], top=1)
 
 
 def test_a_run_classifies_files_as_its_arrays(tmp_path: Path) -> None:

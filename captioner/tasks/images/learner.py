@@ -11,12 +11,13 @@ from torch.nn import functional
 from captioner.backbones.spec import BackboneSpec
 from captioner.config import Experiment
 from captioner.data.records import ClassNames
+from captioner.errors import DataError
 from captioner.features.spec import FeatureSpec
 from captioner.models import IMAGE_MODELS
 from captioner.registry import resolve
 from captioner.tasks.base import Learner, StepLoss
 from captioner.tasks.images.config import ClassificationConfig
-from captioner.tasks.images.data import ImageBatch, ImageData, middle
+from captioner.tasks.images.data import KEY, ImageBatch, ImageData, middle
 
 AT_ONCE = 500
 """Images that are evaluated together."""
@@ -48,7 +49,13 @@ class ImageLearner(Learner):
 
 
 def build_classifier(config: ClassificationConfig, inputs: Sequence[FeatureSpec], outputs: ClassNames) -> nn.Module:
-    """The network that ``config.model`` describes, for the images of ``config.data``."""
+    """The network that ``config.model`` describes, for the images of ``config.data``.
+
+    Raises ``DataError`` unless ``inputs`` are pixels, cut as ``config.data`` says.
+    """
+    specs = [spec for spec in inputs if isinstance(spec, BackboneSpec) and spec.key == KEY]
+    if len(inputs) != 1 or not specs or specs[0].size != config.data.crop:
+        raise DataError(f"an image classifier has one input, {KEY} of {config.data.crop} x {config.data.crop}")
     build = resolve(IMAGE_MODELS, config.model.architecture, "architecture")
     model: nn.Module = build(config.model, config.data.channels, config.data.crop, len(outputs))
     return model
