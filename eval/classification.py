@@ -269,7 +269,7 @@ def kernels(evaluated: Evaluated) -> list[Block]:
         layers = members[0].checkpoint.model.modules()
         first = next((layer for layer in layers if isinstance(layer, torch.nn.Conv2d)), None)
         if first is not None:
-            drawn = sheet(kernel_tiles(first.weight.detach().numpy()), 8 * 40, 8)
+            drawn = sheet(kernel_tiles(first.weight.detach().cpu().numpy()), 8 * 40, 8)
             shape = " x ".join(map(str, first.weight.shape))
             cards.append(Card(_encoded(drawn), name, [("shape", shape)], f"kernels of {name}"))
     return [Heading("Kernels of the first convolution"), Cards(cards)] if cards else []

@@ -39,8 +39,10 @@ class LocalResponseNorm(nn.Module):
         self.register_buffer("band", band[:, :, None, None], persistent=False)  # (maps, maps, 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        root = torch.rsqrt(1 + self.ALPHA * functional.conv2d(x * x, self.band.to(x.dtype)))
-        return x * root * root.sqrt()
+        with torch.autocast(x.device.type, enabled=False):  # bfloat16 would round the sum, some thousandths, to nothing
+            x = x.float()
+            root = torch.rsqrt(1 + self.ALPHA * functional.conv2d(x * x, self.band))
+            return x * root * root.sqrt()
 
 
 class Trunk(nn.Sequential):

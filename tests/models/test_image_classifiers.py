@@ -37,6 +37,15 @@ def test_local_response_norm_is_torch_s() -> None:
     torch.testing.assert_close(LocalResponseNorm(64)(maps), wanted)
 
 
+def test_local_response_norm_is_not_rounded_away() -> None:
+    """Would catch a sum in bfloat16, which cannot tell 1.003 from 1: the row of the table would be the one without."""
+    maps = 2 * torch.rand(3, 64, 4, 6, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = LocalResponseNorm(64)(maps)
+    torch.testing.assert_close(found, LocalResponseNorm(64)(maps))
+    assert (found < maps).all()
+
+
 def test_mosaic_puts_maps_side_by_side_and_reshape_does_not() -> None:
     """Would catch rows of the mosaic that mix maps of several tiles, and two arrangements that are one."""
     maps = torch.arange(4 * 9.0).reshape(1, 4, 3, 3)  # 2 by 2 tiles of 3 by 3
