@@ -59,7 +59,7 @@ LARGER = 160  # side in pixels that images of a gallery are drawn with
 
 
 @dataclass(frozen=True)
-class Classified:
+class Predictions:
     """What a model says of each image, by id."""
 
     labels: dict[str, str]
@@ -72,7 +72,7 @@ class Classifier:
     """A checkpoint, its predictions and their place in the report."""
 
     checkpoint: Checkpoint
-    predicted: Classified
+    predicted: Predictions
     run: Run
 
 
@@ -180,7 +180,7 @@ def read_split(checkpoint: Checkpoint, split: str, root: str = "") -> tuple[Clas
     return classes, found[split]
 
 
-def classify(checkpoint: Checkpoint, images: LabeledImages, classes: ClassNames, device: torch.device) -> Classified:
+def classify(checkpoint: Checkpoint, images: LabeledImages, classes: ClassNames, device: torch.device) -> Predictions:
     """The likeliest class of each image by a model."""
     data = _data(checkpoint)
     spec: Any = checkpoint.inputs[0]
@@ -188,7 +188,7 @@ def classify(checkpoint: Checkpoint, images: LabeledImages, classes: ClassNames,
     logits = predict_logits(learner, torch.from_numpy(images.pixels).to(device), data.crop)
     best = logits.softmax(1).max(1)
     labels = [classes[number] for number in best.indices.tolist()]
-    return Classified(
+    return Predictions(
         dict(zip(images.ids, labels, strict=True)), dict(zip(images.ids, best.values.tolist(), strict=True))
     )
 
@@ -309,7 +309,7 @@ def _signature(scored: Mapping[str, Sequence[Scored]]) -> str:
     return first[METRIC].signature
 
 
-def _run(path: Path, checkpoint: Checkpoint, predicted: Classified) -> Run:
+def _run(path: Path, checkpoint: Checkpoint, predicted: Predictions) -> Run:
     """The run as ``eval.systems`` groups it: by configuration without seed and folder."""
     train = dict(checkpoint.extra.get("train", {}))
     seed = train.pop("seed", 0)
@@ -330,13 +330,13 @@ def _run(path: Path, checkpoint: Checkpoint, predicted: Classified) -> Run:
 
 def _predicted(
     path: Path, checkpoint: Checkpoint, images: LabeledImages, classes: ClassNames, device: str, folder: Path | None
-) -> Classified:
+) -> Predictions:
     """The model's predictions, kept in ``folder`` under a name that depends on everything that could change them."""
     key = hashlib.sha256(json.dumps([checkpoint.digest, images.ids]).encode() + images.pixels.tobytes()).hexdigest()
     kept = None if folder is None else folder / "predictions" / f"{path.name}-{key[:12]}.json"
     if kept is not None and kept.is_file():
         labels, probabilities = read_json(kept)
-        return Classified(labels, probabilities)
+        return Predictions(labels, probabilities)
     print_error(f"classifying {len(images)} images with {path}")
     found = classify(checkpoint, images, classes, find_device(device))
     if kept is not None:
