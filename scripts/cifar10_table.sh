@@ -32,7 +32,7 @@ train() {  # FOLDER TITLE CONFIG SEED [SETTING...]
     shift 4
     for setting in "$@"; do settings+=(--set "$setting"); done
     local limit=()
-    [ -z "${BUDGET-}" ] || limit=(timeout --signal=KILL "$((BUDGET - SECONDS))")
+    [ -z "${BUDGET-}" ] || limit=(timeout --signal=KILL "$((BUDGET > SECONDS ? BUDGET - SECONDS : 1))")
     "${limit[@]}" captioner train "$config" --set data.root="$data" --set train.epochs="$epochs" \
         --set train.device="$device" "${settings[@]}" > "$folder.txt" 2>&1 || echo "not finished: $folder, see $folder.txt" >&2
 }
