@@ -14,7 +14,7 @@ from captioner.data.records import ClassNames
 from captioner.errors import ConfigError
 from captioner.experiment import load_experiment
 from captioner.tasks.images.config import ImageDataConfig
-from captioner.tasks.images.data import ImageData, Variation, crop, middle
+from captioner.tasks.images.data import ImageData, Variation, crop, load_images, middle
 from captioner.tasks.images.learner import ImageLearner, predict_logits
 from captioner.train.trainer import train
 from tests.labeled import draw_images, write_cifar10, write_mnist
@@ -92,6 +92,21 @@ def test_a_run_on_cifar10_files(tmp_path: Path, name: str) -> None:
     checkpoint = load_checkpoint(result.checkpoint)
     assert result.metric == "accuracy" and checkpoint.outputs.to_list()[0] == "airplane"
     assert checkpoint.extra["dev"]["accuracy"] == result.score
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["cifar10-cnn-lrn", "cifar10-cnn-lstm", "cifar10-lstm", "cifar10-small-cnn"])
+def test_a_run_on_a_gpu_varies_images_as_one_on_a_processor(tmp_path: Path, name: str) -> None:
+    """Would catch tensors left on the other device, and crops that depend on where they are made."""
+    write_cifar10(tmp_path / "data", count=40)
+    places = [f"data.root={tmp_path / 'data'}", f"output={tmp_path / 'run'}"]
+    experiment = load_experiment(name, [*SETTINGS, *places, "train.device=cuda"])
+    result = train(experiment, progress=False)
+    assert load_checkpoint(result.checkpoint).extra["dev"]["accuracy"] == result.score
+    here, there = load_images(experiment), load_images(experiment)
+    there.to(torch.device("cuda"))
+    for one, other in zip(here.batches(1), there.batches(1), strict=True):
+        assert (one.images == other.images.cpu()).all() and (one.labels == other.labels.cpu()).all()
 
 
 def test_lenet_learns_and_its_checkpoint_scores_what_the_log_says(tmp_path: Path) -> None:
