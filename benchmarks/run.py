@@ -42,6 +42,8 @@ BENCHMARKS = {
     "scoring-memory": "benchmarks.scoring:measure_memory",
     "tokens": "benchmarks.tokens:measure",
     "smt": "benchmarks.smt:measure",
+    "digits": "benchmarks.classification:measure",
+    "local-response-norm": "benchmarks.classification:measure_normalization",
 }
 """Name to the function that returns a list of ``Measurement``."""
 RESULTS = Path(__file__).parent / "results.csv"

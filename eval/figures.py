@@ -6,6 +6,9 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from captioner.metrics.significance import Estimate
 from captioner.optional import require
 
@@ -13,6 +16,8 @@ INK, SOFT, LINE, ACCENT, OTHER = "#1c2126", "#5d6873", "#d9dee3", "#2b6ca3", "#a
 COLORS = ("#2b6ca3", "#d0743c", "#4d8f5b", "#8a6bb0", "#b8484f", "#7a6a58", "#3f9aa6", "#c0a02c")
 MARKERS = "osD^vP*X"
 WIDTH = 8.2  # inches
+CAPTION_PANELS = (("dev_loss", "dev loss (nats a word)", 1.0), ("cider", "dev CIDEr-D (%)", 100.0))
+FEW_CLASSES = 20  # whose counts can be read in a confusion matrix
 STYLE = {
     "svg.fonttype": "none",  # text stays text: small, searchable, in the page's own letters
     "svg.hashsalt": "captioner",  # the same figure is the same file
@@ -81,16 +86,20 @@ def lengths(bins: Sequence[tuple[str, int]], scores: Mapping[str, Sequence[float
         return _svg(figure)
 
 
-def curves(logs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -> str:
-    """Dev loss and dev CIDEr-D over the epochs of each system's runs; runs of one system share its color."""
-    panels = (("dev_loss", "dev loss (nats a word)", 1.0), ("cider", "dev CIDEr-D (%)", 100.0))
+def curves(
+    logs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], panels: Sequence[tuple[str, str, float]] = CAPTION_PANELS
+) -> str:
+    """Two dev scores, by default of captions, over the epochs of each system's runs; runs of a system share its color.
+
+    A panel is the score's key in the log, its title, and the factor that it is drawn with.
+    """
     with _style():
         figure = _figure(WIDTH, 3.4)
         for panel, (key, title, scale) in zip(figure.subplots(1, 2), panels, strict=True):
             for (name, runs), color, marker in zip(logs.items(), _cycle(COLORS), _cycle(MARKERS), strict=False):
                 for number, epochs in enumerate(runs):
                     points = [(epoch["epoch"], epoch[key] * scale) for epoch in epochs if key in epoch]
-                    label = name if number == 0 and key == "cider" else None
+                    label = name if number == 0 and key == panels[-1][0] else None
                     if points:
                         panel.plot(*zip(*points, strict=True), marker=marker, color=color, markersize=3.5, label=label)
             panel.set_title(title)
@@ -98,6 +107,29 @@ def curves(logs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -> str:
             panel.xaxis.get_major_locator().set_params(integer=True)
             panel.tick_params(length=0)
         figure.legend(loc="outside right upper", fontsize=8.5)
+        return _svg(figure)
+
+
+def confusion(matrix: NDArray[np.int64], classes: Sequence[str]) -> str:
+    """A confusion matrix (C, C), true classes in rows: the share of each row as shade and, of few classes, counts."""
+    shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    few = len(classes) <= FEW_CLASSES
+    side = 1.8 + (0.42 * len(classes) if few else 6.0)
+    with _style():
+        figure = _figure(min(side, WIDTH), min(side, WIDTH))
+        panel = figure.add_subplot()
+        panel.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+        panel.grid(False)
+        panel.set_xlabel("predicted")
+        panel.set_ylabel("true")
+        step = max(1, len(classes) // 40)  # names that can be read
+        places = range(0, len(classes), step)
+        panel.set_xticks(places, classes[::step], rotation=90)
+        panel.set_yticks(places, classes[::step])
+        panel.tick_params(length=0, labelsize=8.5 if few else 6)
+        for row, column in zip(*np.nonzero(matrix), strict=True) if few else ():
+            color = "white" if shares[row, column] > 0.5 else INK
+            panel.text(column, row, matrix[row, column], color=color, ha="center", va="center", fontsize=7.5)
         return _svg(figure)
 
 

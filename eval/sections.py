@@ -38,7 +38,7 @@ def summary(evaluation: Evaluation) -> list[Block]:
     text = f"Best by {metric}: {best} with {one.score:.1f} (95 % interval {one.low:.1f} to {one.high:.1f})"
     if best != base:
         gap = one.score - comparison.estimates[base][metric].score
-        text += f", {gap:.1f} above {base} ({_p(comparison.p(best, metric))})"
+        text += f", {gap:.1f} above {base} ({format_p(comparison.p(best, metric))})"
     count = len(evaluation.records)
     return [Text(f"{text}. {count:,} images. All scores are percentages; CIDEr-D may exceed 100.")]
 
@@ -67,7 +67,7 @@ def gaps(comparison: Comparison) -> list[Block]:
         cells = [name]
         for metric in comparison.metrics:
             gap = comparison.estimates[name][metric].score - comparison.estimates[comparison.baseline][metric].score
-            cells.append(f"{gap:+.1f}".replace("-", "−") + f"\n{_p(comparison.p(name, metric))}")
+            cells.append(f"{gap:+.1f}".replace("-", "−") + f"\n{format_p(comparison.p(name, metric))}")
         rows.append(cells)
     return (
         [Heading(f"Differences from {comparison.baseline}", 3), Table(["system", *comparison.metrics], rows)]
@@ -237,7 +237,8 @@ def _mark(comparison: Comparison, name: str, metric: str) -> str:
     return "▲ " if better else "▼ "
 
 
-def _p(value: float | None) -> str:
+def format_p(value: float | None) -> str:
+    """``p = 0.012``; empty for None."""
     return "" if value is None else "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
 
 

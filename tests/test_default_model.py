@@ -8,10 +8,13 @@ import pytest
 
 from captioner import load
 from captioner.backbones.compact import SPEC
+from captioner.backbones.imagenet import imagenet_classes
 from captioner.data import read_dataset
 from captioner.metrics import score_captions
 from captioner.predictors import MODELS
+from captioner.predictors.classifier import WITH_CLASSES, OnnxNetwork, load_classifier
 from captioner.predictors.onnx_runtime import OnnxRuntime
+from tests.backbones.test_efficientnet_lite import CLASSES, EXAMPLES
 from tests.conftest import CHECKOUT
 
 CONSTANT = "a man in a blue shirt is standing in the street"
@@ -35,6 +38,17 @@ def test_the_example_photographs_get_the_captions_on_record() -> None:
     record = dict(line.split("\t") for line in lines)
     assert set(record) == {f"examples/{path.name}" for path in (CHECKOUT / "examples").glob("*.jpg")}
     assert dict(zip(record, load().caption([CHECKOUT / path for path in record]), strict=True)) == record
+
+
+def test_the_example_photographs_are_of_the_classes_that_they_show() -> None:
+    """Would catch a model that was packed without its CNN's layer of classes, or with that of other features."""
+    if not any(spec.key.startswith(WITH_CLASSES) for spec in load().checkpoint.inputs):
+        pytest.skip("the CNN of the default model has no layer of classes")
+    classifier = load_classifier()
+    assert isinstance(classifier.network, OnnxNetwork)
+    for name, number in CLASSES.items():
+        found = [score.name for score in classifier.classify(EXAMPLES / name, top=3)]
+        assert imagenet_classes()[number] in found
 
 
 @pytest.mark.shared_data

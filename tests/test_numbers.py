@@ -207,6 +207,8 @@ def test_the_order_of_tacos_systems_follows_from_their_scores() -> None:
         ("scores of 5,000", ["scoring 5,000 captions over pycocoevalcap"]),
         ("memory of a caption", ["memory of a caption among 5,000 over pycocoevalcap"]),
         ("training tokens/s of a", ["training over bare 2u of 256, bfloat16"]),
+        ("seconds for 10,000 digits", ["10,000 digits by LeNet over 10 s"]),
+        ("local response normalization", ["local response norm over torch's"]),
         ("CRF inference", ["CRF inference over a loop, complete graph", "CRF inference over a loop, tree"]),
     ],
 )

@@ -39,17 +39,21 @@ class OnnxRuntime:
         self._encoders  # noqa: B018
 
     def encode(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        parts = []
-        for session, batch in zip(self._encoders, images, strict=True):
-            some = range(0, len(batch), AT_ONCE)
-            parts.append(np.concatenate([_run(session, [batch[first : first + AT_ONCE]])[0] for first in some]))
-        return np.concatenate(parts, 1)
+        return np.concatenate([self.encode_one(index, batch) for index, batch in enumerate(images)], 1)
+
+    def encode_one(self, index: int, images: np.ndarray) -> np.ndarray:
+        """Prepared images (N, 3, S, S) float32 of one input to its features (N, D) float32."""
+        some = range(0, len(images), AT_ONCE)
+        session = self._encoders[index]
+        return np.concatenate([_run(session, [images[first : first + AT_ONCE]])[0] for first in some])
 
     def weights_digest(self, index: int) -> str:
+        return digest_arrays(self.backbone_weights(index))
+
+    def backbone_weights(self, index: int) -> dict[str, np.ndarray]:
+        """The tensors of the network of an input, by their names in it."""
         prefix = f"backbone.{index}."
-        return digest_arrays(
-            {name.removeprefix(prefix): array for name, array in self._weights.items() if name.startswith(prefix)}
-        )
+        return {name.removeprefix(prefix): array for name, array in self._weights.items() if name.startswith(prefix)}
 
     def start(self, features: np.ndarray) -> State:
         image, *stack = _run(self._start, [features])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import captioning, decoding, extraction, gradients, memory, run, scoring, startup, tokens, training
+from benchmarks import (captioning, classification, decoding, extraction, gradients, memory, run, scoring, startup, tokens, training)
 from benchmarks.measure import AT_MOST, Measurement, compare
 from captioner.checkpoint import load_checkpoint
 from captioner.errors import CaptionerError
@@ -49,6 +49,11 @@ def test_training() -> None:
     sizes = [f"model.{name}=6" for name in ("hidden_dim", "embedding_dim", "image_dim")]
     check(training.measure(steps=2, rounds=1, words=30, feature_size=5, settings=[*sizes, "train.batch_size=6"]))
     check(training.measure(2, 1, 30, 5, [*sizes, "train.batch_size=6"], "tacos-c", training.TACOS))
+
+
+def test_classification() -> None:
+    check(classification.measure(count=20, rounds=1))
+    check(classification.measure_normalization(batch_size=2, rounds=1))
 
 
 def test_gradients() -> None:

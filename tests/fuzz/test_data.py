@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,10 +16,12 @@ from hypothesis import strategies as st
 from captioner.cli.resume import PartialResults, check_results_output
 from captioner.data import READERS, read_dataset
 from captioner.data.clips import CLIP_READERS, NODES, read_clips
+from captioner.data.labeled import read_labeled
 from captioner.data.records import Captioned, Images
 from captioner.data.results import MISSING, Results, match, read_references, read_results
 from captioner.predictors.base import Caption, Result
 from tests.fuzz import KEYS, VALUES, attempt, damaged, damaged_file, fuzz
+from tests.labeled import cifar10_batch, draw_images, idx
 
 pytest.importorskip("pycocotools")
 
@@ -131,6 +135,38 @@ def test_damaged_data_sets(tmp_path: Path, data_format: str, data: st.DataObject
     read(data_format, tmp_path / hurt)
     for name in files:
         (tmp_path / name).unlink()
+
+
+CIFAR10 = [("test", ""), *(("data", f"_{number}") for number in range(1, 6))]
+LABELED: dict[str, tuple[int, int, Files]] = {
+    "cifar10": (32, 3, {f"{name}_batch{n}.bin": cifar10_batch(2) for name, n in CIFAR10}),
+    "mnist": (28, 1, {
+        "train-images-idx3-ubyte": idx(draw_images(2, 28, 1, 10)[0][..., 0]),
+        "train-labels-idx1-ubyte": idx(np.arange(2)),
+        "t10k-images-idx3-ubyte.gz": gzip.compress(idx(draw_images(2, 28, 1, 10)[0][..., 0]), mtime=0),
+        "t10k-labels-idx1-ubyte.gz": gzip.compress(idx(np.arange(2)), mtime=0),
+    }),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("data_format", [*LABELED])
+@given(data=st.data())
+@fuzz
+def test_damaged_labeled_images(tmp_path: Path, data_format: str, data: st.DataObject) -> None:
+    """Would catch errors of gzip and numpy, arrays as large as a header says, and labels without a class."""
+    side, channels, files = LABELED[data_format]
+    assert read_labeled(data_format, _saved(tmp_path, files), side, channels)
+    hurt = data.draw(st.sampled_from(sorted(files)))
+    (tmp_path / hurt).write_bytes(data.draw(damaged(files[hurt])))
+    classes, splits = attempt(read_labeled, data_format, tmp_path, side, channels) or ([], {})
+    for images in splits.values():
+        assert images.pixels.shape == (len(images.ids), side, side, channels)
+        assert ((images.labels >= 0) & (images.labels < len(classes))).all()
+
+
+def _saved(folder: Path, files: Files) -> Path:
+    save(folder, files)
+    return folder
 
 
 @pytest.mark.parametrize("data_format", [*DATA_SETS])
