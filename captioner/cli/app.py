@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from captioner import __version__
-from captioner.cli import caption, compare, crf, data, describe, export, extract, features, score, train
+from captioner.cli import caption, compare, crf, data, describe, export, extract, features, recognize, score, train
 from captioner.errors import exit_status
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app = typer.Typer(
 )
 app.command()(caption.caption)
 app.command()(describe.describe)
+app.command()(recognize.recognize)
 app.command()(extract.extract)
 app.add_typer(features.app, name="features")
 app.command()(train.train)
