@@ -21,6 +21,7 @@ FLOORS = {
     "captioner.subtitles": 0.5,
     "captioner.tables": 0.5,
     "captioner.skip_init": 0.5,
+    "captioner.explain": 0.5,
     "captioner.devices": 0.5,
     "captioner.progress": 0.5,
     "captioner.plain_yaml": 0.8,

@@ -21,6 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from captioner.backbones.backbone import Backbone
+from captioner.backbones.classifier import Headed, PublishedClassifier
+from captioner.backbones.imagenet import imagenet_classes
 from captioner.backbones.layers import reader
 from captioner.backbones.spec import BackboneSpec
 from captioner.backbones.weights import State, fit_weights, read_weights
@@ -168,6 +170,12 @@ def build(name: str, weights: Path | None, state: State | None) -> Backbone:
         state = read_weights(weights or _packaged(name))
     fit_weights(network, renamed(state), spec.key)
     return Backbone(spec, network, reader(network, "", spec.key))
+
+
+def load_classifier(name: str) -> PublishedClassifier:
+    """``efficientnet-lite:NAME`` with its layer for ImageNet's classes."""
+    backbone = build(name, None, None)
+    return PublishedClassifier(backbone.spec, Headed(backbone.network), imagenet_classes())
 
 
 def renamed(state: State) -> State:

@@ -18,6 +18,7 @@ from torch import nn
 from torchvision import models
 
 from captioner.backbones.backbone import Backbone
+from captioner.backbones.classifier import PublishedClassifier
 from captioner.backbones.layers import reader
 from captioner.backbones.spec import BackboneSpec
 from captioner.backbones.weights import State, fit_weights, read_weights
@@ -41,6 +42,14 @@ def build(name: str, weights: Path | None, state: State | None) -> Backbone:
         return read_weights(weights) if weights else _download(spec.weights)
 
     return truncate(network, spec, find)
+
+
+def load_classifier(name: str) -> PublishedClassifier:
+    """The whole network ``NAME`` with torchvision's default weights, and the names of its classes."""
+    network = classifier(name)
+    spec = preset_spec(name, "")
+    fit_weights(network, _download(spec.weights), spec.key)
+    return PublishedClassifier(spec, network, models.get_model_weights(name).DEFAULT.meta["categories"])
 
 
 def preset_spec(model: str, layer: str) -> BackboneSpec:

@@ -16,6 +16,7 @@ from urllib.request import getproxies
 from torch import Tensor, nn
 
 from captioner.backbones.backbone import Backbone
+from captioner.backbones.classifier import PublishedClassifier
 from captioner.backbones.layers import pool
 from captioner.backbones.spec import BackboneSpec
 from captioner.backbones.weights import State, fit_weights, read_weights
@@ -51,6 +52,30 @@ def build(name: str, weights: Path | None, state: State | None) -> Backbone:
     if state is not None:
         fit_weights(network, state, key)
     return Backbone(spec, network.float().eval(), _Read(pooled, key))
+
+
+class _Logits(nn.Module):
+    """Prepared images (N, 3, S, S) to logits (N, K)."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.network(pixel_values=images).logits
+        return logits
+
+
+def load_classifier(name: str) -> PublishedClassifier:
+    """The image classifier ``name``, with the labels of its configuration."""
+    key = f"transformers:{name}"
+    source = _source(name)
+    spec = _spec(key, _load("AutoImageProcessor", source, name)[0].to_dict())
+    network, found = _load("AutoModelForImageClassification", source, name, output_loading_info=True)
+    if found["missing_keys"]:
+        raise BackboneError(f"{key}: the model's files lack {sorted(found['missing_keys'])[0]}; is it a classifier?")
+    labels = network.config.id2label
+    return PublishedClassifier(spec, _Logits(network).float().eval(), [str(labels[n]) for n in sorted(labels)])
 
 
 class _Read:

@@ -12,7 +12,20 @@ from typing import Annotated
 import typer
 
 from captioner import __version__
-from captioner.cli import caption, compare, crf, data, describe, export, extract, features, recognize, score, train
+from captioner.cli import (
+    caption,
+    classify,
+    compare,
+    crf,
+    data,
+    describe,
+    export,
+    extract,
+    features,
+    recognize,
+    score,
+    train,
+)
 from captioner.errors import exit_status
 
 app = typer.Typer(
@@ -23,6 +36,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 app.command()(caption.caption)
+app.command()(classify.classify)
 app.command()(describe.describe)
 app.command()(recognize.recognize)
 app.command()(extract.extract)

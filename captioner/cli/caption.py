@@ -94,7 +94,7 @@ def caption(
     else:
         partial = PartialResults(output, captioner, decoding)
         results, total = _image_results(captioner, images or [], options, partial)
-    alone = _is_one_image(images or [])
+    alone = is_one_image(images or [])
     writer = Writer(captioner.name, as_json, output, alone)
     captions: dict[str, tuple[str, str]] = {}  # by file: one that is given twice has one result
     with partial, closing(results):
@@ -127,7 +127,7 @@ def _check_usage(
         raise UsageError("COCO results (-o) hold one caption an image; use --json for --num-return-sequences above 1")
 
 
-def _is_one_image(images: Sequence[str]) -> bool:
+def is_one_image(images: Sequence[str]) -> bool:
     """Whether the arguments name a single file: not a folder, a glob or stdin, which may hold any number."""
     if len(images) != 1 or images[0] == "-" or os.path.isdir(images[0]):
         return False

@@ -41,5 +41,7 @@ def train(
         print(f"next: captioner describe LABEL_PREDICTIONS --model {checkpoint}")
     elif experiment.task == "activity":
         print(f"next: captioner recognize --model {checkpoint} video.mp4")
+    elif experiment.task == "classification":
+        print(f"next: captioner classify --model {checkpoint} photo.jpg")
     else:
         print(f"next: captioner caption --model {checkpoint} photo.jpg")

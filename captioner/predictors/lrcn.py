@@ -24,11 +24,7 @@ from captioner.decoding.config import DecodingConfig
 from captioner.errors import ImageError
 from captioner.predictors.base import Result, Results, texts
 from captioner.predictors.features import BATCH_SIZE, FeatureCaptioner, memory_errors
-from captioner.predictors.streams import batches, prefetch
-
-ImageSource = str | os.PathLike[str] | Image.Image
-Prepared = tuple[ImageSource, list[np.ndarray] | ImageError]
-"""An image and its tensor for each backbone, (3, S, S), or the error in their place."""
+from captioner.predictors.streams import ImageSource, Prepared, batches, prefetch, prepare_image
 
 
 class LRCNCaptioner(FeatureCaptioner):
@@ -60,16 +56,7 @@ class LRCNCaptioner(FeatureCaptioner):
 
     def prepare(self, image: ImageSource | ImageError) -> Prepared:
         """The image as each backbone takes it; an image that cannot be read gives an ``ImageError`` instead."""
-        from captioner.backbones.spec import prepare
-        from captioner.data.images import open_image
-
-        if isinstance(image, ImageError):
-            return image.path, image
-        try:
-            opened = open_image(image)
-            return image, [prepare(opened, spec) for spec in self.checkpoint.inputs]
-        except ImageError as error:
-            return image, error
+        return prepare_image(image, self.checkpoint.inputs)
 
     def encode(self, inputs: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
         """Prepared images, N times one (3, S, S) for each backbone, to features (N, D), concatenated."""

@@ -46,10 +46,12 @@ class OnnxRuntime:
         return np.concatenate(parts, 1)
 
     def weights_digest(self, index: int) -> str:
+        return digest_arrays(self.backbone_weights(index))
+
+    def backbone_weights(self, index: int) -> dict[str, np.ndarray]:
+        """The tensors of the network of an input, by their names in it."""
         prefix = f"backbone.{index}."
-        return digest_arrays(
-            {name.removeprefix(prefix): array for name, array in self._weights.items() if name.startswith(prefix)}
-        )
+        return {name.removeprefix(prefix): array for name, array in self._weights.items() if name.startswith(prefix)}
 
     def start(self, features: np.ndarray) -> State:
         image, *stack = _run(self._start, [features])

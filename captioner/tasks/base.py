@@ -22,6 +22,7 @@ TASKS = {
     "language_model": "captioner.tasks.language_model:TASK",
     "clip_captioning": "captioner.tasks.clip_captioning:TASK",
     "activity": "captioner.tasks.activity:TASK",
+    "classification": "captioner.tasks.classification:TASK",
 }
 
 

@@ -1,0 +1,53 @@
+"""Published networks with the layer that tells classes apart, which backbones leave out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from captioner.backbones.spec import BackboneSpec
+from captioner.errors import BackboneError
+from captioner.registry import resolve
+
+FAMILIES = {
+    "efficientnet-lite": "captioner.backbones.efficientnet_lite:load_classifier",
+    "torchvision": "captioner.backbones.torchvision:load_classifier",
+    "transformers": "captioner.backbones.transformers:load_classifier",
+}
+"""Start of a name, up to its first colon, to the function (rest of the name) -> ``PublishedClassifier``."""
+
+
+class PublishedClassifier(NamedTuple):
+    """A network on the CPU, in evaluation mode."""
+
+    spec: BackboneSpec
+    """How images are prepared."""
+    network: nn.Module
+    """Prepared images (N, 3, S, S) to logits (N, K)."""
+    classes: Sequence[str]
+    """Names of the K classes."""
+
+
+class Headed(nn.Module):
+    """A network that gives features (N, D), and its ``classifier``, a linear layer, behind it."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.classifier = network.get_submodule("classifier")
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(self.network(images))
+        return logits
+
+
+def load_published_classifier(name: str) -> PublishedClassifier:
+    """``efficientnet-lite:2``, ``torchvision:resnet50``, ``transformers:google/vit-base-patch16-224``.
+
+    Raises ``BackboneError`` for a name of another kind and ``MissingWeights`` where there are no weights.
+    """
+    family, _, rest = name.partition(":")
+    found: PublishedClassifier = resolve(FAMILIES, family, "family of classifiers", BackboneError)(rest)
+    return found

@@ -1,0 +1,71 @@
+"""Images with their classes as arrays of bytes, all in memory. To add a data set: a reader and one line in ``READERS``.
+
+A reader takes the root, the side in pixels and the number of channels (1 gray, 3 RGB) that images are brought to, and
+returns the names of the classes and the images of each split that there is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from captioner.data.records import ClassNames
+from captioner.errors import DataError
+from captioner.registry import resolve
+
+READERS: dict[str, str] = {
+    "cifar10": "captioner.data.readers.cifar10:read_cifar10",
+    "mnist": "captioner.data.readers.mnist:read_mnist",
+    "folders": "captioner.data.readers.class_folders:read_class_folders",
+}
+LARGEST = 2**33
+"""Bytes that the images of a data set may take in memory."""
+
+
+@dataclass(frozen=True)
+class LabeledImages:
+    """Images of one size with the numbers of their classes."""
+
+    pixels: NDArray[np.uint8]
+    """(N, H, W, C), C is 1 (gray) or 3 (RGB)."""
+    labels: NDArray[np.int64]
+    """(N,), from 0."""
+    ids: tuple[str, ...]
+    """A name for each image, for example its path below the root."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, rows: NDArray[np.int64]) -> LabeledImages:
+        """The images of ``rows`` (M,), in that order."""
+        return LabeledImages(self.pixels[rows], self.labels[rows], tuple(self.ids[row] for row in rows))
+
+
+Splits = Mapping[str, LabeledImages]
+"""Images by split: train, val, test; not every data set has all."""
+
+
+def read_labeled(format: str, root: str | Path, side: int, channels: int) -> tuple[ClassNames, Splits]:
+    """The classes and images of the data set at ``root``; ``DataError`` for all that is wrong with the files."""
+    found: tuple[ClassNames, Splits] = resolve(READERS, format, "format of labeled images", DataError)(
+        Path(root), side, channels
+    )
+    return found
+
+
+def hold_out(images: LabeledImages, count: int, seed: int = 0) -> tuple[LabeledImages, LabeledImages]:
+    """``images`` without ``count`` of them drawn at random, and those; the same ones for the same ``seed``."""
+    if not 0 < count < len(images):
+        raise DataError(f"cannot hold out {count} of {len(images)} training images; set data.val to fewer")
+    order = np.random.default_rng(seed).permutation(len(images))
+    return images.take(np.sort(order[count:])), images.take(np.sort(order[:count]))
+
+
+def fixed_size(what: str, own: tuple[int, int], side: int, channels: int) -> None:
+    """``DataError`` unless ``side`` and ``channels`` are those that the files of a data set have."""
+    if own != (side, channels):
+        raise DataError(f"{what} has {own[0]} pixels a side and {own[1]} channels; set data.side and data.channels so")

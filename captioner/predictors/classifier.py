@@ -1,0 +1,206 @@
+"""From images to classes with probabilities.
+
+    from captioner.predictors.classifier import load_classifier
+    classifier = load_classifier()                             # ImageNet's classes by the default model's CNN
+    classifier.classify("photo.jpg", top=3)                    # (ClassScore("tabby", 0.62), ...)
+    for result in classifier.results(paths):                   # a stream in constant memory
+        print(result.image, result.classes or result.error)
+
+Importing this module loads no torch; the default model needs none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+
+from captioner.backbones.imagenet import imagenet_classes
+from captioner.backbones.spec import BackboneSpec
+from captioner.errors import CheckpointError, ImageError, UsageError
+from captioner.model_file import Header, read_header
+from captioner.predictors import find_model
+from captioner.predictors.features import BATCH_SIZE, LARGEST_BATCH, memory_errors
+from captioner.predictors.runtime import choose_runtime, load_runtime
+from captioner.predictors.streams import ImageSource, Prepared, batches, prefetch, prepare_image
+
+if TYPE_CHECKING:
+    from captioner.predictors.onnx_runtime import OnnxRuntime
+
+PUBLISHED = ("efficientnet-lite:", "torchvision:", "transformers:")
+"""How the names of published networks begin; captioner.backbones.classifier.FAMILIES has the rest."""
+WITH_CLASSES = "efficientnet-lite:"
+"""Start of the keys of backbones whose weights hold the layer for ImageNet's classes."""
+STEM, STRIDE = "stem.0.weight", 2
+"""First convolution of those backbones."""
+
+
+class ClassScore(NamedTuple):
+    """A class and its probability in 0..1."""
+
+    name: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Classified:
+    """The likeliest classes of an image, best first, or the error that prevented them."""
+
+    image: Any
+    """The path or PIL image."""
+    classes: tuple[ClassScore, ...] = ()
+    error: ImageError | None = None
+
+
+class FirstLayer(NamedTuple):
+    """The first convolution of a network: its kernels (O, I, H, W), and its output (O, H', W') for an image."""
+
+    kernels: np.ndarray
+    maps: np.ndarray
+
+
+class Network(Protocol):
+    """What computes for an ``ImageClassifier``."""
+
+    def probs(self, images: np.ndarray) -> np.ndarray:
+        """Prepared images (N, 3, S, S) float32 to probabilities (N, K)."""
+        ...
+
+    def first_layer(self, image: np.ndarray) -> FirstLayer:
+        """The first convolution, and its maps for a prepared image (3, S, S)."""
+        ...
+
+
+class ImageClassifier:
+    """A network, the names of its classes, and how images are prepared for it."""
+
+    def __init__(self, name: str, classes: Sequence[str], spec: BackboneSpec, network: Network) -> None:
+        self.name = name
+        self.classes = tuple(classes)
+        self.spec = spec
+        self.network = network
+
+    def classify(self, image: ImageSource, top: int = 5) -> tuple[ClassScore, ...]:
+        """The ``top`` likeliest classes of an image; raises ``ImageError`` where it cannot be read."""
+        (result,) = self.results([image], top=top)
+        if result.error is not None:
+            raise result.error
+        return result.classes
+
+    def results(
+        self, images: Iterable[ImageSource | ImageError], *, top: int = 5, batch_size: int = BATCH_SIZE
+    ) -> Generator[Classified, None, None]:
+        """One ``Classified`` for each image, in order, as they are made; errors among ``images`` are passed on."""
+        if not 1 <= batch_size <= LARGEST_BATCH:
+            raise UsageError(f"batch_size must be between 1 and {LARGEST_BATCH}, not {batch_size}")
+        if not 1 <= top <= len(self.classes):
+            raise UsageError(f"top must be between 1 and {len(self.classes)}, the classes of {self.name}, not {top}")
+        return self._stream(images, top, batch_size)
+
+    def first_layer(self, image: ImageSource) -> FirstLayer:
+        """The kernels of the first convolution and its feature maps for an image; may raise ``ImageError``."""
+        _, prepared = prepare_image(image, [self.spec])
+        if isinstance(prepared, ImageError):
+            raise prepared
+        return self.network.first_layer(prepared[0])
+
+    def _stream(
+        self, images: Iterable[ImageSource | ImageError], top: int, batch_size: int
+    ) -> Generator[Classified, None, None]:
+        def prepare(image: ImageSource | ImageError) -> Prepared:
+            return prepare_image(image, [self.spec])
+
+        with closing(prefetch(prepare, images, window=batch_size + min(batch_size, BATCH_SIZE))) as prepared:
+            for batch in batches(prepared, batch_size):
+                yield from self._classify_batch(batch, top)
+
+    def _classify_batch(self, batch: Sequence[Prepared], top: int) -> Iterator[Classified]:
+        good = [inputs[0] for _, inputs in batch if not isinstance(inputs, ImageError)]
+        with memory_errors():
+            probs = iter(self.network.probs(np.stack(good)) if good else ())
+        for image, inputs in batch:
+            if isinstance(inputs, ImageError):
+                yield Classified(image, error=inputs)
+            else:
+                yield Classified(image, self._best(next(probs), top))
+
+    def _best(self, probs: np.ndarray, top: int) -> tuple[ClassScore, ...]:
+        if not np.isfinite(probs).all():
+            raise CheckpointError(f"{self.name}: gives probabilities that are no numbers; the model is damaged")
+        order = np.argsort(-probs, kind="stable")[:top]
+        return tuple(ClassScore(self.classes[number], float(probs[number])) for number in order)
+
+
+class OnnxNetwork:
+    """The backbone of an exported captioner in ONNX Runtime, and its layer of classes in numpy."""
+
+    def __init__(self, runtime: OnnxRuntime, index: int) -> None:
+        """``index`` is that of the backbone among the model's inputs, of which there is one."""
+        self.runtime = runtime
+        weights = runtime.backbone_weights(index)
+        self.weight, self.bias = (weights[f"classifier.{part}"].astype(np.float32) for part in ("weight", "bias"))
+        self.kernels = weights[STEM].astype(np.float32)
+
+    def probs(self, images: np.ndarray) -> np.ndarray:
+        return softmax(self.runtime.encode([images]) @ self.weight.T + self.bias)
+
+    def first_layer(self, image: np.ndarray) -> FirstLayer:
+        return FirstLayer(self.kernels, convolve(image, self.kernels, STRIDE))
+
+
+def load_classifier(model: str = "default", device: str = "cpu", runtime: str = "auto") -> ImageClassifier:
+    """The classifier called ``model``.
+
+    A published network (``torchvision:resnet50``, see ``captioner.backbones.classifier``), a run or checkpoint of the
+    task ``classification``, or a captioner whose CNN still has its layer for ImageNet's classes, such as the default
+    model. ``runtime`` is as for ``captioner.load``. Raises ``CheckpointError`` for a model without classes,
+    ``BackboneError`` for an unknown network, ``UsageError`` for a device that is not there.
+    """
+    if model.startswith(PUBLISHED):
+        from captioner.predictors.torch_classifier import load_published
+
+        return load_published(model, device)
+    header = read_header(find_model(model))
+    if header.task == "classification":
+        from captioner.predictors.torch_classifier import load_run
+
+        return load_run(header, model, device)
+    index, spec = _input_with_classes(header, model)
+    if choose_runtime(header, device, runtime) == "onnx":
+        from captioner.predictors.onnx_runtime import OnnxRuntime
+
+        loaded = load_runtime(header, model, device, "onnx")
+        assert isinstance(loaded, OnnxRuntime)
+        return ImageClassifier(model, imagenet_classes(), spec, OnnxNetwork(loaded, index))
+    from captioner.predictors.torch_classifier import load_backbone_of
+
+    return load_backbone_of(header, model, device, index)
+
+
+def _input_with_classes(header: Header, model: str) -> tuple[int, BackboneSpec]:
+    """The input of a captioner, and its number, whose CNN has a layer of classes; ``CheckpointError`` without one."""
+    finetuned = dict(header.config.get("finetune") or {}).get("backbone")
+    for index, spec in enumerate(header.inputs):
+        if isinstance(spec, BackboneSpec) and spec.key.startswith(WITH_CLASSES) and not finetuned:
+            return index, spec
+    reason = "its CNN was trained on for captions" if finetuned else "its CNN has no layer of classes"
+    raise CheckpointError(f"{model}: {reason}; name another model, as in --model {WITH_CLASSES}0")
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities of logits (N, K), row by row."""
+    powers = np.exp(logits - logits.max(1, keepdims=True))
+    found: np.ndarray = powers / powers.sum(1, keepdims=True)
+    return found
+
+
+def convolve(image: np.ndarray, kernels: np.ndarray, stride: int) -> np.ndarray:
+    """An image (I, H, W) by kernels (O, I, h, w), padded as TensorFlow does ("SAME"): (O, H / stride, W / stride)."""
+    sides, edges = image.shape[1:], kernels.shape[2:]
+    padding = [max((-(-side // stride) - 1) * stride + edge - side, 0) for side, edge in zip(sides, edges, strict=True)]
+    padded = np.pad(image, [(0, 0), *((room // 2, room - room // 2) for room in padding)])
+    patches = np.lib.stride_tricks.sliding_window_view(padded, edges, (1, 2))[:, ::stride, ::stride]
+    return np.tensordot(kernels, patches, ((1, 2, 3), (0, 3, 4)))  # patches: (I, H', W', h, w)

@@ -1,0 +1,65 @@
+"""Configuration sections of the task that classifies images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from captioner.config import Experiment, within
+from captioner.errors import ConfigError
+from captioner.models.image_config import ImageModelConfig
+
+
+@dataclass(frozen=True)
+class ImageDataConfig:
+    """The labeled images, and how they are varied in training."""
+
+    format: str = "folders"
+    """Reader: one of captioner.data.labeled.READERS."""
+    root: str = "."
+    """Folder that the reader opens."""
+    side: int = 32
+    """Pixels of a side that images are stored with; image files are scaled to it."""
+    channels: int = 3
+    """3 for RGB, 1 for gray."""
+    val: int = 5000
+    """Training images that are held out as dev, the same for every seed; unused where the data set has a val split."""
+    crop: int = 32
+    """Pixels of a side that the network sees: cut at random in training, from the middle otherwise."""
+    pad: int = 0
+    """Pixels by which a crop may reach over the border in training, where the image is mirrored."""
+    flip: bool = False
+    """Mirror half of the training images at random, left to right."""
+
+    def __post_init__(self) -> None:
+        within("data.side", self.side, 4, 1024)
+        within("data.val", self.val, 1)
+        within("data.crop", self.crop, 4, self.side)
+        within("data.pad", self.pad, 0, self.side - 1)
+        if self.channels not in (1, 3):
+            raise ConfigError(f"data.channels: {self.channels} is neither 1 (gray) nor 3 (RGB)")
+
+
+@dataclass(frozen=True)
+class ImageLossConfig:
+    """What training minimizes: the cross-entropy of the class."""
+
+    label_smoothing: float = 0.0
+    """Probability mass spread over all classes."""
+
+    def __post_init__(self) -> None:
+        within("loss.label_smoothing", self.label_smoothing, 0, 0.9)
+
+
+@dataclass(frozen=True)
+class ClassificationConfig:
+    """Sections of the task ``classification``."""
+
+    model: ImageModelConfig = field(default_factory=ImageModelConfig)
+    data: ImageDataConfig = field(default_factory=ImageDataConfig)
+    loss: ImageLossConfig = field(default_factory=ImageLossConfig)
+
+
+def check_classification(experiment: Experiment) -> None:
+    """Raise ``ConfigError`` for settings of training that this task has not."""
+    if experiment.train.init_from:
+        raise ConfigError("train.init_from: the task classification starts from random weights; leave it empty")
