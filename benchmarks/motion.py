@@ -97,12 +97,9 @@ def write_problem(folder: Path, problem: str, train: int, test: int, seed: int =
 
 def score(folder: Path, settings: Mapping[str, object], *, hidden: int = 64, epochs: int = 40, seed: int = 0) -> float:
     """The accuracy in percent, on the test videos in ``folder``, of a model trained on its training videos."""
-    import torch
-
     from captioner.checkpoint import load_checkpoint
-    from captioner.features.store import FeatureStore
-    from captioner.tasks.activity import read_features, videos_to_test
     from captioner.train.trainer import train
+    from eval.recognizers import read_run
 
     experiment = parse_experiment(
         {
@@ -116,12 +113,7 @@ def score(folder: Path, settings: Mapping[str, object], *, hidden: int = 64, epo
         "benchmarks.motion",
     )
     train(experiment, resume=False, progress=False)
-    checkpoint = load_checkpoint(folder / "run" / "best.safetensors")
-    videos = videos_to_test(checkpoint.config)
-    features = read_features([FeatureStore(folder / "features.h5")], [video.image_id for video in videos]).float()
-    guessed = checkpoint.model.predict(features).argmax(1)
-    truth = torch.tensor([checkpoint.outputs.number(video.label) for video in videos])
-    return 100 * float((guessed == truth).float().mean())
+    return 100 * read_run(load_checkpoint(folder / "run" / "best.safetensors")).test.accuracy
 
 
 def motion(

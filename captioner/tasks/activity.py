@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from captioner.config import Experiment, within
-from captioner.data.activity import LabeledVideo, read_videos
+from captioner.data.activity import read_videos
 from captioner.data.augment import augment
 from captioner.data.records import ClassNames
 from captioner.errors import ConfigError, DataError, counted
@@ -267,16 +267,6 @@ def check_activity(experiment: Experiment) -> None:
         )
     if (config.data.mirror or config.data.shift) and config.model.front != "pixels":
         raise ConfigError("data.mirror and data.shift are for model.front pixels; use data.features_mirrored")
-
-
-def videos_to_test(config: ActivityConfig) -> list[LabeledVideo]:
-    """The test videos of a run's configuration; ``DataError`` if it has none."""
-    data = config.data
-    videos = read_videos(data.format, data.root, split=data.split, folds=data.folds, dev_share=data.dev_share)
-    found = [video for video in videos if video.split == "test"]
-    if not found:
-        raise DataError(f"{data.root}: no video is for testing; give some the split test, or use data.folds")
-    return found
 
 
 TASK = Task(
