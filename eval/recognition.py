@@ -37,7 +37,7 @@ from captioner.optional import require
 from eval.classes import confusion
 from eval.page import Block, Card, Cards, Heading, Table, Text, to_markdown
 from eval.published import read_tables
-from eval.recognizers import System, fuse, read_systems
+from eval.recognizers import System, fuse, p_value, read_systems
 from eval.report import MARKDOWN, PAGE, write
 
 SHOWN = 3
@@ -69,8 +69,8 @@ def recognition(
 
 
 def _estimates(systems: Sequence[System]) -> dict[str, Estimate]:
-    """The accuracy of each system; p-values are against the first."""
-    found = compare_systems({system.name: system.scored for system in systems})
+    """The accuracy of each system with its interval."""
+    found = compare_systems({system.name: system.scored for system in systems}, trials=0)
     return {name: scores["accuracy"] for name, scores in found.items()}
 
 
@@ -82,8 +82,8 @@ def _results(systems: Sequence[System], estimates: Mapping[str, Estimate]) -> li
         one = estimates[system.name]
         spread = f" ± {one.spread:.1f}" if one.spread is not None else ""
         cells = [system.name, system.stream, f"{one.score:.1f}{spread}", f"[{one.low:.1f}, {one.high:.1f}]"]
-        against = [_p(_p_between(by_name[name], system)) for name in system.streams] or ["", ""]
-        rows.append([*cells, _p(_p_of(one)), *against])
+        against = [_p(p_value(by_name[name], system)) for name in system.streams] or ["", ""]
+        rows.append([*cells, _p(p_value(systems[0], system)) if system is not systems[0] else "", *against])
     labels = systems[0].labels
     [(label, count)] = Counter(labels.values()).most_common(1)
     chance = Proportion(count, len(labels))
@@ -183,17 +183,8 @@ def _strip(video: LabeledVideo) -> bytes:
     return stream.getvalue()
 
 
-def _p_between(base: System, other: System) -> float | None:
-    return _p_of(compare_systems({"base": base.scored, "other": other.scored})["other"]["accuracy"])
-
-
-def _p_of(estimate: Estimate) -> float | None:
-    """By approximate randomization; by paired bootstrap where the systems have different numbers of runs."""
-    return estimate.p_bootstrap if estimate.p_randomization is None else estimate.p_randomization
-
-
-def _p(value: float | None) -> str:
-    return "" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 app = create_app(__doc__, recognition)

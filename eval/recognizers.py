@@ -19,6 +19,7 @@ from captioner.errors import DataError, UsageError
 from captioner.features.video_spec import VideoSpec
 from captioner.metrics.base import Scored
 from captioner.metrics.classification import score_labels
+from captioner.metrics.significance import SEED, TRIALS
 from captioner.predictors import find_model
 from captioner.tasks.activity import AT_ONCE, ActivityConfig, open_stores, read_features
 
@@ -106,6 +107,12 @@ class System:
         return found
 
     @property
+    def right(self) -> np.ndarray:
+        """How often each test video is recognized, over the seeds, (N,) 0 to 1."""
+        seeds = [self.predictions(seed) for seed in self.seeds]
+        return np.array([np.mean([found[name] == label for found in seeds]) for name, label in self.labels.items()])
+
+    @property
     def scored(self) -> list[Scored]:
         """The accuracy of each seed."""
         return [score_labels(self.labels, self.predictions(seed), split="test") for seed in self.seeds]
@@ -161,6 +168,21 @@ def fuse(systems: Sequence[System]) -> list[System]:
         if (only or one.model == other.model) and one.runs.keys() == other.runs.keys():
             fused += [_fused(one, other, name) for name in (*FIXED, ON_DEV) if name in FIXED or _have_dev(one)]
     return fused
+
+
+def p_value(one: System, other: System) -> float:
+    """Two-sided, by approximate randomization: systems are exchanged for each test video with probability 1/2.
+
+    Seeds of a system are averaged first, so that a video counts once. Differences equal to the observed one count:
+    few videos give few different ones, and leaving them out would make a difference of three videos significant.
+    Raises ``DataError`` for other videos.
+    """
+    if [*one.labels] != [*other.labels]:
+        raise DataError(f"{one.name} and {other.name} were tested on different videos")
+    differences = one.right - other.right
+    signs = np.random.default_rng(SEED).choice([-1.0, 1.0], (TRIALS, len(differences)))
+    as_large = np.abs(signs @ differences) >= abs(differences.sum()) - 1e-9
+    return float((as_large.sum() + 1) / (TRIALS + 1))
 
 
 def _fused(one: System, other: System, how: str) -> System:

@@ -18,7 +18,7 @@ from captioner.errors import ConfigError
 
 CELLS = ("lstm", "gru", "none")
 POOLINGS = ("frames", "last", "mean")
-INPUTS = ("raw", "centered", "difference")
+INPUTS = ("raw", "centered", "normalized", "difference")
 SMALLEST_DEVIATION = 1e-3
 
 
@@ -29,7 +29,8 @@ class SequenceConfig:
     front: str = "features"
     """features, or pixels: the small convolutional network before the recurrent layer, trained with it."""
     input: str = "raw"
-    """raw; centered: less the mean over the video's frames; difference: less the frame before."""
+    """raw; centered: less the mean over the video's frames; normalized: that, divided by its root mean square over the
+    video; difference: less the frame before."""
     cell: str = "lstm"
     """lstm, gru or none."""
     hidden_dim: int = 256
@@ -112,8 +113,11 @@ class SequenceClassifier(nn.Module):
 
     def change(self, features: Tensor) -> Tensor:
         """The ``input`` of the configuration from whole videos (B, T, D), before they are cut into clips."""
-        if self.config.input == "centered":
-            return features - features.mean(1, keepdim=True)
+        if self.config.input in ("centered", "normalized"):
+            centered = features - features.mean(1, keepdim=True)
+            if self.config.input == "centered":
+                return centered
+            return centered / centered.square().mean((1, 2), keepdim=True).sqrt().clamp(min=SMALLEST_DEVIATION)
         if self.config.input == "difference":
             return features.diff(dim=1, prepend=features[:, :1])
         return features

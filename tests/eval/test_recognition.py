@@ -22,7 +22,7 @@ from captioner.features.store import FeatureStore
 from captioner.features.writer import FeatureWriter
 from captioner.train.trainer import train
 from eval import recognition
-from eval.recognizers import GRID, Part, Run, System, fuse, read_run, read_systems
+from eval.recognizers import GRID, Part, Run, System, fuse, p_value, read_run, read_systems
 from tests.videos import plain, save_video
 
 CLASSES = ClassNames(("calm", "fight", "run"))
@@ -129,6 +129,21 @@ def test_streams_are_fused_with_their_like() -> None:
     assert [fused.streams for fused in fuse([many[0], many[3]])] == [("RGB lstm", "flow none")] * 2
     with pytest.raises(DataError, match="must be tested on the same videos"):
         fuse([system("a", "RGB", one), system("b", "flow", part([1.0, 0, 0], labels="run"))])
+
+
+def test_p_values_are_those_of_exact_tests() -> None:
+    """Would catch ties left out, by which three videos would be significant, and seeds that count more."""
+    labels = " ".join(["calm"] * 20)
+    good, bad = [1.0, 0, 0], [0, 1.0, 0]
+    for count, exact in ((0, 1.0), (3, 0.25), (5, 0.0625), (8, 0.0078)):  # two-sided sign tests: 2 / 2 ** count
+        one = system("a", "RGB", part(*[good] * 20, labels=labels))
+        other = system("b", "RGB", part(*[bad] * count, *[good] * (20 - count), labels=labels))
+        assert p_value(one, other) == pytest.approx(exact, abs=0.02)
+        for member in (one, other):
+            member.runs[1, 1] = member.runs[0, 1]
+        assert p_value(one, other) == pytest.approx(exact, abs=0.02)
+    with pytest.raises(DataError, match="were tested on different videos"):
+        p_value(one, system("c", "RGB", part(good, labels="run")))
 
 
 def test_wrong_runs_are_named(folder: Path) -> None:

@@ -77,8 +77,10 @@ def test_every_cell_and_pooling(cell: str, pooling: str, both: bool) -> None:
 def test_inputs() -> None:
     """Would catch a mean over the batch, and differences that wrap around."""
     batch = videos()
-    centered, difference = (model(input=name).change(batch) for name in INPUTS[1:])
+    centered, normalized, difference = (model(input=name).change(batch) for name in INPUTS[1:])
     torch.testing.assert_close(centered, batch - batch.mean(1, keepdim=True))
+    torch.testing.assert_close(normalized, centered / centered.square().mean((1, 2), keepdim=True).sqrt())
+    assert not model(input="normalized").change(torch.ones(1, 3, SIZE)).any(), "a still video stays finite"
     assert not difference[:, 0].any()
     torch.testing.assert_close(difference[:, 3], batch[:, 3] - batch[:, 2])
     assert model(input="raw").change(batch) is batch
