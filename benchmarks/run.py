@@ -37,6 +37,8 @@ BENCHMARKS = {
     "gradients": "benchmarks.gradients:measure",
     "decoding": "benchmarks.decoding:measure",
     "memory": "benchmarks.memory:measure",
+    "recognition": "benchmarks.recognition:measure",
+    "recognition-memory": "benchmarks.recognition:measure_memory",
     "crf": "benchmarks.crf:measure",
     "scoring": "benchmarks.scoring:measure",
     "scoring-memory": "benchmarks.scoring:measure_memory",

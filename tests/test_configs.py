@@ -9,16 +9,19 @@ import torch
 
 from captioner.backbones.spec import BackboneSpec
 from captioner.data import READERS
+from captioner.data.activity import VIDEO_READERS
 from captioner.data.labeled import READERS as LABELED_READERS
 from captioner.data.records import ClassNames
 from captioner.experiment import SHIPPED, load_experiment
 from captioner.features.spec import FeatureSpec
+from captioner.features.video_spec import VideoSpec
 from captioner.tasks.base import find_task
 from captioner.text.vocabulary import SPECIALS, START, Vocabulary
 
 NAMES = sorted(path.stem for path in SHIPPED.glob("*.yaml"))
 IMAGES = [name for name in NAMES if load_experiment(name).task == "classification"]
-SENTENCES = [name for name in NAMES if name not in IMAGES]
+VIDEOS = [name for name in NAMES if load_experiment(name).task == "activity"]
+SENTENCES = [name for name in NAMES if name not in IMAGES + VIDEOS]
 
 
 @pytest.mark.parametrize("name", IMAGES)
@@ -34,6 +37,18 @@ def test_shipped_image_classifier_loads_and_builds(name: str) -> None:
     with torch.no_grad():
         logits = model(torch.zeros(2, data.channels, data.crop, data.crop))
     assert logits.shape == (2, 3) and logits.isfinite().all()
+
+
+@pytest.mark.parametrize("name", VIDEOS)
+def test_shipped_recognizer_loads_and_builds(name: str) -> None:
+    experiment = load_experiment(name)
+    assert experiment.output == f"runs/{name}"
+    data, side = experiment.config.data, 64
+    assert data.format in VIDEO_READERS and data.features
+    assert (SHIPPED / f"{name}.yaml").read_text().startswith("# "), "the first line says what it is for"
+    spec = VideoSpec(key="pixels:64", dimension=3 * side**2, frames=20, size=side)
+    model = find_task(experiment.task).build(experiment.config, [spec], ClassNames(tuple("abc")))
+    assert model.eval().predict(torch.zeros(2, 20, spec.dimension)).shape == (2, 3)
 
 
 @pytest.mark.parametrize("name", SENTENCES)

@@ -20,6 +20,7 @@ FAMILIES = {
     "compact": "captioner.backbones.compact:build",
     "efficientnet-lite": "captioner.backbones.efficientnet_lite:build",
     "local": "captioner.backbones.local:build",
+    "pixels": "captioner.backbones.pixels:build",
     "torchvision": "captioner.backbones.torchvision:build",
     "transformers": "captioner.backbones.transformers:build",
 }

@@ -12,7 +12,20 @@ from typing import Annotated
 import typer
 
 from captioner import __version__
-from captioner.cli import caption, classify, compare, crf, data, describe, export, extract, features, score, train
+from captioner.cli import (
+    caption,
+    classify,
+    compare,
+    crf,
+    data,
+    describe,
+    export,
+    extract,
+    features,
+    recognize,
+    score,
+    train,
+)
 from captioner.errors import exit_status
 
 app = typer.Typer(
@@ -25,6 +38,7 @@ app = typer.Typer(
 app.command()(caption.caption)
 app.command()(classify.classify)
 app.command()(describe.describe)
+app.command()(recognize.recognize)
 app.command()(extract.extract)
 app.add_typer(features.app, name="features")
 app.command()(train.train)

@@ -14,12 +14,10 @@ from captioner.cli.intervals import read_intervals
 from captioner.cli.options import Device, decoding_options
 from captioner.cli.output import Output, Writer, accept_any_file_name, write_coco_results
 from captioner.cli.resume import PartialResults, check_results_output
+from captioner.cli.subtitle_files import SRT, VTT
 from captioner.errors import UsageError, warn
-from captioner.files import Kind, check_output, write_text
+from captioner.files import check_output, write_text
 from captioner.predictors.base import is_label_predictions
-
-SRT = Kind("a file of SubRip subtitles", rb"\d+\r?\n\d+:\d\d:\d\d,\d{3} --> ")
-VTT = Kind("a file of WebVTT subtitles", rb"WEBVTT")
 
 
 @decoding_options

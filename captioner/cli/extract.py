@@ -1,22 +1,34 @@
-"""``captioner extract``: images to a feature store."""
+"""``captioner extract``: images or videos to a feature store."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from captioner.cli.options import Device
 from captioner.cli.output import accept_any_file_name
-from captioner.errors import print_error
+from captioner.errors import UsageError, print_error
 from captioner.files import HDF5, check_output
 from captioner.progress import progress_bar
 
+if TYPE_CHECKING:
+    from captioner.backbones.spec import BackboneSpec
+    from captioner.features.video_spec import VideoSpec
+
+FRAMES = 16
+"""Frames of a video, as many as a clip of the LRCN paper has."""
+
 
 def extract(
-    images: Annotated[list[str], typer.Argument(help="Files, folders, quoted patterns, or - for paths on stdin.")],
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...", help="Images, or videos with --frames: files, folders, quoted patterns, - for stdin."
+        ),
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Store to write (HDF5); with --part a folder.")],
     backbone: Annotated[
         str,
@@ -32,6 +44,15 @@ def extract(
     mirror: Annotated[
         bool, typer.Option("--mirror", help="Mirror the images: a store for data.features_mirrored in training.")
     ] = False,
+    frames: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Videos: N frames spread evenly over each.  [default: 0, images]")
+    ] = 0,
+    flow: Annotated[
+        str, typer.Option(metavar="METHOD", help="Videos: images of the optical flow instead, by dis or farneback.")
+    ] = "",
+    gamma: Annotated[
+        float, typer.Option(help="Videos: exponent of the brightness; below 1, as 0.45, brightens dark ones.")
+    ] = 1.0,
     workers: Annotated[int, typer.Option(min=0, max=256, help="Processes that read images.")] = 2,
     batch_size: Annotated[int, typer.Option(min=1, max=1024, help="Images in one pass through the network.")] = 32,
     part: Annotated[str, typer.Option(help="i/n: every n-th image from the i-th, into the folder -o.")] = "1/1",
@@ -39,29 +60,35 @@ def extract(
     precision: Annotated[str, typer.Option(help="Computed in float32 or bfloat16.")] = "float32",
     device: Device = "cpu",
 ) -> None:
-    """Compute the features of images and keep them in a store.
+    """Compute the features of images, or of frames of videos, and keep them in a store.
 
-    An interrupted extraction is resumed when the same command is run again. Unreadable images are reported on stderr
-    and skipped; the exit status is then 1.
+    With --frames or --flow (16 frames, unless --frames says otherwise), the sources are videos.
+
+    An interrupted extraction is resumed when the same command is run again. Unreadable images and videos are reported
+    on stderr and skipped; the exit status is then 1.
     """
     from captioner.backbones import load_backbone
-    from captioner.data.images import find_named
+    from captioner.data.images import IMAGES, find_named
+    from captioner.data.video import VIDEOS
     from captioner.devices import find_device
     from captioner.features import extract as extraction
 
     accept_any_file_name()
     choice = extraction.parse_part(part)
     if choice == (1, 1) and not output.is_dir():
-        check_output("-o", output, HDF5, [*images, weights])
+        check_output("-o", output, HDF5, [*sources, weights])
     place = find_device(device)
     network = load_backbone(backbone, weights)
-    with progress_bar("images") as bar:
+    video = _video_spec(network.spec, frames, flow, gamma, crops)
+    kind = VIDEOS if video else IMAGES
+    with progress_bar(kind.what) as bar:
         report = extraction.extract(
-            find_named(images, sys.stdin),
+            find_named(sources, sys.stdin, kind),
             network,
             output,
             crops=crops,
             mirror=mirror,
+            video=video,
             workers=workers,
             batch_size=batch_size,
             part=choice,
@@ -76,3 +103,21 @@ def extract(
     print_error(f"{output}: {counts}")
     if report.failed:
         raise typer.Exit(1)
+
+
+def _video_spec(spec: BackboneSpec, frames: int, flow: str, gamma: float, crops: int) -> VideoSpec | None:
+    """What is extracted of videos; None where no option says that the sources are videos."""
+    from captioner.data.flow import require_flow
+    from captioner.features.video_spec import VideoSpec
+    from captioner.optional import require
+
+    if not frames and not flow:
+        if gamma != 1:
+            raise UsageError("--gamma is for videos; say with --frames how many frames of each")
+        return None
+    if crops != 1:
+        raise UsageError("--crops is for images; of a frame of a video there is one crop")
+    require("av", "video")
+    if flow:
+        require_flow(flow)
+    return VideoSpec.of(spec, frames or FRAMES, gamma=gamma, flow=flow)

@@ -39,6 +39,8 @@ def train(
         print(f"next: captioner train CONFIG --set train.init_from={checkpoint}")
     elif experiment.task == "clip_captioning":
         print(f"next: captioner describe LABEL_PREDICTIONS --model {checkpoint}")
+    elif experiment.task == "activity":
+        print(f"next: captioner recognize --model {checkpoint} video.mp4")
     elif experiment.task == "classification":
         print(f"next: captioner classify --model {checkpoint} photo.jpg")
     else:

@@ -48,7 +48,6 @@ UNREAD_SUFFIXES = frozenset(
 )
 """Suffixes of images that cannot be read: a folder that holds some says so."""
 HEIC_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"))
-EMPTY = "no images in this folder"
 LOW_BYTES = {
     f"{colors};16{order}": f"{colors};16{other}"
     for colors in ("RGB", "RGBA")
@@ -66,8 +65,28 @@ _warning_filters = threading.Lock()  # they belong to the whole process
 
 
 @dataclass(frozen=True)
+class FileKind:
+    """Which files of a folder are taken."""
+
+    what: str
+    """What they are, in the plural."""
+    suffixes: frozenset[str]
+    """In small letters, with the dot; a file that is named itself may have any."""
+    unread: frozenset[str] = frozenset()
+    """Suffixes of files of this kind that cannot be read: a folder that holds some says so."""
+
+    @property
+    def none_here(self) -> str:
+        """What is wrong with a folder without any."""
+        return f"no {self.what} in this folder"
+
+
+IMAGES = FileKind("images", SUFFIXES, UNREAD_SUFFIXES)
+
+
+@dataclass(frozen=True)
 class ImageFile:
-    """An image file and its id in a feature store."""
+    """An image file, or a video, and its id in a feature store."""
 
     path: Path
     id: str
@@ -113,35 +132,37 @@ def find_images(arguments: Iterable[str], stdin: Iterable[str] = ()) -> Iterator
         yield found if isinstance(found, ImageError) else found.path
 
 
-def find_named(arguments: Iterable[str], stdin: Iterable[str] = ()) -> Iterator[ImageFile | ImageError]:
-    """Like ``find_images``, with the id of each image in a feature store."""
+def find_named(
+    arguments: Iterable[str], stdin: Iterable[str] = (), kind: FileKind = IMAGES
+) -> Iterator[ImageFile | ImageError]:
+    """Like ``find_images``, with the id of each image in a feature store; ``kind`` may be videos instead."""
     for argument in arguments:
         if argument == "-":
             for line in stdin:
                 if line.strip():
-                    yield from _expand(line.rstrip("\r\n"))
+                    yield from _expand(line.rstrip("\r\n"), kind)
         else:
-            yield from _expand(argument)
+            yield from _expand(argument, kind)
 
 
-def _expand(argument: str) -> Iterator[ImageFile | ImageError]:
+def _expand(argument: str, kind: FileKind) -> Iterator[ImageFile | ImageError]:
     if _is_url(argument):
         yield ImageError(argument, URL_REASON)
         return
     if os.path.lexists(argument) or not glob.has_magic(argument):
-        yield from _folder(Path(argument)) if os.path.isdir(argument) else [_file(Path(argument))]
+        yield from _folder(Path(argument), kind) if os.path.isdir(argument) else [_file(Path(argument))]
         return
     matches = sorted(set(_glob(argument)))
     if not matches:
         yield ImageError(argument, "no file matches this pattern")
     seen: set[tuple[str, str]] = set()  # ** names a folder and the files in it, and a link names what is elsewhere
     for match in matches:
-        for found in _folder(Path(match)) if os.path.isdir(match) else [_file(Path(match))]:
+        for found in _folder(Path(match), kind) if os.path.isdir(match) else [_file(Path(match))]:
             if isinstance(found, ImageError):
                 key = (str(found.path), found.reason)
             else:
                 key = (os.path.realpath(found.path.parent), found.path.name)
-            if key not in seen and key[1] != EMPTY:
+            if key not in seen and key[1] != kind.none_here:
                 yield found
             seen.add(key)
 
@@ -175,8 +196,8 @@ def _file(path: Path) -> ImageFile:
     return ImageFile(path, path.name)
 
 
-def _folder(folder: Path) -> Iterator[ImageFile | ImageError]:
-    """Images below ``folder``, sorted by their path in it."""
+def _folder(folder: Path, kind: FileKind) -> Iterator[ImageFile | ImageError]:
+    """Files of ``kind`` below ``folder``, sorted by their path in it."""
     problems: list[ImageError] = []
 
     def note(error: OSError) -> None:
@@ -187,16 +208,16 @@ def _folder(folder: Path) -> Iterator[ImageFile | ImageError]:
     for root, files in _walk(str(folder), note):
         for name in files:
             suffix = os.path.splitext(name)[1].lower()
-            if suffix in SUFFIXES:
+            if suffix in kind.suffixes:
                 names.append(Path(root, name).relative_to(folder).as_posix())
-            elif suffix in UNREAD_SUFFIXES:
+            elif suffix in kind.unread:
                 unread[suffix] += 1
     yield from problems
     if unread:
         counts = ", ".join(f"{count} {suffix}" for suffix, count in sorted(unread.items()))
         yield ImageError(folder, f"images in formats that are not read ({counts}); convert them to JPEG or PNG")
     elif not names and not problems:
-        yield ImageError(folder, EMPTY)
+        yield ImageError(folder, kind.none_here)
     for name in sorted(names):
         yield ImageFile(folder / name, name)
 

@@ -1,9 +1,9 @@
-"""Decode a video frame by frame, each with the time span in which it is shown."""
+"""Decode a video frame by frame, each with the time span in which it is shown, or the frames shown at given times."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 
 from PIL import Image
 
+from captioner.data.images import FileKind
 from captioner.errors import DataError
 from captioner.optional import require
 
@@ -28,6 +29,16 @@ FORMATS = (
 concat, are not: they make FFmpeg open other files and addresses."""
 STILLS = "apng avif gif ico image2 bmp_pipe jpeg_pipe png_pipe tiff_pipe webp webp_pipe".split()
 """Formats of images, which are opened to say so; those that move are videos."""
+VIDEOS = FileKind(
+    "videos",
+    frozenset(
+        ".3gp .asf .avi .dv .flv .gif .ivf .m2ts .m4v .mjpeg .mkv .mov .mp4 .mpeg .mpg .mts .mxf .nut .ogv .ts .webm "
+        ".wmv".split()
+    ),
+)
+"""The files that are taken from a folder of videos."""
+END_TOLERANCE = 1.0
+"""Seconds that may lie after the last image of a video: sound is often longer, and players count it."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +65,7 @@ def read_frames(path: str | Path, warn: Callable[[str], object] = warnings.warn)
     called with a sentence. Damaged packets are skipped. Raises ``DataError`` for a file that is missing, empty, not a
     video or without a moving image, and ``MissingDependency`` without PyAV.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise DataError(f"{path}: {'is a folder, not a video' if path.is_dir() else 'no such video file'}")
-    if not path.stat().st_size:
-        raise DataError(f"{path}: the file is empty")
+    path = check_video(path)
     with _opened(path) as (container, stream), closing(_decoded(container, stream)) as decoded:
         origin = (container.start_time or 0) / 1e6  # AV_TIME_BASE: microseconds
         aspect = float(stream.sample_aspect_ratio or 1) or 1.0
@@ -81,6 +88,71 @@ def read_frames(path: str | Path, warn: Callable[[str], object] = warnings.warn)
         if shown is None:
             raise DataError(f"{path}: no image of this video can be decoded; the file is damaged or cut off")
         yield Frame(start, end, shown, aspect)
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What a video shows at some time."""
+
+    frame: Frame
+    pair: tuple[Frame, Frame]
+    """Two successive frames, for the motion: this one and the next, or for the last one the one before and this."""
+
+
+def sample_frames(
+    path: str | Path, times: Iterable[float], warn: Callable[[str], object] = warnings.warn
+) -> Iterator[Moment]:
+    """The moment at each of ``times`` (seconds, ascending); the video is decoded once, no further than needed.
+
+    A time may be up to ``END_TOLERANCE`` after the end, where the last frame stays. Equal moments are one object.
+    Raises ``DataError`` as ``read_frames`` does, and for a video whose images end earlier.
+    """
+    wanted = iter(times)
+    time = next(wanted, None)
+    before: Frame | None = None
+    with closing(read_frames(path, warn)) as frames:
+        frame: Frame | None = next(frames)
+        while frame is not None and time is not None:
+            following = next(frames, None)
+            moment = Moment(frame, (frame, following) if following else (before or frame, frame))
+            last = END_TOLERANCE if following is None else 0.0
+            while time is not None and time < frame.end + last:
+                yield moment
+                time = next(wanted, None)
+            before, frame = frame, following
+    if time is not None and before is not None:
+        raise DataError(
+            f"{path}: its images end at {before.end:.2f} s, but it should go on; it is damaged, or its clock jumps"
+        )
+
+
+def read_end(path: str | Path) -> float:
+    """When the last image of a video ends, in seconds from its beginning, by its packets; nothing is decoded.
+
+    Raises ``DataError`` as ``read_frames`` does.
+    """
+    path = check_video(path)
+    end = 0.0
+    with _opened(path) as (container, stream):
+        origin = (container.start_time or 0) / 1e6  # AV_TIME_BASE: microseconds
+        step = 1 / float(stream.average_rate or DEFAULT_FRAME_RATE)
+        for number, packet in enumerate(packet for packet in _packets(container, stream) if packet.size):
+            shown = float(packet.duration * packet.time_base) if packet.duration else step
+            start = number * step if packet.pts is None else float(packet.pts * packet.time_base) - origin
+            end = max(end, start + shown)
+    if not end:
+        raise DataError(f"{path}: no image of this video can be decoded; the file is damaged or cut off")
+    return end
+
+
+def check_video(path: str | Path) -> Path:
+    """The path of a file that is there and not empty, or ``DataError``."""
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: {'is a folder, not a video' if path.is_dir() else 'no such video file'}")
+    if not path.stat().st_size:
+        raise DataError(f"{path}: the file is empty")
+    return path
 
 
 @contextmanager
@@ -119,16 +191,23 @@ def _kinds(container: Any) -> str:
     return " and ".join(names.get(kind, kind) for kind in kinds) or "nothing in it"
 
 
-def _decoded(container: Any, stream: Any) -> Generator[Any, None, None]:
-    """All frames that can be decoded: damaged packets are skipped, and a file that is cut off ends there."""
+def _packets(container: Any, stream: Any) -> Iterator[Any]:
+    """The packets that can be read, at last an empty one; a file that is cut off ends there."""
     av = require("av", "video")
     packets = container.demux(stream)
-    fed = False
     while True:
         try:
             packet = next(packets)
         except (StopIteration, av.error.FFmpegError):
             return
+        yield packet
+
+
+def _decoded(container: Any, stream: Any) -> Generator[Any, None, None]:
+    """All frames that can be decoded: damaged packets are skipped."""
+    av = require("av", "video")
+    fed = False
+    for packet in _packets(container, stream):
         fed = fed or packet.size > 0
         if not fed:  # the empty packet that ends a file without others; PyAV before 18.1 crashes when it decodes that
             continue

@@ -1,4 +1,4 @@
-"""Extract the features of image files into a feature store; worker processes read and prepare the images."""
+"""Extract the features of image files or videos into a feature store; worker processes read and prepare them."""
 
 from __future__ import annotations
 
@@ -17,13 +17,17 @@ from torch.utils.data import DataLoader, Dataset
 from captioner.backbones.backbone import Backbone
 from captioner.backbones.spec import BackboneSpec, normalize, pixels, ten_crops
 from captioner.data.images import ImageFile, open_image
-from captioner.errors import ImageError, UsageError, shorten
+from captioner.errors import DataError, ImageError, UsageError, shorten
 from captioner.features.format import DTYPES, MOST_PARTS, find_part
+from captioner.features.video_spec import VideoSpec, video_views
 from captioner.features.writer import FeatureWriter
 
 PRECISIONS = ("float32", "bfloat16")
+IMAGES_AT_ONCE = 128
+"""Images in one pass through a backbone, whose layers take the most memory."""
 Batch = tuple[list[str], np.ndarray, list[ImageError]]
-"""Ids, images (N, C, S, S, 3) uint8, and the errors of images that could not be read."""
+"""Ids, images (N, C, S, S, 3) uint8, and the errors of images that could not be read. C is the number of crops of an
+image, or of frames of a video."""
 
 
 @dataclass
@@ -39,7 +43,7 @@ class ExtractReport:
 
 
 class _Images(Dataset[tuple[str, np.ndarray | ImageError]]):
-    """Prepared images: (id, crops (C, S, S, 3) uint8), or (id, error)."""
+    """Prepared images: (id, crops or frames (C, S, S, 3) uint8), or (id, error)."""
 
     def __init__(self, files: Sequence[ImageFile], spec: BackboneSpec, crops: int, mirror: bool) -> None:
         self.files, self.spec, self.crops, self.mirror = files, spec, crops, mirror
@@ -48,15 +52,20 @@ class _Images(Dataset[tuple[str, np.ndarray | ImageError]]):
         return len(self.files)
 
     def __getitem__(self, index: int) -> tuple[str, np.ndarray | ImageError]:
-        return self.files[index].id, _prepare(self.files[index].path, self.spec, self.crops, self.mirror)
+        file = self.files[index]
+        try:
+            return file.id, _prepare(file.path, self.spec, self.crops, self.mirror)
+        except ImageError as error:
+            return file.id, error
+        except DataError as error:  # of a video
+            return file.id, ImageError(file.path, str(error).removeprefix(f"{file.path}: "))
 
 
-def _prepare(path: Path, spec: BackboneSpec, crops: int, mirror: bool) -> np.ndarray | ImageError:
-    """The image, or its mirror image, as (crops, S, S, 3) uint8, or why it cannot be read."""
-    try:
-        image = open_image(path)
-    except ImageError as error:
-        return error
+def _prepare(path: Path, spec: BackboneSpec, crops: int, mirror: bool) -> np.ndarray:
+    """The image or video, or its mirror image, as (C, S, S, 3) uint8; raises ``DataError`` if it cannot be read."""
+    if isinstance(spec, VideoSpec):
+        return video_views(path, spec, mirror)
+    image = open_image(path)
     prepared = ten_crops(image, spec) if crops == 10 else pixels(image, spec)[None]
     return prepared[:, :, ::-1] if mirror else prepared
 
@@ -68,6 +77,7 @@ def extract(
     *,
     crops: int = 1,
     mirror: bool = False,
+    video: VideoSpec | None = None,
     workers: int = 2,
     batch_size: int = 32,
     part: tuple[int, int] = (1, 1),
@@ -80,8 +90,9 @@ def extract(
     """Add the features of ``sources`` (from ``find_named``) that the store ``output`` lacks.
 
     ``crops`` is 1 (the whole prepared image) or 10 (corners, center and their mirror images, averaged); ``mirror``
-    mirrors the one crop. ``part`` (i, n) takes every n-th image from the i-th on; ``output`` is then a folder that n
-    processes fill. ``precision`` bfloat16 runs the network under autocast. ``progress`` is called with the number of
+    mirrors the one crop. With ``video``, the backbone's ``VideoSpec``, the sources are videos. ``part`` (i, n) takes
+    every n-th image from the i-th on; ``output`` is then a folder that n processes fill. ``precision`` bfloat16 runs
+    the network under autocast. ``progress`` is called with the number of
     images done and their total. Images that cannot be read are reported, not raised. Raises ``UsageError`` for options
     that are out of range, and ``FeatureStoreError`` as ``FeatureWriter`` does.
     """
@@ -91,7 +102,7 @@ def extract(
     if not files:
         return report
     path = _part_file(Path(output), part)
-    spec, digest = backbone.spec, backbone.weights_digest
+    spec, digest = video or backbone.spec, backbone.weights_digest
     with FeatureWriter(
         path, spec, digest, dtype, crops=crops, mirrored=mirror, precision=precision, part=part
     ) as writer:
@@ -100,10 +111,11 @@ def extract(
         images = _Images([file for file in files if file.id in todo], spec, crops, mirror)
         backbone = backbone.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         processed = 0
-        for ids, pixels, errors in _batches(images, workers, max(1, batch_size // crops), context):
+        for ids, pixels, errors in _batches(images, workers, max(1, batch_size // max(crops, spec.frames)), context):
             if ids:
-                for name, vector in zip(ids, _features(backbone, pixels, precision, device), strict=True):
-                    writer.add(name, vector)
+                features = _features(backbone, pixels, precision, device)  # (N, C, D)
+                for name, item in zip(ids, features if video else features.mean(1), strict=True):
+                    writer.add(name, item)
             report.failed += errors
             report.done += len(ids)
             processed += len(ids) + len(errors)
@@ -214,10 +226,9 @@ def _collate(items: Sequence[tuple[str, np.ndarray | ImageError]]) -> Batch:
 
 @torch.no_grad()
 def _features(backbone: Backbone, batch: np.ndarray, precision: str, device: str | torch.device) -> np.ndarray:
-    """Features (N, D) float32 of images (N, C, S, S, 3) uint8, averaged over the C crops."""
-    count, crops = batch.shape[:2]
+    """Features (N, C, D) float32 of images (N, C, S, S, 3) uint8."""
     flat = torch.from_numpy(batch).flatten(0, 1).to(device)  # (N * C, S, S, 3)
     with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bfloat16"):
-        features = backbone(normalize(flat, backbone.spec))
-    vectors: np.ndarray = features.float().view(count, crops, -1).mean(1).cpu().numpy()  # (N, D)
+        parts = [backbone(normalize(part, backbone.spec)).float() for part in torch.split(flat, IMAGES_AT_ONCE)]
+    vectors: np.ndarray = torch.cat(parts).view(*batch.shape[:2], -1).cpu().numpy()  # (N, C, D)
     return vectors

@@ -12,12 +12,10 @@ import torch
 
 from captioner.backbones.backbone import Backbone
 from captioner.backbones.spec import normalize, pixels
-from captioner.data.video import Frame
+from captioner.data.video import END_TOLERANCE, Frame
 
 FRAMES = 8
 """Frames sampled from a clip, if it has so many."""
-END_TOLERANCE = 1.0
-"""Seconds by which an interval may end after the last frame: sound is often longer, and players count it."""
 Interval = tuple[float, float]
 """Start and end in seconds; the end is not part of the interval."""
 

@@ -17,6 +17,7 @@ from captioner.registry import resolve
 KINDS = {
     "feature": "captioner.features.spec:FeatureSpec",
     "backbone": "captioner.backbones.spec:BackboneSpec",
+    "video": "captioner.features.video_spec:VideoSpec",
 }
 """Class of a spec by the ``kind`` in its dictionary."""
 COUNTERS = "num_batches_tracked"

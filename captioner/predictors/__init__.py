@@ -1,4 +1,4 @@
-"""Trained models ready for use: ``load`` returns a predictor for images, or for clips of videos.
+"""Trained models ready for use: ``load`` returns a predictor for images, videos, or clips of videos.
 
 Importing this package loads neither torch nor any model.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from captioner.errors import CheckpointError, shorten
 from captioner.predictors.base import Caption, Captioner, Result
@@ -18,17 +19,19 @@ MODELS = {"default": Path(__file__).parents[1] / "assets" / "default.safetensors
 PREDICTORS = {
     "captioning": "captioner.predictors.lrcn:LRCNCaptioner",
     "clip_captioning": "captioner.predictors.video:ClipCaptioner",
+    "activity": "captioner.predictors.activity:ActivityRecognizer",
 }
 """Class of the predictor (runtime, name) by the task of its model; other models are not used by themselves."""
 
 
-def load(model: str | os.PathLike[str] = "default", device: str = "cpu", runtime: str = "auto") -> Captioner:
+def load(model: str | os.PathLike[str] = "default", device: str = "cpu", runtime: str = "auto") -> Any:
     """Load a model: a name in ``MODELS``, a checkpoint file, or the folder of a training run (its best checkpoint).
 
     ``runtime`` is ``torch``, ``onnx`` (ONNX Runtime, for files that ``captioner export`` made) or ``auto``, which takes
-    ONNX Runtime where it can. Returns the predictor of the model's task: an ``LRCNCaptioner`` for images, a
-    ``ClipCaptioner`` for clips. Raises ``CheckpointError`` where there is no such model or its task has no predictor,
-    ``UsageError`` for a device that this machine does not have or a runtime that cannot run the model.
+    ONNX Runtime where it can. Returns the predictor of the model's task: a ``Captioner``, that is an ``LRCNCaptioner``
+    for images or a ``ClipCaptioner`` for clips, or an ``ActivityRecognizer`` for videos. Raises ``CheckpointError``
+    where there is no such model or its task has no predictor, ``UsageError`` for a device that this machine does not
+    have or a runtime that cannot run the model.
     """
     from captioner.model_file import read_header
     from captioner.predictors.runtime import load_runtime
@@ -38,8 +41,7 @@ def load(model: str | os.PathLike[str] = "default", device: str = "cpu", runtime
     if header.task not in PREDICTORS:
         raise CheckpointError(f"{model} cannot be used by itself: it was trained for the task {shorten(header.task)}")
     predictor = resolve(PREDICTORS, header.task, "predictor")
-    found: Captioner = predictor(load_runtime(header, str(model), device, runtime), str(model))
-    return found
+    return predictor(load_runtime(header, str(model), device, runtime), str(model))
 
 
 def find_model(model: str | os.PathLike[str]) -> Path:

@@ -14,6 +14,7 @@ from captioner.backbones import load_backbone
 from captioner.backbones.backbone import Backbone
 from captioner.checkpoint import Checkpoint
 from captioner.errors import BackboneError, CheckpointError
+from captioner.features.video_spec import VideoSpec
 from captioner.predictors.features import same_sha256, sha256_of
 
 IMAGES_AT_ONCE = 128
@@ -37,7 +38,8 @@ class TorchRuntime:
         loaded = []
         for spec, state in zip(self.checkpoint.inputs, self._states, strict=True):
             backbone = load_backbone(spec.key, state=state, trusted=False)
-            if backbone.spec.digest != spec.digest:
+            wanted = spec.backbone if isinstance(spec, VideoSpec) else spec
+            if backbone.spec.digest != wanted.digest:
                 raise BackboneError(f"{spec.key} has another layer or preprocessing than when {self.name} was trained")
             if state is None and not same_sha256(backbone.spec.sha256, sha256_of(spec), unknown=True):
                 raise BackboneError(

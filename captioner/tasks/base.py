@@ -21,6 +21,7 @@ TASKS = {
     "captioning": "captioner.tasks.captioning:TASK",
     "language_model": "captioner.tasks.language_model:TASK",
     "clip_captioning": "captioner.tasks.clip_captioning:TASK",
+    "activity": "captioner.tasks.activity:TASK",
     "classification": "captioner.tasks.classification:TASK",
 }
 

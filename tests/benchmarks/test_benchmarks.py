@@ -6,10 +6,25 @@ import csv
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from benchmarks import (captioning, classification, decoding, extraction, gradients, memory, run, scoring, startup, tokens, training)
+from benchmarks import (
+    captioning,
+    classification,
+    decoding,
+    extraction,
+    gradients,
+    memory,
+    motion,
+    recognition,
+    run,
+    scoring,
+    startup,
+    tokens,
+    training,
+)
 from benchmarks.measure import AT_MOST, Measurement, compare
 from captioner.checkpoint import load_checkpoint
 from captioner.errors import CaptionerError
@@ -143,3 +158,31 @@ def test_a_benchmark_that_cannot_run_costs_one_line(
     monkeypatch.setattr(startup, "measure", missing)
     assert run.main(["startup"]) == 1
     assert capsys.readouterr().err.splitlines()[-1] == "error: startup: photo.jpg is missing"
+
+
+def test_recognition() -> None:
+    """The benchmark compares like with like: frames, pairs and steps."""
+    pytest.importorskip("av", reason="needs the extra video")
+    pytest.importorskip("cv2", reason="needs the extra flow")
+    check(recognition.measure(count=2, rounds=1))
+
+
+@pytest.mark.slow
+def test_memory_of_a_video() -> None:
+    """Would catch frames of a whole video that are kept: the memory of 30 minutes would show."""
+    pytest.importorskip("av", reason="needs the extra video")
+    [one] = recognition.measure_memory(minutes=30)
+    assert one.ratio < 1.2
+
+
+@pytest.mark.parametrize("problem", sorted(motion.PROBLEMS))
+def test_single_frames_of_motion_classes_are_alike(problem: str) -> None:
+    """Would catch a class that one frame, or the mean of all, gives away."""
+    videos = [
+        [motion.PROBLEMS[problem](second, np.random.default_rng([seed, second])) for seed in range(2000)]
+        for second in (False, True)
+    ]
+    one, other = (np.array(some) for some in videos)  # (2000, T, SIDE, SIDE)
+    assert one.shape == (2000, motion.FRAMES, motion.SIDE, motion.SIDE) and 0 <= one.min() < one.max() <= 255
+    assert np.abs(one.mean((0, 1)) - other.mean((0, 1))).max() < 0.15 * one.mean((0, 1)).max()
+    assert np.abs(one.std((0, 1)) - other.std((0, 1))).max() < 0.15 * one.std((0, 1)).max()

@@ -12,7 +12,7 @@ from PIL import Image
 
 pytest.importorskip("av", reason="needs PyAV: pip install 'captioner[video]'")
 
-from captioner.data.video import Frame, read_frames
+from captioner.data.video import Frame, read_end, read_frames, sample_frames
 from captioner.errors import DataError, MissingDependency
 from tests.videos import COLORS, plain, save_sound, save_video, turn
 
@@ -158,3 +158,34 @@ def test_a_damaged_middle_costs_only_itself(tmp_path: Path) -> None:
     frames = list(read_frames(path))
     assert 25 < len(frames) <= 50
     assert frames[-1].end > 1.9
+
+
+def test_frames_at_given_times(tmp_path: Path) -> None:
+    """Would catch frames chosen by number: this video shows red for 900 ms of its first second, green for 100."""
+    path = save_video(tmp_path / "a.mp4", [(0, plain("red")), (900, plain("green")), (1000, plain("blue"))])
+    end = read_end(path)
+    assert end == pytest.approx(list(read_frames(path))[-1].end, abs=0.002) and end > 1
+    moments = list(sample_frames(path, [0.1, 0.5, 0.89, 0.95, end, end + 0.5]))
+    starts = [0.0, 0.0, 0.0, 0.9, 1.0, 1.0]
+    assert [moment.frame.start for moment in moments] == pytest.approx(starts, abs=0.002)
+    assert moments[0] is moments[2], "equal moments are one object"
+    pairs = [(moment.pair[0].start, moment.pair[1].start) for moment in moments[2:5]]
+    assert np.allclose(pairs, [(0, 0.9), (0.9, 1.0), (0.9, 1.0)], atol=0.002), (
+        "the last frame moves from the one before"
+    )
+    with pytest.raises(DataError, match="its images end at 1.0. s, but it should go on"):
+        list(sample_frames(path, [0.1, 30.0]))
+    single = save_video(tmp_path / "b.mp4", [(0, plain("red"))])
+    [moment] = sample_frames(single, [0.0])
+    assert moment.pair == (moment.frame, moment.frame)
+
+
+def test_the_end_is_known_without_decoding(tmp_path: Path) -> None:
+    """Would catch an end counted in frames, and files without a moving image."""
+    path = save_video(tmp_path / "a.mkv", [(0, plain("red")), (40, plain("red")), (5000, plain("green"))])
+    assert read_end(path) == pytest.approx(list(read_frames(path))[-1].end, abs=0.05)
+    with pytest.raises(DataError, match="no moving image"):
+        read_end(save_sound(tmp_path / "sound.mp4"))
+    (tmp_path / "empty.mp4").touch()
+    with pytest.raises(DataError, match="the file is empty"):
+        read_end(tmp_path / "empty.mp4")

@@ -1,0 +1,46 @@
+"""Random changes of clips of pixels in training: shifts and mirror images, the same for all frames of a clip."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+WHITE = 255.0
+FLOW_TURN = 256.0
+"""A gray value of horizontal flow and its mirror image add up to this; 128 is no motion."""
+
+
+def mirror_pixels(clips: Tensor, flow: bool = False) -> Tensor:
+    """Clips (B, W, 3, S, S) of gray values 0 to 255 flipped left to right; x of ``flow`` images changes its sign."""
+    mirrored = clips.flip(-1)
+    if flow:
+        mirrored[:, :, 0] = (FLOW_TURN - mirrored[:, :, 0]).clamp(max=WHITE)
+    return mirrored
+
+
+def shift_pixels(clips: Tensor, down: int, right: int) -> Tensor:
+    """Clips (..., S, S) moved by whole pixels; the pixels at the border are repeated."""
+    most = max(abs(down), abs(right))
+    if not most:
+        return clips
+    side = clips.shape[-1]
+    padded = functional.pad(clips.flatten(0, -4), (most,) * 4, "replicate")
+    moved = padded[..., most - down : most - down + side, most - right : most - right + side]
+    return moved.reshape(clips.shape)
+
+
+def augment(clips: Tensor, mirrored: Tensor, shifts: Tensor, flow: bool = False) -> Tensor:
+    """Clips (B, W, 3 * S * S) of pixels, each mirrored where ``mirrored`` (B,) says so and moved by ``shifts`` (B, 2).
+
+    The two are independent: clips that are not mirrored are moved as well.
+    """
+    side = math.isqrt(clips.shape[-1] // 3)
+    changed = []
+    for clip, flip, (down, right) in zip(clips, mirrored.tolist(), shifts.tolist(), strict=True):
+        images = clip.view(1, -1, 3, side, side)
+        images = mirror_pixels(images, flow) if flip else images
+        changed.append(shift_pixels(images, down, right).flatten(2))
+    return torch.cat(changed)

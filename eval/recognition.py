@@ -1,0 +1,198 @@
+"""Evaluate recognizers: accuracy with intervals and p-values, fusion of RGB and flow, confusion matrix, page.
+
+    python -m eval.recognition runs/rgb-seed* runs/flow-seed* -o report
+
+RUNS are folders of training runs, or checkpoints, of the task activity. Runs that differ only in seed, split or fold,
+and folder are one system: its accuracy is over the test videos of all its splits, the mean over its seeds. The
+intervals are by the bootstrap over videos; p-values, by approximate randomization over videos, are against the first
+system or --baseline, and of a fusion also against each of its streams.
+
+An RGB system is fused with the flow system of the same model settings: the mean of their probabilities with weights 1/2
+and 1/2, 1/3 and 2/3 (Donahue et al. 2015, table 1), and a weight chosen on the dev videos of each run. Nothing is
+chosen on test videos. Runs read the feature stores that they were trained on. stdout has the tables in Markdown;
+-o FOLDER adds index.html, with frames of the best and worst videos, and report.md.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from PIL import Image
+
+from captioner.cli.program import create_app, run
+from captioner.data.activity import LabeledVideo
+from captioner.data.video import read_end, sample_frames
+from captioner.errors import CaptionerError, UsageError, print_error
+from captioner.files import check_output
+from captioner.metrics.classification import Proportion, confusion_matrix
+from captioner.metrics.significance import Estimate, compare_systems
+from captioner.optional import require
+from eval.classes import confusion
+from eval.page import Block, Card, Cards, Heading, Table, Text, to_markdown
+from eval.published import read_tables
+from eval.recognizers import System, fuse, p_value, read_systems
+from eval.report import MARKDOWN, PAGE, write
+
+SHOWN = 3
+"""Frames of a video on the page."""
+
+
+def recognition(
+    runs: Annotated[list[Path], typer.Argument(help="Training runs' folders, or checkpoints.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for the page.")] = None,
+    baseline: Annotated[str, typer.Option(help="Name of the system to compare the others with.")] = "",
+    examples: Annotated[int, typer.Option(min=0, help="Number of best and of worst videos on the page.")] = 4,
+    title: Annotated[str, typer.Option(help="The data set's name on the page.")] = "Activities",
+) -> None:
+    if output is not None:
+        check_output("-o", output / "index.html", PAGE, runs)
+        check_output("-o", output / "report.md", MARKDOWN, runs)
+    systems = read_systems(runs)
+    systems += fuse(systems)
+    names = [system.name for system in systems]
+    if baseline and baseline not in names:
+        raise UsageError(f"--baseline {baseline}: no such system; there are: {', '.join(names)}")
+    systems.sort(key=lambda system: system.name != baseline)  # the sort is stable
+    estimates = _estimates(systems)
+    blocks = [*_results(systems, estimates), *_published(systems, title)]
+    print(to_markdown(title, blocks), end="")
+    if output is not None:
+        best = max(systems, key=lambda system: estimates[system.name].score)
+        write(output, title, [*blocks, *_details(best), *_examples(best, examples)])
+
+
+def _estimates(systems: Sequence[System]) -> dict[str, Estimate]:
+    """The accuracy of each system with its interval."""
+    found = compare_systems({system.name: system.scored for system in systems}, trials=0)
+    return {name: scores["accuracy"] for name, scores in found.items()}
+
+
+def _results(systems: Sequence[System], estimates: Mapping[str, Estimate]) -> list[Block]:
+    """The table of accuracies, and chance."""
+    by_name = {system.name: system for system in systems}
+    rows = []
+    for system in systems:
+        one = estimates[system.name]
+        spread = f" ± {one.spread:.1f}" if one.spread is not None else ""
+        cells = [system.name, system.stream, f"{one.score:.1f}{spread}", f"[{one.low:.1f}, {one.high:.1f}]"]
+        against = [_p(p_value(by_name[name], system)) for name in system.streams] or ["", ""]
+        rows.append([*cells, _p(p_value(systems[0], system)) if system is not systems[0] else "", *against])
+    labels = systems[0].labels
+    [(label, count)] = Counter(labels.values()).most_common(1)
+    chance = Proportion(count, len(labels))
+    low, high = chance.interval
+    rows.append([f"always {label}", "", f"{chance.percent:.1f}", f"[{low:.1f}, {high:.1f}]", "", "", ""])
+    header = ["system", "stream", "accuracy (%)", "95 %", f"p, {systems[0].name}", "p, RGB", "p, flow"]
+    splits = len({split for _, split in systems[0].runs})
+    what = (
+        f"{len(labels)} test videos of {splits} split{'s' if splits > 1 else ''}, {len(set(labels.values()))} classes"
+    )
+    seeds = f"seeds {', '.join(map(str, systems[0].seeds))}"
+    note = f"{what}; {seeds}: the mean, with the standard deviation. Intervals and p-values are about the videos."
+    return [Table(header, rows, left=2), Text(note, note=True), *_weights(systems), *_per_split(systems)]
+
+
+def _weights(systems: Sequence[System]) -> list[Block]:
+    """The weights that were chosen on dev."""
+    blocks: list[Block] = []
+    for system in systems:
+        chosen = [one.note for one in system.runs.values() if one.note]
+        if chosen:
+            text = f"Weights of the flow, chosen on dev by each run of {system.name}: {', '.join(chosen)}."
+            blocks.append(Text(text, note=True))
+    return blocks
+
+
+def _per_split(systems: Sequence[System]) -> list[Block]:
+    """The accuracy of each split, where there are several."""
+    splits = sorted({split for system in systems for _, split in system.runs})
+    if len(splits) < 2:
+        return []
+    rows = []
+    for system in systems:
+        cells = []
+        for split in splits:
+            values = [run.test.accuracy for (_, one), run in system.runs.items() if one == split]
+            cells.append(100 * float(np.mean(values)))
+        rows.append([system.name, *(f"{cell:.1f}" for cell in cells), f"{np.mean(cells):.1f}"])
+    return [Heading("Splits"), Table(["accuracy (%)", *(f"split {split}" for split in splits), "mean"], rows)]
+
+
+def _published(systems: Sequence[System], title: str) -> list[Block]:
+    """What papers print about UCF-101, if that is what was tested."""
+    if "ucf" not in title.lower():
+        return []
+    blocks: list[Block] = [Heading("Published")]
+    for table in read_tables("ucf101", "activity recognition"):
+        header = ["system", *next(iter(table.rows)).values]
+        rows = [[row.system, *(f"{value:.1f}" for value in row.values.values() if value)] for row in table.rows]
+        blocks += [Text(f"{table.citation}, {table.split}", note=True), Table(header, rows)]
+    return blocks
+
+
+def _details(system: System) -> list[Block]:
+    """The confusion matrix of the first seed of a system."""
+    labels, seed = system.labels, system.seeds[0]
+    classes = sorted(set(labels.values()) | set(system.predictions(seed).values()))
+    blocks: list[Block] = [Heading(f"The best system: {system.name}"), Text(f"Seed {seed}.", note=True)]
+    return [*blocks, *confusion(confusion_matrix(labels, system.predictions(seed), classes), classes)]
+
+
+def _examples(system: System, number: int) -> list[Block]:
+    """Frames of the videos whose right class is most and least probable."""
+    seed = system.seeds[0]
+    order = sorted(system.confidence(seed).items(), key=lambda item: -item[1])
+    blocks: list[Block] = []
+    for heading, some in (("Best videos", order[:number]), ("Worst videos", order[::-1][:number])):
+        cards = [_card(system.videos[name], system.predictions(seed)[name], value) for name, value in some]
+        blocks += [Heading(heading), Cards(cards)] if cards else []
+    return blocks
+
+
+def _card(video: LabeledVideo, predicted: str, confidence: float) -> Card:
+    lines = [("right", f"{video.label} ({100 * confidence:.0f} %)"), ("predicted", predicted)]
+    return Card(_strip(video), video.image_id, lines, alt=f"frames of {video.image_id}")
+
+
+def _strip(video: LabeledVideo) -> bytes:
+    """Frames of a video side by side, as JPEG; empty where it cannot be read."""
+    if video.path is None:
+        return b""
+    try:
+        require("av", "video")
+        end = read_end(video.path)
+        times = [end * (i + 0.5) / SHOWN for i in range(SHOWN)]
+        images = [moment.frame.image() for moment in sample_frames(video.path, times)]
+    except CaptionerError as error:
+        print_error(f"note: {error}")
+        return b""
+    for image in images:
+        image.thumbnail((180, 180))
+    strip = Image.new("RGB", (sum(image.width for image in images), images[0].height))
+    for place, image in enumerate(images):
+        strip.paste(image, (place * images[0].width, 0))
+    stream = io.BytesIO()
+    strip.save(stream, "JPEG", quality=80, optimize=True)
+    return stream.getvalue()
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+app = create_app(__doc__, recognition)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    return run(app, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
