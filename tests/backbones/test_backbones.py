@@ -106,6 +106,7 @@ CASES = {
     "transformers:dinov2": 16,
     "transformers:vit": 16,
     "local:record": 5,
+    "pixels:8": 3 * 8 * 8,
 }
 
 
@@ -121,6 +122,8 @@ def make(key: str, folder: Path) -> Backbone:
         return load_backbone(key, state=random_state(name.partition("@")[0]))
     if family == "transformers":
         return load_backbone(f"transformers:{tiny_transformer(folder, name)}")
+    if family == "pixels":
+        return load_backbone(key)
     return load_backbone(f"local:{local_record(folder)}")
 
 
