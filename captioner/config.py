@@ -98,6 +98,17 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
+class CrossEntropyConfig:
+    """The loss section of tasks that minimize the cross-entropy of one thing: the next word, or the class."""
+
+    label_smoothing: float = 0.0
+    """Probability mass spread over the words or classes."""
+
+    def __post_init__(self) -> None:
+        within("loss.label_smoothing", self.label_smoothing, 0, 0.9)
+
+
+@dataclass(frozen=True)
 class Experiment:
     """One training run: what every task has in common, and the sections of one task."""
 

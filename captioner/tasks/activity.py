@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from captioner.config import Experiment, within
+from captioner.config import CrossEntropyConfig, Experiment, within
 from captioner.data.activity import read_videos
 from captioner.data.augment import augment
 from captioner.data.records import ClassNames
@@ -57,23 +57,12 @@ class ActivityDataConfig:
 
 
 @dataclass(frozen=True)
-class ActivityLossConfig:
-    """What training minimizes: the cross-entropy of the label, the mean over the frames of a clip."""
-
-    label_smoothing: float = 0.0
-    """Probability mass spread over the classes."""
-
-    def __post_init__(self) -> None:
-        within("loss.label_smoothing", self.label_smoothing, 0, 0.9)
-
-
-@dataclass(frozen=True)
 class ActivityConfig:
     """Sections of the task ``activity``."""
 
     model: SequenceConfig = field(default_factory=SequenceConfig)
     data: ActivityDataConfig = field(default_factory=ActivityDataConfig)
-    loss: ActivityLossConfig = field(default_factory=ActivityLossConfig)
+    loss: CrossEntropyConfig = field(default_factory=CrossEntropyConfig)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from captioner.config import Experiment, within
+from captioner.config import CrossEntropyConfig, Experiment, within
 from captioner.errors import ConfigError
 from captioner.models.image_config import ImageModelConfig
 
@@ -40,23 +40,12 @@ class ImageDataConfig:
 
 
 @dataclass(frozen=True)
-class ImageLossConfig:
-    """What training minimizes: the cross-entropy of the class."""
-
-    label_smoothing: float = 0.0
-    """Probability mass spread over all classes."""
-
-    def __post_init__(self) -> None:
-        within("loss.label_smoothing", self.label_smoothing, 0, 0.9)
-
-
-@dataclass(frozen=True)
 class ClassificationConfig:
     """Sections of the task ``classification``."""
 
     model: ImageModelConfig = field(default_factory=ImageModelConfig)
     data: ImageDataConfig = field(default_factory=ImageDataConfig)
-    loss: ImageLossConfig = field(default_factory=ImageLossConfig)
+    loss: CrossEntropyConfig = field(default_factory=CrossEntropyConfig)
 
 
 def check_classification(experiment: Experiment) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from captioner.config import Experiment, choose, within
+from captioner.config import CrossEntropyConfig, Experiment, choose, within
 from captioner.decoding.config import DecodingConfig
 from captioner.errors import ConfigError
 from captioner.models.lrcn import LRCNConfig
@@ -94,17 +94,6 @@ class LossConfig:
 
 
 @dataclass(frozen=True)
-class TextLossConfig:
-    """What training minimizes: the cross-entropy of the next word."""
-
-    label_smoothing: float = 0.0
-    """Probability mass spread over the vocabulary."""
-
-    def __post_init__(self) -> None:
-        within("loss.label_smoothing", self.label_smoothing, 0, 0.9)
-
-
-@dataclass(frozen=True)
 class FinetuneConfig:
     """Training the backbone together with the decoder, from image files instead of cached features."""
 
@@ -172,7 +161,7 @@ class LanguageModelConfig:
 
     model: LRCNConfig = field(default_factory=LRCNConfig)
     data: TextDataConfig = field(default_factory=TextDataConfig)
-    loss: TextLossConfig = field(default_factory=TextLossConfig)
+    loss: CrossEntropyConfig = field(default_factory=CrossEntropyConfig)
 
 
 def check_captioning(experiment: Experiment) -> None:
