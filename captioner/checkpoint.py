@@ -95,8 +95,9 @@ def save_checkpoint(
     """Write a checkpoint, whole or not at all. ``extra`` must be fit for JSON.
 
     ``dtype`` applies to matrices and kernels: float16 halves the file; int8 quarters it, each row of a matrix and each
-    output channel of a kernel scaled to at most 127; small kernels, such as depthwise ones, become float16. Vectors, such as biases and batch statistics, are small and keep their type. Raises ``CheckpointError`` where model, config, inputs and outputs do not fit each other, or values
-    do not fit the dtype.
+    output channel of a kernel scaled to at most 127; small kernels, such as depthwise ones, become float16. Vectors,
+    such as biases and batch statistics, are small and keep their type. Raises ``CheckpointError`` where model, config,
+    inputs and outputs do not fit each other, or values do not fit the dtype.
     """
     state = _state_to_save(str(path), model, _build(task, config, inputs, outputs))
     contents = {

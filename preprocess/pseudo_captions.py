@@ -187,7 +187,8 @@ class Weighted:
         values = self.weights[columns]
         norms = torch.zeros(len(sets)).index_add_(0, rows, values.square()).sqrt().clamp(min=1e-6)
         shape = (len(sets), len(self.column))
-        return torch.sparse_coo_tensor(torch.stack([rows, columns]), values / norms[rows], shape).coalesce()
+        places = torch.stack([rows, columns])
+        return torch.sparse_coo_tensor(places, values / norms[rows], shape, check_invariants=True).coalesce()
 
     def unit(self, seen: Tensor) -> Tensor:
         """Shares of words (N, V) as unit vectors."""
