@@ -62,7 +62,7 @@ def model(folder: Path) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         data, store, output = folder / "data", folder / "flow.h5", folder / "run"
         for command in (
-            ["extract", data, "-b", "compact", "--flow", "dis", "--frames", 4, "--workers", 0, "-o", store],
+            ["extract", data, "-b", "default", "--flow", "dis", "--frames", 4, "--workers", 0, "-o", store],
             ["train", "activity", *settings(data, store, output)],
         ):
             patch.setattr(sys, "argv", ["captioner", *map(str, command)])
