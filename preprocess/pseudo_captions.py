@@ -12,7 +12,8 @@ well, and more: what is wrong in single captions averages out, so that each run'
 
 No sentence is given to more than ``--most`` photographs. Photographs with sentences of their own keep these; ``--dev``
 of them, the first by a digest of their names, become the split val, and their sentences are given to no other. What
-``--more`` data sets hold goes into the same file.
+``--more`` data sets hold goes into the same file. How good the sentences are is said at the end: those found for the
+photographs of val are scored like captions.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from captioner.data.records import parse_json, read_lines
 from captioner.errors import DataError, print_error
 from captioner.features.store import FeatureStore
 from captioner.files import Kind, check_output, read_text, write_text
+from captioner.metrics import score_captions
 from captioner.text.tokenizers import tokenize
 from preprocess.sentences import SENTENCES
 
@@ -367,6 +369,13 @@ def write_captions(
     print_error(
         f"{output}: {len(bare)} photographs got {counts[count]} times {count} sentences, {counts[0]} times none"
     )
+    best = {name: pool[chosen[row, 0]] for row, name in enumerate(photographs.names) if name in photographs.dev}
+    if len(best) > 1:  # CIDEr-D needs two
+        scores = score_captions(best, {name: list(photographs.own[name]) for name in best}, ("bleu", "cider"))
+        print_error(
+            f"the best sentence of each val photograph, which is given to none: BLEU-4 {scores['BLEU-4'].value:.1f}, "
+            f"CIDEr-D {scores['CIDEr-D'].value:.1f}"
+        )
 
 
 def learned_words(
