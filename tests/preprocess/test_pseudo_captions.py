@@ -141,9 +141,7 @@ def test_photographs_get_sentences_about_what_they_show(
             assert line["captions"] and all(f"a {thing} here" in text for text in line["captions"])
     held_out = {line["captions"][0] for line in lines if line["split"] == "val"}
     assert not held_out & {*(tmp_path / "text.txt").read_text().splitlines()}
-    assert (
-        capsys.readouterr().err.count("sentence of each val photograph, which is given to none: BLEU-4") == 2
-    )
+    assert capsys.readouterr().err.count("sentence of each val photograph, which is given to none: BLEU-4") == 2
 
 
 def test_bad_lines_are_named(tmp_path: Path, inputs: list[str], capsys: pytest.CaptureFixture[str]) -> None:
