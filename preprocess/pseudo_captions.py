@@ -230,8 +230,8 @@ def read_sentences(path: Path, photos: Path, dev: int) -> tuple[Photographs, lis
         said[_number(name)].append(" ".join(sentence.split()))
     own = {files[name]: sentences for name, sentences in said.items() if name in files}
     first = sorted(own, key=lambda name: hashlib.sha256(_number(name).encode()).digest())[:dev]
-    held_out = {_number(name) for name in first}
-    pool = [sentence for name, sentences in said.items() if name not in held_out for sentence in sentences]
+    dev_keys = {_number(name) for name in first}
+    pool = [sentence for name, sentences in said.items() if name not in dev_keys for sentence in sentences]
     return Photographs(sorted(files.values()), own, frozenset(first)), list(dict.fromkeys(pool))
 
 

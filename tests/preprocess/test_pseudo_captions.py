@@ -83,9 +83,9 @@ def test_sentences_of_dev_photographs_are_given_to_no_other(tmp_path: Path) -> N
     sentences = tmp_path / "sentences.tsv"
     sentences.write_text("7\ta dog\n9\ta pony\n9\ta horse\n11\ta table\n")
     photographs, pool = read_sentences(sentences, tmp_path, dev=1)
-    (held_out,) = photographs.dev
+    (hidden,) = photographs.dev
     assert photographs.own == {"000000000007.jpg": ["a dog"], "000000000009.jpg": ["a pony", "a horse"]}
-    assert pool == {7: ["a pony", "a horse", "a table"], 9: ["a dog", "a table"]}[int(Path(held_out).stem)]
+    assert pool == {7: ["a pony", "a horse", "a table"], 9: ["a dog", "a table"]}[int(Path(hidden).stem)]
 
 
 @pytest.fixture
@@ -139,8 +139,8 @@ def test_photographs_get_sentences_about_what_they_show(
         for line in lines:
             thing = THINGS[int(Path(line["image"]).stem) % 3]
             assert line["captions"] and all(f"a {thing} here" in text for text in line["captions"])
-    held_out = {line["captions"][0] for line in lines if line["split"] == "val"}
-    assert not held_out & {*(tmp_path / "text.txt").read_text().splitlines()}
+    hidden = {line["captions"][0] for line in lines if line["split"] == "val"}
+    assert not hidden & {*(tmp_path / "text.txt").read_text().splitlines()}
     assert capsys.readouterr().err.count("sentence of each val photograph, which is given to none: BLEU-4") == 2
 
 
