@@ -34,7 +34,7 @@ HEIGHT, WIDTH = 240, 320  # as in UCF-101
 FRAMES = 16
 
 
-def measure(count: int = 6, rounds: int = 5, network: str = "compact") -> list[Measurement]:
+def measure(count: int = 6, rounds: int = 5, network: str = "default") -> list[Measurement]:
     """Frames, pairs and steps per second, ours over the bare ones."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -54,7 +54,7 @@ def measure_memory(minutes: int = 60) -> list[Measurement]:
         for path, length in ((short, minutes // 3), (long, minutes)):
             write_video(path, length * 60 * 5, 0, 48, 64, rate=5)
         store, run = folder / "features.h5", folder / "run"
-        backbone = load_backbone("compact")
+        backbone = load_backbone("default")
         spec = VideoSpec.of(backbone.spec, 4)
         extract(find_named([str(folder / "clips")], kind=VIDEOS), backbone, store, video=spec, workers=0)
         data = {"root": str(folder / "clips"), "features": [str(store)], "dev_share": 0}

@@ -1,7 +1,7 @@
 """A trained model in one file: task, weights, configuration, inputs, outputs and provenance.
 
 A safetensors file with tensors ``model.NAME`` and, where a backbone's weights are saved too, ``backbone.INDEX.NAME``.
-A matrix in int8 has the scales of its rows beside it, ``NAME.scale``. The header holds one entry of JSON:
+A matrix or kernel in int8 has the scales of its rows beside it, ``NAME.scale``. The header holds one entry of JSON:
 
     format, version
     task          name in captioner.tasks.base.TASKS
@@ -94,10 +94,10 @@ def save_checkpoint(
 ) -> None:
     """Write a checkpoint, whole or not at all. ``extra`` must be fit for JSON.
 
-    ``dtype`` applies to matrices and kernels: float16 halves the file; int8 quarters the matrices, whose rows are
-    scaled to at most 127 each, and makes kernels float16. Vectors, such as biases and batch statistics, are small and
-    keep their type. Raises ``CheckpointError`` where model, config, inputs and outputs do not fit each other, or values
-    do not fit the dtype.
+    ``dtype`` applies to matrices and kernels: float16 halves the file; int8 quarters it, each row of a matrix and each
+    output channel of a kernel scaled to at most 127; small kernels, such as depthwise ones, become float16. Vectors,
+    such as biases and batch statistics, are small and keep their type. Raises ``CheckpointError`` where model, config,
+    inputs and outputs do not fit each other, or values do not fit the dtype.
     """
     state = _state_to_save(str(path), model, _build(task, config, inputs, outputs))
     contents = {
@@ -115,7 +115,7 @@ def save_checkpoint(
         tensors.update({f"backbone.{index}.{name}": tensor for name, tensor in (backbone or {}).items()})
     stored: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        if dtype == torch.int8 and tensor.ndim == 2 and tensor.is_floating_point():
+        if dtype == torch.int8 and tensor.is_floating_point() and _row_is_long(tensor):
             stored[name], stored[name + SCALE] = _quantized(tensor)
         else:
             stored[name] = _stored(f"{path}: {name}", tensor, torch.float16 if dtype == torch.int8 else dtype)
@@ -207,11 +207,16 @@ def _stored(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
     return tensor.contiguous()
 
 
-def _quantized(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """A matrix (rows, columns) in int8 and the scale of each row (rows,) float32: matrix = int8 * scale."""
-    matrix = matrix.detach().cpu().float()
-    scale = matrix.abs().amax(1).clamp(min=1e-12) / 127
-    return (matrix / scale[:, None]).round().to(torch.int8), scale
+def _row_is_long(tensor: Tensor) -> bool:
+    """Whether a scale for each row is worth its bytes, and few values are rounded for the largest among them."""
+    return tensor.ndim == 2 or (tensor.ndim > 2 and tensor[0].numel() >= 32)
+
+
+def _quantized(weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights (rows, ...) in int8 and the scale of each row (rows,) float32: weights = int8 * scale."""
+    weights = weights.detach().cpu().float()
+    scale = weights.flatten(1).abs().amax(1).clamp(min=1e-12) / 127
+    return (weights / scale.view(-1, *[1] * (weights.ndim - 1))).round().to(torch.int8), scale
 
 
 def _backbone_state(tensors: State, index: int) -> dict[str, Tensor] | None:

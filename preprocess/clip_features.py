@@ -70,7 +70,7 @@ def write_clip_features(
     clips: Annotated[Path, typer.Argument(help="clips.jsonl of preprocess.tacos.")],
     videos: Annotated[Path, typer.Argument(help="Folder of the videos.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Feature store to write (HDF5).")],
-    backbone: Annotated[str, typer.Option(help="Key of the CNN, as for captioner extract.")] = "compact",
+    backbone: Annotated[str, typer.Option(help="Key of the CNN, as for captioner extract.")] = "default",
     weights: Annotated[Path | None, typer.Option(help="File with other weights of the CNN.")] = None,
     frames: Annotated[int, typer.Option(min=1, max=1000, help="Frames of each clip.")] = FRAMES,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, ...")] = "cpu",

@@ -116,6 +116,18 @@ def test_shipping_in_eight_bits(path: Path) -> None:
     assert path.stat().st_size < save(path.with_name("whole"), model, backbone_states=STATES).stat().st_size
 
 
+def test_kernels_in_eight_bits(path: Path) -> None:
+    """Would catch one scale for channels of unlike size, and depthwise kernels as coarse as their largest weight."""
+    wide, deep = torch.randn(4, 32, 1, 1) * torch.tensor([1, 10, 100, 0])[:, None, None, None], torch.randn(8, 1, 5, 5)
+    states = [{"wide": wide, "deep": deep}, None]
+    found = load_checkpoint(save(path, dtype=torch.int8, backbone_states=states)).backbone_states[0]
+    assert found is not None
+    assert ((found["wide"] - wide).abs() <= wide.abs().amax(1, keepdim=True) / 253).all()
+    assert torch.equal(found["deep"], deep.half().float())
+    with safe_open(path, "np") as stream:
+        assert stream.get_tensor("backbone.0.wide").itemsize == 1
+
+
 def test_equal_checkpoints_are_equal_files(path: Path) -> None:
     digests = {load_checkpoint(save(path)).digest for _ in range(5)}
     assert digests == {sha256(path)}

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from captioner import load
-from captioner.backbones.compact import SPEC
+from captioner.backbones.efficientnet_lite import spec_of
 from captioner.backbones.imagenet import imagenet_classes
 from captioner.data import read_dataset
 from captioner.metrics import score_captions
 from captioner.predictors import MODELS
-from captioner.predictors.classifier import WITH_CLASSES, OnnxNetwork, load_classifier
+from captioner.predictors.classifier import OnnxNetwork, load_classifier
 from captioner.predictors.onnx_runtime import OnnxRuntime
 from tests.backbones.test_efficientnet_lite import CLASSES, EXAMPLES
 from tests.conftest import CHECKOUT
@@ -26,8 +26,8 @@ def test_the_file_is_small_and_complete() -> None:
     captioner = load()
     assert isinstance(captioner.runtime, OnnxRuntime)
     checkpoint = load(runtime="torch").checkpoint
-    assert [spec.key for spec in checkpoint.inputs] == ["compact"]
-    assert checkpoint.inputs[0].digest == SPEC.digest
+    assert [spec.key for spec in checkpoint.inputs] == ["efficientnet-lite:2"]
+    assert checkpoint.inputs[0].digest == spec_of("2").digest
     assert checkpoint.backbone_states[0] is not None
     assert checkpoint.provenance["torch"]
 
@@ -42,8 +42,6 @@ def test_the_example_photographs_get_the_captions_on_record() -> None:
 
 def test_the_example_photographs_are_of_the_classes_that_they_show() -> None:
     """Would catch a model that was packed without its CNN's layer of classes, or with that of other features."""
-    if not any(spec.key.startswith(WITH_CLASSES) for spec in load().checkpoint.inputs):
-        pytest.skip("the CNN of the default model has no layer of classes")
     classifier = load_classifier()
     assert isinstance(classifier.network, OnnxNetwork)
     for name, number in CLASSES.items():

@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from captioner import load
+from captioner.backbones import load_backbone
 from captioner.checkpoint import load_checkpoint, save_checkpoint
 from captioner.errors import CheckpointError, UsageError
 from captioner.export import export_onnx
@@ -69,7 +70,7 @@ def test_a_network_that_comes_from_elsewhere_is_written_too(tmp_path: Path) -> N
         "captioning",
         checkpoint.model,
         checkpoint.config,
-        checkpoint.inputs,
+        [load_backbone("default").spec],  # also 1280 numbers
         checkpoint.outputs,
     )
     export_onnx(tmp_path / "bare.safetensors", tmp_path / "onnx.safetensors")

@@ -14,7 +14,7 @@ import typer
 from typer.testing import CliRunner
 
 from captioner import predictors
-from captioner.backbones import compact
+from captioner.backbones import default
 from captioner.cli.app import app
 from captioner.experiment import load_experiment
 from scripts.tree import up_to_date
@@ -70,7 +70,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def here(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A current folder with the files that pages talk about, and a random checkpoint in the default model's place."""
     monkeypatch.setitem(predictors.MODELS, "default", tiny)
-    monkeypatch.setattr(compact, "DEFAULT", tiny)
+    monkeypatch.setattr(default, "DEFAULT", tiny)
     folder = tmp_path / "here"
     save_images(folder / "holiday", 2)
     save_images(folder / "scans", 2)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # records of backbones are read without torch
 
 FAMILIES = {
     "compact": "captioner.backbones.compact:build",
+    "default": "captioner.backbones.default:build",
     "efficientnet-lite": "captioner.backbones.efficientnet_lite:build",
     "local": "captioner.backbones.local:build",
     "pixels": "captioner.backbones.pixels:build",
@@ -32,7 +33,7 @@ def load_backbone(
 ) -> Backbone:
     """The backbone that ``key`` names, on the CPU, in evaluation mode.
 
-    Keys: ``compact``, ``efficientnet-lite:2``, ``torchvision:vgg16@fc7``,
+    Keys: ``default`` (the default model's CNN), ``compact``, ``efficientnet-lite:2``, ``torchvision:vgg16@fc7``,
     ``transformers:openai/clip-vit-base-patch32``, ``local:path/to/record.yaml``. ``weights`` is a file to use instead
     of the usual one; ``state`` holds weights that are in memory already (``backbone.network.state_dict()``), so
     nothing is read or downloaded. A key that is not ``trusted``, because a file names it and not the user, may not run

@@ -1,9 +1,8 @@
-"""CompactCNN: the small convolutional network of the default model.
+"""CompactCNN: a small convolutional network, to be trained on data of one's own; no weights of it ship.
 
-Plain torch on purpose: importing torchvision takes as long as importing torch, and a caption of one photo should
-not wait for it. The blocks are fused inverted bottlenecks (Gupta & Tan 2019, MobileNetEdgeTPU; Tan & Le 2021,
-EfficientNetV2, figure 2): a dense 3x3 expansion followed by a 1x1 projection, which matrix units like better than
-depthwise convolutions.
+Plain torch on purpose: importing torchvision takes as long as importing torch. The blocks are fused inverted
+bottlenecks (Gupta & Tan 2019, MobileNetEdgeTPU; Tan & Le 2021, EfficientNetV2, figure 2): a dense 3x3 expansion
+followed by a 1x1 projection, which matrix units like better than depthwise convolutions.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from captioner.backbones.backbone import Backbone
 from captioner.backbones.layers import reader
 from captioner.backbones.spec import BackboneSpec
 from captioner.backbones.weights import State, fit_weights, read_weights
-from captioner.errors import BackboneError
+from captioner.errors import BackboneError, MissingWeights
 from captioner.skip_init import skip_init
 
 STEM = 32
@@ -28,15 +27,11 @@ STAGES = (  # (channels, expansion, stride, blocks)
     (160, 3, 2, 3),
 )
 FEATURES = 1280
-DEFAULT = Path(__file__).parents[1] / "assets" / "default.safetensors"
-PREFIX = "backbone.0."  # of this network's tensors in a checkpoint
 SPEC = BackboneSpec(
     key="compact",
     size=192,
     resize="squash",
     dimension=FEATURES,
-    weights="captioner/assets/default.safetensors",
-    license="see docs/default-model.md",
 )
 
 
@@ -93,14 +88,14 @@ class CompactCNN(nn.Module):
 
 
 def build(name: str, weights: Path | None, state: State | None) -> Backbone:
-    """The network with the default model's weights, or those in ``weights`` (a checkpoint or a plain state dict)."""
+    """The network with the weights in ``weights`` or ``state``; raises ``MissingWeights`` without either."""
     if name:
         raise BackboneError(f"compact takes no name, got compact:{name}")
     with skip_init():
         network = CompactCNN()
     if state is None:
-        state = read_weights(weights or DEFAULT)
-        ours = {key.removeprefix(PREFIX): value for key, value in state.items() if key.startswith(PREFIX)}
-        state = ours or state
+        if weights is None:
+            raise MissingWeights("compact: no weights come with it; name a file with --weights")
+        state = read_weights(weights)
     fit_weights(network, state, "compact")
     return Backbone(SPEC, network, reader(network, "", "compact"))

@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +28,7 @@ from captioner.backbones.layers import reader
 from captioner.backbones.spec import BackboneSpec
 from captioner.backbones.weights import State, fit_weights, read_weights
 from captioner.errors import BackboneError, MissingWeights
+from captioner.files import sha256
 from captioner.skip_init import skip_init
 
 STEM = 32
@@ -167,7 +169,8 @@ def build(name: str, weights: Path | None, state: State | None) -> Backbone:
     with skip_init():
         network = EfficientNetLite(VARIANTS[name])
     if state is None:
-        state = read_weights(weights or _packaged(name))
+        path = weights or _packaged(name)
+        state, spec = read_weights(path), replace(spec, weights=path.name, sha256=sha256(path))
     fit_weights(network, renamed(state), spec.key)
     return Backbone(spec, network, reader(network, "", spec.key))
 

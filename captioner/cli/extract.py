@@ -35,10 +35,10 @@ def extract(
         typer.Option(
             "--backbone",
             "-b",
-            help="compact, efficientnet-lite:2, torchvision:vgg16@fc7, transformers:openai/clip-vit-base-patch32, "
+            help="default, efficientnet-lite:2, torchvision:vgg16@fc7, transformers:openai/clip-vit-base-patch32, "
             "local:record.yaml ...",
         ),
-    ] = "compact",
+    ] = "default",
     weights: Annotated[Path | None, typer.Option(help="Weight file instead of the backbone's usual one.")] = None,
     crops: Annotated[int, typer.Option(help="1: the image; 10: corners, center and mirror images, averaged.")] = 1,
     mirror: Annotated[

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 PUBLISHED = ("efficientnet-lite:", "torchvision:", "transformers:")
 """How the names of published networks begin; captioner.backbones.classifier.FAMILIES has the rest."""
-WITH_CLASSES = "efficientnet-lite:"
+WITH_CLASSES = ("default", "efficientnet-lite:")
 """Start of the keys of backbones whose weights hold the layer for ImageNet's classes."""
 STEM, STEM_SHAPE, STRIDE = "stem.0.weight", (32, 3, 3, 3), 2
 """First convolution of those backbones."""
@@ -203,7 +203,7 @@ def _input_with_classes(header: Header, model: str) -> tuple[int, BackboneSpec]:
         if isinstance(spec, BackboneSpec) and spec.key.startswith(WITH_CLASSES) and not finetuned:
             return index, spec
     reason = "its CNN was trained on for captions" if finetuned else "its CNN has no layer of classes"
-    raise CheckpointError(f"{model}: {reason}; name another model, as in --model {WITH_CLASSES}0")
+    raise CheckpointError(f"{model}: {reason}; name another model, as in --model efficientnet-lite:0")
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -92,6 +92,7 @@ def random_state(name: str) -> dict[str, torch.Tensor]:
 
 CASES = {
     "compact": 1280,
+    "default": 1280,
     "efficientnet-lite:0": 1280,
     "torchvision:alexnet@fc6": 4096,
     "torchvision:alexnet": 4096,
@@ -122,7 +123,7 @@ def make(key: str, folder: Path) -> Backbone:
         return load_backbone(key, state=random_state(name.partition("@")[0]))
     if family == "transformers":
         return load_backbone(f"transformers:{tiny_transformer(folder, name)}")
-    if family == "pixels":
+    if family in ("default", "pixels"):
         return load_backbone(key)
     return load_backbone(f"local:{local_record(folder)}")
 
@@ -273,11 +274,13 @@ def test_weights_fit_exactly_or_not_at_all() -> None:
     ("key", "message"),
     [
         ("torchvison:vgg16", "did you mean torchvision"),
-        ("nonsense", "starts with one of compact, efficientnet-lite, local"),
+        ("nonsense", "starts with one of compact, default, efficientnet-lite, local"),
         ("torchvision:resnet51", "near: resnet50"),
         ("torchvision:resnet18@fc7", "only VGG and AlexNet have fc7"),
         ("torchvision:resnet18@fc9", "no layer 'fc9'; the outermost ones are conv1"),
         ("compact:x", "takes no name"),
+        ("compact", "no weights come with it; name a file with --weights"),
+        ("default:x", "takes no name"),
         ("efficientnet-lite:9", "choose one of 0, 1, 2"),
         ("local:missing.yaml", "missing.yaml: cannot be read: No such file"),
     ],

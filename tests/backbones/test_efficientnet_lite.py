@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from torch import nn
 
 from captioner.backbones import efficientnet_lite as lite
@@ -71,3 +72,13 @@ def test_reads_its_own_names_and_the_packages(tmp_path: Path) -> None:
     backbone = load_backbone("efficientnet-lite:0")
     again = load_backbone("efficientnet-lite:0", state=backbone.network.state_dict())
     assert again.weights_digest == backbone.weights_digest
+
+
+def test_weights_of_a_file_are_told_from_others(tmp_path: Path) -> None:
+    """Would catch a decoder trained on a fine-tuned network that captions by the package's weights."""
+    digests = set()
+    for seed in range(2):
+        torch.manual_seed(seed)
+        save_file(lite.EfficientNetLite(lite.VARIANTS["0"]).state_dict(), tmp_path / "lite0.safetensors")
+        digests.add(load_backbone("efficientnet-lite:0", tmp_path / "lite0.safetensors").spec.sha256)
+    assert len(digests) == 2 and "" not in digests

@@ -62,7 +62,7 @@ def model(folder: Path) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         data, store, output = folder / "data", folder / "flow.h5", folder / "run"
         for command in (
-            ["extract", data, "-b", "compact", "--flow", "dis", "--frames", 4, "--workers", 0, "-o", store],
+            ["extract", data, "-b", "pixels:8", "--flow", "dis", "--frames", 4, "--workers", 0, "-o", store],
             ["train", "activity", *settings(data, store, output)],
         ):
             patch.setattr(sys, "argv", ["captioner", *map(str, command)])
@@ -74,8 +74,8 @@ def model(folder: Path) -> Path:
 
 def settings(data: Path, store: Path, output: Path) -> list[str]:
     values = {"data.root": data, "data.features": store, "output": output, "data.dev_share": 0.2}
-    values |= {"train.epochs": 8, "train.device": "cpu", "model.hidden_dim": 8, "train.precision": "float32"}
-    values |= {"train.lr": 0.01}
+    values |= {"train.epochs": 40, "train.device": "cpu", "model.hidden_dim": 32, "train.precision": "float32"}
+    values |= {"train.lr": 0.01, "model.input_dropout": 0.0}
     return [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
 
 

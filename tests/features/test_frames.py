@@ -194,7 +194,8 @@ def test_a_data_sets_clips_become_a_store(
     times = {"v_0_1": ("v", 0, 0.04), "v_1_2": ("v", 0.5, 1.0), "v_9_9": ("v", 9, 10), "w_0_1": ("w", 0, 1)}
     clips = [Clip(name, one, start, end, ("He cuts.",), "train") for name, (one, start, end) in times.items()]
     write_clips(tmp_path / "clips.jsonl", clips)
-    arguments = f"{tmp_path}/clips.jsonl {video.parent} -o {tmp_path}/f.h5 --weights {tmp_path}/cnn.safetensors"
+    arguments = f"{tmp_path}/clips.jsonl {video.parent} -o {tmp_path}/f.h5 --backbone compact"
+    arguments += f" --weights {tmp_path}/cnn.safetensors"
     monkeypatch.setattr("sys.argv", ["clip_features", *arguments.split()])
     assert clip_features_main() == 1
     err = capsys.readouterr().err

@@ -1,22 +1,21 @@
-"""The scripts that make the default model, on a toy teacher and toy images."""
+"""The scripts that make the models that ship, on toy networks and toy images."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from captioner import load
 from captioner.backbones.compact import CompactCNN
-from captioner.backbones.spec import BackboneSpec
+from captioner.backbones.efficientnet_lite import VARIANTS, EfficientNetLite
 from captioner.checkpoint import load_checkpoint
+from captioner.data.records import Captioned
 from captioner.errors import exit_status
-from captioner.features.writer import FeatureWriter
-from scripts import distil_cnn, kitchen_corpus, pack_clip_captioner, pack_model
+from scripts import kitchen_corpus, pack_clip_captioner, pack_model, train_cnn
 from tests.tiny import save_images, save_tiny
 
 TEACHER = """
@@ -26,109 +25,89 @@ from torch import nn
 class Toy(nn.Module):
     def __init__(self):
         super().__init__()
-        self.layer = nn.Conv2d(3, 1280, 32, 32)
-        self.classifier = nn.Linear(1280, 7)
+        self.layer = nn.Conv2d(3, 5, 32, 32)
     def preprocess(self, images):
         return images.float() / 255
-    def feature_map(self, images):
-        return self.layer(images).relu()
+    def features(self, images):
+        return self.layer(images).relu().mean((2, 3))
 """
 
 
-WORDS = ("a", "rare", "thing", "thing0", "thing1", "thing2")
-
-
 @pytest.fixture
-def teacher(tmp_path: Path) -> Path:
-    """The record of a teacher with random weights."""
+def training(tmp_path: Path) -> list[str]:
+    """Arguments for a network of random weights, six captioned images and a teacher of five features."""
     (tmp_path / "model.py").write_text(TEACHER)
     scope: dict[str, type[torch.nn.Module]] = {}
     exec(TEACHER, scope)
     torch.manual_seed(0)
     save_file(scope["Toy"]().state_dict(), tmp_path / "model.safetensors")
     record = tmp_path / "teacher.yaml"
-    record.write_text("architecture: model.py:Toy\nweights: model.safetensors\nsize: 64\noutput: feature_map()\n")
-    return record
+    record.write_text("architecture: model.py:Toy\nweights: model.safetensors\nsize: 64\noutput: features()\n")
+    save_file(EfficientNetLite(VARIANTS["0"]).state_dict(), tmp_path / "lite0.safetensors")
+    paths = save_images(tmp_path / "images", 6)
+    said = [f"{path.name}\timage {i % 2} of {n}\n" for i, path in enumerate(paths) for n in range(20)]
+    (tmp_path / "images" / "captions.tsv").write_text("".join(said))
+    options = f"--weights {tmp_path}/lite0.safetensors --data {tmp_path}/images --teacher local:{record} --workers 0"
+    return f"efficientnet-lite:0 {options} --batch-size 3 -o {tmp_path}/run/cnn.safetensors".split()
 
 
-def distillation(teacher: Path, folder: Path, images: int) -> list[str]:
-    """Arguments of a run on ``images`` images below ``folder``, half with features of five numbers and captions."""
-    paths = save_images(folder / "images", images)
-    lines = [f"{path.name}\timage {i} of {n}\n" for i, path in enumerate(paths[: images // 2]) for n in range(20)]
-    (folder / "images" / "captions.tsv").write_text("".join(lines))
-    spec = BackboneSpec("strong", size=32, dimension=5)
-    for name, mirrored in (("plain", False), ("mirrored", True)):
-        with FeatureWriter(folder / f"{name}.h5", spec, "0", mirrored=mirrored) as store:
-            for i, path in enumerate(paths[: images // 2]):
-                store.add(path.name, np.full(5, i + mirrored, np.float32))
-    stores = f"--features {folder / 'plain.h5'} --features-mirrored {folder / 'mirrored.h5'}"
-    data = f"--data {folder / 'images'} --format own"
-    output = folder / "run" / "cnn.safetensors"
-    return f"--teacher {teacher} --images {folder / 'images'} {stores} {data} -o {output} --batch-size 4".split()
-
-
-def test_distillation_learns_resumes_and_starts_from_weights(teacher: Path, tmp_path: Path) -> None:
-    """Would catch a student that is not trained, a restart that begins again, and weights that are not taken."""
-    command, output = distillation(teacher, tmp_path, 6), tmp_path / "run" / "cnn.safetensors"
-    assert distil_cnn.main([*command, "--steps", "2"]) == 0
+def test_the_cnn_learns_and_goes_on_where_it_was(training: list[str], tmp_path: Path) -> None:
+    """Would catch a network that is not trained, a restart that begins again, and a classifier that is lost."""
+    output = tmp_path / "run" / "cnn.safetensors"
+    assert train_cnn.main([*training, "--epochs", "1"]) == 0
     first = load_file(output)
-    assert distil_cnn.main([*command, "--steps", "3"]) == 0
+    assert train_cnn.main([*training, "--epochs", "1.5"]) == 0
     second = load_file(output)
-    CompactCNN().load_state_dict(second)
-    assert int(second["stem.1.num_batches_tracked"]) == int(first["stem.1.num_batches_tracked"]) + 1
-    assert any(not torch.equal(first[name], second[name]) for name in first if name.endswith("weight"))
-    (tmp_path / "run" / "state.safetensors").unlink()
-    output.rename(tmp_path / "start.safetensors")
-    assert distil_cnn.main([*command, "--init", str(tmp_path / "start.safetensors"), "--steps", "1"]) == 0
-    assert int(load_file(output)["stem.1.num_batches_tracked"]) == 4
+    EfficientNetLite(VARIANTS["0"]).load_state_dict(second)
+    counted = [int(state["stem.1.num_batches_tracked"]) for state in (first, second)]
+    assert counted == [2, 3]
+    for name in ("stem.0.weight", "classifier.weight"):
+        assert not torch.equal(first[name], second[name])
 
 
-def test_whole_images_go_with_their_own_features_and_words(teacher: Path, tmp_path: Path) -> None:
-    """Would catch features or words of another image, and mirror images paired with those of the plain ones."""
-    distillation(teacher, tmp_path, 6)
-    pixels = torch.arange(6, dtype=torch.uint8)[:, None, None, None].expand(6, 3, 192, 192).clone()
-    pixels[..., 96:] += 100  # the right half is brighter
-    names = sorted(path.name for path in (tmp_path / "images").iterdir() if path.suffix != ".tsv")
-    captions = {name: [f"thing{i}"] * 20 + ["a thing"] * 20 + [f"thing{i} rare"] * 20 for i, name in enumerate(names)}
-    stores = [tmp_path / "plain.h5"], [tmp_path / "mirrored.h5"]
-    whole = distil_cnn.WholeImages(pixels, names, *stores, captions, 3)
+def test_a_cnn_without_a_classifier_is_one_line(training: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    del training[1:3]
+    assert train_cnn.main(["compact", *training[1:], "--weights", str(weights_of_compact(training))]) == 1
+    assert "compact: its network has no classifier to keep" in capsys.readouterr().err
+
+
+def weights_of_compact(training: list[str]) -> Path:
+    path = Path(training[-1]).with_name("compact.safetensors")
+    path.parent.mkdir(exist_ok=True)
+    save_file(CompactCNN().state_dict(), path)
+    return path
+
+
+def test_words_of_a_photograph_are_shares_of_its_captions() -> None:
+    """Would catch words of another photograph, words counted twice in one caption, and rare words."""
+    said = [["a dog and a dog", "one dog"], ["a cat", "a dog"]] * 15
+    records = [Captioned(f"{index}.jpg", None, tuple(texts), "train") for index, texts in enumerate(said)]
+    shares = train_cnn.words_of(records)  # "cat" and "one" are in 15 captions
+    assert shares[:2].tolist() == [[0.5, 1.0], [1.0, 0.5]]  # of "a" and "dog"
+
+
+def test_networks_of_any_size_see_the_same_part_of_a_photograph(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Would catch a gray student beside a colored teacher, another crop for each, and crops that are never mirrored."""
+    across = torch.linspace(0, 255, 224).expand(3, 224, 224)
+    pixels = torch.stack([across, across]).to(torch.uint8) * torch.tensor([1, 0, 1], dtype=torch.uint8)[:, None, None]
     sides = set()
-    for seed in range(8):
-        images, wanted, words = whole.batch(64, np.random.default_rng(seed))
-        levels = (images * distil_cnn.STD + distil_cnn.MEAN).round()
-        for image, features, said in zip(levels, wanted * whole.std[0] + whole.mean[0], words, strict=True):
-            mirrored = bool(image[0, 32, 0] > image[0, 32, -1])
-            shares = {"a": 1 / 3, "rare": 1 / 3, "thing": 1 / 3, f"thing{int(image.min())}": 2 / 3}
-            assert said.tolist() == pytest.approx([shares.get(word, 0) for word in WORDS])
-            assert round(float(features[0])) == int(image.min()) + mirrored
-            sides.add(mirrored)
+    for gray in (0.0, 1.0):
+        monkeypatch.setattr(train_cnn, "GRAY", gray)
+        for seed in range(8):
+            images, maps = train_cnn.views(pixels, torch.tensor([0, 1]), [seed])
+            large, small = (train_cnn.cut(images, maps, size) for size in (64, 32))  # (B, S, S, 3)
+            halved = torch.nn.functional.avg_pool2d(large.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
+            torch.testing.assert_close(halved[:, 1:-1, 1:-1], small[:, 1:-1, 1:-1], atol=2, rtol=0)
+            assert bool((large.std(3) < 1e-3).all()) == bool(gray)
+            sides |= {bool(one[16, 4].sum() > one[16, -4].sum()) for one in small}
     assert sides == {False, True}
 
 
-def test_student_and_teacher_see_the_same_crop_with_and_without_colors(
-    monkeypatch: pytest.MonkeyPatch, teacher: Path
-) -> None:
-    """Would catch a gray student beside a colored teacher, another crop for each, and colors that never go."""
-    pixels = torch.randint(0, 256, (4, 3, 192, 192), dtype=torch.uint8, generator=torch.manual_seed(0))
-    network = distil_cnn.load_teacher(teacher)
-    seen: list[torch.Tensor] = []
-    network.preprocess = lambda images: seen.append(images) or images.float()
-    for share in (0.0, 1.0):
-        monkeypatch.setattr(distil_cnn, "GRAY", share)
-        images, _ = distil_cnn.Crops(pixels, network, 4).batch((64, 64), np.random.default_rng(0))
-        levels = images * distil_cnn.STD + distil_cnn.MEAN
-        torch.testing.assert_close(levels, seen[-1].float(), atol=0.01, rtol=0)
-        assert bool((seen[-1].float().std(1) == 0).all()) == bool(share)
-
-
-def test_a_teacher_without_a_classifier_is_one_line(
-    teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "model.py").write_text(TEACHER.replace("self.classifier", "self.other"))
-    state = load_file(tmp_path / "model.safetensors")
-    save_file({k.replace("classifier", "other"): v for k, v in state.items()}, tmp_path / "model.safetensors")
-    assert distil_cnn.main(distillation(teacher, tmp_path, 2)) == 1
-    assert "classifier" in capsys.readouterr().err
+def test_every_photograph_comes_once_before_any_comes_twice() -> None:
+    """Would catch batches at the end of a pass that repeat or leave out photographs."""
+    rows = torch.cat([train_cnn.order(10, 4, step, seed=0) for step in range(5)]).tolist()
+    assert sorted(rows[:10]) == sorted(rows[10:]) == list(range(10))
+    assert rows[:10] != rows[10:]
 
 
 def test_packing_keeps_the_cnn_and_halves_the_file(tmp_path: Path) -> None:
@@ -155,22 +134,11 @@ def test_packing_keeps_the_cnn_and_halves_the_file(tmp_path: Path) -> None:
 def test_scripts_never_replace_something_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Would catch a checkpoint replaced by its packed copy, and a photo by weights or by a drawing."""
     source, photo = save_tiny(tmp_path / "best.safetensors"), save_images(tmp_path, 1)[0]
-    distil = [
-        "--teacher",
-        source,
-        "--images",
-        tmp_path,
-        "--features",
-        source,
-        "--features-mirrored",
-        source,
-        "--data",
-        "x",
-    ]
+    cnn = ["efficientnet-lite:0", "--data", tmp_path, "--weights", source]
     (tmp_path / "video_info.json").write_text("my own words")
     commands = [
         *((pack_model.main, [source, "-o", path]) for path in (source, photo)),
-        *((distil_cnn.main, [*distil, "-o", path]) for path in (source, photo)),
+        *((train_cnn.main, [*cnn, "-o", path]) for path in (source, photo)),
         *((pack_clip, [source, "--crf", source, "--backbone", "compact", "-o", path]) for path in (source, photo)),
         (kitchen_corpus.main, [tmp_path]),
         (readme_image, [photo, "-o", photo]),
@@ -190,17 +158,3 @@ def readme_image(arguments: list[str]) -> int:
     script = pytest.importorskip("scripts.readme_image")
     paths = [Path(argument) for argument in arguments if argument != "-o"]
     return exit_status(lambda: script.command(paths[:1], "default", paths[1]))
-
-
-def test_distillation_finds_images_as_captioning_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Would catch hidden files, formats and links that one finder takes and the other does not."""
-    photos = save_images(tmp_path / "photos", 2)
-    (tmp_path / "photos" / ".hidden.png").write_bytes(b"")
-    photos[1].rename(renamed := photos[1].with_suffix(".bmp"))
-    (tmp_path / "more").mkdir()
-    (tmp_path / "photos" / "link").symlink_to(tmp_path / "more")
-    (tmp_path / "more" / "a.tif").write_bytes(b"")
-    (tmp_path / "list.txt").write_text(f"\ufeff{photos[0]}\n\nhttps://example.org/a.jpg\n", encoding="utf-8")
-    found = distil_cnn.image_paths([tmp_path / "photos", tmp_path / "list.txt"])
-    assert found == [photos[0], renamed, tmp_path / "photos" / "link" / "a.tif", photos[0]]
-    assert "download the image first" in capsys.readouterr().err
