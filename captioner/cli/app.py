@@ -22,8 +22,10 @@ from captioner.cli import (
     export,
     extract,
     features,
+    index,
     recognize,
     score,
+    search,
     train,
 )
 from captioner.errors import exit_status
@@ -39,6 +41,8 @@ app.command()(caption.caption)
 app.command()(classify.classify)
 app.command()(describe.describe)
 app.command()(recognize.recognize)
+app.command()(index.index)
+app.command()(search.search)
 app.command()(extract.extract)
 app.add_typer(features.app, name="features")
 app.command()(train.train)
