@@ -26,6 +26,7 @@ from captioner.cli import (
     recognize,
     score,
     search,
+    serve,
     train,
 )
 from captioner.errors import exit_status
@@ -43,6 +44,7 @@ app.command()(describe.describe)
 app.command()(recognize.recognize)
 app.command()(index.index)
 app.command()(search.search)
+app.command()(serve.serve)
 app.command()(extract.extract)
 app.add_typer(features.app, name="features")
 app.command()(train.train)

@@ -14,7 +14,7 @@ from captioner.cli.index import IndexFolder
 from captioner.cli.options import Device
 from captioner.cli.output import accept_any_file_name
 from captioner.errors import ImageError, UsageError, counted, print_error, printable
-from captioner.files import check_output, write_text
+from captioner.files import check_output, sha256, write_text
 
 if TYPE_CHECKING:
     from captioner.predictors.lrcn import LRCNCaptioner
@@ -94,7 +94,8 @@ def _groups(
         captioner = _captioner(index, model, device)
         return [find.by_sentence(index, captioner, query, top, 0.0 if min_score is None else min_score)]
     vector, itself = _vector(index, query, model, device)
-    return [find.similar(index, vector, top, -1.0 if min_score is None else min_score, itself)]
+    least = -1.0 if min_score is None else min_score
+    return [find.similar(index, vector, top, least, without=itself, digest=sha256(query))]
 
 
 def _is_image(query: str) -> bool:

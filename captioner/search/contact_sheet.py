@@ -6,7 +6,8 @@ import base64
 import io
 from collections.abc import Sequence
 from html import escape
-from pathlib import Path
+
+from PIL import Image
 
 from captioner.data.images import open_image
 from captioner.errors import ImageError, printable, warn
@@ -36,19 +37,19 @@ def contact_sheet(title: str, groups: Sequence[Sequence[Match]]) -> str:
     return "\n".join(parts) + "\n"
 
 
-def thumbnail(path: str | Path, side: int = SIDE) -> bytes:
-    """A small JPEG of an image file; may raise ``ImageError``."""
-    image = open_image(path)
-    image.thumbnail((side, side))
+def to_jpeg(image: Image.Image, side: int = SIDE) -> bytes:
+    """A JPEG of an RGB image whose larger side has at most ``side`` pixels."""
+    small = image.copy()
+    small.thumbnail((side, side))
     content = io.BytesIO()
-    image.save(content, "JPEG", quality=85)
+    small.save(content, "JPEG", quality=85)
     return content.getvalue()
 
 
 def _item(match: Match) -> str:
     entry = match.entry
     try:
-        source = base64.b64encode(thumbnail(entry.path)).decode()
+        source = base64.b64encode(to_jpeg(open_image(entry.path))).decode()
     except ImageError as error:
         warn(error)
         return ""

@@ -12,6 +12,7 @@ import json
 import os
 import sqlite3
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
@@ -105,13 +106,14 @@ class Index:
             raise SearchIndexError(f"{folder}: no index here; make one with: captioner index FOLDER")
         self._lock = threading.Lock()
         self._db = connect(folder, readonly=True)
+        self._close = weakref.finalize(self, self._db.close)
         try:
             with database_errors(folder):
                 self._db.execute("BEGIN")
                 self.model, self.generation = read_model(self._db, folder)
                 pairs = self._db.execute("SELECT id, row FROM images ORDER BY row").fetchall()
         except BaseException:
-            self._db.close()
+            self._close()
             raise
         self.ids = np.array([pair[0] for pair in pairs], np.int64)  # (N,)
         self.rows = np.array([pair[1] for pair in pairs], np.int64)  # (N,), ascending
@@ -127,7 +129,7 @@ class Index:
         self.close()
 
     def close(self) -> None:
-        self._db.close()
+        self._close()
 
     @cached_property
     def exact(self) -> Exact:

@@ -54,15 +54,23 @@ def unit(feature: np.ndarray) -> np.ndarray:
 
 
 def similar(
-    index: Index, vector: np.ndarray, top: int = TOP, min_score: float = -1.0, without: Entry | None = None
+    index: Index,
+    vector: np.ndarray,
+    top: int = TOP,
+    min_score: float = -1.0,
+    *,
+    without: Entry | None = None,
+    digest: str = "",
 ) -> list[Match]:
-    """The images whose vectors are nearest to a unit vector (D,), best first; ``without`` is the query itself."""
+    """The images whose vectors are nearest to a unit vector (D,), best first.
+
+    ``without`` is the query itself, if it is in the index; else ``digest`` is the SHA-256 of its file, where known.
+    """
     check_top(top)
     rows, scores = index.nearest.search(vector, top + (without is not None))
+    digest = without.digest if without else digest
     found = zip(index.by_row(rows), scores.tolist(), strict=True)
-    matches = [
-        Match(entry, min(score, 1.0), _how_similar(entry, without)) for entry, score in found if score >= min_score
-    ]
+    matches = [_similar_match(entry, score, digest) for entry, score in found if score >= min_score]
     return [match for match in matches if without is None or match.entry.id != without.id][:top]
 
 
@@ -127,9 +135,7 @@ def duplicates(index: Index, near: float = NEAR) -> list[list[Match]]:
         places = np.flatnonzero(roots == root)
         entries = index.by_row(index.rows[places])
         cosines = index.exact.vectors[places] @ index.exact.vectors[places[0]]
-        groups.append(
-            [Match(e, min(float(c), 1.0), _how_similar(e, entries[0])) for e, c in zip(entries, cosines, strict=True)]
-        )
+        groups.append([_similar_match(*one, entries[0].digest) for one in zip(entries, cosines.tolist(), strict=True)])
     return groups
 
 
@@ -185,8 +191,8 @@ def _percent(share: float) -> str:
     return f"{100 * share:.{max(0, min(6, 1 - math.floor(math.log10(100 * share))))}f}%"
 
 
-def _how_similar(entry: Entry, other: Entry | None) -> str:
-    return "the same file" if other is not None and entry.digest == other.digest else "similar features"
+def _similar_match(entry: Entry, cosine: float, digest: str) -> Match:
+    return Match(entry, min(cosine, 1.0), "the same file" if entry.digest == digest else "similar features")
 
 
 def _close_pairs(vectors: np.ndarray, near: float) -> Iterator[tuple[int, int]]:
