@@ -178,6 +178,7 @@ def test_every_answer_has_the_headers(client: TestClient) -> None:
         headers = client.get(path).headers
         assert headers["content-security-policy"].startswith("default-src 'self'; img-src 'self' blob: data:")
         assert headers["x-content-type-options"] == "nosniff" and headers["x-frame-options"] == "DENY"
+        assert headers["referrer-policy"] == "same-origin", "by no-referrer, forms without JavaScript have no origin"
         assert "access-control-allow-origin" not in headers and "cache-control" in headers
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import threading
 import time
@@ -98,7 +99,7 @@ def test_half_sent_bodies_leave_nothing_behind(server: Server, caplog: pytest.Lo
             half.sendall(head(server, 1000))
     time.sleep(0.2)
     assert httpx.post(f"{server.url}/api/caption", files={"image": content()}).status_code == 200
-    assert not caplog.records
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 def test_bodies_on_their_way_are_counted(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
