@@ -9,12 +9,14 @@ leaves the state of the last commit, and a reader, who reads in one transaction,
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 import sqlite3
 import threading
 import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +24,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from captioner.errors import SearchIndexError
+from captioner.data.records import parse_json
+from captioner.errors import DataError, SearchIndexError
+from captioner.features.spec import LARGEST_ITEM
 from captioner.files import cache_folder
 from captioner.search.vectors import Approximate, Exact, Nearest, VectorFile
 
@@ -115,6 +119,9 @@ class Index:
         except BaseException:
             self._close()
             raise
+        if not all(type(number) is int and number >= 0 for pair in pairs for number in pair):
+            self._close()
+            raise damaged(folder)
         self.ids = np.array([pair[0] for pair in pairs], np.int64)  # (N,)
         self.rows = np.array([pair[1] for pair in pairs], np.int64)  # (N,), ascending
         self.file = VectorFile(vector_path(folder, self.generation), self.model.dimension)
@@ -140,7 +147,7 @@ class Index:
     def nearest(self) -> Nearest:
         """The graph of neighbors where ``captioner index`` made one, else ``exact``."""
         graph, end = graph_path(self.folder, self.generation), self.settings().get("graph_end")
-        if end is None or not end.isdecimal() or not graph.is_file():
+        if not isinstance(end, str) or not re.fullmatch("[0-9]{1,12}", end) or not graph.is_file():
             return self.exact
         return Approximate.open(graph, self.file, self.rows, int(end))
 
@@ -217,15 +224,33 @@ def read_model(db: sqlite3.Connection, folder: Path) -> tuple[Model, int]:
             f"{folder}: an index of version {version}; this captioner reads version {VERSION}: remove that folder and "
             "index the images again"
         )
+    _check_schema(db, folder)
     settings = dict(db.execute("SELECT name, value FROM settings").fetchall())
-    try:
-        values = json.loads(settings["model"])
-        texts = {name: values[name] for name in ("name", "captioner", "backbone")}
-        if not all(isinstance(value, str) for value in texts.values()) or not 0 < int(values["dimension"]) < 2**20:
-            raise ValueError("the model's record")
-        return Model(**texts, dimension=int(values["dimension"])), int(settings["generation"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise SearchIndexError(f"{folder}: its settings are damaged ({error}); remove it and index again") from error
+    record, generation = settings.get("model"), settings.get("generation")
+    if isinstance(record, str) and isinstance(generation, str) and re.fullmatch("[0-9]{1,9}", generation):
+        with suppress(DataError):
+            match parse_json(record, "model"):
+                case {"name": str(name), "captioner": str(digest), "backbone": str(other), "dimension": int(size)} if (
+                    0 < size <= LARGEST_ITEM
+                ):
+                    return Model(name, digest, other, size), int(generation)
+    raise damaged(folder)
+
+
+def damaged(folder: Path) -> SearchIndexError:
+    """The error for values that no index has."""
+    return SearchIndexError(f"{folder}: the index is damaged; remove that folder and index the images again")
+
+
+def _check_schema(db: sqlite3.Connection, folder: Path) -> None:
+    """Raise ``SearchIndexError`` for tables other than ours, and for views and triggers: they are small programs."""
+    known = {" ".join(statement.split()) for statement in SCHEMA.split(";\n")}
+    for kind, name, table, sql in db.execute("SELECT type, name, tbl_name, sql FROM sqlite_master"):
+        ours = isinstance(sql, str) and " ".join(sql.split()) in known
+        inside = kind == "table" and re.fullmatch("words_(data|idx|content|docsize|config)", str(name))
+        automatic = kind == "index" and sql is None and str(table) in ("settings", "folders", "images", "words_idx")
+        if not (ours or inside or automatic or str(table) == "words_config"):
+            raise damaged(folder)
 
 
 def create(folder: Path, model: Model) -> None:
@@ -251,13 +276,36 @@ def write_settings(db: sqlite3.Connection, **values: str) -> None:
 
 
 def read_entry(row: Sequence[Any]) -> Entry:
-    """The image of a row of ``COLUMNS``."""
-    id, path, digest, size, mtime_ns, place, norm, caption, log_prob, classes = row
+    """The image of a row of ``COLUMNS``; raises ``SearchIndexError`` for values that no image has."""
+    match row:
+        case (
+            int(id),
+            bytes(path),
+            str(digest),
+            int(size),
+            int(mtime_ns),
+            int(place),
+            float(norm),
+            str(caption),
+            float(log_prob),
+            str(classes),
+        ) if place >= 0 and 0 <= norm < math.inf and math.isfinite(log_prob):
+            shares = _read_classes(classes)
+            return Entry(id, os.fsdecode(path), digest, size, mtime_ns, place, norm, caption, log_prob, shares)
+    raise SearchIndexError("an image of the index has damaged values; index all again with: captioner index --rebuild")
+
+
+def _read_classes(text: str) -> tuple[ClassShare, ...]:
     try:
-        shares = tuple(ClassShare(str(name), float(share)) for name, share in json.loads(classes))
-    except (ValueError, TypeError) as error:
-        raise SearchIndexError(f"the classes of an image are damaged ({error}); index again (--rebuild)") from error
-    return Entry(id, os.fsdecode(path), digest, size, mtime_ns, place, norm, caption, log_prob, shares)
+        match parse_json(text, "the classes of an indexed image"):
+            case [*shares] if all(
+                isinstance(one, list) and [type(part) for part in one] == [str, float] and 0 <= one[1] <= 1
+                for one in shares
+            ):
+                return tuple(ClassShare(*one) for one in shares)
+    except DataError as error:
+        raise SearchIndexError(f"{error}; index all again with: captioner index --rebuild") from error
+    raise SearchIndexError("an image of the index has damaged classes; index all again with: captioner index --rebuild")
 
 
 def vector_path(folder: Path, generation: int) -> Path:
