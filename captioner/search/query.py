@@ -80,8 +80,8 @@ def by_sentence(
     """The images that a sentence describes, best first.
 
     Captions and names of classes that share a word with it (by their stems, ranked by BM25) give the candidates; those
-    are ranked by the share of its words that were found, then by the likelihood of the sentence given the image
-    (Donahue et al., CVPR 2015, section 5.2). Where no word is found, the likelihood alone ranks a small index.
+    are ranked by the likelihood of the sentence given the image (Donahue et al., CVPR 2015, section 5.2), or by BM25
+    where the model knows none of its words. Where no word is found, the likelihood alone ranks a small index.
     """
     check_top(top)
     words = query_words(sentence)
@@ -93,7 +93,9 @@ def by_sentence(
         return []
     found = _found_words(index, [entry.id for entry in candidates], words)
     scores = likelihoods(captioner, _features(index, candidates), sentence)
-    order = sorted(range(len(candidates)), key=lambda place: (-len(found[candidates[place].id]), -scores[place], place))
+    if not ids and not scores.any():  # the model knows none of the words either
+        return []
+    order = np.argsort(-scores, kind="stable").tolist()
     matches = [_match(candidates[place], found[candidates[place].id], float(scores[place])) for place in order]
     return [match for match in matches if match.score >= min_score][:top]
 

@@ -20,7 +20,7 @@ BYTES = 2
 """Of a number on disk, float16."""
 ROWS = 8192
 """Vectors that are converted at a time."""
-CONNECTIVITY, EXPANSION_ADD, EXPANSION_SEARCH = 32, 128, 256
+CONNECTIVITY, EXPANSION_ADD, EXPANSION_SEARCH = 32, 128, 128
 """Neighbors of a vector in the graph, and how many candidates are kept while it is built and searched."""
 RECALL_QUERIES, RECALL_AT = 100, 10
 

@@ -95,6 +95,7 @@ def test_where_no_word_is_found_the_model_ranks(
     )
     found = by_sentence(index, captioner, unused, top=3)
     assert len(found) == 3 and all("a word" in match.why and "caption" not in match.why for match in found)
+    assert by_sentence(index, captioner, "zzz") == [], "a word that nobody knows finds nothing"
     monkeypatch.setattr(query, "FEW", 1)
     assert by_sentence(index, captioner, unused) == []
 
