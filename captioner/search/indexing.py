@@ -17,7 +17,7 @@ import numpy as np
 from captioner.data.images import find_images
 from captioner.errors import ImageError, SearchIndexError, UsageError, warn
 from captioner.features.spec import digest
-from captioner.files import atomic_path, place, sha256
+from captioner.files import atomic_path, place, require_regular, sha256
 from captioner.predictors.classifier import ClassLayer, class_layer
 from captioner.predictors.features import BATCH_SIZE, sha256_of
 from captioner.predictors.lrcn import LRCNCaptioner
@@ -186,7 +186,7 @@ class Writer:
         for path in self._named(arguments, stdin):
             if isinstance(path, ImageError):
                 yield Change("failed", str(path.path), path)
-            elif status(path) == known.get(os.fsencode(path)):
+            elif status(path) == known.get(os.fsencode(path), ()):
                 yield Change("unchanged", path)
             else:
                 pending.append(path)
@@ -241,9 +241,10 @@ class Writer:
     def _read(self, path: str) -> _Read | ImageError:
         """Runs in a thread: the database is not touched."""
         try:
+            require_regular(path, SearchIndexError)  # a pipe would be waited for
             stat = os.stat(path)
             found = _Read(path, stat.st_size, stat.st_mtime_ns, sha256(path))
-        except (OSError, ValueError):
+        except (OSError, ValueError, SearchIndexError):  # opening it says what is wrong
             found = None
         if found is not None and self._digests[found.digest]:
             return found

@@ -121,11 +121,30 @@ def test_a_disk_that_is_away_loses_nothing(
 def test_unreadable_images_are_errors_of_their_own(tmp_path: Path, captioner: LRCNCaptioner, photos: Path) -> None:
     """Would catch a damaged file that ends the run, or is taken for an image."""
     (photos / "03.png").write_bytes(b"no image")
+    os.mkfifo(photos / "pipe.png")
+    (photos / "link.png").symlink_to(tmp_path / "nothing")
     with open_writer(tmp_path / "index", captioner) as writer:
         changes = list(writer.update([str(photos)]))
-    assert Counter(change.kind for change in changes) == {"added": 5, "failed": 1}
-    (failed,) = (change for change in changes if change.error)
-    assert failed.path == str(photos / "03.png") and "not an image" in str(failed.error)
+    assert Counter(change.kind for change in changes) == {"added": 5, "failed": 3}
+    failed = {Path(change.path).name: str(change.error) for change in changes if change.error}
+    assert "not an image" in failed["03.png"] and "not a regular file" in failed["pipe.png"]
+    assert "no such file" in failed["link.png"]
+
+
+def test_a_change_that_fails_is_taken_back(
+    tmp_path: Path, captioner: LRCNCaptioner, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Would catch half a batch in the index after an error, and a lock that stays."""
+
+    def fail(*_: object) -> np.ndarray:
+        raise MemoryError
+
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr(LRCNCaptioner, "encode", fail)
+        update(tmp_path / "index", captioner, photos)
+    with Index(tmp_path / "index") as index:
+        assert len(index) == 0 and index.folders() == [str(photos)]
+    assert update(tmp_path / "index", captioner) == {"added": 6}
 
 
 def test_another_model_is_refused_until_all_is_indexed_again(
