@@ -70,6 +70,14 @@ def compare(
     return Measurement(benchmark, top / bottom, top, bottom, unit, rounds, min(each), max(each), target, direction)
 
 
+def once(
+    benchmark: str, unit: str, ours: float, baseline: float, target: float | None = None, direction: str = AT_LEAST
+) -> Measurement:
+    """What was measured a single time."""
+    ratio = ours / baseline
+    return Measurement(benchmark, ratio, ours, baseline, unit, 1, ratio, ratio, target, direction)
+
+
 def seconds(work: Callable[[], object]) -> float:
     """How long ``work`` takes."""
     began = time.perf_counter()

@@ -44,6 +44,11 @@ BENCHMARKS = {
     "scoring-memory": "benchmarks.scoring:measure_memory",
     "tokens": "benchmarks.tokens:measure",
     "smt": "benchmarks.smt:measure",
+    "search-exact": "benchmarks.search:measure_exact",
+    "search-graph": "benchmarks.search:measure_graph",
+    "search-indexing": "benchmarks.search:measure_indexing",
+    "search-start": "benchmarks.search:measure_start",
+    "serve": "benchmarks.load:measure",
     "digits": "benchmarks.classification:measure",
     "local-response-norm": "benchmarks.classification:measure_normalization",
 }

@@ -8,6 +8,7 @@
     ├── BackboneError        an unknown backbone, or one that does not give what its record says
     │   └── MissingWeights   weights are neither on disk nor to be had; says which file to put where
     ├── FeatureStoreError    a feature file is damaged, unfinished or made by another backbone
+    ├── SearchIndexError     a search index is missing, damaged, in use or made by another model
     ├── CheckpointError      a checkpoint is damaged or does not fit what it is used with
     └── MissingDependency    an optional package is not installed; says what to install
 
@@ -83,6 +84,10 @@ class MissingWeights(BackboneError):
 
 
 class FeatureStoreError(CaptionerError):
+    pass
+
+
+class SearchIndexError(CaptionerError):
     pass
 
 

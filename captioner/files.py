@@ -149,6 +149,11 @@ def is_stream(path: str | Path) -> bool:
     return os.path.exists(path) and _is_stream(os.stat(path))
 
 
+def place(path: str | Path) -> str:
+    """The path of a file in one spelling; a link to another file stays itself."""
+    return os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write ``text`` as UTF-8, atomically."""
     with atomic_path(path) as temporary:

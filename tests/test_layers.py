@@ -46,6 +46,8 @@ FLOORS = {
     "captioner.train": 4,
     "captioner.export": 5,
     "captioner.predictors": 5,
+    "captioner.search": 5.5,
+    "captioner.web": 5.7,
     "captioner.cli": 6,
     "captioner.__main__": 7,
     "captioner": 7,  # the package's own file, which hands out load()

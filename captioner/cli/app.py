@@ -22,8 +22,11 @@ from captioner.cli import (
     export,
     extract,
     features,
+    index,
     recognize,
     score,
+    search,
+    serve,
     train,
 )
 from captioner.errors import exit_status
@@ -39,6 +42,9 @@ app.command()(caption.caption)
 app.command()(classify.classify)
 app.command()(describe.describe)
 app.command()(recognize.recognize)
+app.command()(index.index)
+app.command()(search.search)
+app.command()(serve.serve)
 app.command()(extract.extract)
 app.add_typer(features.app, name="features")
 app.command()(train.train)

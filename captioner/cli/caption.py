@@ -15,8 +15,9 @@ import typer
 
 from captioner.cli.options import Device, Model, decoding_options
 from captioner.cli.output import Output, Writer, accept_any_file_name, write_coco_results
-from captioner.cli.resume import PartialResults, check_results_output, place
+from captioner.cli.resume import PartialResults, check_results_output
 from captioner.errors import DataError, UsageError, counted, print_error, warn
+from captioner.files import place
 from captioner.progress import progress_bar
 
 if TYPE_CHECKING:

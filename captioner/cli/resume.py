@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from captioner.data.records import parse_json
 from captioner.errors import DataError, ImageError, UsageError, counted, warn
-from captioner.files import RESULTS, Kind, check_output, is_stream
+from captioner.files import RESULTS, Kind, check_output, is_stream, place
 from captioner.predictors.base import Caption, Captioner, Result, Results
 
 if TYPE_CHECKING:
@@ -39,11 +39,6 @@ def check_results_output(output: Path, inputs: Iterable[str | Path | None]) -> N
     check_output("-o", path, PARTIAL, [*inputs, output])
     if is_stream(path):
         raise UsageError(f"-o {output}: {path}, for unfinished results, is not a file; choose another name")
-
-
-def place(path: str | Path) -> str:
-    """The path of a file in one spelling; a link to another file stays itself."""
-    return os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
 
 
 class PartialResults:

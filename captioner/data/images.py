@@ -93,28 +93,34 @@ class ImageFile:
     """Path below the folder that was given, with ``/`` and suffix; the file's name if the file itself was given."""
 
 
-def open_image(source: str | os.PathLike[str] | Image.Image) -> Image.Image:
+def open_image(source: str | os.PathLike[str] | Image.Image | bytes, most: int | None = None) -> Image.Image:
     """The image upright and in RGB: transparency on white, the first frame of an animation.
 
-    Raises ``ImageError`` with a short reason for anything that cannot be read as an image.
+    ``source`` is a path, an image of Pillow's, or the content of a file; reading it may take ``most`` bytes of memory
+    (by default ``MAX_BYTES``). Raises ``ImageError`` with a short reason for anything that cannot be read as an image.
     """
     if _is_url(source):
         raise ImageError(str(source), URL_REASON)
-    path = Path(getattr(source, "filename", "") or "image") if isinstance(source, Image.Image) else Path(source)
+    named = getattr(source, "filename", "") or "image" if isinstance(source, Image.Image | bytes) else source
+    path = Path(named)
     try:
         if isinstance(source, Image.Image):
             source.load()
             return _upright(_to_rgb(source), source)
-        _check_file(path)
+        if isinstance(source, bytes):
+            file: Path | BinaryIO = io.BytesIO(source)
+        else:
+            _check_file(path)
+            file = path
         try:
-            return _read(path, path)
+            return _read(path, file, most)
         except (ImageError, MissingDependency, Image.DecompressionBombError):
             raise
         except Exception:  # a MemoryError too: Pillow reserves what the length of a chunk says
-            pixels = _without_metadata(path)
+            pixels = _without_metadata(file)
             if pixels is None:
                 raise
-            return _read(path, pixels)
+            return _read(path, pixels, most)
     except ImageError:
         raise
     except Exception as error:  # decoders raise anything from SyntaxError to struct.error on damaged files
@@ -253,11 +259,22 @@ def _check_file(path: Path) -> None:
         raise ImageError(path, "the file is empty")
 
 
-def _read(path: Path, file: Path | BinaryIO) -> Image.Image:
+@contextmanager
+def _stream(file: Path | BinaryIO) -> Iterator[BinaryIO]:
+    """A file from its beginning."""
+    if isinstance(file, Path):
+        with file.open("rb") as opened:
+            yield opened
+    else:
+        file.seek(0)
+        yield file
+
+
+def _read(path: Path, file: Path | BinaryIO, most: int | None = None) -> Image.Image:
     with _open(path, file) as image:
         size = image.size
         image.draft(None, (MIN_SHORT_SIDE, MIN_SHORT_SIDE))  # JPEG decodes at 1/2, 1/4 or 1/8, never below this
-        _check_memory(path, image, size)
+        _check_memory(path, image, size, MAX_BYTES if most is None else most)
         modes = [_raw_mode(tile) for tile in image.tile]
         image.load()
         low = _low_bytes(path, file, image) if modes and LOW_BYTES.keys() >= set(modes) else None
@@ -291,14 +308,14 @@ def _swapped(tile: Any) -> Any:
 
 def _open(path: Path, file: Path | BinaryIO) -> PillowFile:
     """Read the header only."""
-    formats = _formats(path)
+    formats = _formats(path, file)
     with _no_warnings():
         return Image.open(file, formats=formats)
 
 
-def _formats(path: Path) -> tuple[str, ...]:
+def _formats(path: Path, content: Path | BinaryIO) -> tuple[str, ...]:
     """The formats that a file may have by its content; AVIF and HEIC share a container that lists its brands."""
-    with path.open("rb") as file:
+    with _stream(content) as file:
         head = file.read(64)
     brands = (
         {head[at : at + 4] for at in range(8, min(64, int.from_bytes(head[:4], "big")), 4)}
@@ -316,16 +333,17 @@ def _formats(path: Path) -> tuple[str, ...]:
     return FORMATS
 
 
-def _without_metadata(path: Path) -> BinaryIO | None:
+def _without_metadata(content: Path | BinaryIO) -> BinaryIO | None:
     """What of a PNG, AVIF or HEIC makes its pixels, without color profile, texts and EXIF data; None for other files.
 
     Pillow refuses a PNG whose texts or profile are large or damaged, and an AVIF with damaged EXIF data. Only its
     global settings would lift the former.
     """
-    size = path.stat().st_size
-    if size > MAX_BYTES:
-        return None
-    with path.open("rb") as file:
+    with _stream(content) as file:
+        size = file.seek(0, os.SEEK_END)
+        if size > MAX_BYTES:
+            return None
+        file.seek(0)
         start = file.read(8)
         if start[4:] == b"ftyp":
             rest = re.sub(rb"(infe[\x02\x03].{7,9})Exif", rb"\1skip", file.read(), flags=re.DOTALL)
@@ -351,17 +369,17 @@ def _no_warnings() -> Iterator[None]:
         yield
 
 
-def _check_memory(path: Path, image: PillowFile, size: tuple[int, int]) -> None:
-    """Refuse the image if reading it takes too much memory; ``size`` is that of the file, ``image`` may be drafted."""
+def _check_memory(path: Path, image: PillowFile, size: tuple[int, int], most: int) -> None:
+    """Refuse the image if reading it takes more memory; ``size`` is that of the file, ``image`` may be drafted."""
     pixels = image.width * image.height
     own = pixels * (1 if image.mode in ("1", "L", "P") else 2 if image.mode.startswith("I;16") else 4)
     own *= 1 + any(_raw_mode(tile) in LOW_BYTES for tile in image.tile)
     result = 4 * pixels / _factor(image) ** 2
     needed = own + max(result, size[0] * size[1] * _decoder_bytes(image))
-    if needed > MAX_BYTES:
+    if needed > most:
         raise ImageError(
             path,
-            f"{size[0]} x {size[1]} pixels take {needed / 1e6:,.0f} MB of memory, more than the {MAX_BYTES / 1e6:,.0f} "
+            f"{size[0]} x {size[1]} pixels take {needed / 1e6:,.0f} MB of memory, more than the {most / 1e6:,.0f} "
             "that one image may take; make it smaller",
         )
 

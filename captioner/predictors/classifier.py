@@ -24,7 +24,7 @@ from captioner.errors import CheckpointError, ImageError, UsageError
 from captioner.model_file import Header, read_header
 from captioner.predictors import find_model
 from captioner.predictors.features import BATCH_SIZE, LARGEST_BATCH, memory_errors
-from captioner.predictors.runtime import choose_runtime, load_runtime
+from captioner.predictors.runtime import Runtime, choose_runtime, load_runtime
 from captioner.predictors.streams import ImageSource, Prepared, batches, prefetch, prepare_image
 
 if TYPE_CHECKING:
@@ -136,8 +136,23 @@ class ImageClassifier:
         return probs
 
     def _best(self, probs: np.ndarray, top: int) -> tuple[ClassScore, ...]:
-        order = np.argsort(-probs, kind="stable")[:top]
-        return tuple(ClassScore(self.classes[number], float(probs[number])) for number in order)
+        return best_classes(self.classes, probs, top)
+
+
+class ClassLayer(NamedTuple):
+    """The layer of ImageNet's classes behind the features of a captioner."""
+
+    weight: np.ndarray
+    """(K, D')."""
+    bias: np.ndarray
+    """(K,)."""
+    columns: slice
+    """Which of the captioner's features it takes."""
+
+    def best(self, features: np.ndarray, top: int) -> list[tuple[ClassScore, ...]]:
+        """Features (N, D) to the ``top`` likeliest classes of each row, best first."""
+        probs = softmax(features[:, self.columns] @ self.weight.T + self.bias)
+        return [best_classes(imagenet_classes(), row, top) for row in probs]
 
 
 class OnnxNetwork:
@@ -193,6 +208,29 @@ def load_classifier(model: str = "default", device: str = "cpu", runtime: str = 
     from captioner.predictors.torch_classifier import load_backbone_of
 
     return load_backbone_of(header, model, device, index)
+
+
+def class_layer(runtime: Runtime, model: str) -> ClassLayer | None:
+    """The layer of classes of one of a captioner's networks, for features that are there; None where there is none."""
+    checkpoint = runtime.checkpoint
+    if checkpoint.path is None:
+        return None
+    try:
+        index, spec = _input_with_classes(read_header(checkpoint.path), model)
+    except CheckpointError:
+        return None
+    weights = runtime.backbone_weights(index)
+    weight, bias = weights.get("classifier.weight"), weights.get("classifier.bias")
+    if weight is None or bias is None or weight.shape != (len(imagenet_classes()), spec.dimension):
+        return None
+    first = sum(one.dimension for one in checkpoint.inputs[:index])
+    return ClassLayer(weight.astype(np.float32), bias.astype(np.float32), slice(first, first + spec.dimension))
+
+
+def best_classes(names: Sequence[str], probs: np.ndarray, top: int) -> tuple[ClassScore, ...]:
+    """The ``top`` likeliest of ``names`` by their probabilities (K,), best first."""
+    order = np.argsort(-probs, kind="stable")[:top]
+    return tuple(ClassScore(names[number], float(probs[number])) for number in order)
 
 
 def _input_with_classes(header: Header, model: str) -> tuple[int, BackboneSpec]:

@@ -35,6 +35,10 @@ class Runtime(Protocol):
         """Digest of the weights of the network of an input; empty where the file does not hold them."""
         ...
 
+    def backbone_weights(self, index: int) -> dict[str, np.ndarray]:
+        """The tensors of the network of an input, by their names in it."""
+        ...
+
     def start(self, features: np.ndarray) -> Any:
         """Features (N, D) float32 to the state before the first word."""
         ...

@@ -64,6 +64,10 @@ class TorchRuntime:
     def weights_digest(self, index: int) -> str:
         return "" if self._states[index] is None else self.backbones[index].weights_digest
 
+    def backbone_weights(self, index: int) -> dict[str, np.ndarray]:
+        state = self.backbones[index].network.state_dict()
+        return {name: tensor.float().cpu().numpy() for name, tensor in state.items()}
+
     @torch.inference_mode()
     def start(self, features: np.ndarray) -> Any:
         return self.model.start(torch.from_numpy(features).to(self.device))

@@ -16,11 +16,13 @@ from benchmarks import (
     decoding,
     extraction,
     gradients,
+    load,
     memory,
     motion,
     recognition,
     run,
     scoring,
+    search,
     startup,
     tokens,
     training,
@@ -165,6 +167,31 @@ def test_recognition() -> None:
     pytest.importorskip("av", reason="needs the extra video")
     pytest.importorskip("cv2", reason="needs the extra flow")
     check(recognition.measure(count=2, rounds=1))
+
+
+def test_search(monkeypatch: pytest.MonkeyPatch, photo: Path) -> None:
+    """Would catch a graph or an index that is not searched at all."""
+    pytest.importorskip("usearch", reason="needs the extra search")
+    few = np.random.default_rng(0).random((40, 1280), np.float32)
+    monkeypatch.setattr(search, "real_features", lambda: few)
+    check(search.measure_exact(count=100, rounds=1))
+    check(search.measure_graph(count=300, rounds=1))
+    check(search.measure_indexing(count=3, batch_size=2, rounds=1, photo=photo))
+    check(search.measure_start(count=50, rounds=1))
+
+
+def test_load(photo: Path) -> None:
+    """Would catch clients that never get an answer."""
+    check(load.measure(clients=2, duration=1.5, photo=photo)[:3])
+
+
+def test_drawn_vectors_are_like_the_features() -> None:
+    """Would catch vectors whose neighbors are nothing like those of real features."""
+    features = np.random.default_rng(0).random((500, 20)).astype(np.float32) * np.arange(1, 21)
+    drawn = search.draw(features, 20_000, 0)
+    wanted = features / np.linalg.norm(features, axis=1, keepdims=True)
+    np.testing.assert_allclose(drawn.mean(0), wanted.mean(0), atol=0.02)
+    np.testing.assert_allclose(np.linalg.norm(drawn, axis=1), 1, rtol=1e-5)
 
 
 @pytest.mark.slow

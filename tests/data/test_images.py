@@ -607,3 +607,25 @@ def test_a_chunk_of_a_png_that_claims_gigabytes(tmp_path: Path) -> None:
 
 def first_pixel(path: Path) -> object:
     return open_image(path).getpixel((0, 0))
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "gif", "bmp", "tiff", "ppm"])
+def test_content_is_opened_like_its_file(tmp_path: Path, suffix: str) -> None:
+    """Would catch an upload that is read otherwise than the file, damaged texts of a PNG included."""
+    path = tmp_path / f"a.{suffix}"
+    halves().save(path)
+    if suffix == "png":
+        content = path.read_bytes()
+        path.write_bytes(content[:33] + struct.pack(">I", 5) + b"zTXt" + b"a\0\0xx" + b"\0\0\0\0" + content[33:])
+    assert np.array_equal(np.asarray(open_image(path.read_bytes())), np.asarray(open_image(path)))
+
+
+def test_content_has_limits_of_its_own() -> None:
+    """Would catch a server that opens whatever a single user may open."""
+    stream = io.BytesIO()
+    halves(400, 300).save(stream, "PNG")
+    assert open_image(stream.getvalue(), most=2**20).size == (400, 300)
+    with pytest.raises(ImageError, match="more than the 0 that one image may take"):
+        open_image(stream.getvalue(), most=2**10)
+    with pytest.raises(ImageError, match="not an image"):
+        open_image(b"GIF")

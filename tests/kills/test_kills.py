@@ -24,6 +24,7 @@ from safetensors.torch import load_file
 
 from captioner.checkpoint import load_checkpoint
 from captioner.features.store import FeatureStore
+from captioner.search.index import Index
 from captioner.train.runlog import read_log
 from captioner.train.state import read_metadata
 from tests import tiny
@@ -198,3 +199,37 @@ def test_captions_of_many_images(tmp_path: Path, kills: int) -> None:
         before, deaths, written = [], 0, results.stat().st_mtime_ns
 
     kill_often(command, kills, seconds, log, died, finished)
+
+
+def test_indexing(tmp_path: Path, kills: int) -> None:
+    """Would catch images that a kill loses from the index, or that get the vector or caption of another one."""
+    model, log = tiny.save_tiny(tmp_path / "tiny.safetensors"), tmp_path / "log"
+    images, place = tmp_path / "images", tmp_path / "index"
+    tiny.save_images(images, 30)
+    command = ["index", str(images), "--model", str(model), "--batch-size", "2", "--index"]
+    seconds = run_whole([*command, str(tmp_path / "whole")], log)
+    with Index(tmp_path / "whole") as index:
+        entries = index.page(0, 100)
+        whole = {one.path: (one.caption, vector) for one, vector in zip(entries, index.vectors(entries), strict=True)}
+    before = 0
+
+    def died() -> None:
+        nonlocal before
+        if before == 0 and not (place / "index.sqlite-wal").exists():
+            return  # killed before there was an index
+        with Index(place) as index:
+            entries = index.page(0, 100)
+            assert before <= len(index) == len(entries)
+            for entry, vector in zip(entries, index.vectors(entries), strict=True):
+                assert entry.caption == whole[entry.path][0]
+                np.testing.assert_allclose(vector, whole[entry.path][1], atol=1e-3)
+            before = len(index)
+
+    def finished() -> None:
+        nonlocal before
+        with Index(place) as index:
+            assert len(index) == 30 and sorted(index.settings()) == ["generation", "model"]
+        shutil.rmtree(place)
+        before = 0
+
+    kill_often([*command, str(place)], kills, seconds, log, died, finished)

@@ -1,0 +1,409 @@
+"""Keep an index up to date with folders of images: what is new or changed is captioned, what is gone is removed."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from captioner.data.images import find_images
+from captioner.errors import ImageError, SearchIndexError, UsageError, warn
+from captioner.features.spec import digest
+from captioner.files import atomic_path, place, require_regular, sha256
+from captioner.predictors.classifier import ClassLayer, class_layer
+from captioner.predictors.features import BATCH_SIZE, sha256_of
+from captioner.predictors.lrcn import LRCNCaptioner
+from captioner.predictors.streams import batches, prefetch
+from captioner.search.index import (
+    COLUMNS,
+    LOCK,
+    Entry,
+    Model,
+    connect,
+    create,
+    database_errors,
+    graph_path,
+    read_entry,
+    read_model,
+    vector_path,
+    write_settings,
+)
+from captioner.search.vectors import (
+    LARGEST_EXACT,
+    RECALL_QUERIES,
+    ROWS,
+    Approximate,
+    Exact,
+    VectorFile,
+    build_graph,
+    recall,
+)
+
+CLASSES = 5
+"""Classes that are kept of an image."""
+SPARE_ROWS = 1000
+"""Vectors of images that are gone are dropped once they are more than those of images, and more than this."""
+Kind = Literal["added", "changed", "moved", "unchanged", "removed", "failed"]
+
+
+class Change(NamedTuple):
+    """What happened to an image of the index."""
+
+    kind: Kind
+    path: str
+    error: ImageError | None = None
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A file as it was read; ``inputs`` is None where an indexed image has the same bytes."""
+
+    path: str
+    size: int
+    mtime_ns: int
+    digest: str
+    inputs: list[np.ndarray] | None = None
+
+
+def made_by(captioner: LRCNCaptioner) -> Model:
+    """The record of a captioner that an index carries."""
+    runtime, specs = captioner.runtime, captioner.checkpoint.inputs
+    weights = [[spec.digest, runtime.weights_digest(i) or sha256_of(spec)] for i, spec in enumerate(specs)]
+    return Model(captioner.name, captioner.digest, digest(weights), sum(spec.dimension for spec in specs))
+
+
+def check_model(folder: Path, known: Model, given: Model) -> None:
+    """Raise ``SearchIndexError`` unless ``given`` made the index, naming both."""
+    if (known.captioner, known.backbone) != (given.captioner, given.backbone):
+        raise SearchIndexError(
+            f"{folder}: made by {known}, not by {given}; name the other one with --model, another index with --index, "
+            "or index all again with: captioner index --rebuild"
+        )
+
+
+@contextmanager
+def open_writer(folder: Path, captioner: LRCNCaptioner, rebuild: bool = False) -> Iterator[Writer]:
+    """The only writer of the index in ``folder``, which is made where there is none.
+
+    With ``rebuild`` its images are dropped, its folders kept. Raises ``SearchIndexError`` for an index of another
+    captioner, a folder of other things, and while another process writes.
+    """
+    if not isinstance(captioner, LRCNCaptioner):
+        raise UsageError("an index needs a captioner that makes features of images, such as the default model")
+    model = made_by(captioner)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with _lock(folder):
+        create(folder, model)
+        with closing(connect(folder)) as db, database_errors(folder):
+            known, generation = read_model(db, folder)
+            if rebuild:
+                generation = _drop_all(db, model, generation)
+            else:
+                check_model(folder, known, model)
+            for old in folder.iterdir():  # of earlier generations; a reader may have been at work then
+                stem = old.name.partition(".")[0]
+                if stem.startswith(("vectors-", "graph-")) and not stem.endswith(f"-{generation}"):
+                    old.unlink()
+            yield Writer(folder, db, model, generation, captioner)
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """Hold the lock of writers, which the system releases when the process ends."""
+    with closing(sqlite3.connect(folder / LOCK, isolation_level=None, timeout=0)) as lock:
+        try:
+            lock.execute("BEGIN EXCLUSIVE")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error):
+                raise SearchIndexError(f"{folder}: cannot be written: {error}") from error
+            raise SearchIndexError(f"{folder}: another captioner index is at work on it; wait until it ends") from error
+        yield
+
+
+def _drop_all(db: sqlite3.Connection, model: Model, generation: int) -> int:
+    with _transaction(db):
+        db.execute("DELETE FROM images")
+        db.execute("DELETE FROM words")
+        db.execute("DELETE FROM settings WHERE name = 'graph_end'")
+        write_settings(db, model=json.dumps(asdict(model)), generation=str(generation + 1))
+    return generation + 1
+
+
+@contextmanager
+def _transaction(db: sqlite3.Connection) -> Iterator[None]:
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        db.execute("ROLLBACK")
+        raise
+    db.execute("COMMIT")
+
+
+class Writer:
+    """Changes an index; see ``open_writer``."""
+
+    def __init__(
+        self, folder: Path, db: sqlite3.Connection, model: Model, generation: int, captioner: LRCNCaptioner
+    ) -> None:
+        self.folder, self.model, self.generation, self.captioner = folder, model, generation, captioner
+        self._db = db
+        self._classes: ClassLayer | None = class_layer(captioner.runtime, captioner.name)
+        self._file = VectorFile(vector_path(folder, generation), model.dimension)
+        self._rows: int = db.execute("SELECT coalesce(max(row), -1) + 1 FROM images").fetchone()[0]
+        self._waiting: list[np.ndarray] = []  # vectors of rows that are not in the file yet
+        self._digests = Counter(digest for (digest,) in db.execute("SELECT digest FROM images"))
+
+    def __len__(self) -> int:
+        """Images in the index."""
+        return int(self._db.execute("SELECT count(*) FROM images").fetchone()[0])
+
+    def folders(self) -> list[str]:
+        """The folders that were indexed before."""
+        return [os.fsdecode(path) for (path,) in self._db.execute("SELECT path FROM folders ORDER BY path")]
+
+    def update(
+        self, arguments: Sequence[str], stdin: Iterable[str] = (), batch_size: int = BATCH_SIZE
+    ) -> Generator[Change, None, None]:
+        """Index the images that ``arguments`` name as for ``find_images``; yields what happened to each.
+
+        Images of the index whose files are gone are removed, whatever the arguments. What was yielded is committed
+        with the batch it belongs to.
+        """
+        with _transaction(self._db):
+            for folder in filter(os.path.isdir, arguments):
+                self._db.execute("INSERT OR IGNORE INTO folders VALUES (?)", (os.fsencode(os.path.realpath(folder)),))
+        known = {path: tuple(rest) for path, *rest in self._db.execute("SELECT path, size, mtime_ns FROM images")}
+        pending: list[str] = []
+        for path in self._named(arguments, stdin):
+            if isinstance(path, ImageError):
+                yield Change("failed", str(path.path), path)
+            elif status(path) == known.get(os.fsencode(path), ()):
+                yield Change("unchanged", path)
+            else:
+                pending.append(path)
+        window = batch_size + min(batch_size, BATCH_SIZE)
+        with closing(prefetch(self._read, pending, window)) as reads:
+            for batch in batches(reads, batch_size):
+                yield from self._write(batch)
+        yield from self._prune()
+
+    def forget(self, folder: str) -> int:
+        """Drop a folder and its images, which may be gone; returns the number of images."""
+        root = os.path.realpath(folder)
+        below = os.fsencode(os.path.join(root, ""))
+        if os.fsencode(root) not in (path for (path,) in self._db.execute("SELECT path FROM folders")):
+            raise UsageError(f"{folder} is not a folder of this index, which has {', '.join(self.folders()) or 'none'}")
+        entries = [(id,) for id, path in self._db.execute("SELECT id, path FROM images") if path.startswith(below)]
+        with _transaction(self._db):
+            self._delete(entries)
+            self._db.execute("DELETE FROM folders WHERE path = ?", (os.fsencode(root),))
+        return len(entries)
+
+    def finish(self, nearest: str = "auto", advance: Callable[[int], Any] = lambda count: None) -> float | None:
+        """Drop unused vectors; build or extend the graph of neighbors where it is wanted, and return its recall.
+
+        ``nearest`` is ``exact``, ``usearch`` or ``auto``, which takes the graph from ``LARGEST_EXACT`` images on.
+        """
+        rows = self._live_rows()
+        if self._rows > 2 * len(rows) + SPARE_ROWS:
+            rows = self._compact(rows)
+        if nearest == "exact" or (nearest == "auto" and len(rows) <= LARGEST_EXACT) or not len(rows):
+            with _transaction(self._db):
+                self._db.execute("DELETE FROM settings WHERE name = 'graph_end'")
+            return None
+        path = graph_path(self.folder, self.generation)
+        with atomic_path(path) as temporary:
+            build_graph(path, temporary, self._file, rows, advance)
+        with _transaction(self._db):
+            write_settings(self._db, graph_end=str(self._rows))
+        sample = rows[:: max(1, len(rows) // RECALL_QUERIES)][:RECALL_QUERIES]
+        found, exact = Approximate.open(path, self._file, rows, self._rows), Exact(self._file.read(rows), rows)
+        return recall(found, exact, self._file.read(sample))
+
+    def _named(self, arguments: Sequence[str], stdin: Iterable[str]) -> Iterator[str | ImageError]:
+        seen: set[str] = set()
+        for found in find_images(arguments, stdin):
+            if isinstance(found, ImageError):
+                yield found
+            elif (path := place(found)) not in seen:
+                seen.add(path)
+                yield path
+
+    def _read(self, path: str) -> _Read | ImageError:
+        """Runs in a thread: the database is not touched."""
+        try:
+            require_regular(path, SearchIndexError)  # a pipe would be waited for
+            stat = os.stat(path)
+            found = _Read(path, stat.st_size, stat.st_mtime_ns, sha256(path))
+        except (OSError, ValueError, SearchIndexError):  # opening it says what is wrong
+            found = None
+        if found is not None and self._digests[found.digest]:
+            return found
+        _, inputs = self.captioner.prepare(path)
+        if isinstance(inputs, ImageError):
+            return inputs
+        if found is None:
+            return ImageError(path, "changes or goes while it is read; index it again")
+        return _Read(found.path, found.size, found.mtime_ns, found.digest, inputs)
+
+    def _write(self, batch: Sequence[_Read | ImageError]) -> Iterator[Change]:
+        changes = [Change("failed", str(one.path), one) for one in batch if isinstance(one, ImageError)]
+        new: list[_Read] = []
+        with _transaction(self._db):
+            for read in batch:
+                if isinstance(read, ImageError):
+                    continue
+                kind = None if read.inputs else self._reuse(read)
+                if kind is not None:
+                    changes.append(Change(kind, read.path))
+                    continue
+                _, inputs = (read.path, read.inputs) if read.inputs else self.captioner.prepare(read.path)
+                if isinstance(inputs, ImageError):
+                    changes.append(Change("failed", read.path, inputs))
+                else:
+                    new.append(replace(read, inputs=inputs))
+            changes += self._caption(new)
+            if self._waiting:  # on disk before the database names them
+                self._file.append(self._rows - len(self._waiting), np.stack(self._waiting))
+                self._waiting = []
+        yield from changes
+
+    def _reuse(self, read: _Read) -> Kind | None:
+        """Take over an indexed image with the same bytes: moved, if its file is gone, else copied; None without one."""
+        same = [
+            read_entry(row)
+            for row in self._db.execute(f"SELECT {COLUMNS} FROM images WHERE digest = ? ORDER BY id", (read.digest,))
+        ]
+        if not same:
+            return None
+        here = next((entry for entry in same if entry.path == read.path), None)
+        gone = next((entry for entry in same if _is_gone(entry.path)), None)
+        if here is not None:  # only the time changed
+            self._set_file(here.id, read)
+            return "unchanged"
+        kind = self._clear(read.path)
+        if gone is not None:
+            self._set_file(gone.id, read)
+            return "moved"
+        self._insert(read, self._file.read(np.array([same[0].row]))[0], same[0])
+        return kind
+
+    def _set_file(self, id: int, read: _Read) -> None:
+        values = (os.fsencode(read.path), read.size, read.mtime_ns, id)
+        self._db.execute("UPDATE images SET path = ?, size = ?, mtime_ns = ? WHERE id = ?", values)
+
+    def _caption(self, new: Sequence[_Read]) -> Iterator[Change]:
+        if not new:
+            return
+        features = self.captioner.encode([read.inputs for read in new if read.inputs])  # (N, D)
+        captions = self.captioner.decode(features, self.captioner.checkpoint.decoding)
+        classes = self._classes.best(features, CLASSES) if self._classes else [()] * len(new)
+        norms = np.linalg.norm(features, axis=1)
+        vectors = features / np.maximum(norms, 1e-12)[:, None]
+        kinds = [self._clear(read.path) for read in new]
+        for read, vector, norm, (best, *_), shares in zip(new, vectors, norms, captions, classes, strict=True):
+            entry = Entry(0, "", "", 0, 0, 0, float(norm), best.text, best.log_prob, tuple(map(tuple, shares)))  # type: ignore[arg-type]
+            self._insert(read, vector, entry)
+        for kind, read in zip(kinds, new, strict=True):
+            yield Change(kind, read.path)
+
+    def _insert(self, read: _Read, vector: np.ndarray, entry: Entry) -> None:
+        """A new image with the captions and classes of ``entry``."""
+        self._waiting.append(vector)
+        names = ", ".join(name for name, _ in entry.classes)
+        values = (os.fsencode(read.path), read.digest, read.size, read.mtime_ns, self._rows, entry.norm, entry.caption)
+        marks = ", ".join("?" * (len(values) + 2))
+        columns = COLUMNS.removeprefix("id, ")
+        sql = f"INSERT INTO images ({columns}) VALUES ({marks})"
+        id = self._db.execute(sql, (*values, entry.log_prob, json.dumps(entry.classes))).lastrowid
+        self._db.execute("INSERT INTO words (rowid, caption, classes) VALUES (?, ?, ?)", (id, entry.caption, names))
+        self._rows += 1
+        self._digests[read.digest] += 1
+
+    def _clear(self, path: str) -> Kind:
+        """Remove what was indexed at a path; whether a new image there is ``added`` or ``changed``."""
+        old = self._db.execute("SELECT id FROM images WHERE path = ?", (os.fsencode(path),)).fetchall()
+        self._delete(old)
+        return "changed" if old else "added"
+
+    def _delete(self, ids: Sequence[Any]) -> None:
+        for id in ids:
+            (digest,) = self._db.execute("SELECT digest FROM images WHERE id = ?", id).fetchone()
+            self._digests[digest] -= 1
+        self._db.executemany("DELETE FROM images WHERE id = ?", ids)
+        self._db.executemany("DELETE FROM words WHERE rowid = ?", ids)
+
+    def _prune(self) -> Iterator[Change]:
+        """Remove images whose files are gone, except those of a folder that is not there: its disk may come back."""
+        away = [folder for folder in self.folders() if not _has_files(folder)]
+        gone = [
+            (id, path)
+            for id, path in ((id, os.fsdecode(path)) for id, path in self._db.execute("SELECT id, path FROM images"))
+            if _is_gone(path)
+        ]
+        kept = [(id, path) for id, path in gone if any(path.startswith(os.path.join(one, "")) for one in away)]
+        for folder in away:
+            count = sum(path.startswith(os.path.join(folder, "")) for _, path in kept)
+            if count:
+                warn(f"{folder} is empty or not there: its {count} images stay; captioner index --forget drops them")
+        removed = sorted(set(gone) - set(kept))
+        with _transaction(self._db):
+            self._delete([(id,) for id, _ in removed])
+        yield from (Change("removed", path) for _, path in removed)
+
+    def _live_rows(self) -> np.ndarray:
+        return np.array([row for (row,) in self._db.execute("SELECT row FROM images ORDER BY row")], np.int64)
+
+    def _compact(self, rows: np.ndarray) -> np.ndarray:
+        """Write the vectors of ``rows`` to a file of the next generation; returns their new rows."""
+        generation = self.generation + 1
+        file = VectorFile(vector_path(self.folder, generation), self.model.dimension)
+        for first in range(0, len(rows), ROWS):
+            file.append(first, self._file.read(rows[first : first + ROWS]))
+        with _transaction(self._db):
+            self._db.executemany(
+                "UPDATE images SET row = ? WHERE row = ?", [(-1 - new, int(old)) for new, old in enumerate(rows)]
+            )
+            self._db.execute("UPDATE images SET row = -1 - row")
+            self._db.execute("DELETE FROM settings WHERE name = 'graph_end'")
+            write_settings(self._db, generation=str(generation))
+        self.generation, self._file, self._rows = generation, file, len(rows)
+        return np.arange(len(rows))
+
+
+def status(path: str) -> tuple[int, int] | None:
+    """Size and time of change (ns) of a file; None where there is none."""
+    with suppress(OSError, ValueError):
+        found = os.stat(path)
+        return found.st_size, found.st_mtime_ns
+    return None
+
+
+def _is_gone(path: str) -> bool:
+    """Whether there is no such file; a folder that may not be read hides its files, but they are not gone."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _has_files(folder: str) -> bool:
+    try:
+        with os.scandir(folder) as entries:
+            return any(True for _ in entries)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True

@@ -1,0 +1,256 @@
+"""What the server computes: captions, classes, first layers and searches, with the model and the index kept open."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from captioner.data.images import open_image
+from captioner.errors import CaptionerError, CheckpointError, ImageError, SearchIndexError
+from captioner.explain import kernel_tiles, map_tiles, sheet
+from captioner.predictors.base import Caption
+from captioner.predictors.classifier import ClassScore, ImageClassifier, class_layer, load_classifier
+from captioner.predictors.lrcn import LRCNCaptioner
+from captioner.search.contact_sheet import to_jpeg
+from captioner.search.index import DATABASE, Entry, Index, connect, database_errors
+from captioner.search.indexing import check_model, made_by
+from captioner.search.query import Match, by_sentence, similar, unit
+
+ALTERNATIVES, CLASSES, SIMILAR = 3, 5, 8
+"""Captions, classes and similar images that are shown of an image."""
+IMAGE_MEMORY = 2**28
+"""Bytes that reading one image may take."""
+LARGEST_FILE = 2**28
+"""Bytes of a file of the index that is handed out."""
+THUMBNAILS = 1000
+"""Small images that are kept in memory, some 15 kB each."""
+PREVIEW = 1024
+"""Largest side in pixels of an uploaded image that is shown again."""
+CHECK_SECONDS = 2.0
+"""How often the index is looked at for changes."""
+TYPES = {
+    b"\xff\xd8\xff": "image/jpeg",
+    b"\x89PNG\r\n\x1a\n": "image/png",
+    b"GIF8": "image/gif",
+    b"BM": "image/bmp",
+    b"II*\0": "image/tiff",
+    b"MM\0*": "image/tiff",
+}
+"""Media types by how a file begins."""
+
+
+class Described(NamedTuple):
+    """What is known of an image."""
+
+    captions: tuple[Caption, ...]
+    """Best first."""
+    classes: tuple[ClassScore, ...]
+    """The likeliest, best first; empty where the model has no classes."""
+    similar: Sequence[Match]
+    """Images of the index."""
+
+
+class FirstLayerImages(NamedTuple):
+    """Drawings of the first convolution."""
+
+    kernels: Image.Image
+    maps: Image.Image
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What the index is, for the page."""
+
+    count: int
+    problem: str
+    """Why there is none, or empty."""
+
+
+class Engine:
+    """A captioner and an index, used by several threads."""
+
+    def __init__(self, captioner: LRCNCaptioner, folder: Path) -> None:
+        """``folder`` may hold no index yet; raises ``SearchIndexError`` for one of another captioner."""
+        self.captioner, self.model = captioner, made_by(captioner)
+        self._layer = class_layer(captioner.runtime, captioner.name)
+        self._classifier: ImageClassifier | None = None
+        with suppress(CheckpointError):  # a network without classes is no error: they are left out
+            self._classifier = load_classifier(captioner.name)
+        self._index = LiveIndex(folder, self)
+        self._thumbnails: OrderedDict[str, bytes] = OrderedDict()
+        self._lock = threading.Lock()
+        captioner.runtime.prepare()
+
+    @property
+    def summary(self) -> Summary:
+        try:
+            return Summary(len(self._index.get()), "")
+        except SearchIndexError as error:
+            return Summary(0, str(error))
+
+    def describe(self, image: Image.Image, digest: str, top: int = SIMILAR) -> Described:
+        """Captions, classes and similar images of an RGB image; ``digest`` is the SHA-256 of its file."""
+        features = self._features(image)
+        config = self.captioner.checkpoint.decoding
+        number = min(ALTERNATIVES, config.beam_size) if config.method == "beam" else config.num_return_sequences
+        (captions,) = self.captioner.decode(features, replace(config, num_return_sequences=number))
+        (classes,) = self._layer.best(features, CLASSES) if self._layer else [()]
+        return Described(captions, classes, self._similar(features[0], digest, top))
+
+    def similar_to(self, content: bytes, top: int, min_score: float) -> list[Match]:
+        """Images of the index that are similar to the image of a file's bytes."""
+        feature = self._features(read_image(content))[0]
+        return similar(self._index.get(), unit(feature), top, min_score, digest=sha256_of(content))
+
+    def similar_in_index(self, entry: Entry, top: int = SIMILAR, min_score: float = -1.0) -> list[Match]:
+        """Images of the index that are similar to one of it."""
+        index = self._index.get()
+        (vector,) = index.vectors([entry])
+        return similar(index, vector, top, min_score, without=entry)
+
+    def search(self, sentence: str, top: int, min_score: float = 0.0) -> list[Match]:
+        """Images of the index that a sentence describes; raises ``SearchIndexError`` without an index."""
+        return by_sentence(self._index.get(), self.captioner, sentence, top, min_score)
+
+    def first_layer(self, image: Image.Image) -> FirstLayerImages | None:
+        """Kernels and maps of the first convolution for an RGB image; None where the model shows none."""
+        if self._classifier is None:
+            return None
+        kernels, maps = self._classifier.first_layer(image)
+        return FirstLayerImages(sheet(kernel_tiles(kernels), 640, 16), sheet(map_tiles(maps), 640, 8))
+
+    def page(self, first: int, count: int) -> list[Entry]:
+        """Images of the index, the newest files first; none without an index."""
+        return self._index.get().page(first, count)
+
+    def entry(self, id: int) -> Entry | None:
+        """The image of a number."""
+        found = self._index.get().entries([id])
+        return found[0] if found else None
+
+    def content(self, entry: Entry) -> bytes:
+        """The bytes of an indexed image; ``ImageError`` unless they are those that were indexed.
+
+        So nothing else on this machine can be read, whatever the path leads to by now.
+        """
+        try:
+            handle = os.open(entry.path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+            with os.fdopen(handle, "rb") as stream:
+                size = os.fstat(handle).st_size
+                content = stream.read(entry.size + 1) if size == entry.size <= LARGEST_FILE else b""
+        except (OSError, ValueError):
+            content = b""
+        if sha256_of(content) != entry.digest or not content:
+            raise ImageError(Path(entry.path).name, "has changed or gone since it was indexed; index it again")
+        return content
+
+    def thumbnail(self, entry: Entry) -> bytes:
+        """A small JPEG of an indexed image."""
+        with self._lock:
+            if entry.digest in self._thumbnails:
+                self._thumbnails.move_to_end(entry.digest)
+                return self._thumbnails[entry.digest]
+        found = to_jpeg(read_image(self.content(entry)))
+        with self._lock:
+            self._thumbnails[entry.digest] = found
+            if len(self._thumbnails) > THUMBNAILS:
+                self._thumbnails.popitem(last=False)
+        return found
+
+    def close(self) -> None:
+        self._index.close()
+
+    def _features(self, image: Image.Image) -> np.ndarray:
+        _, inputs = self.captioner.prepare(image)
+        if isinstance(inputs, ImageError):
+            raise inputs
+        return self.captioner.encode([inputs])  # (1, D)
+
+    def _similar(self, feature: np.ndarray, digest: str, top: int) -> list[Match]:
+        try:
+            return similar(self._index.get(), unit(feature), top, digest=digest)
+        except SearchIndexError:  # the page says elsewhere that there is no index
+            return []
+
+
+class LiveIndex:
+    """The index as it is now: opened again when another process has changed it."""
+
+    def __init__(self, folder: Path, engine: Engine) -> None:
+        self._folder, self._engine = folder, engine
+        self._lock = threading.Lock()
+        self._index: Index | None = None
+        self._watch: sqlite3.Connection | None = None
+        self._seen: tuple[int, int] | None = None
+        self._checked = 0.0
+        if (folder / DATABASE).is_file():
+            self.get()
+
+    def get(self) -> Index:
+        """The index; raises ``SearchIndexError`` where there is none, or one of another captioner."""
+        with self._lock:
+            if self._index is None or time.monotonic() - self._checked > CHECK_SECONDS:
+                self._refresh()
+            assert self._index is not None
+            return self._index
+
+    def close(self) -> None:
+        for one in (self._index, self._watch):
+            if one is not None:
+                one.close()
+
+    def _refresh(self) -> None:
+        now = self._state()
+        if self._index is None or now != self._seen:
+            opened = Index(self._folder)
+            try:
+                check_model(self._folder, opened.model, self._engine.model)
+            except CaptionerError:
+                opened.close()
+                raise
+            self._index, self._seen = opened, now  # the old one closes when the last thread is done with it
+        self._checked = time.monotonic()
+
+    def _state(self) -> tuple[int, int] | None:
+        """Numbers that change with the index; None where there is none."""
+        try:
+            file = os.stat(self._folder / DATABASE).st_ino
+        except OSError:
+            return None
+        with database_errors(self._folder):
+            if self._watch is None or self._seen is None or self._seen[0] != file:
+                if self._watch is not None:
+                    self._watch.close()
+                self._watch = connect(self._folder, readonly=True)
+            return file, self._watch.execute("PRAGMA data_version").fetchone()[0]
+
+
+def sha256_of(content: bytes) -> str:
+    """Hexadecimal SHA-256 of a file's bytes."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def read_image(content: bytes) -> Image.Image:
+    """The RGB image of a file's bytes, within the server's limits; raises ``ImageError``."""
+    return open_image(content, IMAGE_MEMORY)
+
+
+def media_type(content: bytes) -> str:
+    """The media type of an image by its content."""
+    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
+        return "image/webp"
+    if content[4:8] == b"ftyp":
+        return "image/avif" if content[8:12] in (b"avif", b"avis") else "image/heic"
+    return next((kind for start, kind in TYPES.items() if content.startswith(start)), "application/octet-stream")

@@ -1,0 +1,83 @@
+"""``captioner serve``: it starts, says where, answers, and ends."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from captioner.cli.app import main
+from tests.conftest import CHECKOUT
+
+
+def serve(*arguments: str) -> tuple[subprocess.Popen[str], str]:
+    """A server that runs, and its address."""
+    command = [sys.executable, "-m", "captioner", "serve", "--port", "0", *arguments]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=CHECKOUT)
+    assert process.stderr is not None
+    line = process.stderr.readline()
+    found = re.search(r"http://\S+/", line)
+    assert found, line
+    return process, found[0]
+
+
+def test_it_serves_until_it_is_interrupted(tmp_path: Path) -> None:
+    """Would catch a command that needs an index, says another address, or does not end."""
+    process, address = serve("--index", str(tmp_path / "index"))
+    try:
+        assert address.startswith("http://127.0.0.1:")
+        assert "What is in this image?" in httpx.get(address).text
+        files = {"image": (CHECKOUT / "examples" / "dog.jpg").read_bytes()}
+        assert "dog" in httpx.post(f"{address}api/caption", files=files, timeout=60).json()["captions"][0]["text"]
+        assert "403" in str(httpx.post(f"{address}api/caption", files={"x": b""}, data={"url": address}))
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) in (0, 130)
+        assert process.stderr is not None
+        process.stderr.close()
+
+
+def test_addresses_of_this_machine_are_not_fetched(tmp_path: Path) -> None:
+    """Would catch --allow-urls that lets a visitor see what only this machine can reach."""
+    process, address = serve("--index", str(tmp_path / "index"), "--allow-urls")
+    try:
+        for url in (address, address.replace("127.0.0.1", "localhost"), "http://127.0.0.1/", "http://[::1]/"):
+            answer = httpx.post(f"{address}api/caption", files={"x": b""}, data={"url": url})
+            assert answer.status_code == 400 and re.search(
+                "not a public address|only the ports", answer.json()["error"]
+            )
+    finally:
+        os.kill(process.pid, signal.SIGTERM)
+        process.wait(20)
+        assert process.stderr is not None
+        process.stderr.close()
+
+
+def test_a_port_that_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Would catch a traceback of the server's."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        monkeypatch.setattr("sys.argv", ["captioner", "serve", "--port", port, "--index", str(tmp_path / "index")])
+        assert main() == 2
+    assert f"cannot listen on 127.0.0.1, port {port}" in capsys.readouterr().err
+
+
+def test_packages_that_are_missing_are_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Would catch an import error instead of what to install."""
+    monkeypatch.setitem(sys.modules, "starlette", None)
+    monkeypatch.setattr("sys.argv", ["captioner", "serve"])
+    assert main() == 1
+    assert "pip install 'captioner[web]'" in capsys.readouterr().err
