@@ -22,6 +22,7 @@ from captioner.cli import (
     export,
     extract,
     features,
+    models,
     recognize,
     score,
     train,
@@ -36,6 +37,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 app.command()(caption.caption)
+app.command()(models.models)
 app.command()(classify.classify)
 app.command()(describe.describe)
 app.command()(recognize.recognize)

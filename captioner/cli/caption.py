@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import sys
 from collections import Counter
@@ -13,10 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from captioner.cli.options import Device, Model, decoding_options
+from captioner.cli.options import AnyModel, Device, Prompt, decoding_options
 from captioner.cli.output import Output, Writer, accept_any_file_name, write_coco_results
 from captioner.cli.resume import PartialResults, check_results_output, place
 from captioner.errors import DataError, UsageError, counted, print_error, warn
+from captioner.parts import parse_part
 from captioner.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -35,10 +37,20 @@ def caption(
         list[str] | None,
         typer.Argument(metavar="IMG", help="Images, folders, globs, or - for paths on stdin, one a line."),
     ] = None,
-    model: Model = "default",
+    model: AnyModel = "default",
+    prompt: Prompt = None,
     decoding: dict[str, Any],
-    batch_size: Annotated[int, typer.Option(metavar="N", help="Images that go together, 1024 at most.")] = 64,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Images that go together, 1024 at most.  [default: 64; 8 of published models; 4 requests to a server]",
+        ),
+    ] = None,
     device: Device = "cpu",
+    part: Annotated[
+        str, typer.Option(metavar="I/N", help="Every n-th image from the i-th: one process for each GPU.")
+    ] = "1/1",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one object a line: image, caption, log_prob (in nats), model.")
     ] = False,
@@ -81,9 +93,9 @@ def caption(
     accept_any_file_name()
     from captioner.predictors import load
 
-    captioner = load(model, device)
+    captioner = load(model, device, prompt=prompt)
     numbers: dict[str, int | str | None] = {}
-    options = {**decoding, "batch_size": batch_size}
+    options = decoding if batch_size is None else {**decoding, "batch_size": batch_size}
     if features:
         predictor = _feature_captioner(captioner)
         if cached:
@@ -93,7 +105,7 @@ def caption(
         results, total = _feature_results(predictor, stores, list(numbers), options, partial)
     else:
         partial = PartialResults(output, captioner, decoding)
-        results, total = _image_results(captioner, images or [], options, partial)
+        results, total = _image_results(captioner, images or [], options, partial, parse_part(part))
     alone = is_one_image(images or [])
     writer = Writer(captioner.name, as_json, output, alone)
     captions: dict[str, tuple[str, str]] = {}  # by file: one that is given twice has one result
@@ -135,12 +147,17 @@ def is_one_image(images: Sequence[str]) -> bool:
 
 
 def _image_results(
-    captioner: Captioner, images: Sequence[str], options: dict[str, Any], partial: PartialResults
+    captioner: Captioner,
+    images: Sequence[str],
+    options: dict[str, Any],
+    partial: PartialResults,
+    part: tuple[int, int],
 ) -> tuple[Results, int | None]:
-    """The stream of results for the arguments, and their number where a progress bar can use it."""
+    """The stream of results for this part of the arguments, and their number where a progress bar can use it."""
     from captioner.data.images import find_images
 
-    found, run = find_images(images, sys.stdin), functools.partial(captioner.results, **options)
+    run = functools.partial(captioner.results, **options)
+    found = itertools.islice(find_images(images, sys.stdin), part[0] - 1, None, part[1])
     if "-" in images or not sys.stderr.isatty():  # paths on stdin may come slowly, or never end
         return partial.resume(found, run), None
     listed = list(found)

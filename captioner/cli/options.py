@@ -14,6 +14,19 @@ from captioner.decoding.config import DecodingConfig
 from captioner.decoding.options import check_options
 
 Model = Annotated[str, typer.Option(help="default, a checkpoint (.safetensors) or the folder of a training run.")]
+AnyModel = Annotated[
+    str,
+    typer.Option(
+        metavar="MODEL",
+        help="default, a checkpoint (.safetensors) or the folder of a training run; an alias (captioner models lists "
+        "them), hf:OWNER/NAME or the folder of a model of Hugging Face; http://HOST:PORT/v1#NAME for a server that "
+        "speaks OpenAI's protocol.",
+    ),
+]
+Prompt = Annotated[
+    str | None,
+    typer.Option(metavar="TEXT", help="What to ask a model that reads text beside the image.  [default: its own]"),
+]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or mps, as named by torch.")]
 Result = TypeVar("Result")
 
