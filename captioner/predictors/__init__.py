@@ -6,6 +6,7 @@ Importing this package loads neither torch nor any model.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,12 @@ def load(
     where there is no such model or its task has no predictor, ``UsageError`` for a device that this machine does not
     have, a runtime that cannot run the model, or a prompt for a model that reads images only.
     """
+    if re.match(r"https?://", str(model)) and not Path(model).exists():
+        if device != "cpu":
+            raise UsageError(f"--device {device}: a server chooses its own; leave it out")
+        from captioner.predictors.server import ServerCaptioner
+
+        return ServerCaptioner(str(model), prompt)
     record = None if _is_own(model) else find_pretrained(str(model))
     if record is not None:
         require("torch", "torch")
