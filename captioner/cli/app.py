@@ -27,6 +27,7 @@ from captioner.cli import (
     score,
     train,
 )
+from captioner.cli.writing import CommandWithPairs
 from captioner.errors import exit_status
 
 app = typer.Typer(
@@ -36,7 +37,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-app.command()(caption.caption)
+app.command(cls=CommandWithPairs)(caption.caption)
 app.command()(models.models)
 app.command()(classify.classify)
 app.command()(describe.describe)
