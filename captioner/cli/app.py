@@ -13,6 +13,7 @@ import typer
 
 from captioner import __version__
 from captioner.cli import (
+    alt,
     caption,
     classify,
     compare,
@@ -38,6 +39,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 app.command(cls=CommandWithPairs)(caption.caption)
+app.command()(alt.alt)
 app.command()(models.models)
 app.command()(classify.classify)
 app.command()(describe.describe)
