@@ -30,6 +30,7 @@ from captioner.provenance import provenance
 BENCHMARKS = {
     "startup": "benchmarks.startup:measure",
     "captioning": "benchmarks.captioning:measure",
+    "published": "benchmarks.published:measure",
     "runtimes": "benchmarks.captioning:measure_runtimes",
     "extraction": "benchmarks.extraction:measure",
     "training": "benchmarks.training:measure",

@@ -15,7 +15,7 @@ HTML = """\ufeff<!doctype html>\r
 <!-- <img src="comment.jpg"> --><script>"<img src='script.jpg'>"</script>
 <p>ü <img
   src="d &amp; e.jpg"/> <img src="line.gif" role="presentation"><img data-src="lazy.jpg"></p>
-<picture><source srcset="s.webp"><img src="https://example.org/x.jpg"></picture>"""
+<img srcset="s.webp 2x"> <img src="https://example.org/x.jpg">"""
 MARKDOWN = """# Title
 
 ![](a.jpg) ![there](b.jpg) ![ ](<c d.jpg> "title") [![](e.jpg)](link.html) text `![](code.jpg)` ``![](x.jpg) ` ``
