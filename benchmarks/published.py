@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+import tomllib
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 
 from benchmarks.captioning import caption
 from benchmarks.images import PHOTO, make_images
-from benchmarks.measure import AT_MOST, Measurement, compare, rate, run_command, seconds
+from benchmarks.measure import AT_MOST, ROOT, Measurement, compare, rate, run_command, seconds
 from benchmarks.memory import peak_memory
 from benchmarks.startup import captioner_command
 from captioner.optional import require
@@ -131,7 +132,7 @@ def _installed() -> Measurement:
 
 
 def installed_bytes(*names: str) -> int:
-    """Bytes of the files of packages and of all that they require, extras left out; of this checkout: its package."""
+    """Bytes of the files of packages and of all that they require, extras left out; captioner is this checkout's."""
     seen: set[str] = set()
     waiting = list(names)
     total = 0
@@ -141,16 +142,22 @@ def installed_bytes(*names: str) -> int:
             continue
         seen.add(name)
         try:
-            distribution = metadata.distribution(name)
+            files, needed = _package(name)
         except metadata.PackageNotFoundError:  # for another system
             continue
-        files = [Path(str(distribution.locate_file(file))) for file in distribution.files or ()]
-        if name == "captioner":
-            files = list((Path(__file__).parents[1] / "captioner").rglob("*"))
         total += sum(path.stat().st_size for path in files if path.is_file())
-        needed = [one for one in distribution.requires or () if "extra ==" not in one]
-        waiting += [re.match(r"[\w.-]+", one)[0] for one in needed]  # type: ignore[index]
+        waiting += [re.split(r"[^\w.-]", one)[0] for one in needed if "extra ==" not in one]
     return total
+
+
+def _package(name: str) -> tuple[list[Path], list[str]]:
+    """The files of a package and what it requires."""
+    if name == "captioner":
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        return list((ROOT / "captioner").rglob("*")), project["dependencies"]
+    distribution = metadata.distribution(name)
+    files = [Path(str(distribution.locate_file(file))) for file in distribution.files or ()]
+    return files, list(distribution.requires or ())
 
 
 def save(name: str, folder: Path) -> Path:

@@ -139,6 +139,25 @@ def smolvlm(folder: Path) -> None:
     transformers.Idefics3Processor(images, words, image_seq_len=4, chat_template=CHAT).save_pretrained(folder)
 
 
+def qwen_vl(folder: Path) -> None:
+    """The number of tokens of an image depends on its size, so that a batch is padded."""
+    extra = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")
+    words = tokenizer(*extra, frame="$A")
+    names = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+    ids = dict(zip(names, words.convert_tokens_to_ids(list(extra)), strict=True))
+    turns = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]}
+    text = {**LAYERS, "vocab_size": len(words), "num_key_value_heads": 2, "rope_parameters": turns, **IDS}
+    vision = {"depth": 1, "embed_dim": 16, "num_heads": 2, "hidden_size": 16, "patch_size": 4, "mlp_ratio": 2}
+    config = transformers.Qwen2VLConfig(text_config=text, vision_config=vision, **ids, **IDS)
+    save(folder, transformers.Qwen2VLForConditionalGeneration(config))
+    images = transformers.Qwen2VLImageProcessor(
+        patch_size=4, merge_size=2, size={"shortest_edge": 16**2, "longest_edge": 64**2}
+    )
+    template = CHAT.replace("<image>", "<|vision_start|><|image_pad|><|vision_end|>")
+    videos = transformers.Qwen2VLVideoProcessor()
+    transformers.Qwen2VLProcessor(images, words, video_processor=videos, chat_template=template).save_pretrained(folder)
+
+
 def save(folder: Path, model: Any) -> None:
     """Save ``model`` with weights so large that its captions differ from image to image."""
     with torch.no_grad():
@@ -156,6 +175,7 @@ BUILDERS: dict[str, Callable[[Path], None]] = {
     "paligemma": paligemma,
     "florence-2": florence_2,
     "smolvlm": smolvlm,
+    "qwen-vl": qwen_vl,
 }
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -230,6 +231,7 @@ def _open(record: Pretrained, name: str, dtype: torch.dtype | str) -> tuple[Any,
     source = model_source(record.repository)
     is_folder = Path(source).is_dir()
     failure: Exception | None = None
+    os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")  # which asks a service of the hub, unasked
     for local in (True,) if is_folder or not may_download() else (True, False):
         options: dict[str, Any] = {"local_files_only": local, "trust_remote_code": False}
         if not is_folder and record.revision:
