@@ -29,7 +29,7 @@ FASTER, START, MEMORY, INSTALLED, ADAPTER = 10.0, 0.5, 0.5, 0.2, 0.95
 
 
 def measure(
-    count: int = 16, rounds: int = 3, photo: Path = PHOTO, models: Mapping[str, Path] | None = None
+    count: int = 4, rounds: int = 3, photo: Path = PHOTO, models: Mapping[str, Path] | None = None
 ) -> list[Measurement]:
     """Captions/s, start, peak memory and installed size of the default model over each of ``models``."""
     found: list[Measurement] = []

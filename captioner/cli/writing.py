@@ -169,6 +169,8 @@ def write_captions(files: CaptionFiles, results: Results) -> Results:
 def _write(files: CaptionFiles, image: ImageFile, result: Result) -> Result:
     try:
         captions = tuple(replace(one, text=files.compose(one.text, image.path)) for one in result.captions)
+        if files.destinations and not captions[0].text:
+            raise ImageError(image.path, "the model gave no words, so nothing was written")
         for done in files.write(image, captions[0].text):
             if files.dry_run:
                 print(f"would write\t{printable(str(done.path))}\t{printable(done.text)}", flush=True)

@@ -178,6 +178,13 @@ def test_a_folder_that_may_not_be_written(run: Run) -> None:
     assert err[0].startswith("error: photos/01.txt: is write-protected")
 
 
+def test_a_caption_without_words_is_not_written(run: Run) -> None:
+    """Would catch an empty sidecar, which looks like a caption until somebody opens it."""
+    status, lines, err = run("photos", "--sidecar", ".txt", "--replace", ".+", "")
+    assert status == 1 and not lines and len(err) == 5 and "gave no words" in err[0]
+    assert not sidecars("photos")
+
+
 def test_csv(run: Run) -> None:
     _, plain, _ = run("photos")
     status, lines, _ = run("photos", "--csv", "--suffix", ', "really"')
