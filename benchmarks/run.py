@@ -37,6 +37,7 @@ BENCHMARKS = {
     "training-clip-captioner": "benchmarks.training:measure_clip_captioner",
     "gradients": "benchmarks.gradients:measure",
     "decoding": "benchmarks.decoding:measure",
+    "generate-beam": "benchmarks.generate_beam:measure",
     "memory": "benchmarks.memory:measure",
     "recognition": "benchmarks.recognition:measure",
     "recognition-memory": "benchmarks.recognition:measure_memory",

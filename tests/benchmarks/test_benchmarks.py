@@ -203,3 +203,17 @@ def test_published(tmp_path: Path, photo: Path) -> None:
         plain = published.plain_generate(folder)([photo, photo])
     assert load(folder).caption([photo, photo], method="greedy", max_length=published.LENGTH) == plain
     assert published.installed_bytes("pip") > 2**20
+
+
+def test_beams_on_one_lstm(model: str) -> None:
+    """Would catch a baseline that searches something else: nearly all captions are those of our beam."""
+    pytest.importorskip("transformers", reason="needs the extra transformers")
+    from benchmarks import generate_beam
+
+    check(generate_beam.measure(model, count=2, rounds=1))
+    checkpoint = load_checkpoint(model)
+    features = decoding.random_features(checkpoint.model, 32)
+    with torch.inference_mode():
+        ours = decoding.decode(checkpoint.model, checkpoint.model.start(features), 32, checkpoint)
+        theirs = generate_beam.generate_beam(checkpoint)(features)
+    assert sum(list(one[0].ids) == other for one, other in zip(ours, theirs, strict=True)) >= 24
