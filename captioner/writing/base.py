@@ -40,3 +40,14 @@ def check_target(path: Path) -> None:
     """Raise ``ImageError`` for a link: a stranger's folder must not lead writing out of it."""
     if os.path.islink(path):
         raise ImageError(path, "is a link to another file; nothing is written through links")
+
+
+def check_inside(image: ImageFile, target: Path) -> None:
+    """Raise ``ImageError`` for a target beside an image that a link to a folder elsewhere led to."""
+    if target.parent != image.path.parent:  # in a folder that the user named for it
+        return
+    folder = image.path.parent
+    for _ in Path(image.id).parts[1:]:
+        folder = folder.parent
+    if not Path(os.path.realpath(image.path.parent)).is_relative_to(os.path.realpath(folder)):
+        raise ImageError(image.path, f"a link leads out of {folder}; nothing is written there, name that folder itself")

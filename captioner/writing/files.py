@@ -10,7 +10,7 @@ from pathlib import Path
 
 from captioner.data.images import ImageFile
 from captioner.errors import CaptionerError, ImageError
-from captioner.writing.base import Destination, Written
+from captioner.writing.base import Destination, Written, check_inside
 from captioner.writing.text import Composer, combine
 
 
@@ -86,6 +86,7 @@ class CaptionFiles:
         """Whether an image is to be captioned; raises ``ImageError`` where its caption cannot be kept."""
         for place in self.destinations:
             target = place.target(image)
+            check_inside(image, target)
             owner = self._owners.setdefault(target, image.path)
             if owner != image.path:
                 raise ImageError(image.path, f"its caption would go into {target}, as that of {owner}; rename one")

@@ -169,6 +169,19 @@ def test_failed_images_are_listed_and_the_rest_goes_on(run: Run) -> None:
     assert run("photos", "--failed", "failed.tsv")[0] == 2
 
 
+def test_linked_folders_are_not_written_into(run: Run, tmp_path: Path) -> None:
+    """Would catch a stranger's folder whose link has captions written elsewhere on the disk."""
+    tiny.save_images(tmp_path / "elsewhere", 1)[0].rename(tmp_path / "elsewhere" / "private.png")
+    Path("photos/link").symlink_to(tmp_path / "elsewhere")
+    Path("photos/again").symlink_to(tmp_path / "photos")
+    status, lines, err = run("photos", "--sidecar", ".txt", "--embed")
+    assert status == 1 and len(lines) == 4
+    assert err[0].startswith("error: photos/link/private.png: a link leads out of photos")
+    assert [path.name for path in (tmp_path / "elsewhere").iterdir()] == ["private.png"]
+    assert run("photos/link", "--sidecar", ".txt")[0] == 0  # named by the user
+    assert run("photos", "--sidecar", ".txt", "--output-dir", "out")[0] == 0
+
+
 def test_a_folder_that_may_not_be_written(run: Run) -> None:
     """Would catch a run that ends, or a traceback, at the first file that is protected."""
     Path("photos/01.txt").write_text("")
