@@ -17,6 +17,7 @@ from captioner import predictors
 from captioner.backbones import default
 from captioner.cli.app import app
 from captioner.experiment import load_experiment
+from captioner.predictors.pretrained import ALIASES
 from scripts.tree import up_to_date
 from tests.conftest import CHECKOUT
 from tests.test_layers import FLOORS
@@ -184,3 +185,19 @@ def test_python_in_the_docs_compiles_and_yaml_loads() -> None:
                 if isinstance(node, ast.ImportFrom):
                     module = importlib.import_module(node.module)
                     assert all(hasattr(module, alias.name) for alias in node.names)
+
+
+def test_every_feature_of_the_table_is_shown_by_a_test() -> None:
+    """Would catch a yes in the table whose test was renamed or removed."""
+    rows = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)` \|$", text("docs/captioning-folders.md"), re.MULTILINE)
+    assert len(rows) > 20
+    for path, name in rows:
+        assert re.search(rf"^def {name}\(", text(path), re.MULTILINE), f"{path}::{name}"
+
+
+def test_the_models_page_lists_the_aliases() -> None:
+    """Would catch an alias that means another repository than the page says."""
+    rows = re.findall(r"^\| `([\w-]+)` \| ([\w./-]+) \| [\d.]+[MB] \| ([^|]+) \|", text("docs/models.md"), re.MULTILINE)
+    assert {name: (repository, terms) for name, repository, terms in rows} == {
+        name: (record.repository, record.license) for name, record in ALIASES.items()
+    }

@@ -6,12 +6,8 @@ published weights have no pooling layer, its first (class) token.
 
 from __future__ import annotations
 
-import os
-import socket
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 from torch import Tensor, nn
 
@@ -21,7 +17,7 @@ from captioner.backbones.layers import pool
 from captioner.backbones.spec import BackboneSpec
 from captioner.backbones.weights import State, fit_weights, read_weights
 from captioner.errors import BackboneError, MissingWeights
-from captioner.files import cache_folder
+from captioner.hub import may_download, model_folder, model_source
 from captioner.optional import require
 
 FILES = "config.json, preprocessor_config.json and model.safetensors"
@@ -31,7 +27,7 @@ FILTERS = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers, which the image pro
 def build(name: str, weights: Path | None, state: State | None) -> Backbone:
     """The vision encoder of the model ``name``."""
     key = f"transformers:{name}"
-    source = _source(name)
+    source = model_source(name)
     spec = _spec(key, _load("AutoImageProcessor", source, name)[0].to_dict())
     config = _load("AutoConfig", source, name)[0]
     if weights is not None:
@@ -69,7 +65,7 @@ class _Logits(nn.Module):
 def load_classifier(name: str) -> PublishedClassifier:
     """The image classifier ``name``, with the labels of its configuration."""
     key = f"transformers:{name}"
-    source = _source(name)
+    source = model_source(name)
     spec = _spec(key, _load("AutoImageProcessor", source, name)[0].to_dict())
     network, found = _load("AutoModelForImageClassification", source, name, output_loading_info=True)
     if found["missing_keys"]:
@@ -93,14 +89,6 @@ class _Read:
         return pool(hidden[:, 0] if hidden.ndim == 3 else hidden, self.where)
 
 
-def _source(name: str) -> str:
-    """A folder given as such, one in our cache, or the model's name for the hub."""
-    if Path(name).is_dir():
-        return name
-    kept = cache_folder() / "transformers" / name
-    return str(kept) if kept.is_dir() else name
-
-
 def _load(kind: str, source: str, name: str, **options: Any) -> Any:
     """``transformers.kind.from_pretrained``: from disk where it is there, else from the network.
 
@@ -108,27 +96,16 @@ def _load(kind: str, source: str, name: str, **options: Any) -> Any:
     """
     loader = getattr(require("transformers", "transformers"), kind)
     failure: Exception | None = None
-    for local in (True,) if Path(source).is_dir() or not _hub_is_reachable() else (True, False):
+    for local in (True,) if Path(source).is_dir() or not may_download() else (True, False):
         try:
             result = loader.from_pretrained(source, local_files_only=local, **options)
             return result if options else (result, {})
         except (OSError, ValueError) as error:
             failure = error
-    folder = source if Path(source).is_dir() else str(cache_folder() / "transformers" / name)
+    folder = source if Path(source).is_dir() else str(model_folder(name))
     reason = str(failure).strip().splitlines()[0]
     advice = f"put {FILES} of huggingface.co/{name} into {folder}"
     raise MissingWeights(f"cannot load transformers:{name} ({reason}); {advice}")
-
-
-def _hub_is_reachable() -> bool:
-    """Whether the hub's name resolves, or a proxy stands in: without either its client would retry for minutes."""
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
-        return False
-    address = urlsplit(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
-    try:
-        return bool(getproxies() or socket.getaddrinfo(address.hostname, address.port or 443))
-    except OSError:
-        return False
 
 
 def _encoder_name(config: Any) -> str | None:

@@ -13,6 +13,7 @@ import typer
 
 from captioner import __version__
 from captioner.cli import (
+    alt,
     caption,
     classify,
     compare,
@@ -23,12 +24,14 @@ from captioner.cli import (
     extract,
     features,
     index,
+    models,
     recognize,
     score,
     search,
     serve,
     train,
 )
+from captioner.cli.writing import CommandWithPairs
 from captioner.errors import exit_status
 
 app = typer.Typer(
@@ -38,7 +41,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-app.command()(caption.caption)
+app.command(cls=CommandWithPairs)(caption.caption)
+app.command()(alt.alt)
+app.command()(models.models)
 app.command()(classify.classify)
 app.command()(describe.describe)
 app.command()(recognize.recognize)

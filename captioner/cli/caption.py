@@ -3,32 +3,42 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from captioner.cli.options import Device, Model, decoding_options
-from captioner.cli.output import Output, Writer, accept_any_file_name, write_coco_results
+from captioner.cli.options import AnyModel, Device, Prompt, decoding_options
+from captioner.cli.output import Output, Writer, accept_any_file_name, failures_file, write_coco_results
 from captioner.cli.resume import PartialResults, check_results_output
-from captioner.errors import DataError, UsageError, counted, print_error, warn
+from captioner.cli.writing import WritingOptions, report, write_captions, writing_options
+from captioner.errors import DataError, ImageError, UsageError, counted, print_error, warn
 from captioner.files import place
+from captioner.parts import parse_part
 from captioner.progress import progress_bar
 
 if TYPE_CHECKING:
+    from captioner.data.images import ImageFile
     from captioner.features.spec import Store
     from captioner.predictors import Captioner, Result
     from captioner.predictors.base import Results
     from captioner.predictors.features import FeatureCaptioner
+    from captioner.writing.files import CaptionFiles
 
 GLOB = "*?["
+WATCH_SECONDS = 2.0
+"""Time between two looks into the folders of --watch."""
 
 
+@writing_options
 @decoding_options
 def caption(
     *,
@@ -36,14 +46,36 @@ def caption(
         list[str] | None,
         typer.Argument(metavar="IMG", help="Images, folders, globs, or - for paths on stdin, one a line."),
     ] = None,
-    model: Model = "default",
+    model: AnyModel = "default",
+    prompt: Prompt = None,
     decoding: dict[str, Any],
-    batch_size: Annotated[int, typer.Option(metavar="N", help="Images that go together, 1024 at most.")] = 64,
+    writing: WritingOptions,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Images that go together, 1024 at most.  [default: 64; 8 of published models; 4 requests to a server]",
+        ),
+    ] = None,
     device: Device = "cpu",
+    part: Annotated[
+        str, typer.Option(metavar="I/N", help="Every n-th image from the i-th: one process for each GPU.")
+    ] = "1/1",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one object a line: image, caption, log_prob (in nats), model.")
     ] = False,
+    as_csv: Annotated[
+        bool, typer.Option("--csv", help="Print rows: image, caption, log_prob (in nats), model.")
+    ] = False,
     output: Output = None,
+    failed: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also list the images that failed in this file: path, tab, reason."),
+    ] = None,
+    watch: Annotated[
+        bool,
+        typer.Option("--watch", help="Caption the images in folders, then those that arrive, until Ctrl-C."),
+    ] = False,
     features: Annotated[
         list[str] | None,
         typer.Option(
@@ -71,47 +103,118 @@ def caption(
 
     Unreadable images are reported on stderr and skipped; the exit status is then 1.
 
+    --sidecar, --xmp and --embed write captions beside or into the images; what is there stays unless --existing says
+    otherwise, so that the same command again goes on where it was.
+
     In a COCO results file, image_id is the image's file name (its path, where two have the same name), or its
     number if the data set numbers its images. Until that file is written, FILE.partial holds what is finished: the
     same command goes on from there, and with --json prints those captions again.
     """
     cached = split is not None or data is not None or data_format is not None
     _check_usage(images, features, cached, output, decoding.get("num_return_sequences", 1))
+    _check_writing(images or [], features, output, writing, watch, decoding.get("num_return_sequences", 1))
     if output is not None:
         check_results_output(output, [*(images or []), *(features or []), model, data])
     accept_any_file_name()
     from captioner.predictors import load
 
-    captioner = load(model, device)
-    numbers: dict[str, int | str | None] = {}
-    options = {**decoding, "batch_size": batch_size}
-    if features:
-        predictor = _feature_captioner(captioner)
-        if cached:
-            numbers = _split_ids(predictor, split, data, data_format)
-        stores = _open_stores(features)
-        partial = PartialResults(output, captioner, decoding, stores)
-        results, total = _feature_results(predictor, stores, list(numbers), options, partial)
-    else:
-        partial = PartialResults(output, captioner, decoding)
-        results, total = _image_results(captioner, images or [], options, partial)
-    alone = is_one_image(images or [])
-    writer = Writer(captioner.name, as_json, output, alone)
-    captions: dict[str, tuple[str, str]] = {}  # by file: one that is given twice has one result
-    with partial, closing(results):
-        for result in writer.write(_with_progress(results, total, hidden=alone)):
-            if output is not None:
-                name = str(result.image)
-                captions.setdefault(name if features else place(name), (name, result.captions[0].text))
-        if output is not None and captions:
-            write_coco_results(output, _with_ids(list(captions.values()), numbers), "caption")
-            partial.remove()
-    if not writer.written and not writer.failed:
-        print_error("error: no images were given")
-    if captions and writer.written > len(captions):
-        warn(f"given before: {counted(writer.written - len(captions), 'image')}; each has one result")
-    if writer.failed or not writer.written:
-        raise typer.Exit(1)
+    captioner = load(model, device, prompt=prompt)
+    options = decoding if batch_size is None else {**decoding, "batch_size": batch_size}
+    writer = Writer(captioner.name, as_json, output, is_one_image(images or []), as_csv, hidden=writing.dry_run)
+    job = Job(captioner, decoding, options, writer, writing.open(captioner.name, device))
+    with failures_file(failed, writer):
+        if features:
+            predictor = _feature_captioner(captioner)
+            numbers = _split_ids(predictor, split, data, data_format) if cached else {}
+            stores = _open_stores(features)
+            job.caption_features(predictor, stores, numbers)
+        elif watch:
+            job.watch(images or [])
+        else:
+            job.caption_images(images or [], parse_part(part))
+    job.end()
+
+
+@dataclass
+class Job:
+    """What one call of the command does, and what has come of it."""
+
+    captioner: Captioner
+    decoding: dict[str, Any]
+    options: dict[str, Any]
+    """The decoding options and ``batch_size``."""
+    writer: Writer
+    files: CaptionFiles
+    captions: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Name and caption by file, for results in a file: an image that is given twice has one result."""
+
+    def caption_images(self, arguments: Sequence[str], part: tuple[int, int]) -> None:
+        """Caption what the arguments name."""
+        from captioner.data.images import find_named
+
+        found: Iterable[ImageFile | ImageError] = itertools.islice(
+            find_named(arguments, sys.stdin), part[0] - 1, None, part[1]
+        )
+        total = None
+        if "-" not in arguments and sys.stderr.isatty():  # paths on stdin may come slowly, or never end
+            found = list(found)
+            total = len(found)
+        partial = PartialResults(self.writer.output, self.captioner, self.decoding)
+        self._finish(partial, self._image_results(found, partial), total, place)
+
+    def watch(self, folders: Sequence[str]) -> None:
+        """Caption images as they arrive, until Ctrl-C."""
+        from captioner.writing.watch import arrivals
+
+        print_error("watching; Ctrl-C ends it")
+        with suppress(KeyboardInterrupt):
+            for found in arrivals(folders, WATCH_SECONDS):
+                partial = PartialResults(None, self.captioner, self.decoding)
+                self._finish(partial, self._image_results(found, partial), None, place)
+
+    def caption_features(
+        self, captioner: FeatureCaptioner, stores: Sequence[Store], numbers: Mapping[str, int | str | None]
+    ) -> None:
+        """Caption what the stores hold, or only the images of ``numbers``."""
+        partial = PartialResults(self.writer.output, self.captioner, self.decoding, stores)
+        wanted = list(numbers) or stores[0].ids
+        run = functools.partial(captioner.caption_features, stores, resumed=partial.count > 0, **self.options)
+        self._finish(partial, partial.resume(wanted, run), len(wanted), str, numbers)
+
+    def end(self) -> None:
+        """Say what is to be said at the end; ``typer.Exit`` where something failed."""
+        report(self.files)
+        nothing = not (self.writer.written or self.writer.failed or self.files.skipped)
+        if nothing:
+            print_error("error: no images were given")
+        if self.captions and self.writer.written > len(self.captions):
+            again = counted(self.writer.written - len(self.captions), "image")
+            warn(f"given before: {again}; each has one result")
+        if self.writer.failed or nothing:
+            raise typer.Exit(1)
+
+    def _image_results(self, found: Iterable[ImageFile | ImageError], partial: PartialResults) -> Results:
+        run = functools.partial(self.captioner.results, **self.options)
+        return write_captions(self.files, partial.resume(self.files.pending(found), run))
+
+    def _finish(
+        self,
+        partial: PartialResults,
+        results: Results,
+        total: int | None,
+        key: Callable[[str], str],
+        numbers: Mapping[str, int | str | None] = MappingProxyType({}),
+    ) -> None:
+        """Print the results and, with an output file, write them."""
+        output = self.writer.output
+        with partial, closing(results):
+            for result in self.writer.write(_with_progress(results, total, hidden=self.writer.alone)):
+                if output is not None:
+                    name = str(result.image)
+                    self.captions.setdefault(key(name), (name, result.captions[0].text))
+            if output is not None and self.captions:
+                write_coco_results(output, _with_ids(list(self.captions.values()), numbers), "caption")
+                partial.remove()
 
 
 def _check_usage(
@@ -128,24 +231,30 @@ def _check_usage(
         raise UsageError("COCO results (-o) hold one caption an image; use --json for --num-return-sequences above 1")
 
 
+def _check_writing(
+    images: Sequence[str],
+    features: Sequence[str] | None,
+    output: Path | None,
+    writing: WritingOptions,
+    watch: bool,
+    number: int,
+) -> None:
+    """Raise ``UsageError`` for options of writing that contradict others."""
+    if features and (writing.writes or watch):
+        raise UsageError("--sidecar, --xmp, --embed and --watch are for image files, not for --features")
+    if writing.writes and number > 1:
+        raise UsageError("a file holds one caption an image; use --json for --num-return-sequences above 1")
+    if output is not None and (watch or writing.dry_run):
+        raise UsageError("-o is written at the end of a run: not with --watch or --dry-run")
+    if watch and (missing := next((path for path in images if not os.path.isdir(path)), None)):
+        raise UsageError(f"--watch {missing}: no such folder; give folders")
+
+
 def is_one_image(images: Sequence[str]) -> bool:
     """Whether the arguments name a single file: not a folder, a glob or stdin, which may hold any number."""
     if len(images) != 1 or images[0] == "-" or os.path.isdir(images[0]):
         return False
     return os.path.exists(images[0]) or not any(sign in images[0] for sign in GLOB)
-
-
-def _image_results(
-    captioner: Captioner, images: Sequence[str], options: dict[str, Any], partial: PartialResults
-) -> tuple[Results, int | None]:
-    """The stream of results for the arguments, and their number where a progress bar can use it."""
-    from captioner.data.images import find_images
-
-    found, run = find_images(images, sys.stdin), functools.partial(captioner.results, **options)
-    if "-" in images or not sys.stderr.isatty():  # paths on stdin may come slowly, or never end
-        return partial.resume(found, run), None
-    listed = list(found)
-    return partial.resume(listed, run), len(listed)
 
 
 def _feature_captioner(captioner: Captioner) -> FeatureCaptioner:
@@ -161,19 +270,6 @@ def _open_stores(paths: Sequence[str]) -> list[Store]:
     from captioner.features.label_predictions import open_store
 
     return [open_store(path) for path in paths]
-
-
-def _feature_results(
-    captioner: FeatureCaptioner,
-    stores: Sequence[Store],
-    ids: Sequence[str],
-    options: dict[str, Any],
-    partial: PartialResults,
-) -> tuple[Results, int | None]:
-    """The stream of results for ``ids``, or for all in the first store, and their number."""
-    wanted = ids or stores[0].ids
-    run = functools.partial(captioner.caption_features, stores, resumed=partial.count > 0, **options)
-    return partial.resume(wanted, run), len(wanted)
 
 
 def _split_ids(

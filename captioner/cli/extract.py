@@ -12,6 +12,7 @@ from captioner.cli.options import Device
 from captioner.cli.output import accept_any_file_name
 from captioner.errors import UsageError, print_error
 from captioner.files import HDF5, check_output
+from captioner.parts import parse_part
 from captioner.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def extract(
     from captioner.features import extract as extraction
 
     accept_any_file_name()
-    choice = extraction.parse_part(part)
+    choice = parse_part(part)
     if choice == (1, 1) and not output.is_dir():
         check_output("-o", output, HDF5, [*sources, weights])
     place = find_device(device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Annotated, Any, TypeVar, get_type_hints
 
@@ -14,6 +14,19 @@ from captioner.decoding.config import DecodingConfig
 from captioner.decoding.options import check_options
 
 Model = Annotated[str, typer.Option(help="default, a checkpoint (.safetensors) or the folder of a training run.")]
+AnyModel = Annotated[
+    str,
+    typer.Option(
+        metavar="MODEL",
+        help="default, a checkpoint (.safetensors) or the folder of a training run; an alias (captioner models lists "
+        "them), hf:OWNER/NAME or the folder of a model of Hugging Face; http://HOST:PORT/v1#NAME for a server that "
+        "speaks OpenAI's protocol.",
+    ),
+]
+Prompt = Annotated[
+    str | None,
+    typer.Option(metavar="TEXT", help="What to ask a model that reads text beside the image.  [default: its own]"),
+]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or mps, as named by torch.")]
 Result = TypeVar("Result")
 
@@ -27,21 +40,35 @@ def decoding_options(command: Callable[..., Result]) -> Callable[..., Result]:
     The command gets the options that were given as a dictionary. Those that contradict each other raise ``UsageError``
     before the command runs.
     """
-    names = [item.name for item in fields(DecodingConfig)]
+
+    def collect(**values: Any) -> dict[str, Any]:
+        given = {name: value for name, value in values.items() if value is not None}
+        check_options(given)
+        return given
+
+    return expand(command, "decoding", _decoding_parameters(), collect)
+
+
+def expand(
+    command: Callable[..., Result], name: str, options: Sequence[inspect.Parameter], collect: Callable[..., Any]
+) -> Callable[..., Result]:
+    """``command`` with the parameters ``options``, which typer makes options of, in place of its parameter ``name``.
+
+    That gets what ``collect`` makes of their values.
+    """
 
     @functools.wraps(command)
     def with_options(**values: Any) -> Result:
-        given = {name: value for name in names if (value := values.pop(name)) is not None}
-        check_options(given)
-        return command(**values, decoding=given)
+        collected = collect(**{one.name: values.pop(one.name) for one in options})
+        return command(**values, **{name: collected})
 
-    parameters = []
+    parameters: list[inspect.Parameter] = []
     hints = get_type_hints(command, include_extras=True)
     for parameter in inspect.signature(command).parameters.values():
-        if parameter.name == "decoding":
-            parameters += _decoding_parameters()
+        if parameter.name == name:
+            parameters += options
         else:
-            parameters.append(parameter.replace(annotation=hints[parameter.name]))
+            parameters.append(parameter.replace(annotation=hints.get(parameter.name, parameter.annotation)))
     signature = inspect.Signature([one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in parameters])
     with_options.__signature__ = signature  # type: ignore[attr-defined]  # what typer reads
     with_options.__annotations__ = {one.name: one.annotation for one in parameters}

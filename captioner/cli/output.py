@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from captioner.errors import counted, print_error, printable
-from captioner.files import write_text
+from captioner.errors import ImageError, counted, print_error, printable
+from captioner.files import Kind, check_output, write_text
 
 if TYPE_CHECKING:
     from captioner.predictors.base import Result
@@ -30,6 +32,9 @@ Output = Annotated[
 ]
 
 
+FAILURES = Kind("a list of what failed", rb"[^\t\n]+\t[^\t\n]+\n")
+
+
 @dataclass
 class Writer:
     """Prints results one by one and counts them."""
@@ -42,12 +47,17 @@ class Writer:
     """File of COCO results; text is then not printed."""
     alone: bool = False
     """Print captions without the name of their image: there is just one."""
+    as_csv: bool = False
+    """Rows of image, caption, log_prob and model, below a head, instead of text."""
+    hidden: bool = False
+    """Print no captions."""
     what: str = "image"
     """What the results are of; a key of the JSON objects."""
     written: int = 0
     """Results with captions."""
     failed: int = 0
     """Results with an error."""
+    failures: list[ImageError] = field(default_factory=list)
 
     def write(self, results: Iterable[Result]) -> Iterator[Result]:
         """Print each result; yields those that have captions."""
@@ -55,8 +65,11 @@ class Writer:
             if result.error is not None:
                 print_error(f"error: {result.error}")
                 self.failed += 1
+                self.failures.append(result.error)
                 continue
-            if self.as_json or self.output is None:
+            if self.as_csv:
+                self._print_rows(result)
+            elif (self.as_json or self.output is None) and not self.hidden:
                 self._print(result)
             self.written += 1
             yield result
@@ -70,6 +83,14 @@ class Writer:
                 print(printable(caption.text), flush=True)
             else:
                 print(f"{self._label(result)}\t{printable(caption.text)}", flush=True)
+
+    def _print_rows(self, result: Result) -> None:
+        rows = csv.writer(sys.stdout, lineterminator="\n")
+        if not self.written:
+            rows.writerow(("image", "caption", "log_prob", "model"))
+        for one in result.captions:
+            rows.writerow((result.image, one.text, "" if one.log_prob is None else one.log_prob, self.model))
+        sys.stdout.flush()
 
     def _source(self, result: Result) -> dict[str, Any]:
         if result.interval is None:
@@ -89,6 +110,19 @@ def write_coco_results(path: Path, captions: Iterable[tuple[int | str, str]], wh
     entries = [{"image_id": image_id, "caption": text} for image_id, text in captions]
     write_text(path, json.dumps(entries, indent=0) + "\n")
     print_error(f"{counted(len(entries), what)} written to {path}")
+
+
+@contextmanager
+def failures_file(path: Path | None, writer: Writer) -> Iterator[None]:
+    """When the block ends, however it does, list what failed: path, tab, reason."""
+    if path is not None:
+        check_output("--failed", path, FAILURES)
+    try:
+        yield
+    finally:
+        if path is not None:
+            lines = [f"{printable(str(one.path))}\t{printable(one.reason)}\n" for one in writer.failures]
+            write_text(path, "".join(lines))
 
 
 def accept_any_file_name() -> None:

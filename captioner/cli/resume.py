@@ -174,6 +174,8 @@ def _parse_caption(value: Any) -> Caption:
     match value:
         case [str(text), float(log_prob)] if math.isfinite(log_prob):
             return Caption(text, log_prob)
+        case [str(text), None]:
+            return Caption(text, None)
     raise DataError("not a caption")
 
 

@@ -309,7 +309,7 @@ def _swapped(tile: Any) -> Any:
 def _open(path: Path, file: Path | BinaryIO) -> PillowFile:
     """Read the header only."""
     formats = _formats(path, file)
-    with _no_warnings():
+    with no_warnings():
         return Image.open(file, formats=formats)
 
 
@@ -362,7 +362,7 @@ def _without_metadata(content: Path | BinaryIO) -> BinaryIO | None:
 
 
 @contextmanager
-def _no_warnings() -> Iterator[None]:
+def no_warnings() -> Iterator[None]:
     """Pillow warns of large images, which are allowed here, and of damaged EXIF data, which is ignored."""
     with _warning_filters, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -400,7 +400,7 @@ def _decoder_bytes(image: Image.Image) -> float:
 
 def _upright(image: Image.Image, source: Image.Image) -> Image.Image:
     """``image`` turned as the EXIF orientation of ``source`` says, or as it is if that is damaged."""
-    with suppress(Exception), _no_warnings():
+    with suppress(Exception), no_warnings():
         exif = Image.Exif()
         exif[ExifTags.Base.Orientation] = source.getexif().get(ExifTags.Base.Orientation, 1)
         image.info["exif"] = exif.tobytes()

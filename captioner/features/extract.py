@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader, Dataset
 from captioner.backbones.backbone import Backbone
 from captioner.backbones.spec import BackboneSpec, normalize, pixels, ten_crops
 from captioner.data.images import ImageFile, open_image
-from captioner.errors import DataError, ImageError, UsageError, shorten
-from captioner.features.format import DTYPES, MOST_PARTS, find_part
+from captioner.errors import DataError, ImageError, UsageError
+from captioner.features.format import DTYPES
 from captioner.features.video_spec import VideoSpec, video_views
 from captioner.features.writer import FeatureWriter
 
@@ -122,14 +122,6 @@ def extract(
             if progress is not None:
                 progress(processed, len(images))
     return report
-
-
-def parse_part(text: str) -> tuple[int, int]:
-    """``2/4`` as (2, 4); ``UsageError`` for anything else."""
-    part = find_part(text)
-    if part is None:
-        raise UsageError(f"part {shorten(text)} should be like 2/4: the second of four, of {MOST_PARTS} at most")
-    return part
 
 
 def _check_options(crops: int, mirror: bool, precision: str, dtype: str, workers: int, batch_size: int) -> None:

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,6 +32,7 @@ import numpy as np
 from captioner.errors import CaptionerError, FeatureStoreError
 from captioner.features.spec import FeatureSpec, read_spec
 from captioner.files import atomic_path, check_readable, require_regular, stored_dataset
+from captioner.parts import MOST_PARTS, find_part
 
 FORMAT = "captioner-features"
 VERSION = 2
@@ -46,8 +46,6 @@ TYPES: dict[str, type] = {
     "crc32": int,
 }
 """Type of each attribute that a file must have."""
-MOST_PARTS = 9999
-"""Largest number of parts that a store may be written in."""
 READ_AT_ONCE = 4096
 """Rows in memory at a time while a whole file is read."""
 
@@ -211,14 +209,6 @@ def parts_folder(path: Path) -> Path:
 def part_files(folder: Path) -> list[Path]:
     """The files of rows in ``folder``, in the order in which they were written."""
     return sorted((path for path in folder.glob("*.h5") if path.stem.isdecimal()), key=lambda path: int(path.stem))
-
-
-def find_part(text: str) -> tuple[int, int] | None:
-    """``2/4`` as (2, 4), the second of four; None for anything else, and for more than ``MOST_PARTS``."""
-    match = re.fullmatch(r"(\d{1,4})/(\d{1,4})", text)
-    if not match or not 1 <= int(match[1]) <= int(match[2]) <= MOST_PARTS:
-        return None
-    return int(match[1]), int(match[2])
 
 
 def _check_attributes(attributes: Mapping[str, Any]) -> FeatureSpec:

@@ -6,11 +6,14 @@ Importing this package loads neither torch nor any model.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
-from captioner.errors import CheckpointError, shorten
+from captioner.errors import CheckpointError, UsageError, shorten
+from captioner.optional import require
 from captioner.predictors.base import Caption, Captioner, Result
+from captioner.predictors.pretrained import ALIASES, find_pretrained
 
 __all__ = ["MODELS", "Caption", "Captioner", "Result", "find_model", "load"]
 
@@ -24,15 +27,35 @@ PREDICTORS = {
 """Class of the predictor (runtime, name) by the task of its model; other models are not used by themselves."""
 
 
-def load(model: str | os.PathLike[str] = "default", device: str = "cpu", runtime: str = "auto") -> Any:
+def load(
+    model: str | os.PathLike[str] = "default", device: str = "cpu", runtime: str = "auto", prompt: str | None = None
+) -> Any:
     """Load a model: a name in ``MODELS``, a checkpoint file, or the folder of a training run (its best checkpoint).
+
+    A published model of Hugging Face transformers is named by an alias (``captioner.predictors.pretrained.ALIASES``),
+    as ``hf:OWNER/NAME`` or by the folder of its files, a model of a server as ``http://HOST:PORT/v1#MODEL``. Those may
+    read text beside the image: ``prompt``.
 
     ``runtime`` is ``torch``, ``onnx`` (ONNX Runtime, for files that ``captioner export`` made) or ``auto``, which takes
     ONNX Runtime where it can. Returns the predictor of the model's task: a ``Captioner``, that is an ``LRCNCaptioner``
     for images or a ``ClipCaptioner`` for clips, or an ``ActivityRecognizer`` for videos. Raises ``CheckpointError``
     where there is no such model or its task has no predictor, ``UsageError`` for a device that this machine does not
-    have or a runtime that cannot run the model.
+    have, a runtime that cannot run the model, or a prompt for a model that reads images only.
     """
+    if re.match(r"https?://", str(model)) and not Path(model).exists():
+        if device != "cpu":
+            raise UsageError(f"--device {device}: a server chooses its own; leave it out")
+        from captioner.predictors.server import ServerCaptioner
+
+        return ServerCaptioner(str(model), prompt)
+    record = None if _is_own(model) else find_pretrained(str(model))
+    if record is not None:
+        require("torch", "torch")
+        from captioner.predictors.generate import load_generate
+
+        return load_generate(record, str(model), device, prompt)
+    if prompt is not None:
+        raise UsageError(f"--prompt is for models that read text beside the image; {model} reads images only")
     from captioner.model_file import read_header
     from captioner.predictors.runtime import load_runtime
     from captioner.registry import resolve
@@ -44,6 +67,11 @@ def load(model: str | os.PathLike[str] = "default", device: str = "cpu", runtime
     return predictor(load_runtime(header, str(model), device, runtime), str(model))
 
 
+def _is_own(model: str | os.PathLike[str]) -> bool:
+    """Whether a name is that of a model of our own: one that ships, a file, or a run's folder."""
+    return str(model) in MODELS or Path(model).is_file() or (Path(model) / "best.safetensors").is_file()
+
+
 def find_model(model: str | os.PathLike[str]) -> Path:
     """The checkpoint file of a model named as for ``load``; raises ``CheckpointError`` where there is none."""
     path = MODELS.get(str(model)) or Path(model)
@@ -53,6 +81,7 @@ def find_model(model: str | os.PathLike[str]) -> Path:
         if str(model) in MODELS:
             raise CheckpointError(f"{path}, the {model} model, is missing from this installation; name another model")
         raise CheckpointError(
-            f"{model}: no such model; give {', '.join(MODELS)}, a .safetensors checkpoint or a training run's folder"
+            f"{model}: no such model; give {', '.join(MODELS)}, a .safetensors checkpoint, a training run's folder, "
+            f"hf:OWNER/NAME or one of {', '.join(ALIASES)}"
         )
     return path

@@ -18,7 +18,8 @@ class Caption:
     """A sentence and the natural logarithm of its probability under the model, including its end."""
 
     text: str
-    log_prob: float
+    log_prob: float | None
+    """None where the model does not say: a server may keep it to itself."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Captioner(Protocol):
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the model's file; empty for a model without one."""
+        """SHA-256 of the model's file, or of what else decides its captions; empty where that is not known."""
         ...
 
     def caption(self, source: Any, /, **options: Any) -> Any:

@@ -23,9 +23,17 @@ from captioner.backbones.spec import BackboneSpec
 from captioner.errors import CheckpointError, ImageError, UsageError
 from captioner.model_file import Header, read_header
 from captioner.predictors import find_model
-from captioner.predictors.features import BATCH_SIZE, LARGEST_BATCH, memory_errors
 from captioner.predictors.runtime import Runtime, choose_runtime, load_runtime
-from captioner.predictors.streams import ImageSource, Prepared, batches, prefetch, prepare_image
+from captioner.predictors.streams import (
+    BATCH_SIZE,
+    ImageSource,
+    Prepared,
+    batches,
+    checked_batch_size,
+    memory_errors,
+    prefetch,
+    prepare_image,
+)
 
 if TYPE_CHECKING:
     from captioner.predictors.onnx_runtime import OnnxRuntime
@@ -94,8 +102,7 @@ class ImageClassifier:
         self, images: Iterable[ImageSource | ImageError], *, top: int = 5, batch_size: int = BATCH_SIZE
     ) -> Generator[Classified, None, None]:
         """One ``Classified`` for each image, in order, as they are made; errors among ``images`` are passed on."""
-        if not 1 <= batch_size <= LARGEST_BATCH:
-            raise UsageError(f"batch_size must be between 1 and {LARGEST_BATCH}, not {batch_size}")
+        checked_batch_size(batch_size)
         if not 1 <= top <= len(self.classes):
             raise UsageError(f"top must be between 1 and {len(self.classes)}, the classes of {self.name}, not {top}")
         return self._stream(images, top, batch_size)

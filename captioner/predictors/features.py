@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,19 +14,13 @@ from captioner.data.records import Names
 from captioner.decoding import Hypothesis, decode
 from captioner.decoding.config import DecodingConfig
 from captioner.decoding.options import with_options
-from captioner.errors import CaptionerError, CheckpointError, FeatureStoreError, ImageError, UsageError
+from captioner.errors import CaptionerError, CheckpointError, FeatureStoreError, ImageError
 from captioner.features.spec import FeatureSpec, Store
 from captioner.predictors.base import Caption, Result, Results
 from captioner.predictors.runtime import Runtime
-from captioner.predictors.streams import batches
+from captioner.predictors.streams import BATCH_SIZE, batches, checked_batch_size, memory_errors
 from captioner.text.vocabulary import END, START
 
-BATCH_SIZE = 64
-"""Images or clips that are decoded together by default."""
-
-
-LARGEST_BATCH = 1024
-"""Largest ``batch_size``."""
 ROWS_AT_ONCE = 4096
 """Hypotheses of all images that are decoded together."""
 
@@ -116,8 +109,7 @@ class FeatureCaptioner:
 
     def _config(self, options: Mapping[str, Any], batch_size: int) -> DecodingConfig:
         """The model's decoding settings with a caller's options."""
-        if not 1 <= batch_size <= LARGEST_BATCH:
-            raise UsageError(f"batch_size must be between 1 and {LARGEST_BATCH}, not {batch_size}")
+        checked_batch_size(batch_size)
         return with_options(self.checkpoint.decoding, options)
 
     def _feature_results(
@@ -152,17 +144,6 @@ def _read(stores: Sequence[Store], ids: Sequence[str]) -> list[np.ndarray | Imag
         if len(ids) == 1:
             return [ImageError(ids[0], str(error))]
         return [found for image in ids for found in _read(stores, [image])]
-
-
-@contextmanager
-def memory_errors() -> Iterator[None]:
-    """Turn a failed allocation into an error that says what helps."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, MemoryError) or "memory" in str(error):
-            raise CaptionerError("not enough memory; lower batch_size, beam_size or num_samples") from error
-        raise
 
 
 def sha256_of(spec: FeatureSpec) -> str:

@@ -7,16 +7,21 @@ import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 import numpy as np
 from PIL import Image
 
 from captioner.backbones.spec import BackboneSpec
-from captioner.errors import ImageError
+from captioner.errors import CaptionerError, ImageError, UsageError
 
 THREADS = 2
 """Threads that prepare items while their consumer works."""
+BATCH_SIZE = 64
+"""Images or clips that are decoded together by default."""
+LARGEST_BATCH = 1024
+"""Largest ``batch_size``."""
 
 ImageSource = str | os.PathLike[str] | Image.Image
 Prepared = tuple[ImageSource, list[np.ndarray] | ImageError]
@@ -60,3 +65,21 @@ def prefetch(work: Callable[[T], R], items: Iterable[T], window: int) -> Generat
             yield waiting.popleft().result()
     finally:  # also when the consumer stops early
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def checked_batch_size(size: int) -> int:
+    """``size``; ``UsageError`` for one that is out of range."""
+    if not 1 <= size <= LARGEST_BATCH:
+        raise UsageError(f"batch_size must be between 1 and {LARGEST_BATCH}, not {size}")
+    return size
+
+
+@contextmanager
+def memory_errors() -> Iterator[None]:
+    """Turn a failed allocation into an error that says what helps."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, MemoryError) or "memory" in str(error):
+            raise CaptionerError("not enough memory; lower batch_size, beam_size or num_samples") from error
+        raise

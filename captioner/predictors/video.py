@@ -42,7 +42,8 @@ from captioner.features.label_predictions import KEYS, LabelPredictionsStore
 from captioner.files import atomic_path, parse_header, read_tensors
 from captioner.predictors import find_model
 from captioner.predictors.base import Result, Results, is_label_predictions, texts
-from captioner.predictors.features import BATCH_SIZE, FeatureCaptioner
+from captioner.predictors.features import FeatureCaptioner
+from captioner.predictors.streams import BATCH_SIZE
 from captioner.predictors.torch_runtime import TorchRuntime
 
 WINDOW = 10.0

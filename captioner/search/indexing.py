@@ -19,9 +19,9 @@ from captioner.errors import ImageError, SearchIndexError, UsageError, warn
 from captioner.features.spec import digest
 from captioner.files import atomic_path, place, require_regular, sha256
 from captioner.predictors.classifier import ClassLayer, class_layer
-from captioner.predictors.features import BATCH_SIZE, sha256_of
+from captioner.predictors.features import sha256_of
 from captioner.predictors.lrcn import LRCNCaptioner
-from captioner.predictors.streams import batches, prefetch
+from captioner.predictors.streams import BATCH_SIZE, batches, prefetch
 from captioner.search.index import (
     COLUMNS,
     LOCK,

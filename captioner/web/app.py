@@ -264,9 +264,11 @@ class _Site:
         return image, self.engine.describe(image, sha256_of(content), top)
 
     def _description(self, image: Image.Image, described: Described) -> dict[str, Any]:
-        likeliest = max((caption.log_prob for caption in described.captions), default=0)
+        log_probs = [caption.log_prob or 0.0 for caption in described.captions]  # an LRCN model's are never None
+        likeliest = max(log_probs, default=0.0)
         captions = [
-            (one.text, math.exp(one.log_prob), math.exp(one.log_prob - likeliest)) for one in described.captions
+            (one.text, math.exp(log_prob), math.exp(log_prob - likeliest))
+            for one, log_prob in zip(described.captions, log_probs, strict=True)
         ]
         layer = self.engine.first_layer(image)
         shown = jpeg_uri(image)  # browsers do not show every format that is read here

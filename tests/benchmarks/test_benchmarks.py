@@ -213,3 +213,34 @@ def test_single_frames_of_motion_classes_are_alike(problem: str) -> None:
     assert one.shape == (2000, motion.FRAMES, motion.SIDE, motion.SIDE) and 0 <= one.min() < one.max() <= 255
     assert np.abs(one.mean((0, 1)) - other.mean((0, 1))).max() < 0.15 * one.mean((0, 1)).max()
     assert np.abs(one.std((0, 1)) - other.std((0, 1))).max() < 0.15 * one.std((0, 1)).max()
+
+
+@pytest.mark.slow
+def test_published(tmp_path: Path, photo: Path) -> None:
+    """Would catch sides that do other work: our adapter and plain generate give the same captions."""
+    pytest.importorskip("transformers", reason="needs the extra transformers")
+    from benchmarks import published
+    from captioner import load
+    from captioner.predictors.generate import quiet
+    from tests.pretrained import save_tiny
+
+    with quiet():
+        folder = save_tiny("vit-gpt2", tmp_path / "tiny")
+        check(published.measure(count=2, rounds=1, photo=photo, models={"tiny": folder}))
+        plain = published.plain_generate(folder)([photo, photo])
+    assert load(folder).caption([photo, photo], method="greedy", max_length=published.LENGTH) == plain
+    assert published.installed_bytes("pip") > 2**20
+
+
+def test_beams_on_one_lstm(model: str) -> None:
+    """Would catch a baseline that searches something else: nearly all captions are those of our beam."""
+    pytest.importorskip("transformers", reason="needs the extra transformers")
+    from benchmarks import generate_beam
+
+    check(generate_beam.measure(model, count=2, rounds=1))
+    checkpoint = load_checkpoint(model)
+    features = decoding.random_features(checkpoint.model, 32)
+    with torch.inference_mode():
+        ours = decoding.decode(checkpoint.model, checkpoint.model.start(features), 32, checkpoint)
+        theirs = generate_beam.generate_beam(checkpoint)(features)
+    assert sum(list(one[0].ids) == other for one, other in zip(ours, theirs, strict=True)) >= 24

@@ -17,8 +17,9 @@ from captioner.backbones.spec import normalize, ten_crops
 from captioner.cli.app import main
 from captioner.data.images import ImageFile, find_named, open_image
 from captioner.errors import FeatureStoreError, UsageError
-from captioner.features.extract import extract, parse_part
+from captioner.features.extract import extract
 from captioner.features.store import FeatureStore
+from captioner.parts import parse_part
 from tests.features.fakes import tiny_backbone
 
 

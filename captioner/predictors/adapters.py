@@ -1,0 +1,72 @@
+"""How the processors of published models turn images and a prompt into what ``generate`` takes, and ids into text.
+
+Two kinds cover all: ``ClassicAdapter`` for models that take an image and at most a prompt (BLIP, BLIP-2, GIT, ViT-GPT2,
+PaliGemma, Florence-2), ``ChatAdapter`` for those that take a conversation (SmolVLM, Qwen-VL, Gemma 3, InternVL).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+Inputs = dict[str, Any]
+"""Keyword arguments of ``generate``: tensors whose first dimension is the batch."""
+
+
+class ClassicAdapter:
+    """An image processor, a tokenizer and, where the model's files have one, the processor of both."""
+
+    def __init__(self, kind: str, images: Any, tokenizer: Any, processor: Any = None) -> None:
+        self.kind = kind
+        """The architecture: ``model_type`` of config.json."""
+        self.images, self.tokenizer, self.processor = images, tokenizer, processor
+
+    def inputs(self, images: Sequence[Image.Image], prompt: str) -> Inputs:
+        """Images, and the prompt for each of them; an empty prompt asks nothing."""
+        if self.processor is None or self.kind == "git" or not prompt:
+            found = dict(self.images(images=list(images), return_tensors="pt"))
+            return {**found, **self._begun(prompt, len(images))} if prompt else found
+        text = f"<image>{prompt}" if self.kind == "paligemma" else prompt
+        found = dict(self.processor(images=list(images), text=[text] * len(images), return_tensors="pt"))
+        found.pop("labels", None)  # PaliGemma's, for training
+        return found
+
+    def texts(self, ids: Tensor) -> list[str]:
+        """Token ids (N, T) to texts."""
+        found: list[str] = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
+        return found
+
+    def _begun(self, prompt: str, count: int) -> Inputs:
+        """A sentence that is begun; GIT's processor would also end it."""
+        ids = [self.tokenizer.cls_token_id, *self.tokenizer(prompt, add_special_tokens=False).input_ids]
+        rows = torch.tensor([ids] * count)  # (N, T)
+        return {"input_ids": rows, "attention_mask": torch.ones_like(rows)}
+
+
+class ChatAdapter(ClassicAdapter):
+    """A processor with a chat template."""
+
+    def __init__(self, kind: str, processor: Any) -> None:
+        super().__init__(kind, processor.image_processor, processor.tokenizer, processor)
+        self.tokenizer.padding_side = "left"  # the answers of a batch begin at the same place
+
+    def inputs(self, images: Sequence[Image.Image], prompt: str) -> Inputs:
+        """A conversation for each image, in which the user shows it and asks ``prompt``."""
+        conversations = [
+            [{"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": prompt}]}]
+            for image in images
+        ]
+        return dict(
+            self.processor.apply_chat_template(
+                conversations,
+                add_generation_prompt=True,
+                tokenize=True,
+                return_dict=True,
+                return_tensors="pt",
+                processor_kwargs={"padding": True},
+            )
+        )

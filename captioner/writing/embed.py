@@ -1,0 +1,92 @@
+"""Captions inside JPEG, PNG and WebP files: metadata change, and what is decoded from the file does not."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from PIL import Image, ImageSequence
+
+from captioner.data.images import MAX_BYTES, ImageFile, no_warnings
+from captioner.errors import DataError, ImageError
+from captioner.files import atomic_path, check_writable
+from captioner.writing import jpeg, png, webp
+from captioner.writing.base import check_target
+
+FORMATS: dict[str, tuple[bytes, ModuleType]] = {
+    "JPEG": (b"\xff\xd8\xff", jpeg),
+    "PNG": (png.SIGNATURE, png),
+    "WEBP": (b"RIFF", webp),
+}
+"""Start of the file and module, by Pillow's name."""
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """The images themselves: their caption in XMP, and in IPTC and EXIF where they have those."""
+
+    writer: str
+    """Who writes: this program and the model."""
+
+    def target(self, image: ImageFile) -> Path:
+        return image.path
+
+    def read(self, path: Path) -> str:
+        check_target(path)
+        try:
+            data, _, module = _open(path)
+            found = module.read_captions(data)
+        except (DataError, struct.error) as error:
+            raise _failure(path, error) from error
+        return str(found[0]) if found else ""
+
+    def write(self, path: Path, text: str) -> None:
+        """As ``Destination.write``; the new file is decoded and compared before it takes the old one's place."""
+        check_target(path)
+        check_writable(path)
+        try:
+            data, kind, module = _open(path)
+            changed = module.set_captions(data, text, self.writer)
+            if set(module.read_captions(changed)) != {text}:
+                raise DataError("its captions could not be made to agree; use --xmp")
+            if _pixels(changed, kind) != _pixels(data, kind):
+                raise DataError("its pixels would change; use --xmp")
+        except (DataError, struct.error) as error:
+            raise _failure(path, error) from error
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(changed)
+
+
+def _failure(path: Path, error: Exception) -> ImageError:
+    return ImageError(path, "its metadata are damaged" if isinstance(error, struct.error) else str(error))
+
+
+def _open(path: Path) -> tuple[bytes, str, ModuleType]:
+    with path.open("rb") as stream:
+        data = stream.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise DataError(f"has more than {MAX_BYTES} bytes")
+    for kind, (start, module) in FORMATS.items():
+        if data.startswith(start):
+            return data, kind, module
+    raise DataError("captions go into JPEG, PNG and WebP files only; use --xmp")
+
+
+def _pixels(data: bytes, kind: str) -> str:
+    """A digest of what is decoded: size, mode, palette and pixels of every frame, and how they are turned."""
+    digest = hashlib.sha256()
+    try:
+        with no_warnings(), Image.open(io.BytesIO(data), formats=[kind]) as image:
+            digest.update(repr(image.getexif().get(0x0112)).encode())
+            for frame in ImageSequence.Iterator(image):
+                digest.update(
+                    repr((frame.size, frame.mode, frame.info.get("icc_profile"), frame.getpalette())).encode()
+                )
+                digest.update(frame.tobytes())
+    except Exception as error:  # decoders raise anything on damaged files
+        raise DataError(f"cannot be decoded: {error}") from error
+    return digest.hexdigest()

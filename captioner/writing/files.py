@@ -1,0 +1,98 @@
+"""Captions of a stream of images into all the places where they are wanted, with those already there respected."""
+
+from __future__ import annotations
+
+import errno
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from captioner.data.images import ImageFile
+from captioner.errors import CaptionerError, ImageError
+from captioner.writing.base import Destination, Written, check_inside
+from captioner.writing.text import Composer, combine
+
+
+@dataclass
+class CaptionFiles:
+    """Where captions go. ``pending`` and ``write`` report what is wrong with one image as an ``ImageError``."""
+
+    destinations: Sequence[Destination] = ()
+    composer: Composer = field(default_factory=Composer)
+    existing: str = "skip"
+    """What becomes of captions that are there: one of ``EXISTING``."""
+    dry_run: bool = False
+    labels: Callable[[Path], Sequence[str]] = lambda path: ()
+    """The classes of an image, for templates that name them."""
+    skipped: int = 0
+    """Images that had their captions."""
+    written: int = 0
+    """Files that were written, or would be in a dry run."""
+    _waiting: deque[ImageFile | None] = field(default_factory=deque)
+    _owners: dict[Path, Path] = field(default_factory=dict)
+
+    def pending(self, images: Iterable[ImageFile | ImageError]) -> Iterator[Path | ImageError]:
+        """The images that lack a caption somewhere; ``next_image`` gives them again, in the same order."""
+        for image in images:
+            if isinstance(image, ImageError):
+                self._waiting.append(None)
+                yield image
+                continue
+            try:
+                wanted = self._wants(image)
+            except ImageError as error:
+                self._waiting.append(None)
+                yield error
+                continue
+            if wanted:
+                self._waiting.append(image)
+                yield image.path
+            else:
+                self.skipped += 1
+
+    def next_image(self) -> ImageFile | None:
+        """The image of the next result of ``pending``; None for an error."""
+        return self._waiting.popleft()
+
+    def compose(self, caption: str, image: Path) -> str:
+        """The text that is written for a model's caption."""
+        return self.composer.compose(caption, image, lambda: self.labels(image))
+
+    def write(self, image: ImageFile, text: str) -> list[Written]:
+        """Put ``text`` wherever it is wanted for ``image``; what was there may keep it out."""
+        return [done for place in self.destinations if (done := self._write(place, image, text))]
+
+    def _write(self, place: Destination, image: ImageFile, text: str) -> Written | None:
+        target = place.target(image)
+        try:
+            new = combine(place.read(target), text, self.existing)
+            if new is None:
+                return None
+            if not self.dry_run:
+                place.write(target, new)
+        except ImageError:
+            raise
+        except CaptionerError as error:  # write-protected
+            raise ImageError(target, str(error).removeprefix(f"{target}: ")) from error
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise ImageError(target, error.strerror or str(error)) from error
+        self.written += 1
+        return Written(target, new)
+
+    def _wants(self, image: ImageFile) -> bool:
+        """Whether an image is to be captioned; raises ``ImageError`` where its caption cannot be kept."""
+        for place in self.destinations:
+            target = place.target(image)
+            check_inside(image, target)
+            owner = self._owners.setdefault(target, image.path)
+            if owner != image.path:
+                raise ImageError(image.path, f"its caption would go into {target}, as that of {owner}; rename one")
+        if not self.destinations or self.existing != "skip":
+            return True
+        try:
+            return not all([place.read(place.target(image)) for place in self.destinations])
+        except OSError as error:
+            raise ImageError(image.path, error.strerror or str(error)) from error
