@@ -106,7 +106,7 @@ def test_upload(visit: Any) -> None:
     page = visit()
     keep(page, "home")
     page.set_input_files("#image", DOG)
-    assert "dog" in caption_of(page)
+    assert "shepherd" in caption_of(page)
     assert page.inner_text("#status") == f"Caption: {page.inner_text('h1')}"
     assert page.evaluate("document.activeElement.tagName") == "H1"
     assert page.locator(".bars li").count() >= 3 and page.locator(".grid li").count() == 7
@@ -123,7 +123,7 @@ def test_paste_and_drop(visit: Any, kind: str) -> None:
     """Would catch an image on the clipboard, or dragged onto the page, that nobody takes."""
     page = visit()
     page.evaluate(PASTE, ["#main", kind, list(DOG.read_bytes())])
-    assert "dog" in caption_of(page)
+    assert "shepherd" in caption_of(page)
 
 
 def test_what_is_no_image_is_said(visit: Any, tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_what_is_no_image_is_said(visit: Any, tmp_path: Path) -> None:
     assert "This image cannot be read" in page.inner_text("main")
     keep(page, "error")
     page.set_input_files("#image", DOG)
-    assert "dog" in caption_of(page)
+    assert "shepherd" in caption_of(page)
 
 
 def test_search_and_similar_images(visit: Any) -> None:
@@ -148,10 +148,10 @@ def test_search_and_similar_images(visit: Any) -> None:
     page.press("#q", "Enter")
     page.wait_for_url("**/search?q=*")
     assert re.match(r"“a dog on the grass”: \d+ images?", page.inner_text("h1"))
-    assert "caption has dog, grass" in page.inner_text(".grid li:first-child small")
+    assert "caption has grass" in page.inner_text(".grid li:first-child small")
     keep(page, "search")
     page.click(".grid li:first-child a")
-    assert "dog" in caption_of(page)
+    assert "shepherd" in caption_of(page)
     with page.expect_download() as download:
         page.click("text=Download")
     assert download.value.suggested_filename == "dog.jpg"
@@ -208,7 +208,7 @@ def test_without_javascript(visit: Any) -> None:
     page.set_input_files("#image", DOG)
     page.click("form#upload button")
     page.wait_for_selector("figure img")
-    assert "dog" in page.inner_text("h1") and not page.is_visible("text=Copy as alt text")
+    assert "shepherd" in page.inner_text("h1") and not page.is_visible("text=Copy as alt text")
     keep(page, "without-javascript")
     page.fill("#q", "horses")
     page.press("#q", "Enter")
@@ -229,7 +229,7 @@ def test_on_a_phone(visit: Any, colors: str) -> None:
         keep(page, f"phone-{colors}-{path.partition('?')[0].replace('/', '-') or 'home'}")
     assert page.is_visible("text=Take a photo")
     page.set_input_files("#camera", DOG)
-    assert "dog" in caption_of(page)
+    assert "shepherd" in caption_of(page)
 
 
 def test_axe_finds_nothing(visit: Any) -> None:
