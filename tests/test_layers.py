@@ -49,6 +49,7 @@ FLOORS = {
     "captioner.export": 5,
     "captioner.predictors": 5,
     "captioner.writing": 5,
+    "captioner.scale": 5.5,
     "captioner.cli": 6,
     "captioner.__main__": 7,
     "captioner": 7,  # the package's own file, which hands out load()

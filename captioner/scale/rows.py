@@ -1,0 +1,66 @@
+"""The rows of a shard: an image each, by path or as bytes, with a key."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from captioner.errors import DataError, ImageError
+from captioner.scale.places import is_address, open_source
+from captioner.scale.shards import Shard
+
+MOST_BYTES = 2**28
+"""Bytes that one image file may have in a tar, a table or an object store."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One image of a shard, or why there is none."""
+
+    key: str
+    """The path as it was given, or the member's name in its tar."""
+    path: str = ""
+    data: bytes = b""
+    """The image file's bytes where ``path`` is empty."""
+    error: str = ""
+
+
+def rows_of(shard: Shard) -> Iterator[Row]:
+    """The shard's rows in order, one in memory at a time; ``DataError`` where the shard itself is damaged."""
+    if shard.kind == "tar":
+        from captioner.scale.tars import tar_rows
+
+        yield from tar_rows(shard.source)
+    elif shard.kind == "table":
+        from captioner.scale.tables import table_rows
+
+        for key, content in table_rows(shard.source, shard.column, shard.first, shard.count or 0):
+            yield _row(key, content)
+    else:
+        for path in shard.images:
+            yield _remote(path) if is_address(path) else Row(path, path)
+
+
+def too_large(size: int) -> str:
+    """Why an image file of ``size`` bytes is not read; empty where it is."""
+    return f"{size:,} bytes, more than the {MOST_BYTES:,} that are read" if size > MOST_BYTES else ""
+
+
+def _row(key: str, content: str | bytes | None) -> Row:
+    if content is None:
+        return Row(key, error="no value")
+    if isinstance(content, bytes):
+        return Row(key, data=content, error=too_large(len(content)) or ("" if content else "no bytes"))
+    if is_address(content) and not os.path.lexists(content):
+        return Row(key, error="is an address; tables name files, or hold their bytes")
+    return Row(key, content)
+
+
+def _remote(path: str) -> Row:
+    try:
+        with open_source(path) as stream:
+            data = stream.read(MOST_BYTES + 1)
+    except (DataError, ImageError) as error:
+        return Row(path, error=str(error))
+    return Row(path, data=data, error=too_large(len(data)))

@@ -1,0 +1,138 @@
+"""``captioner caption`` on shards, and ``captioner status``, as people call them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from captioner.cli.app import main
+from tests import tiny
+
+Run = Callable[..., tuple[int, list[str], list[str]]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    def run_command(*arguments: object) -> tuple[int, list[str], list[str]]:
+        monkeypatch.setattr(sys, "argv", ["captioner", *map(str, arguments)])
+        try:
+            status = main()
+        except SystemExit as leaving:
+            status = int(leaving.code or 0)
+        printed = capsys.readouterr()
+        return status, printed.out.splitlines(), printed.err.splitlines()
+
+    return run_command
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder: 11 images in ``photos``, one of them damaged, also as tars and as lists."""
+    monkeypatch.chdir(tmp_path)
+    paths = tiny.save_images(Path("photos"), 11)
+    paths[4].write_bytes(paths[4].read_bytes()[:100])
+    for number in range(3):
+        with tarfile.open(f"{number:02}.tar", "w") as tar:
+            for path in paths[number * 4 : number * 4 + 4]:
+                tar.add(path)
+    with open("list.csv", "w", newline="") as stream:
+        csv.writer(stream).writerows([["path"], *[[path] for path in paths]])
+    return tmp_path
+
+
+def captions(output: Path) -> dict[str, tuple[str, float]]:
+    rows = [json.loads(line) for path in sorted(output.glob("0*.jsonl")) for line in path.read_text().splitlines()]
+    kept = [row for row in rows if "failed" not in row and row.get("caption")]
+    assert len({row["key"] for row in kept}) == len(kept)
+    return {row["key"]: (row["caption"], pytest.approx(row["log_prob"], abs=1e-3)) for row in kept}
+
+
+def test_shards_give_the_captions_of_one_plain_command(folder: Path, run: Run) -> None:
+    """Would catch images that are opened in another way, lost, repeated or under another's name."""
+    status, lines, _ = run("caption", "--json", "photos")
+    rows = [json.loads(line) for line in lines]
+    wanted = {row["image"]: (row["caption"], row["log_prob"]) for row in rows}
+    assert status == 1 and len(wanted) == 10
+    sources = (
+        ["{00..02}.tar"],
+        ["list.csv", "--shard-size", "4"],
+        ["photos", "--shard-size", "3", "--engine", "local"],
+    )
+    for number, source in enumerate(sources):
+        output = Path(f"out{number}")
+        workers = 2 if number == 0 else 1
+        status, _, errors = run("caption", *source, "-o", output, "--workers", workers)
+        assert status == 1 and "10 images captioned, 1 failed" in errors[-1]
+        assert captions(output) == wanted
+        (failed,) = output.glob("*.failed.jsonl")
+        assert json.loads(failed.read_text())["key"] == "photos/04.png"
+        status, lines, _ = run("status", output, "--json")
+        found = json.loads(lines[0])
+        assert status == 0 and found["done"] == found["shards"] and found["seconds_left"] == 0
+        status, _, errors = run("caption", *source, "-o", output, "--workers", workers)
+        assert status == 0 and "0 shards done" in errors[-1]
+    assert run("caption", "{00..02}.tar", "-o", "out0", "--beam-size", 1)[0] == 2
+
+
+def test_parquet_in_and_out(folder: Path, run: Run) -> None:
+    """Would catch bytes in a table that give other captions than their files."""
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    paths = sorted(Path("photos").glob("*.png"))
+    table = pa.table({"key": [str(path) for path in paths], "image": [path.read_bytes() for path in paths]})
+    parquet.write_table(table, "list.parquet")
+    run("caption", "photos", "--engine", "local", "-o", "plain")
+    options = ("--column", "image", "--output-format", "parquet", "--shard-size", 6)
+    status, _, _ = run("caption", "list.parquet", "-o", "out", *options)
+    rows = [row for path in sorted(Path("out").glob("*.parquet")) for row in parquet.read_table(path).to_pylist()]
+    found = {row["key"]: (row["caption"], row["log_prob"]) for row in rows if row["error"] is None}
+    assert status == 1 and found == captions(Path("plain"))
+
+
+def test_dry_run_shows_shards_and_writes_nothing(folder: Path, run: Run) -> None:
+    """Would catch a dry run that leaves files, or has no estimate."""
+    before = sorted(folder.rglob("*"))
+    status, lines, errors = run("caption", "{00..02}.tar", "list.csv", "-o", "out", "--dry-run")
+    assert status == 0 and sorted(folder.rglob("*")) == before
+    assert [line.split("\t")[:3] for line in lines] == [
+        *[[f"{n:05}", "tar", f"{n:02}.tar"] for n in range(3)],
+        ["00003", "table", "list.csv"],
+    ]
+    assert "images/s" in errors[-1] and "Nothing was written" in errors[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["00.tar"], "name it with -o"),
+        (["00.tar", "-o", "list.csv"], "not a folder"),
+        (["00.tar", "-o", "out", "--json"], "only"),
+        (["00.tar", "-o", "out", "--sidecar", ".txt"], "only"),
+        (["00.tar", "-o", "out", "--engine", "spark"], "local, slurm, torchrun"),
+        (["00.tar", "-o", "out", "--engine", "slurm"], "sbatch"),
+        (["00.tar", "-o", "out", "--output-format", "xml"], "jsonl, parquet"),
+        (["none.tar", "-o", "out"], "no images, tars or tables"),
+        (["-", "-o", "out", "--engine", "local"], "stdin"),
+    ],
+)
+def test_wrong_usage_is_one_line(folder: Path, run: Run, arguments: list[str], reason: str) -> None:
+    """Would catch options that are silently ignored."""
+    status, _, errors = run("caption", *arguments)
+    assert status == 2 and reason in errors[-1]
+    assert list(folder.glob("out/0*")) == []
+
+
+def test_a_bad_shard_does_not_stop_the_others(folder: Path, run: Run) -> None:
+    """Would catch a damaged tar that costs the captions of all others."""
+    Path("01.tar").write_bytes(Path("01.tar").read_bytes()[:700])
+    status, _, errors = run("caption", "{00..03}.tar", "-o", "out", "--max-shard-retries", 0)
+    assert status == 1 and "2 shards done, 0 done before, 1 failed" in errors[-1]
+    assert any("03.tar: no such file" in line for line in errors)
+    assert len(captions(Path("out"))) == 7
+    status, lines, _ = run("status", "out")
+    assert status == 1 and lines[0].split() == ["shards", "3"] and lines[-1].startswith("00001: 01.tar")
