@@ -108,6 +108,8 @@ def start_run(job: Job, shards: Sequence[Shard]) -> list[Shard]:
         for shard, stats in zip(done, pool.map(lambda one: read_record(folder, f"{one.name}.json"), done), strict=True):
             check_same(stats, shard.digest(job.digest), f"{job.output}/{shard.name}.json")
     finished = {shard.name for shard in done}
+    left = [f"{name}{end}" for name in finished for end in (".running", ".error.json") if f"{name}{end}" in names]
+    folder.remove(left)  # of a process that was killed between its last two steps
     return [shard for shard in shards if shard.name not in finished]
 
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -25,7 +27,8 @@ def test_a_shard_is_done_when_its_statistics_exist(tmp_path: Path) -> None:
         "size": 11,
         "error": None,
     }
-    assert start_run(job, shards) == []
+    (out / "00000.running").touch()  # its process was killed right after it
+    assert start_run(job, shards) == [] and not (out / "00000.running").exists()
     (out / "00001.json").unlink()
     assert start_run(job, shards) == [shards[1]]
     run_shard(shards[1], job, job.open())
@@ -113,3 +116,21 @@ def test_an_object_store(tmp_path: Path) -> None:
     assert records(tmp_path / "out") == {
         f"{n:05}.jsonl": store.cat_file(f"/out/captions/{n:05}.jsonl") for n in range(2)
     }
+
+
+def test_a_finished_run_of_1000_shards_is_found_in_seconds(tmp_path: Path) -> None:
+    """Would catch a restart that reads or hashes all output again, or takes time that grows with its square."""
+    tar = Path(write_tars(tmp_path, 1)[0])
+    sources = [str(tmp_path / f"{number:04}.tar") for number in range(1000)]
+    for source in sources:
+        os.link(tar, source)
+    job, shards = make_job(tmp_path / "out"), shards_of([str(tmp_path / "{0000..0999}.tar")])
+    assert [shard.source for shard in shards] == sources
+    start_run(job, shards)
+    stats = run_shard(shards[0], job, job.open())
+    for shard in shards:
+        done = stats | {"shard": shard.name, "digest": shard.digest(job.digest)}
+        (tmp_path / "out" / f"{shard.name}.json").write_text(json.dumps(done))
+    began = time.monotonic()
+    assert start_run(job, shards_of([str(tmp_path / "{0000..0999}.tar")])) == []
+    assert time.monotonic() - began < 5
