@@ -38,6 +38,7 @@ BENCHMARKS = {
     "gradients": "benchmarks.gradients:measure",
     "decoding": "benchmarks.decoding:measure",
     "memory": "benchmarks.memory:measure",
+    "scale": "benchmarks.scale:measure",
     "recognition": "benchmarks.recognition:measure",
     "recognition-memory": "benchmarks.recognition:measure_memory",
     "crf": "benchmarks.crf:measure",

@@ -78,6 +78,7 @@ def test_shards_give_the_captions_of_one_plain_command(folder: Path, run: Run) -
         status, _, errors = run("caption", *source, "-o", output, "--workers", workers)
         assert status == 0 and "0 shards done" in errors[-1]
     assert run("caption", "{00..02}.tar", "-o", "out0", "--beam-size", 1)[0] == 2
+    assert "keys      0 in several shards" in run("status", "out0", "--keys")[1]
 
 
 def test_parquet_in_and_out(folder: Path, run: Run) -> None:
