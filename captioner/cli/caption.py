@@ -19,7 +19,7 @@ import typer
 from captioner.cli.options import AnyModel, Device, Prompt, decoding_options
 from captioner.cli.output import Output, Writer, accept_any_file_name, failures_file, write_coco_results
 from captioner.cli.resume import PartialResults, check_results_output, place
-from captioner.cli.scale import ScaleOptions, caption_shards, scale_options
+from captioner.cli.scale import ScaleOptions, run_shards, scale_options
 from captioner.cli.writing import WritingOptions, report, write_captions, writing_options
 from captioner.errors import DataError, ImageError, UsageError, counted, print_error, warn
 from captioner.parts import parse_part
@@ -121,7 +121,7 @@ def caption(
     if scale.takes(images or []):
         _check_shards(features, writing, [cached, as_json, as_csv, watch, failed is not None, part != "1/1"])
         work = {"model": model, "device": device, "prompt": prompt, "options": options}
-        caption_shards(images or [], scale, output, work, writing.dry_run)
+        run_shards("caption", work, images or [], scale, output, writing.dry_run)
         return
     _check_usage(images, features, cached, output, decoding.get("num_return_sequences", 1))
     _check_writing(images or [], features, output, writing, watch, decoding.get("num_return_sequences", 1))

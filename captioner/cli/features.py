@@ -1,4 +1,4 @@
-"""``captioner features``: inspect feature stores."""
+"""``captioner features``: inspect feature stores, and make them of the features of shards."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import Annotated
 import typer
 
 from captioner.errors import print_error, printable
+from captioner.files import HDF5, check_output
 
-app = typer.Typer(no_args_is_help=True, help="Inspect feature stores.")
+app = typer.Typer(no_args_is_help=True, help="Inspect and import feature stores.")
 
 
 @app.callback()
 def features() -> None:
-    """Inspect feature stores."""
+    """Inspect and import feature stores."""
 
 
 @app.command()
@@ -41,3 +42,19 @@ def info(
         raise typer.Exit(1)
     if verify and not as_json:
         print("verified       all ids are unique, all rows are finished and finite")
+
+
+@app.command("import")
+def import_command(
+    source: Annotated[str, typer.Argument(metavar="FOLDER", help="The folder of captioner extract ... --engine.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Store to write (HDF5).")],
+) -> None:
+    """Make a store of the features that captioner extract wrote shard by shard.
+
+    Images that failed are recorded as unfinished. An interrupted import goes on when the same command is run again.
+    """
+    from captioner.scale.features import import_features
+
+    check_output("-o", output, HDF5)
+    done, failed = import_features(source, output)
+    print_error(f"{output}: {done} features, {failed} failed")

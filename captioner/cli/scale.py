@@ -72,17 +72,26 @@ def _options(
     return ScaleOptions(engine, workers, column, shard_size, output_format, max_shard_retries)
 
 
-def scale_options(command: Callable[..., Result]) -> Callable[..., Result]:
-    """Replace a command's parameter ``scale`` by the options above; the command gets ``ScaleOptions``."""
+def scale_options(command: Callable[..., Result], without: Sequence[str] = ()) -> Callable[..., Result]:
+    """Replace a command's parameter ``scale`` by the options above; the command gets ``ScaleOptions``.
+
+    Options ``without`` which it does keep their defaults.
+    """
     hints = get_type_hints(_options, include_extras=True)
-    options = [one.replace(annotation=hints[one.name]) for one in inspect.signature(_options).parameters.values()]
+    known = inspect.signature(_options).parameters
+    options = [one.replace(annotation=hints[name]) for name, one in known.items() if name not in without]
     return expand(command, "scale", options, _options)
 
 
-def caption_shards(
-    sources: Sequence[str], scale: ScaleOptions, output: Path | None, work: Mapping[str, Any], dry_run: bool
+def run_shards(
+    work: str,
+    options: Mapping[str, Any],
+    sources: Sequence[str],
+    scale: ScaleOptions,
+    output: Path | None,
+    dry_run: bool = False,
 ) -> None:
-    """Caption ``sources`` on an engine; ``work`` is what ``captioner.scale.captions.Captions`` is made with.
+    """Work through ``sources`` on an engine; ``options`` are what the work (of ``captioner.scale.job``) is made with.
 
     Raises ``typer.Exit`` where something failed.
     """
@@ -93,7 +102,7 @@ def caption_shards(
     from captioner.scale.shards import make_plan
 
     if output is None:
-        raise UsageError("shards of captions go into a folder; name it with -o")
+        raise UsageError("what comes of shards goes into a folder; name it with -o")
     check_format(scale.output_format)
     run = resolve(ENGINES, scale.engine or "local", "engine", UsageError)
     place = re.sub(r"^(\w[\w+.-]+):/(?!/)", r"\1://", str(output))  # a Path has lost one / of s3://
@@ -102,8 +111,8 @@ def caption_shards(
         print_error(f"error: {error}")
     if not plan.shards:
         raise UsageError("no images, tars or tables were found")
-    settings = resolve(WORKS, "caption", "work")(**work).settings()
-    job = Job("caption", work, settings, place, scale.output_format, scale.max_shard_retries)
+    settings = resolve(WORKS, work, "work")(**options).settings()
+    job = Job(work, options, settings, place, scale.output_format, scale.max_shard_retries)
     if dry_run:
         _show(plan, job)
         return
@@ -133,7 +142,7 @@ def _report(outcomes: Sequence[Outcome], before: int, place: str) -> None:
     stats = [one.stats for one in outcomes if one.stats is not None]
     images, failed = (sum(one[name] for one in stats) for name in ("images", "failed"))
     parts = [counted(len(stats), "shard") + " done", f"{before} done before", f"{len(outcomes) - len(stats)} failed"]
-    print_error(f"{place}: {', '.join(parts)}; {counted(images, 'image')} captioned, {failed} failed")
+    print_error(f"{place}: {', '.join(parts)}; {counted(images, 'image')} done, {failed} failed")
 
 
 def _show(plan: Plan, job: Job) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -12,7 +11,7 @@ from typing import Any
 from captioner.errors import ImageError
 from captioner.predictors import load
 from captioner.scale.outputs import Fields
-from captioner.scale.rows import Row
+from captioner.scale.rows import Row, Spool
 
 
 class Captions:
@@ -31,26 +30,18 @@ class Captions:
 
     def __call__(self, rows: Iterator[Row]) -> Iterator[tuple[Row, Sequence[Fields], str]]:
         """For each row its captions, best first, with log probabilities (nats), or an error."""
-        waiting: deque[tuple[Row, Path]] = deque()
-        with tempfile.TemporaryDirectory(prefix="captioner-") as folder:
-            images = self._images(rows, Path(folder), waiting)
-            with closing(self._captioner.results(images, **self._options)) as results:
+        waiting: deque[tuple[Row, Path | ImageError]] = deque()
+        with Spool() as spool:
+
+            def images() -> Iterator[Path | ImageError]:
+                for row in rows:
+                    image = spool.place(row)
+                    waiting.append((Row(row.key), image))  # without its bytes
+                    yield image
+
+            with closing(self._captioner.results(images(), **self._options)) as results:
                 for result in results:
-                    row, path = waiting.popleft()
-                    path.unlink(missing_ok=True)
+                    row, image = waiting.popleft()
+                    spool.remove(image)
                     found = [{"caption": one.text, "log_prob": one.log_prob} for one in result.captions]
                     yield row, found, result.error.reason if result.error else ""
-
-    def _images(
-        self, rows: Iterator[Row], folder: Path, waiting: deque[tuple[Row, Path]]
-    ) -> Iterator[Path | ImageError]:
-        """What the captioner opens: bytes become files, so that images from everywhere take the same way."""
-        for number, row in enumerate(rows):
-            path = folder / str(number)
-            if row.data:
-                path.write_bytes(row.data)
-            waiting.append((Row(row.key), path))
-            if row.error:
-                yield ImageError(row.key, row.error)
-            else:
-                yield path if row.data else Path(row.path)

@@ -34,7 +34,7 @@ READERS = 16
 """Statistics that are read at a time: an object store answers slowly, but many at once."""
 COLUMNS = {"key": "string", "shard": "string"}
 """Columns in front of those of the work; ``error`` follows them."""
-WORKS = {"caption": "captioner.scale.captions:Captions"}
+WORKS = {"caption": "captioner.scale.captions:Captions", "extract": "captioner.scale.features:Features"}
 
 
 class Work(Protocol):
@@ -48,7 +48,7 @@ class Work(Protocol):
         ...
 
     def __call__(self, rows: Iterator[Row]) -> Iterator[tuple[Row, Sequence[Fields], str]]:
-        """For each row, in order: what was found (one record or several), or an error."""
+        """For each row, in order: the row without its bytes, what was found (one record or several), or an error."""
         ...
 
 

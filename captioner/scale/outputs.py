@@ -29,7 +29,9 @@ def check_format(name: str) -> None:
 
 @contextmanager
 def open_records(path: Path, kind: str, columns: Mapping[str, str], digest: str) -> Iterator[Write]:
-    """A function that writes a record with ``columns`` (pyarrow's names of their types) into the file ``path``.
+    """A function that writes a record with ``columns`` into the file ``path``.
+
+    Their types are pyarrow's names, or such as ``float16[1280]`` for an array of 1,280 numbers.
 
     ``digest`` goes into the metadata of a Parquet file.
     """
@@ -38,7 +40,8 @@ def open_records(path: Path, kind: str, columns: Mapping[str, str], digest: str)
             yield lambda record: print(json.dumps(record), file=stream)
         return
     pyarrow, parquet = require("pyarrow", "scale"), require("pyarrow.parquet", "scale")
-    schema = pyarrow.schema(columns.items(), metadata={"captioner": digest})
+    types = {name: _type(pyarrow, text) for name, text in columns.items()}
+    schema = pyarrow.schema(types.items(), metadata={"captioner": digest})
     waiting: list[Fields] = []
     with parquet.ParquetWriter(path, schema) as writer:
 
@@ -53,3 +56,10 @@ def open_records(path: Path, kind: str, columns: Mapping[str, str], digest: str)
 
         yield write
         flush()
+
+
+def _type(pyarrow: Any, text: str) -> Any:
+    """The type that ``text`` names: ``string``, or ``float16[1280]`` for a list of fixed size."""
+    name, _, size = text.rstrip("]").partition("[")
+    scalar = pyarrow.type_for_alias(name)
+    return pyarrow.list_(scalar, int(size)) if size else scalar

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from captioner.errors import DataError, ImageError
 from captioner.scale.places import is_address, open_source
@@ -40,6 +43,38 @@ def rows_of(shard: Shard) -> Iterator[Row]:
     else:
         for path in shard.images:
             yield _remote(path) if is_address(path) else Row(path, path)
+
+
+class Spool:
+    """A folder for temporary files in which images that are bytes become files.
+
+    So images from everywhere are opened by the same code.
+    """
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="captioner-")
+        self._numbers = itertools.count()  # several threads may ask
+
+    def __enter__(self) -> Spool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._folder.cleanup()
+
+    def place(self, row: Row) -> Path | ImageError:
+        """The row's file, or its error."""
+        if row.error:
+            return ImageError(row.key, row.error)
+        if not row.data:
+            return Path(row.path)
+        path = Path(self._folder.name, str(next(self._numbers)))
+        path.write_bytes(row.data)
+        return path
+
+    def remove(self, path: Path | ImageError) -> None:
+        """Remove a file that ``place`` made; files of others stay."""
+        if isinstance(path, Path) and path.parent == Path(self._folder.name):
+            path.unlink()
 
 
 def too_large(size: int) -> str:

@@ -9,9 +9,11 @@ import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from captioner.cli.app import main
+from captioner.features.store import FeatureStore
 from tests import tiny
 
 Run = Callable[..., tuple[int, list[str], list[str]]]
@@ -68,7 +70,7 @@ def test_shards_give_the_captions_of_one_plain_command(folder: Path, run: Run) -
         output = Path(f"out{number}")
         workers = 2 if number == 0 else 1
         status, _, errors = run("caption", *source, "-o", output, "--workers", workers)
-        assert status == 1 and "10 images captioned, 1 failed" in errors[-1]
+        assert status == 1 and "10 images done, 1 failed" in errors[-1]
         assert captions(output) == wanted
         (failed,) = output.glob("*.failed.jsonl")
         assert json.loads(failed.read_text())["key"] == "photos/04.png"
@@ -137,3 +139,28 @@ def test_a_bad_shard_does_not_stop_the_others(folder: Path, run: Run) -> None:
     assert len(captions(Path("out"))) == 7
     status, lines, _ = run("status", "out")
     assert status == 1 and lines[0].split() == ["shards", "3"] and lines[-1].startswith("00001: 01.tar")
+
+
+def test_features_of_shards_are_those_of_one_plain_command(folder: Path, run: Run) -> None:
+    """Would catch images prepared in another way, features under another's key, and a store that others cannot join."""
+    pytest.importorskip("pyarrow")
+    assert run("extract", "photos", "-o", "plain.h5", "--workers", 0)[0] == 1
+    command = ("extract", "{00..02}.tar", "-o", "features", "--engine", "local", "--workers", 1, "--batch-size", 3)
+    status, _, errors = run(*command)
+    assert status == 1 and "10 images done, 1 failed" in errors[-1]
+    assert run(*command)[0] == 0 and run("extract", "{00..02}.tar", "-o", "features", "--crops", 10)[0] == 2
+    status, _, errors = run("features", "import", "features", "-o", "features.h5")
+    assert status == 0 and errors[-1] == "features.h5: 10 features, 1 failed"
+    plain, found = FeatureStore("plain.h5"), FeatureStore("features.h5")
+    assert found.spec == plain.spec and found.weights_digest == plain.weights_digest
+    assert found.ids == [f"photos/{name}" for name in plain.ids] and found.unfinished == ["photos/04.png"]
+    np.testing.assert_allclose(found.get(found.ids), plain.get(plain.ids), atol=2e-3)
+    assert run("caption", "{00..02}.tar", "-o", "captions")[0] == 1
+    assert "no features" in run("features", "import", "captions", "-o", "x.h5")[2][-1]
+    Path("features/00001.parquet").write_bytes(b"PAR1")
+    assert "damaged" in run("features", "import", "features", "-o", "w.h5")[2][-1] and not Path("w.h5").exists()
+    Path("features/00001.json").unlink()
+    assert "shard 00001 is not done" in run("features", "import", "features", "-o", "y.h5")[2][-1]
+    Path("features/run.json").write_text('{"format": "captioner-shard", "work": "extract", "shards": 0}')
+    assert run("features", "import", "features", "-o", "z.h5")[0] == 1
+    assert not Path("x.h5").exists() and not Path("y.h5").exists()
