@@ -101,7 +101,7 @@ def import_features(source: str, output: Path) -> tuple[int, int]:
     Raises ``UsageError`` for a run of something else, and one that is not finished, ``DataError`` for damaged files.
     """
     folder = Folder(source)
-    if RUN not in folder.names() or (run := read_record(folder, RUN)).get("work") != "extract":
+    if RUN not in folder.names() or (run := read_record(folder, RUN, {"shards": int})).get("work") != "extract":
         raise UsageError(f"{source}: no features of captioner extract --engine in this folder")
     try:
         shards, settings = range(run["shards"]), dict(run["settings"])

@@ -15,10 +15,11 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from captioner.data.records import parse_json
-from captioner.errors import CaptionerError, DataError, UsageError
+from captioner.errors import CaptionerError, DataError, UsageError, shorten
 from captioner.files import sha256
 from captioner.registry import resolve
 from captioner.scale.outputs import Fields, open_records
@@ -30,6 +31,8 @@ FORMAT, VERSION = "captioner-shard", 1
 RUN = "run.json"
 HEARTBEAT = 15.0
 """Seconds between two signs of life of a shard."""
+LARGEST = 1e15
+"""Of the numbers in the files of a run."""
 READERS = 16
 """Statistics that are read at a time: an object store answers slowly, but many at once."""
 COLUMNS = {"key": "string", "shard": "string"}
@@ -206,8 +209,8 @@ class _Counter:
         self._folder.write(f"{self._name}.running", json.dumps(sign) + "\n")
 
 
-def read_record(folder: Folder, name: str) -> dict[str, Any]:
-    """A JSON file of this package; ``DataError`` for anything else."""
+def read_record(folder: Folder, name: str, fields: Mapping[str, type] = MappingProxyType({})) -> dict[str, Any]:
+    """A JSON file of this package with these fields; ``DataError`` for anything else."""
     where = f"{folder.name}/{name}"
     try:
         found = parse_json(folder.read(name).decode(), where)
@@ -215,4 +218,15 @@ def read_record(folder: Folder, name: str) -> dict[str, Any]:
         raise DataError(f"{where}: not UTF-8 text") from error
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise DataError(f"{where} is not a file of captioner's shards; choose another folder with -o")
+    wrong = next((name for name, kind in fields.items() if not _fits(found.get(name), kind)), None)
+    if wrong is not None:
+        raise DataError(f"{where}: damaged ({wrong} is {shorten(found.get(wrong))}); remove the file")
     return found
+
+
+def _fits(value: Any, kind: type) -> bool:
+    """Whether a value of JSON is a text, or a number from 0 to ``LARGEST`` of this kind."""
+    if kind is str:
+        return isinstance(value, str)
+    number = isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
+    return number and 0 <= value <= LARGEST

@@ -9,12 +9,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from captioner.errors import DataError, UsageError
+from captioner.errors import UsageError
 from captioner.scale.job import HEARTBEAT, READERS, RUN, read_record
 from captioner.scale.places import Folder
 
 SILENCE = 4 * HEARTBEAT
 """Seconds without a sign of life after which a shard counts as stopped."""
+
+STATS: Mapping[str, type] = {"shard": str, "images": int, "failed": int, "seconds": float}
+SIGN: Mapping[str, type] = {"shard": str, "at": float, "began": float}
+FAILURE: Mapping[str, type] = {"shard": str, "error": str}
+"""Fields that are read of a shard's files."""
 
 
 @dataclass(frozen=True)
@@ -47,16 +52,13 @@ def read_status(output: str) -> Status:
     if RUN not in names:
         raise UsageError(f"{output}: no run in this folder; it is what captioner caption ... --engine wrote with -o")
     done = {name[:-5] for name in names if name.endswith(".json") and name[:-5].isdecimal()}
-    stats = _read_all(folder, [f"{name}.json" for name in sorted(done)])
+    stats = _read_all(folder, [f"{name}.json" for name in sorted(done)], STATS)
     signs = [name for name in sorted(names) if name.endswith(".running") and name[:-8] not in done]
-    live = [one for one in _read_all(folder, signs) if time.time() - one["at"] < SILENCE]
+    live = [one for one in _read_all(folder, signs, SIGN) if time.time() - one["at"] < SILENCE]
     errors = [name for name in sorted(names) if name.endswith(".error.json") and name[:-11] not in done]
-    failed = {one["shard"]: one["error"] for one in _read_all(folder, errors)}
+    failed = {one["shard"]: one["error"] for one in _read_all(folder, errors, FAILURE)}
     failed = {name: error for name, error in failed.items() if name not in {one["shard"] for one in live}}
-    try:
-        return _count(int(read_record(folder, RUN)["shards"]), stats, live, failed)
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{output}: its files are damaged ({error})") from error
+    return _count(read_record(folder, RUN, {"shards": int})["shards"], stats, live, failed)
 
 
 def _count(
@@ -83,12 +85,12 @@ def _count(
     )
 
 
-def _read_all(folder: Folder, names: Sequence[str]) -> list[dict[str, Any]]:
+def _read_all(folder: Folder, names: Sequence[str], fields: Mapping[str, type]) -> list[dict[str, Any]]:
     """The records; those that somebody removed meanwhile are left out."""
 
     def read(name: str) -> list[dict[str, Any]]:
         try:
-            return [read_record(folder, name)]
+            return [read_record(folder, name, fields)]
         except FileNotFoundError:
             return []
 

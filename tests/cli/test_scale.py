@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import sys
 import tarfile
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import pytest
 from captioner.cli.app import main
 from captioner.features.store import FeatureStore
 from tests import tiny
+from tests.conftest import CHECKOUT
 
 Run = Callable[..., tuple[int, list[str], list[str]]]
 
@@ -35,9 +37,11 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working folder: 11 images in ``photos``, one of them damaged, also as tars and as lists."""
+    """The working folder: 11 images in ``photos``, six of them photographs, one damaged; also as tars and a list."""
     monkeypatch.chdir(tmp_path)
     paths = tiny.save_images(Path("photos"), 11)
+    for path, photo in zip(paths[5:], sorted((CHECKOUT / "examples").glob("*.jpg")), strict=False):
+        shutil.copyfile(photo, path)  # the content tells the format
     paths[4].write_bytes(paths[4].read_bytes()[:100])
     for number in range(3):
         with tarfile.open(f"{number:02}.tar", "w") as tar:
