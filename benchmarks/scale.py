@@ -21,7 +21,7 @@ ONE_THREAD = ["env", "OMP_NUM_THREADS=1"]
 
 
 def measure(
-    count: int = 400, shards: int = 8, many: int = 1000, rounds: int = 3, photo: Path = PHOTO, model: str = "default"
+    count: int = 1200, shards: int = 8, many: int = 1000, rounds: int = 3, photo: Path = PHOTO, model: str = "default"
 ) -> list[Measurement]:
     """Ratios of images a second, of memory, and of the time that finished shards take."""
     with tempfile.TemporaryDirectory() as folder:

@@ -23,16 +23,27 @@ def is_address(name: str) -> bool:
     return re.match(r"\w[\w+.-]*://", name) is not None
 
 
+def find_store(address: str) -> tuple[Any, str]:
+    """fsspec's file system for an address, and the path in it; ``UsageError`` where there is no such or its package."""
+    fsspec = require("fsspec", "scale")
+    try:
+        store, path = fsspec.core.url_to_fs(address)
+    except (ImportError, ValueError) as error:  # fsspec says which package to install, or which protocols it knows
+        raise UsageError(f"{address}: {error}") from error
+    return store, path
+
+
 @contextmanager
 def open_source(name: str) -> Iterator[BinaryIO]:
     """The bytes of a file or of an address; ``DataError`` where there are none."""
     try:
         if is_address(name):
-            opened = require("fsspec", "scale").open(name, "rb").open()
+            store, path = find_store(name)
+            opened = store.open(path, "rb")
         else:
             require_regular(name, DataError)
             opened = open(name, "rb")  # noqa: SIM115  # closed below
-    except (OSError, ValueError, ImportError) as error:  # ImportError: fsspec's package for this protocol
+    except (OSError, ValueError) as error:
         raise DataError(f"{name}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
     with opened as stream:
         yield cast(BinaryIO, stream)
@@ -56,7 +67,7 @@ class Folder:
         self.name = name
         self._store: Any = None
         if is_address(name):
-            self._store, self._root = require("fsspec", "scale").core.url_to_fs(name)
+            self._store, self._root = find_store(name)
         elif os.path.lexists(name) and not os.path.isdir(name):
             raise UsageError(f"-o {name} is not a folder; the captions of shards are several files")
 

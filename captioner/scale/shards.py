@@ -14,9 +14,8 @@ from dataclasses import asdict, dataclass, field, replace
 
 from captioner.data.images import SUFFIXES, find_named
 from captioner.errors import ImageError, UsageError
-from captioner.optional import require
 from captioner.scale.patterns import expand_braces
-from captioner.scale.places import is_address, mark
+from captioner.scale.places import find_store, is_address, mark
 from captioner.scale.tables import TABLES, count_rows
 
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
@@ -121,6 +120,6 @@ def _addresses(name: str) -> Sequence[str | ImageError]:
         return [ImageError(name, "is not the address of tars, tables or images; end it with *.tar, for example")]
     if not glob.has_magic(name):
         return [name]
-    store, path = require("fsspec", "scale").core.url_to_fs(name)
+    store, path = find_store(name)
     found = [store.unstrip_protocol(one) for one in sorted(store.glob(path))]
     return found or [ImageError(name, "nothing matches this pattern")]
