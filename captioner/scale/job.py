@@ -37,7 +37,10 @@ READERS = 16
 """Statistics that are read at a time: an object store answers slowly, but many at once."""
 COLUMNS = {"key": "string", "shard": "string"}
 """Columns in front of those of the work; ``error`` follows them."""
-WORKS = {"caption": "captioner.scale.captions:Captions", "extract": "captioner.scale.features:Features"}
+WORKS = {
+    "caption": "captioner.scale.captions:Captions",
+    "extract": "captioner.scale.features:Features",
+}
 
 
 class Work(Protocol):
