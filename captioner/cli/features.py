@@ -1,4 +1,4 @@
-"""``captioner features``: inspect feature stores, and make them of the features of shards."""
+"""``captioner features``: inspect feature stores; features of shards to a store, and back."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import typer
 from captioner.errors import print_error, printable
 from captioner.files import HDF5, check_output
 
-app = typer.Typer(no_args_is_help=True, help="Inspect and import feature stores.")
+app = typer.Typer(no_args_is_help=True, help="Inspect, import and export feature stores.")
 
 
 @app.callback()
 def features() -> None:
-    """Inspect and import feature stores."""
+    """Inspect, import and export feature stores."""
 
 
 @app.command()
@@ -58,3 +58,14 @@ def import_command(
     check_output("-o", output, HDF5)
     done, failed = import_features(source, output)
     print_error(f"{output}: {done} features, {failed} failed")
+
+
+@app.command("export")
+def export_command(
+    source: Annotated[Path, typer.Argument(metavar="FILE", help="A feature store of images, in float16.")],
+    output: Annotated[str, typer.Option("--output", "-o", metavar="FOLDER", help="Folder of Parquet files.")],
+) -> None:
+    """Write a store as Parquet files: the inverse of import."""
+    from captioner.scale.features import export_features
+
+    print_error(f"{output}: {export_features(source, output)} features")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,15 @@ from captioner.devices import find_device
 from captioner.errors import DataError, ImageError, UsageError
 from captioner.features.extract import check_options, compute_features, prepare_views
 from captioner.features.spec import read_spec
+from captioner.features.store import FeatureStore
 from captioner.features.writer import FeatureWriter
 from captioner.optional import require
 from captioner.predictors.streams import batches, prefetch
-from captioner.scale.job import RUN, read_record
+from captioner.scale.job import RUN, Job, read_record, run_shard, start_run
 from captioner.scale.outputs import Fields
-from captioner.scale.places import Folder
+from captioner.scale.places import Folder, mark
 from captioner.scale.rows import Row, Spool
+from captioner.scale.shards import SHARD_SIZE, Shard
 
 LARGEST = float(np.finfo(np.float16).max)
 SETTINGS: Mapping[str, type] = {"crops": int, "mirrored": bool, "precision": str}
@@ -93,6 +96,42 @@ def _checked(feature: np.ndarray) -> tuple[Sequence[Fields], str]:
     if not np.isfinite(feature).all() or np.abs(feature).max(initial=0) > LARGEST:
         return [], "the feature is not finite, or too large for float16; try --precision float32"
     return [{"features": feature.astype(np.float16)}], ""
+
+
+def export_features(source: Path, output: str) -> int:
+    """Write a feature store as a run on shards, which ``import_features`` reads; returns the number of features.
+
+    Raises ``UsageError`` for stores of videos and of float32, which shards do not hold.
+    """
+    store = FeatureStore(source, mirrored=None)
+    if store.spec.frames or store.dtype != "float16":
+        raise UsageError(f"{source}: shards hold features of images in float16; this store has others")
+    work = _Stored(store)
+    job = Job("extract", {}, work.settings(), output, "parquet")
+    whole = Shard("store", str(source), mark=mark(str(source)))
+    firsts = enumerate(range(0, len(store), SHARD_SIZE))
+    shards = [replace(whole, name=f"{number:05d}", first=first, count=SHARD_SIZE) for number, first in firsts]
+    for shard in start_run(job, shards):
+        run_shard(shard, job, work)
+    return len(store)
+
+
+class _Stored:
+    """The features of rows, read from a store."""
+
+    def __init__(self, store: FeatureStore) -> None:
+        self._store = store
+        self.columns: Mapping[str, str] = {"features": f"float16[{store.spec.dimension}]"}
+
+    def settings(self) -> dict[str, Any]:
+        summary = self._store.summary()
+        options = {name: kind(summary[name]) for name, kind in SETTINGS.items()}
+        return {"spec": self._store.spec.to_dict(), "weights_digest": self._store.weights_digest, **options}
+
+    def __call__(self, rows: Iterator[Row]) -> Iterator[tuple[Row, Sequence[Fields], str]]:
+        for batch in batches(rows, READ_AT_ONCE):
+            for row, feature in zip(batch, self._store.get([row.key for row in batch]), strict=True):
+                yield row, *_checked(feature)
 
 
 def import_features(source: str, output: Path) -> tuple[int, int]:

@@ -40,6 +40,11 @@ def rows_of(shard: Shard) -> Iterator[Row]:
 
         for key, content in table_rows(shard.source, shard.column, shard.first, shard.count or 0):
             yield _row(key, content)
+    elif shard.kind == "store":
+        from captioner.features.store import FeatureStore
+
+        names = FeatureStore(shard.source, mirrored=None).ids[shard.first : shard.first + (shard.count or 0)]
+        yield from map(Row, names)
     else:
         for path in shard.images:
             yield _remote(path) if is_address(path) else Row(path, path)

@@ -28,7 +28,7 @@ class Shard:
     """A piece of work."""
 
     kind: str
-    """tar, table or images."""
+    """tar, table, images, or store: a feature store that is exported."""
     source: str
     """The tar or table; for images the first of them."""
     column: str = ""

@@ -159,6 +159,13 @@ def test_features_of_shards_are_those_of_one_plain_command(folder: Path, run: Ru
     assert found.spec == plain.spec and found.weights_digest == plain.weights_digest
     assert found.ids == [f"photos/{name}" for name in plain.ids] and found.unfinished == ["photos/04.png"]
     np.testing.assert_allclose(found.get(found.ids), plain.get(plain.ids), atol=2e-3)
+    assert run("features", "export", "features.h5", "-o", "back")[2] == ["back: 10 features"]
+    assert run("features", "import", "back", "-o", "again.h5")[0] == 0
+    again = FeatureStore("again.h5")
+    assert again.ids == found.ids and (again.get(again.ids) == found.get(found.ids)).all()
+    assert again.spec == found.spec and again.weights_digest == found.weights_digest
+    assert run("extract", "photos/00.png", "-o", "32.h5", "--dtype", "float32", "--workers", 0)[0] == 0
+    assert run("features", "export", "32.h5", "-o", "back32")[0] == 2 and not Path("back32").exists()
     assert run("caption", "{00..02}.tar", "-o", "captions")[0] == 1
     assert "no features" in run("features", "import", "captions", "-o", "x.h5")[2][-1]
     Path("features/00001.parquet").write_bytes(b"PAR1")
