@@ -2,7 +2,7 @@
 #   make caption IMG=photo.jpg    print a caption of that photo
 #   make test                     run the tests, with coverage
 #   make test-oldest              run them with the oldest releases that pyproject.toml allows, on Python 3.11
-#   make kill                     kill extraction, training and captioning 100 times each and look for losses
+#   make kill                     kill extraction, training, captioning and shards 100 times each and look for losses
 #   make setup                    make the environment (.venv), everything included
 #   make check                    lint, format, types, layers, names, generated pages
 #   make fuzz                     try 5,000 hostile inputs of each kind; for others: CAPTIONER_FUZZ_SEED=7 make fuzz

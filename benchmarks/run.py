@@ -39,6 +39,7 @@ BENCHMARKS = {
     "decoding": "benchmarks.decoding:measure",
     "generate-beam": "benchmarks.generate_beam:measure",
     "memory": "benchmarks.memory:measure",
+    "scale": "benchmarks.scale:measure",
     "recognition": "benchmarks.recognition:measure",
     "recognition-memory": "benchmarks.recognition:measure_memory",
     "crf": "benchmarks.crf:measure",

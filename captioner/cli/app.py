@@ -29,6 +29,7 @@ from captioner.cli import (
     score,
     search,
     serve,
+    status,
     train,
 )
 from captioner.cli.writing import CommandWithPairs
@@ -42,6 +43,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 app.command(cls=CommandWithPairs)(caption.caption)
+app.command()(status.status)
 app.command()(alt.alt)
 app.command()(models.models)
 app.command()(classify.classify)

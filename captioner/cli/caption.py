@@ -19,6 +19,7 @@ import typer
 from captioner.cli.options import AnyModel, Device, Prompt, decoding_options
 from captioner.cli.output import Output, Writer, accept_any_file_name, failures_file, write_coco_results
 from captioner.cli.resume import PartialResults, check_results_output
+from captioner.cli.scale import ScaleOptions, run_shards, scale_options
 from captioner.cli.writing import WritingOptions, report, write_captions, writing_options
 from captioner.errors import DataError, ImageError, UsageError, counted, print_error, warn
 from captioner.files import place
@@ -38,6 +39,7 @@ WATCH_SECONDS = 2.0
 """Time between two looks into the folders of --watch."""
 
 
+@scale_options
 @writing_options
 @decoding_options
 def caption(
@@ -50,6 +52,7 @@ def caption(
     prompt: Prompt = None,
     decoding: dict[str, Any],
     writing: WritingOptions,
+    scale: ScaleOptions,
     batch_size: Annotated[
         int | None,
         typer.Option(
@@ -109,8 +112,18 @@ def caption(
     In a COCO results file, image_id is the image's file name (its path, where two have the same name), or its
     number if the data set numbers its images. Until that file is written, FILE.partial holds what is finished: the
     same command goes on from there, and with --json prints those captions again.
+
+    Many images: with --engine, or for tars, Parquet, CSV and JSON lines, -o is a folder with a file of captions for
+    each shard; patterns may have braces ('data/{000..099}.tar'). The same command goes on where it was; captioner
+    status shows how far it is.
     """
+    options = decoding if batch_size is None else {**decoding, "batch_size": batch_size}
     cached = split is not None or data is not None or data_format is not None
+    if scale.takes(images or []):
+        _check_shards(features, writing, [cached, as_json, as_csv, watch, failed is not None, part != "1/1"])
+        work = {"model": model, "device": device, "prompt": prompt, "options": options}
+        run_shards("caption", work, images or [], scale, output, writing.dry_run)
+        return
     _check_usage(images, features, cached, output, decoding.get("num_return_sequences", 1))
     _check_writing(images or [], features, output, writing, watch, decoding.get("num_return_sequences", 1))
     if output is not None:
@@ -119,7 +132,6 @@ def caption(
     from captioner.predictors import load
 
     captioner = load(model, device, prompt=prompt)
-    options = decoding if batch_size is None else {**decoding, "batch_size": batch_size}
     writer = Writer(captioner.name, as_json, output, is_one_image(images or []), as_csv, hidden=writing.dry_run)
     job = Job(captioner, decoding, options, writer, writing.open(captioner.name, device))
     with failures_file(failed, writer):
@@ -246,8 +258,19 @@ def _check_writing(
         raise UsageError("a file holds one caption an image; use --json for --num-return-sequences above 1")
     if output is not None and (watch or writing.dry_run):
         raise UsageError("-o is written at the end of a run: not with --watch or --dry-run")
+    if writing.dry_run and not writing.writes:
+        raise UsageError("--dry-run: nothing would be written; give --sidecar, --xmp, --embed or --engine")
     if watch and (missing := next((path for path in images if not os.path.isdir(path)), None)):
         raise UsageError(f"--watch {missing}: no such folder; give folders")
+
+
+def _check_shards(features: Sequence[str] | None, writing: WritingOptions, others: Sequence[bool]) -> None:
+    """Raise ``UsageError`` for options that do not go with shards."""
+    if features or writing.writes or any(others):
+        raise UsageError(
+            "shards of captions go into the folder -o only: not with --features, --sidecar, --xmp, --embed, --watch, "
+            "--json, --csv, --failed, --part, --split, --data or --format"
+        )
 
 
 def is_one_image(images: Sequence[str]) -> bool:

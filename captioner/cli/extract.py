@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +12,7 @@ import typer
 
 from captioner.cli.options import Device
 from captioner.cli.output import accept_any_file_name
+from captioner.cli.scale import ScaleOptions, run_shards, scale_options
 from captioner.errors import UsageError, print_error
 from captioner.files import HDF5, check_output
 from captioner.parts import parse_part
@@ -23,7 +26,9 @@ FRAMES = 16
 """Frames of a video, as many as a clip of the LRCN paper has."""
 
 
+@functools.partial(scale_options, without=("workers", "output_format"))
 def extract(
+    *,
     sources: Annotated[
         list[str],
         typer.Argument(
@@ -60,10 +65,14 @@ def extract(
     dtype: Annotated[str, typer.Option(help="Stored as float16 or float32.")] = "float16",
     precision: Annotated[str, typer.Option(help="Computed in float32 or bfloat16.")] = "float32",
     device: Device = "cpu",
+    scale: ScaleOptions,
 ) -> None:
     """Compute the features of images, or of frames of videos, and keep them in a store.
 
     With --frames or --flow (16 frames, unless --frames says otherwise), the sources are videos.
+
+    With --engine, or for tars, Parquet, CSV and JSON lines, -o is a folder with a Parquet file for each shard, and
+    --workers are processes with a network each; captioner features import makes a store of it.
 
     An interrupted extraction is resumed when the same command is run again. Unreadable images and videos are reported
     on stderr and skipped; the exit status is then 1.
@@ -75,6 +84,15 @@ def extract(
     from captioner.features import extract as extraction
 
     accept_any_file_name()
+    if scale.takes(sources):
+        if frames or flow or part != "1/1" or dtype != "float16":
+            raise UsageError("shards hold features of images in float16: not with --frames, --flow, --part or --dtype")
+        options = {"backbone": backbone, "weights": weights, "crops": crops, "mirror": mirror}
+        options |= {"precision": precision, "batch_size": batch_size, "device": device}
+        processes = max(1, workers) if scale.engine in (None, "local") else 1
+        scale = replace(scale, workers=processes, output_format="parquet")
+        run_shards("extract", options, sources, scale, output)
+        return
     choice = parse_part(part)
     if choice == (1, 1) and not output.is_dir():
         check_output("-o", output, HDF5, [*sources, weights])

@@ -1,4 +1,4 @@
-"""``captioner features``: inspect feature stores."""
+"""``captioner features``: inspect feature stores; features of shards to a store, and back."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import Annotated
 import typer
 
 from captioner.errors import print_error, printable
+from captioner.files import HDF5, check_output
 
-app = typer.Typer(no_args_is_help=True, help="Inspect feature stores.")
+app = typer.Typer(no_args_is_help=True, help="Inspect, import and export feature stores.")
 
 
 @app.callback()
 def features() -> None:
-    """Inspect feature stores."""
+    """Inspect, import and export feature stores."""
 
 
 @app.command()
@@ -41,3 +42,30 @@ def info(
         raise typer.Exit(1)
     if verify and not as_json:
         print("verified       all ids are unique, all rows are finished and finite")
+
+
+@app.command("import")
+def import_command(
+    source: Annotated[str, typer.Argument(metavar="FOLDER", help="The folder of captioner extract ... --engine.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Store to write (HDF5).")],
+) -> None:
+    """Make a store of the features that captioner extract wrote shard by shard.
+
+    Images that failed are recorded as unfinished. An interrupted import goes on when the same command is run again.
+    """
+    from captioner.scale.features import import_features
+
+    check_output("-o", output, HDF5)
+    done, failed = import_features(source, output)
+    print_error(f"{output}: {done} features, {failed} failed")
+
+
+@app.command("export")
+def export_command(
+    source: Annotated[Path, typer.Argument(metavar="FILE", help="A feature store of images, in float16.")],
+    output: Annotated[str, typer.Option("--output", "-o", metavar="FOLDER", help="Folder of Parquet files.")],
+) -> None:
+    """Write a store as Parquet files: the inverse of import."""
+    from captioner.scale.features import export_features
+
+    print_error(f"{output}: {export_features(source, output)} features")

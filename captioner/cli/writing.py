@@ -52,8 +52,6 @@ class WritingOptions:
             raise UsageError(f"--existing {self.existing}: choose one of {', '.join(EXISTING)}")
         if self.output_dir is not None and not (self.sidecar or self.xmp):
             raise UsageError("--output-dir is for --sidecar and --xmp; give one of them")
-        if self.dry_run and not self.writes:
-            raise UsageError("--dry-run: nothing would be written; give --sidecar, --xmp or --embed")
 
     @property
     def writes(self) -> bool:
@@ -125,7 +123,11 @@ def _options(
         str, typer.Option(metavar="MODEL", help="The model of captioner classify that {labels} are by.")
     ] = "default",
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Caption, but print what would be written instead of writing it.")
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Caption, but print what would be written instead of writing it; of an engine the shards.",
+        ),
     ] = False,
 ) -> WritingOptions:
     return WritingOptions(

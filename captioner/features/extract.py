@@ -54,14 +54,14 @@ class _Images(Dataset[tuple[str, np.ndarray | ImageError]]):
     def __getitem__(self, index: int) -> tuple[str, np.ndarray | ImageError]:
         file = self.files[index]
         try:
-            return file.id, _prepare(file.path, self.spec, self.crops, self.mirror)
+            return file.id, prepare_views(file.path, self.spec, self.crops, self.mirror)
         except ImageError as error:
             return file.id, error
         except DataError as error:  # of a video
             return file.id, ImageError(file.path, str(error).removeprefix(f"{file.path}: "))
 
 
-def _prepare(path: Path, spec: BackboneSpec, crops: int, mirror: bool) -> np.ndarray:
+def prepare_views(path: Path, spec: BackboneSpec, crops: int, mirror: bool) -> np.ndarray:
     """The image or video, or its mirror image, as (C, S, S, 3) uint8; raises ``DataError`` if it cannot be read."""
     if isinstance(spec, VideoSpec):
         return video_views(path, spec, mirror)
@@ -96,7 +96,7 @@ def extract(
     images done and their total. Images that cannot be read are reported, not raised. Raises ``UsageError`` for options
     that are out of range, and ``FeatureStoreError`` as ``FeatureWriter`` does.
     """
-    _check_options(crops, mirror, precision, dtype, workers, batch_size)
+    check_options(crops, mirror, precision, dtype, workers, batch_size)
     report = ExtractReport()
     files = _select(sources, part, report)
     if not files:
@@ -113,7 +113,7 @@ def extract(
         processed = 0
         for ids, pixels, errors in _batches(images, workers, max(1, batch_size // max(crops, spec.frames)), context):
             if ids:
-                features = _features(backbone, pixels, precision, device)  # (N, C, D)
+                features = compute_features(backbone, pixels, precision, device)  # (N, C, D)
                 for name, item in zip(ids, features if video else features.mean(1), strict=True):
                     writer.add(name, item)
             report.failed += errors
@@ -124,7 +124,7 @@ def extract(
     return report
 
 
-def _check_options(crops: int, mirror: bool, precision: str, dtype: str, workers: int, batch_size: int) -> None:
+def check_options(crops: int, mirror: bool, precision: str, dtype: str, workers: int, batch_size: int) -> None:
     """Raise ``UsageError`` for an option of ``extract`` that is out of range."""
     if crops not in (1, 10):
         raise UsageError(f"crops must be 1 or 10, not {crops}")
@@ -217,7 +217,7 @@ def _collate(items: Sequence[tuple[str, np.ndarray | ImageError]]) -> Batch:
 
 
 @torch.no_grad()
-def _features(backbone: Backbone, batch: np.ndarray, precision: str, device: str | torch.device) -> np.ndarray:
+def compute_features(backbone: Backbone, batch: np.ndarray, precision: str, device: str | torch.device) -> np.ndarray:
     """Features (N, C, D) float32 of images (N, C, S, S, 3) uint8."""
     flat = torch.from_numpy(batch).flatten(0, 1).to(device)  # (N * C, S, S, 3)
     with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bfloat16"):

@@ -104,7 +104,10 @@ class OnnxRuntime:
 
 
 def _cores() -> int:
-    """Cores that this process may use."""
+    """Cores that this process may use; ``OMP_NUM_THREADS``, if set, says how many, as it does for torch."""
+    chosen = os.environ.get("OMP_NUM_THREADS", "")
+    if chosen.isdecimal() and int(chosen):
+        return int(chosen)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -21,6 +21,7 @@ from benchmarks import (
     motion,
     recognition,
     run,
+    scale,
     scoring,
     search,
     startup,
@@ -56,6 +57,11 @@ def test_extraction(photo: Path) -> None:
 
 def test_captioning(model: str, photo: Path) -> None:
     check(captioning.measure(count=3, batch_size=2, rounds=1, photo=photo, model=model))
+
+
+def test_scale(photo: Path) -> None:
+    """Would catch runs that find their shards finished, or that lack a captioned image."""
+    check(scale.measure(count=4, shards=2, many=11, rounds=1, photo=photo))
 
 
 def test_runtimes(photo: Path) -> None:

@@ -1,0 +1,163 @@
+"""``captioner caption`` for shards: options, and the run on an engine."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
+
+import typer
+
+from captioner.cli.options import expand
+from captioner.errors import UsageError, counted, print_error, printable
+from captioner.progress import progress_bar
+
+if TYPE_CHECKING:
+    from captioner.scale.job import Job, Outcome
+    from captioner.scale.shards import Plan, Shard
+
+TRIAL = 64
+"""Images that --dry-run captions to estimate the time."""
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class ScaleOptions:
+    """What the options below say; see their help."""
+
+    engine: str | None
+    workers: int
+    column: str
+    shard_size: int
+    output_format: str
+    max_shard_retries: int
+
+    def takes(self, sources: Sequence[str]) -> bool:
+        """Whether the sources are captioned shard by shard: an engine is named, or one is a tar or table."""
+        if self.engine is not None:
+            return True
+        from captioner.scale.shards import is_shard_source
+
+        return any(is_shard_source(source) for source in sources)
+
+
+def _options(
+    *,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            metavar="local|slurm|torchrun",
+            help="Caption shard by shard into the folder -o: by processes of this machine, or as one of several "
+            "processes of a scheduler.  [default: local for tars and tables]",
+        ),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, max=256, metavar="N", help="With --engine local: processes.")] = 1,
+    column: Annotated[
+        str, typer.Option(metavar="NAME", help="Of Parquet, CSV or JSON lines: the column with paths or bytes.")
+    ] = "path",
+    shard_size: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Images or rows of a shard; a tar is always one.")
+    ] = 1000,
+    output_format: Annotated[
+        str, typer.Option(metavar="jsonl|parquet", help="Files of captions that an engine writes.")
+    ] = "jsonl",
+    max_shard_retries: Annotated[
+        int, typer.Option(min=0, metavar="N", help="How often an engine tries a shard again that failed.")
+    ] = 2,
+) -> ScaleOptions:
+    return ScaleOptions(engine, workers, column, shard_size, output_format, max_shard_retries)
+
+
+def scale_options(command: Callable[..., Result], without: Sequence[str] = ()) -> Callable[..., Result]:
+    """Replace a command's parameter ``scale`` by the options above; the command gets ``ScaleOptions``.
+
+    Options ``without`` which it does keep their defaults.
+    """
+    hints = get_type_hints(_options, include_extras=True)
+    known = inspect.signature(_options).parameters
+    options = [one.replace(annotation=hints[name]) for name, one in known.items() if name not in without]
+    return expand(command, "scale", options, _options)
+
+
+def run_shards(
+    work: str,
+    options: Mapping[str, Any],
+    sources: Sequence[str],
+    scale: ScaleOptions,
+    output: Path | None,
+    dry_run: bool = False,
+) -> None:
+    """Work through ``sources`` on an engine; ``options`` are what the work (of ``captioner.scale.job``) is made with.
+
+    Raises ``typer.Exit`` where something failed.
+    """
+    from captioner.registry import resolve
+    from captioner.scale.engines import ENGINES
+    from captioner.scale.job import WORKS, Job, start_run
+    from captioner.scale.outputs import check_format
+    from captioner.scale.shards import make_plan
+
+    if output is None:
+        raise UsageError("what comes of shards goes into a folder; name it with -o")
+    check_format(scale.output_format)
+    run = resolve(ENGINES, scale.engine or "local", "engine", UsageError)
+    place = re.sub(r"^(\w[\w+.-]+):/(?!/)", r"\1://", str(output))  # a Path has lost one / of s3://
+    plan = make_plan(sources, scale.column, scale.shard_size)
+    for error in plan.errors:
+        print_error(f"error: {error}")
+    if not plan.shards:
+        raise UsageError("no images, tars or tables were found")
+    settings = resolve(WORKS, work, "work")(**options).settings()
+    job = Job(work, options, settings, place, scale.output_format, scale.max_shard_retries)
+    if dry_run:
+        _show(plan, job)
+        return
+    waiting = start_run(job, plan.shards)
+    outcomes = _run(run, job, waiting, scale.workers, len(plan.shards))
+    _report(outcomes, len(plan.shards) - len(waiting), place)
+    if plan.errors or any(one.stats is None or one.stats["failed"] for one in outcomes):
+        raise typer.Exit(1)
+
+
+def _run(run: Callable[..., None], job: Job, waiting: Sequence[Shard], workers: int, total: int) -> list[Outcome]:
+    """What came of each shard that the engine had."""
+    outcomes: list[Outcome] = []
+    with progress_bar("shards", total, done=total - len(waiting)) as bar:
+
+        def report(outcome: Outcome) -> None:
+            outcomes.append(outcome)
+            bar.advance()
+            if outcome.error:
+                bar.say(f"error: shard {outcome.shard.name} ({outcome.shard.source}): {outcome.error}")
+
+        run(job, waiting, workers, report)
+    return outcomes
+
+
+def _report(outcomes: Sequence[Outcome], before: int, place: str) -> None:
+    stats = [one.stats for one in outcomes if one.stats is not None]
+    images, failed = (sum(one[name] for one in stats) for name in ("images", "failed"))
+    parts = [counted(len(stats), "shard") + " done", f"{before} done before", f"{len(outcomes) - len(stats)} failed"]
+    print_error(f"{place}: {', '.join(parts)}; {counted(images, 'image')} done, {failed} failed")
+
+
+def _show(plan: Plan, job: Job) -> None:
+    """Print the shards, and the time that they may take by the speed of a few images."""
+    from captioner.scale.estimate import estimate
+
+    for shard in plan.shards:
+        size = "" if shard.count is None else counted(shard.count, "image")
+        rows = f"rows from {shard.first}" if shard.kind == "table" else ""
+        print("\t".join((shard.name, shard.kind, printable(shard.source), size, rows)).rstrip())
+    began = time.monotonic()
+    found = estimate(plan.shards, job.open(), TRIAL)
+    if found is not None:
+        print_error(
+            f"{counted(len(plan.shards), 'shard')}, about {found.images:,} images; {found.seconds:,.0f} s with one "
+            f"worker at {found.rate:.1f} images/s, measured on {counted(found.tried, 'image')} in "
+            f"{time.monotonic() - began:.1f} s. Nothing was written"
+        )

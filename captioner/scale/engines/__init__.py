@@ -1,0 +1,10 @@
+"""Engines: what works through the shards of a run. Each is a function ``run(job, shards, workers, report)``."""
+
+from __future__ import annotations
+
+ENGINES = {
+    "local": "captioner.scale.engines.local:run",
+    "slurm": "captioner.scale.engines.ranks:run_slurm",
+    "torchrun": "captioner.scale.engines.ranks:run_torchrun",
+}
+"""Processes of this machine, or this process as one of several that somebody else starts."""

@@ -1,0 +1,39 @@
+"""What engines share: shards that wait, and the shards that failed and are tried again."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+
+from captioner.scale.job import Job, Outcome, give_up
+from captioner.scale.shards import Shard
+
+Report = Callable[[Outcome], None]
+"""Is told the end of each shard."""
+
+
+class Queue:
+    """Shards that wait; those that fail come back until their retries are used up."""
+
+    def __init__(self, job: Job, shards: Sequence[Shard], report: Report) -> None:
+        self._job, self._report = job, report
+        self._waiting = deque(shards)
+        self._attempts: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def take(self) -> Shard | None:
+        """The next shard; None where there is none."""
+        return self._waiting.popleft() if self._waiting else None
+
+    def end(self, outcome: Outcome) -> None:
+        """Note the end of an attempt."""
+        name = outcome.shard.name
+        self._attempts[name] += 1
+        if outcome.error and self._attempts[name] <= self._job.retries:
+            self._waiting.append(outcome.shard)
+            return
+        if outcome.error:
+            give_up(outcome, self._job, self._attempts[name])
+        self._report(outcome)

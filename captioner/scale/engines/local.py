@@ -1,0 +1,132 @@
+"""Processes of this machine: each loads the model once, and they share the cores."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing import connection, get_context, parent_process
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+
+from captioner.errors import CaptionerError
+from captioner.scale.engines.base import Queue, Report
+from captioner.scale.job import Job, Outcome, attempt
+from captioner.scale.shards import Shard
+
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+CONTEXT = get_context("spawn")  # a fork after torch or ONNX Runtime started threads can hang
+
+
+def run(job: Job, shards: Sequence[Shard], workers: int, report: Report) -> None:
+    """Work through ``shards`` with ``workers`` processes.
+
+    A process that dies costs an attempt at its shard and is replaced. Raises ``CaptionerError`` where the model cannot
+    be loaded in a process.
+    """
+    queue = Queue(job, shards, report)
+    crew: list[_Worker] = []
+    try:
+        while len(queue) or crew:
+            while len(crew) < workers and (shard := queue.take()):
+                crew.append(_Worker.start(job, shard, workers))
+            for ready in connection.wait([worker.pipe for worker in crew]):
+                worker = next(one for one in crew if one.pipe is ready)
+                outcome = worker.outcome()
+                queue.end(outcome)
+                if worker.is_alive and (shard := queue.take()):
+                    worker.give(shard)
+                else:
+                    worker.stop()
+                    crew.remove(worker)
+    finally:
+        for worker in crew:
+            worker.process.kill()
+            worker.process.join()
+
+
+@dataclass
+class _Worker:
+    """A process with a shard to do."""
+
+    process: BaseProcess
+    pipe: Connection
+    shard: Shard
+    is_alive: bool = True
+
+    @classmethod
+    def start(cls, job: Job, shard: Shard, workers: int) -> _Worker:
+        ours, theirs = CONTEXT.Pipe()
+        process = CONTEXT.Process(target=_serve, args=(job, theirs), daemon=True)
+        with _few_threads(workers):
+            process.start()
+        theirs.close()  # so that the death of the process ends the pipe
+        worker = cls(process, ours, shard)
+        worker.give(shard)
+        return worker
+
+    def give(self, shard: Shard) -> None:
+        self.shard = shard
+        with suppress(BrokenPipeError):  # it died; outcome() says so
+            self.pipe.send(shard)
+
+    def outcome(self) -> Outcome:
+        """What came of the shard."""
+        try:
+            found: Outcome | CaptionerError = self.pipe.recv()
+        except (EOFError, ConnectionError):
+            self.is_alive = False
+            self.process.join()
+            return Outcome(self.shard, error=_death(self.process.exitcode or 0))
+        if isinstance(found, CaptionerError):
+            raise found
+        return found
+
+    def stop(self) -> None:
+        self.pipe.close()
+        self.process.join()
+
+
+def _death(status: int) -> str:
+    if status < 0:
+        return f"its process was killed by {signal.Signals(-status).name}; if that is SIGKILL, memory may be short"
+    return f"its process ended with exit status {status}"
+
+
+@contextmanager
+def _few_threads(workers: int) -> Iterator[None]:
+    """Let a process that starts in this block use its share of the cores."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    before = {name: os.environ.get(name) for name in THREADS}
+    os.environ.update({name: old or str(max(1, cores // workers)) for name, old in before.items()})
+    try:
+        yield
+    finally:
+        for name, old in before.items():
+            if old is None:
+                del os.environ[name]
+
+
+def _serve(job: Job, pipe: Connection) -> None:
+    """What a process does: shards from the pipe, until it is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the driver ends its processes
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    try:
+        work = job.open()
+    except CaptionerError as error:
+        pipe.send(CaptionerError(str(error)))
+        return
+    with suppress(EOFError, ConnectionError):
+        while True:
+            pipe.send(attempt(pipe.recv(), job, work))
+
+
+def _die_with_parent() -> None:
+    """End this process when the driver is killed, which cannot say so."""
+    parent = parent_process()
+    assert parent is not None
+    connection.wait([parent.sentinel])
+    os._exit(1)

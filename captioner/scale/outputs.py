@@ -1,0 +1,65 @@
+"""The files that records of a shard go into: JSON lines or Parquet."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from captioner.errors import UsageError
+from captioner.optional import require
+
+FORMATS = ("jsonl", "parquet")
+ROWS = 10_000
+"""Rows of a Parquet row group, which are in memory until it is written."""
+
+Fields = Mapping[str, Any]
+Write = Callable[[Fields], None]
+
+
+def check_format(name: str) -> None:
+    """Raise ``UsageError`` for an unknown format, ``MissingDependency`` for one whose package is not installed."""
+    if name not in FORMATS:
+        raise UsageError(f"--output-format {name}: choose one of {', '.join(FORMATS)}")
+    if name == "parquet":
+        require("pyarrow.parquet", "scale")
+
+
+@contextmanager
+def open_records(path: Path, kind: str, columns: Mapping[str, str], digest: str) -> Iterator[Write]:
+    """A function that writes a record with ``columns`` into the file ``path``.
+
+    Their types are pyarrow's names, or such as ``float16[1280]`` for an array of 1,280 numbers.
+
+    ``digest`` goes into the metadata of a Parquet file.
+    """
+    if kind == "jsonl":
+        with path.open("w", encoding="utf-8") as stream:
+            yield lambda record: print(json.dumps(record), file=stream)
+        return
+    pyarrow, parquet = require("pyarrow", "scale"), require("pyarrow.parquet", "scale")
+    types = {name: _type(pyarrow, text) for name, text in columns.items()}
+    schema = pyarrow.schema(types.items(), metadata={"captioner": digest})
+    waiting: list[Fields] = []
+    with parquet.ParquetWriter(path, schema) as writer:
+
+        def flush() -> None:
+            writer.write_table(pyarrow.Table.from_pylist(waiting, schema=schema))
+            waiting.clear()
+
+        def write(record: Fields) -> None:
+            waiting.append(record)
+            if len(waiting) == ROWS:
+                flush()
+
+        yield write
+        flush()
+
+
+def _type(pyarrow: Any, text: str) -> Any:
+    """The type that ``text`` names: ``string``, or ``float16[1280]`` for a list of fixed size."""
+    name, _, size = text.rstrip("]").partition("[")
+    scalar = pyarrow.type_for_alias(name)
+    return pyarrow.list_(scalar, int(size)) if size else scalar

@@ -1,0 +1,119 @@
+"""Where shards come from and where their output goes: files, or with fsspec object stores (``s3://...``).
+
+A file appears whole or not at all: by renaming on a disk, and in an object store because an upload does.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from captioner.errors import DataError, UsageError
+from captioner.files import atomic_path, require_regular
+from captioner.optional import require
+
+
+def is_address(name: str) -> bool:
+    """Whether ``name`` is for fsspec, such as ``s3://bucket/key``."""
+    return re.match(r"\w[\w+.-]*://", name) is not None
+
+
+def find_store(address: str) -> tuple[Any, str]:
+    """fsspec's file system for an address, and the path in it; ``UsageError`` where there is no such or its package."""
+    fsspec = require("fsspec", "scale")
+    try:
+        store, path = fsspec.core.url_to_fs(address)
+    except (ImportError, ValueError) as error:  # fsspec says which package to install, or which protocols it knows
+        raise UsageError(f"{address}: {error}") from error
+    return store, path
+
+
+@contextmanager
+def open_source(name: str) -> Iterator[BinaryIO]:
+    """The bytes of a file or of an address; ``DataError`` where there are none."""
+    try:
+        if is_address(name):
+            store, path = find_store(name)
+            opened = store.open(path, "rb")
+        else:
+            require_regular(name, DataError)
+            opened = open(name, "rb")  # noqa: SIM115  # closed below
+    except (OSError, ValueError) as error:
+        raise DataError(f"{name}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    with opened as stream:
+        yield cast(BinaryIO, stream)
+
+
+def mark(name: str) -> tuple[int, ...]:
+    """What changes when a file does: its size and time of change (ns); nothing for an address."""
+    if is_address(name):
+        return ()
+    try:
+        status = os.stat(name)
+    except OSError as error:
+        raise DataError(f"{name}: {error.strerror}; each shard must be there") from error
+    return status.st_size, status.st_mtime_ns
+
+
+class Folder:
+    """The output folder: files of this disk, or with ``://`` in its name objects of a store."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._store: Any = None
+        if is_address(name):
+            self._store, self._root = find_store(name)
+        elif os.path.lexists(name) and not os.path.isdir(name):
+            raise UsageError(f"-o {name} is not a folder; the captions of shards are several files")
+
+    def names(self) -> set[str]:
+        """Names of the files in the folder; empty where it does not exist."""
+        with suppress(FileNotFoundError):
+            if self._store is None:
+                return set(os.listdir(self.name))
+            self._store.invalidate_cache()
+            return {path.rstrip("/").rpartition("/")[2] for path in self._store.ls(self._root, detail=False)}
+        return set()
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a file; ``FileNotFoundError`` where there is none."""
+        if self._store is None:
+            return Path(self.name, name).read_bytes()
+        return bytes(self._store.cat_file(f"{self._root}/{name}"))
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[Path]:
+        """A path on this disk whose file becomes ``name`` when the block ends, and vanishes when it raises."""
+        if self._store is None:
+            with atomic_path(Path(self.name, name)) as path:
+                yield path
+            return
+        with tempfile.TemporaryDirectory(prefix="captioner-") as folder:
+            path = Path(folder, name)
+            yield path
+            self._store.makedirs(self._root, exist_ok=True)
+            self._store.put_file(str(path), f"{self._root}/{name}")
+
+    def write(self, name: str, text: str) -> None:
+        """Write ``text`` as UTF-8."""
+        with self.writing(name) as path:
+            path.write_text(text, encoding="utf-8")
+
+    def remove(self, names: Sequence[str]) -> None:
+        """Remove files; those that are not there count as removed."""
+        for name in names:
+            with suppress(FileNotFoundError):
+                if self._store is None:
+                    os.unlink(os.path.join(self.name, name))
+                else:
+                    self._store.rm_file(f"{self._root}/{name}")
+
+    def remove_unfinished(self, prefix: str) -> None:
+        """Remove what writers that were killed left of files whose names begin with ``prefix``."""
+        if self._store is None and os.path.isdir(self.name):
+            self.remove([one for one in os.listdir(self.name) if one.startswith(f".{prefix}") and one.endswith(".tmp")])

@@ -1,0 +1,106 @@
+"""The rows of a shard: an image each, by path or as bytes, with a key."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from captioner.errors import DataError, ImageError
+from captioner.scale.places import is_address, open_source
+from captioner.scale.shards import Shard
+
+MOST_BYTES = 2**28
+"""Bytes that one image file may have in a tar, a table or an object store."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One image of a shard, or why there is none."""
+
+    key: str
+    """The path as it was given, or the member's name in its tar."""
+    path: str = ""
+    data: bytes = b""
+    """The image file's bytes where ``path`` is empty."""
+    error: str = ""
+
+
+def rows_of(shard: Shard) -> Iterator[Row]:
+    """The shard's rows in order, one in memory at a time; ``DataError`` where the shard itself is damaged."""
+    if shard.kind == "tar":
+        from captioner.scale.tars import tar_rows
+
+        yield from tar_rows(shard.source)
+    elif shard.kind == "table":
+        from captioner.scale.tables import table_rows
+
+        for key, content in table_rows(shard.source, shard.column, shard.first, shard.count or 0):
+            yield _row(key, content)
+    elif shard.kind == "store":
+        from captioner.features.store import FeatureStore
+
+        names = FeatureStore(shard.source, mirrored=None).ids[shard.first : shard.first + (shard.count or 0)]
+        yield from map(Row, names)
+    else:
+        for path in shard.images:
+            yield _remote(path) if is_address(path) else Row(path, path)
+
+
+class Spool:
+    """A folder for temporary files in which images that are bytes become files.
+
+    So images from everywhere are opened by the same code.
+    """
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="captioner-")
+        self._numbers = itertools.count()  # several threads may ask
+
+    def __enter__(self) -> Spool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._folder.cleanup()
+
+    def place(self, row: Row) -> Path | ImageError:
+        """The row's file, or its error."""
+        if row.error:
+            return ImageError(row.key, row.error)
+        if not row.data:
+            return Path(row.path)
+        path = Path(self._folder.name, str(next(self._numbers)))
+        path.write_bytes(row.data)
+        return path
+
+    def remove(self, path: Path | ImageError) -> None:
+        """Remove a file that ``place`` made; files of others stay."""
+        if isinstance(path, Path) and path.parent == Path(self._folder.name):
+            path.unlink()
+
+
+def too_large(size: int) -> str:
+    """Why an image file of ``size`` bytes is not read; empty where it is."""
+    return f"{size:,} bytes, more than the {MOST_BYTES:,} that are read" if size > MOST_BYTES else ""
+
+
+def _row(key: str, content: str | bytes | None) -> Row:
+    if content is None:
+        return Row(key, error="no value")
+    if isinstance(content, bytes):
+        return Row(key, data=content, error=too_large(len(content)) or ("" if content else "no bytes"))
+    if is_address(content) and not os.path.lexists(content):
+        return Row(key, error="is an address; tables name files, or hold their bytes")
+    return Row(key, content)
+
+
+def _remote(path: str) -> Row:
+    try:
+        with open_source(path) as stream:
+            data = stream.read(MOST_BYTES + 1)
+    except (DataError, ImageError) as error:
+        return Row(path, error=str(error))
+    return Row(path, data=data, error=too_large(len(data)))

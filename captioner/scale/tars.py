@@ -1,0 +1,88 @@
+"""Tars of images, as WebDataset has them, read as a stream: nothing is unpacked, and no member's name is a path."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+import zlib
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import Self
+
+from captioner.data.images import SUFFIXES
+from captioner.errors import DataError
+from captioner.scale.places import open_source
+from captioner.scale.rows import Row, too_large
+
+LONGEST_HEADER = 2**20
+"""Bytes that the long name or the attributes of a member may have; they are read into memory."""
+HEADERS = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
+
+
+class _Member(tarfile.TarInfo):
+    """A member whose headers have a limit, in a tar that has an end."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        if not buf:  # tarfile takes this for the end
+            raise DataError("cut off: the zeros at the end of a tar are missing")
+        member = super().frombuf(buf, encoding, errors)
+        if member.type in HEADERS and not 0 <= member.size <= LONGEST_HEADER:
+            raise DataError(f"a header of {member.size:,} bytes, more than the {LONGEST_HEADER:,} that are read")
+        return member
+
+
+def tar_rows(source: str) -> Iterator[Row]:
+    """A row for each member with an image's suffix, in order, compressed tars included.
+
+    Links, devices, hidden files, names that lead elsewhere, huge members and second ones of a name are no images: they
+    give an error, hidden files nothing. Raises ``DataError`` where the tar is damaged or cut off.
+    """
+    seen: set[str] = set()
+    with open_source(source) as stream:
+        try:
+            with tarfile.open(fileobj=stream, mode="r|*", tarinfo=_Member) as tar:
+                for member in tar:
+                    tar.members = []  # type: ignore[attr-defined]  # or the list would grow with the tar
+                    if _is_image(member.name):
+                        yield _row(tar, member, seen)
+                        seen.add(member.name)
+        except DataError as error:
+            raise DataError(f"{source}: {error}") from error
+        except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error, MemoryError) as error:
+            raise DataError(f"{source}: damaged, cut off or not a tar ({error})") from error
+
+
+def _is_image(name: str) -> bool:
+    base = name.rpartition("/")[2]
+    return os.path.splitext(base)[1].lower() in SUFFIXES and not base.startswith(".")
+
+
+def _row(tar: tarfile.TarFile, member: tarfile.TarInfo, seen: set[str]) -> Row:
+    """The member's bytes, or why it is not read."""
+    error = _refusal(member, seen)
+    if error:
+        return Row(member.name, error=error)
+    file = tar.extractfile(member)
+    assert file is not None, "a regular file"
+    data = file.read()
+    if len(data) < member.size:
+        raise DataError(f"cut off in the member {member.name}")
+    return Row(member.name, data=data)
+
+
+def _refusal(member: tarfile.TarInfo, seen: set[str]) -> str:
+    parts = PurePosixPath(member.name).parts
+    if member.name in seen:
+        return "a second member of this name"
+    if parts[:1] == ("/",) or ".." in parts or "\\" in member.name:
+        return "a name that leads out of the tar"
+    if not member.isreg() or member.issparse():
+        return "a link, folder, device or sparse file, not an image"
+    return too_large(member.size) or ("" if member.size else "the file is empty")
