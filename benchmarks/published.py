@@ -20,6 +20,7 @@ from benchmarks.images import PHOTO, make_images
 from benchmarks.measure import AT_MOST, ROOT, Measurement, compare, rate, run_command, seconds
 from benchmarks.memory import peak_memory
 from benchmarks.startup import captioner_command
+from captioner.data.images import open_image
 from captioner.optional import require
 from captioner.predictors import load
 
@@ -101,7 +102,6 @@ def _adapter(name: str, folder: Path, images: list[Path], rounds: int) -> Measur
 def plain_generate(folder: Path) -> Callable[[list[Path]], list[str]]:
     """What the documentation of transformers shows, in batches of 8."""
     import torch
-    from PIL import Image
 
     transformers = require("transformers", "transformers")
     model = transformers.AutoModelForImageTextToText.from_pretrained(folder).eval()
@@ -112,7 +112,7 @@ def plain_generate(folder: Path) -> Callable[[list[Path]], list[str]]:
     def run(paths: list[Path]) -> list[str]:
         texts: list[str] = []
         for first in range(0, len(paths), 8):
-            images = [Image.open(path).convert("RGB") for path in paths[first : first + 8]]
+            images = [open_image(path) for path in paths[first : first + 8]]
             inputs = processor(images=images, return_tensors="pt")
             ids = model.generate(**inputs, do_sample=False, num_beams=1, max_new_tokens=LENGTH)
             texts += tokenizer.batch_decode(ids, skip_special_tokens=True)
