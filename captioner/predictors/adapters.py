@@ -6,6 +6,7 @@ PaliGemma, Florence-2), ``ChatAdapter`` for those that take a conversation (Smol
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -60,13 +61,17 @@ class ChatAdapter(ClassicAdapter):
             [{"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": prompt}]}]
             for image in images
         ]
+        template = self.processor.apply_chat_template
+        padding: dict[str, Any] = {"padding": True}
+        if "processor_kwargs" in inspect.signature(template).parameters:  # transformers 5.0 takes it as it is
+            padding = {"processor_kwargs": padding}
         return dict(
-            self.processor.apply_chat_template(
+            template(
                 conversations,
                 add_generation_prompt=True,
                 tokenize=True,
                 return_dict=True,
                 return_tensors="pt",
-                processor_kwargs={"padding": True},
+                **padding,
             )
         )

@@ -166,13 +166,14 @@ def import_features(source: str, output: Path) -> tuple[int, int]:
 def _features(folder: Folder, name: str, dimension: int) -> Iterator[tuple[str, np.ndarray | None]]:
     """Keys and features (D,) of a shard; None for rows that failed."""
     pyarrow, parquet = require("pyarrow", "scale"), require("pyarrow.parquet", "scale")
-    columns = {"key": pyarrow.string(), "features": pyarrow.list_(pyarrow.float16(), dimension)}
+    text = pyarrow.string()
+    columns = {"key": text, "features": pyarrow.list_(pyarrow.float16(), dimension), "error": text}
     try:
         file = parquet.ParquetFile(pyarrow.BufferReader(folder.read(name)))
         if any(file.schema_arrow.field(column).type != kind for column, kind in columns.items()):
             raise DataError(f"{folder.name}/{name}: its columns are not keys and features of {dimension} numbers")
         for batch in file.iter_batches(READ_AT_ONCE, columns=list(columns)):
-            for key, feature in zip(batch["key"], batch["features"], strict=True):
-                yield key.as_py(), np.array(feature.values) if feature.is_valid else None
+            for key, feature, error in zip(*(batch[column] for column in columns), strict=True):
+                yield key.as_py(), None if error.is_valid else np.array(feature.values)
     except (pyarrow.ArrowException, OSError, KeyError) as error:
         raise DataError(f"{folder.name}/{name}: damaged or not a file of features ({error})") from error

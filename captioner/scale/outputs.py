@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from captioner.errors import UsageError
 from captioner.optional import require
 
@@ -31,7 +33,8 @@ def check_format(name: str) -> None:
 def open_records(path: Path, kind: str, columns: Mapping[str, str], digest: str) -> Iterator[Write]:
     """A function that writes a record with ``columns`` into the file ``path``.
 
-    Their types are pyarrow's names, or such as ``float16[1280]`` for an array of 1,280 numbers.
+    Their types are pyarrow's names, or such as ``float16[1280]`` for an array of 1,280 numbers. A record without an
+    array gets one of zeros: pyarrow before 26 cannot read a missing list of fixed size.
 
     ``digest`` goes into the metadata of a Parquet file.
     """
@@ -42,6 +45,7 @@ def open_records(path: Path, kind: str, columns: Mapping[str, str], digest: str)
     pyarrow, parquet = require("pyarrow", "scale"), require("pyarrow.parquet", "scale")
     types = {name: _type(pyarrow, text) for name, text in columns.items()}
     schema = pyarrow.schema(types.items(), metadata={"captioner": digest})
+    empty = {name: np.zeros(kind.list_size, np.float16) for name, kind in types.items() if hasattr(kind, "list_size")}
     waiting: list[Fields] = []
     with parquet.ParquetWriter(path, schema) as writer:
 
@@ -50,7 +54,7 @@ def open_records(path: Path, kind: str, columns: Mapping[str, str], digest: str)
             waiting.clear()
 
         def write(record: Fields) -> None:
-            waiting.append(record)
+            waiting.append({**record, **{name: zeros for name, zeros in empty.items() if record.get(name) is None}})
             if len(waiting) == ROWS:
                 flush()
 
