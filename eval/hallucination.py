@@ -21,7 +21,7 @@ from typing import Annotated, Any
 import typer
 
 from captioner.cli.program import create_app, run
-from captioner.data.records import parse_json, read_lines
+from captioner.data.records import bare_name, parse_json, read_lines
 from captioner.data.results import Matched, read_systems
 from captioner.errors import DataError
 from captioner.files import read_text
@@ -72,15 +72,10 @@ def read_detected(path: Path, least: float) -> dict[str, set[str]]:
         item: Any = parse_json(line, f"{path}, line {number}")
         try:
             boxes = [box for box in item["detections"] if box["score"] >= least]
-            found.setdefault(_key(item["id"]), set()).update(box["class"] for box in boxes)
+            found.setdefault(bare_name(str(item["id"])), set()).update(box["class"] for box in boxes)
         except (TypeError, KeyError) as error:
             raise DataError(f'{path}, line {number}: expected {{"id": ..., "detections": [...]}}') from error
     return found
-
-
-def _key(name: object) -> str:
-    stem = Path(str(name)).stem
-    return str(int(stem)) if stem.isdecimal() else stem
 
 
 def named(text: str, words: Mapping[str, Classes]) -> dict[str, Classes]:
@@ -95,7 +90,7 @@ def hallucination(
     captions = total = wrong = 0
     invented: Counter[str] = Counter()
     for image, text in matched.hypotheses.items():
-        if (key := _key(image)) not in detected:
+        if (key := bare_name(image)) not in detected:
             continue
         there = {name for line in matched.references[image] for some in named(line, words).values() for name in some}
         there.update(detected[key])

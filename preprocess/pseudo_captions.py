@@ -26,7 +26,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -37,7 +37,7 @@ from torch import Tensor
 from captioner.backbones import load_backbone
 from captioner.cli.program import create_app, run
 from captioner.data import read_dataset
-from captioner.data.records import parse_json, read_lines
+from captioner.data.records import bare_name, parse_json, read_lines
 from captioner.errors import DataError, print_error
 from captioner.features.store import FeatureStore
 from captioner.files import Kind, check_output, read_text, write_text
@@ -208,11 +208,6 @@ class Photographs:
     """Sentences of the photographs that have some."""
     dev: frozenset[str]
 
-    @cached_property
-    def bare(self) -> list[str]:
-        """The photographs without sentences."""
-        return [name for name in self.names if name not in self.own]
-
 
 def read_sentences(path: Path, photos: Path, dev: int) -> tuple[Photographs, list[str]]:
     """The photographs below a folder, and all sentences but those of the dev photographs.
@@ -220,31 +215,26 @@ def read_sentences(path: Path, photos: Path, dev: int) -> tuple[Photographs, lis
     Lines are ``name <tab> sentence``; a number names the file of that number (``9`` is ``000000000009.jpg``).
     """
     files = {
-        _number(file.name): file.name for file in photos.iterdir() if file.suffix.lower() in (".jpg", ".jpeg", ".png")
+        bare_name(file.name): file.name for file in photos.iterdir() if file.suffix.lower() in (".jpg", ".jpeg", ".png")
     }
     said: dict[str, list[str]] = defaultdict(list)
     for number, line in enumerate(read_lines(path), start=1):
         name, tab, sentence = line.partition("\t")
         if not tab or not sentence.strip():
             raise DataError(f"{path}, line {number}: expected image<TAB>sentence")
-        said[_number(name)].append(" ".join(sentence.split()))
+        said[bare_name(name)].append(" ".join(sentence.split()))
     own = {files[name]: sentences for name, sentences in said.items() if name in files}
-    first = sorted(own, key=lambda name: hashlib.sha256(_number(name).encode()).digest())[:dev]
-    dev_keys = {_number(name) for name in first}
+    first = sorted(own, key=lambda name: hashlib.sha256(bare_name(name).encode()).digest())[:dev]
+    dev_keys = {bare_name(name) for name in first}
     pool = [sentence for name, sentences in said.items() if name not in dev_keys for sentence in sentences]
     return Photographs(sorted(files.values()), own, frozenset(first)), list(dict.fromkeys(pool))
-
-
-def _number(name: str) -> str:
-    stem = PurePosixPath(name).stem
-    return str(int(stem)) if stem.isdecimal() else stem
 
 
 def read_detections(path: Path, names: Sequence[str]) -> list[list[Any]]:
     """The detections of each photograph, from JSON lines with ``id`` (a name or its number) and ``detections``."""
     lines = (parse_json(line, f"{path}, line {number}") for number, line in enumerate(read_lines(path), start=1))
-    found = {_number(str(item["id"])): item["detections"] for item in lines}
-    return [found.get(_number(name), []) for name in names]
+    found = {bare_name(str(item["id"])): item["detections"] for item in lines}
+    return [found.get(bare_name(name), []) for name in names]
 
 
 def class_probabilities(store: FeatureStore, names: Sequence[str], weights: Path | None = None) -> np.ndarray:

@@ -257,3 +257,9 @@ def of_split(records: list[Captioned], split: str) -> list[Captioned]:
         counts = ", ".join(f"{name} {sum(r.split == name for r in records)}" for name in SPLITS)
         raise DataError(f"no images in split {wanted}; the data set has: {counts}")
     return chosen
+
+
+def bare_name(name: str) -> str:
+    """An image's name without folder and suffix, and a number without leading zeros: ``9`` of ``000000000009.jpg``."""
+    stem = PurePosixPath(name).stem
+    return str(int(stem)) if stem.isdecimal() else stem
