@@ -59,14 +59,14 @@ extract cnn "$out/images" $cnn --weights "$out/cnn.safetensors"
 extract cnn-mirrored "$out/images" $cnn --weights "$out/cnn.safetensors" --mirror
 
 stage "the decoder"
-train flickr8k-2f first data.format=own data.root="$out/captions.jsonl" data.features="$out/cnn.h5" \
-    data.features_mirrored="$out/cnn-mirrored.h5" data.vocabulary_from="$out/words/best.safetensors" \
-    train.init_from="$out/words/best.safetensors" train.epochs=15 train.batch_size=256 train.lr=1.2e-3 \
-    train.evaluate_every=5 decoding.beam_size=3
-train flickr8k-2f decoder data.format=own data.root="$out/captions.jsonl" data.features="$out/cnn.h5" \
-    data.features_mirrored="$out/cnn-mirrored.h5" data.vocabulary_from="$out/first/best.safetensors" \
-    train.init_from="$out/first/best.safetensors" train.epochs=10 train.batch_size=256 train.lr=8e-4 \
-    model.dropout=0.3 train.evaluate_every=5 decoding.beam_size=3
+decoder() {  # FOLDER, RUN THAT IT STARTS FROM, [SETTING...]
+    local folder=$1 start=$out/$2/best.safetensors; shift 2
+    train flickr8k-2f "$folder" data.format=own data.root="$out/captions.jsonl" data.features="$out/cnn.h5" \
+        data.features_mirrored="$out/cnn-mirrored.h5" data.vocabulary_from="$start" train.init_from="$start" \
+        train.batch_size=256 train.evaluate_every=5 decoding.beam_size=3 "$@"
+}
+decoder first words train.epochs=15 train.lr=1.2e-3
+decoder decoder first train.epochs=10 train.lr=8e-4 model.dropout=0.3
 
 stage "one small file, with graphs for ONNX Runtime"
 python -m scripts.pack_model "$out/decoder/best.safetensors" --weights "$out/cnn.safetensors" --dtype int8 \
