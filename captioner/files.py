@@ -271,6 +271,12 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "captioner"
 
 
+def torch_checkpoints() -> Path:
+    """torch.hub's folder of weight files, found as torch does but without importing it."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(os.environ.get("TORCH_HOME") or cache / "torch").expanduser() / "hub" / "checkpoints"
+
+
 def _is_same_file(one: str | Path, other: str | Path) -> bool:
     try:
         return os.path.samefile(one, other)

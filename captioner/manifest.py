@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from captioner.errors import DataError, shorten
-from captioner.files import cache_folder, sha256
+from captioner.files import cache_folder, sha256, torch_checkpoints
 from captioner.optional import require
 from captioner.plain_yaml import read_yaml
 
@@ -61,12 +61,6 @@ class Entry:
     @property
     def has_digest(self) -> bool:
         return bool(self.sha256 or self.sha256_prefix or self.md5)
-
-
-def torch_checkpoints() -> Path:
-    """torch.hub's folder of weight files, found as torch does but without importing it."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(os.environ.get("TORCH_HOME") or cache / "torch").expanduser() / "hub" / "checkpoints"
 
 
 def read_manifest(path: Path = MANIFEST) -> dict[str, Entry]:

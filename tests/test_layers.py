@@ -52,6 +52,7 @@ FLOORS = {
     "captioner.web": 5.7,
     "captioner.writing": 5,
     "captioner.scale": 5.5,
+    "captioner.doctor": 5.6,
     "captioner.cli": 6,
     "captioner.__main__": 7,
     "captioner": 7,  # the package's own file, which hands out load()

@@ -20,6 +20,7 @@ from captioner.cli import (
     crf,
     data,
     describe,
+    doctor,
     export,
     extract,
     features,
@@ -60,6 +61,7 @@ app.command()(score.score)
 app.command()(compare.compare)
 app.add_typer(crf.app, name="crf")
 app.add_typer(data.app, name="data")
+app.command()(doctor.doctor)
 
 
 def _show_version(wanted: bool) -> None:
