@@ -13,7 +13,7 @@ import typer
 
 from captioner import doctor
 from captioner.cli.app import app
-from captioner.doctor import NEEDS, Package, find_caches, find_devices, model_problem, read_packages
+from captioner.doctor import DEFAULT_SHA256, NEEDS, Package, find_caches, find_devices, model_problem, read_packages
 from captioner.predictors import MODELS
 from tests.conftest import CHECKOUT
 
