@@ -1,13 +1,12 @@
-"""Write docs/commands.md from the --help of every command, or check that it is up to date.
+"""Write docs/commands.md and docs/commands/ from the --help of every command, or check that they are up to date.
 
     python -m scripts.command_reference [--check]
 
-The page names the version of typer that it was made with; under another version it is not compared.
+The first page names the version of typer that they were made with; under another version they are not compared.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -17,9 +16,10 @@ import typer
 from typer.testing import CliRunner
 
 from captioner.cli.app import app
-from captioner.files import write_text
+from scripts.pages import stale, write_or_check
 
-PAGE = Path(__file__).parents[1] / "docs" / "commands.md"
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE = DOCS / "commands.md"
 LAYOUT = "typer " + ".".join(metadata.version("typer").split(".")[:2])
 HEAD = f"""\
 # Commands
@@ -35,34 +35,48 @@ def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ..
         yield from commands(child, (*path, name))
 
 
-def reference() -> str:
-    """The whole page, independent of the terminal it is made in."""
-    parts = [HEAD]
-    for path in commands(typer.main.get_command(app)):
-        result = CliRunner().invoke(app, [*path, "--help"], prog_name="captioner", terminal_width=100)
-        if result.exit_code:
-            raise SystemExit(f"captioner {' '.join(path)} --help failed: {result.output}")
-        parts.append(f"## {' '.join(('captioner', *path))}\n\n```\n{result.stdout.strip()}\n```\n")
-    return "\n".join(parts)
+def pages() -> dict[Path, str]:
+    """All pages by path: the start, and one for each command with its subcommands."""
+    paths = list(commands(typer.main.get_command(app)))
+    names = [path[0] for path in paths if len(path) == 1]
+    links = "".join(f"* [captioner {name}](commands/captioner-{name}.md)\n" for name in names)
+    found = {PAGE: f"{HEAD}\n{links}\n## captioner\n\n{help_of(())}"}
+    for name in names:
+        parts = [
+            f"{'#' if len(path) == 1 else '##'} captioner {' '.join(path)}\n\n{help_of(path)}"
+            for path in paths
+            if path[:1] == (name,)
+        ]
+        found[DOCS / "commands" / f"captioner-{name}.md"] = "\n".join(parts)
+    return found
+
+
+def help_of(path: tuple[str, ...]) -> str:
+    """What --help prints, independent of the terminal it is made in."""
+    result = CliRunner().invoke(app, [*path, "--help"], prog_name="captioner", terminal_width=100)
+    if result.exit_code:
+        raise SystemExit(f"captioner {' '.join(path)} --help failed: {result.output}")
+    return f"```text\n{result.stdout.strip()}\n```\n"
+
+
+def comparable() -> bool:
+    """Whether the pages were made with this version of typer, or are not there."""
+    return not PAGE.exists() or HEAD in PAGE.read_text(encoding="utf-8")
 
 
 def up_to_date() -> bool | None:
-    """Whether the page is what the commands print; None where it was made with another version of typer."""
-    page = PAGE.read_text(encoding="utf-8") if PAGE.exists() else HEAD
-    return page == reference() if HEAD in page else None
+    """Whether the pages are what the commands print; None where they were made with another version of typer."""
+    return not stale(pages(), DOCS / "commands") if comparable() else None
 
 
 def main(
     check: Annotated[
-        bool, typer.Option("--check", help="Write nothing; exit status 1 if the page is out of date.")
+        bool, typer.Option("--check", help="Write nothing; exit status 1 if a page is out of date.")
     ] = False,
 ) -> None:
-    """Write docs/commands.md from the --help of every command, or check that it is up to date."""
-    if not check:
-        write_text(PAGE, reference())
-    elif up_to_date() is False:
-        print(f"{PAGE.name} is out of date; run: make docs", file=sys.stderr)
-        raise typer.Exit(1)
+    """Write docs/commands.md and docs/commands/, or check that they are up to date."""
+    if not check or comparable():
+        write_or_check(pages(), DOCS / "commands", check)
 
 
 if __name__ == "__main__":

@@ -1,26 +1,27 @@
-"""Write docs/tree.md: every file of the project with the first sentence of its docstring or comment.
+"""Write docs/tree.md and docs/tree/: every file of the project with the first sentence of its docstring or comment.
 
     python -m scripts.tree [--check]
 
-With --check nothing is written; the exit status is 1 if the page is out of date.
+With --check nothing is written; the exit status is 1 if a page is out of date.
 """
 
 from __future__ import annotations
 
 import ast
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from captioner.files import write_text
+from scripts.pages import write_or_check
 
 ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "docs" / "tree.md"
+DOCS = ROOT / "docs"
 FOLDERS = ("captioner", "preprocess", "eval", "scripts", "benchmarks", "tests")
+LIBRARY = "backbones crf data decoding features metrics models tasks text train".split()
+"""Folders of captioner/ that make models; those on top of them have a page of their own, lest one be too long."""
 SUFFIXES = (".py", ".yaml", ".sh", ".css")
 WIDTH = 34
 HEAD = """\
@@ -33,24 +34,43 @@ layers ([architecture](architecture.md#layers)); where new parts go is in
 """
 
 
-def page() -> str:
-    """The whole page."""
-    parts = [HEAD]
-    for folder in FOLDERS:
-        lines = [f"{name:<{WIDTH}} {about}".rstrip() for name, about in entries(ROOT / folder)]
-        parts.append(f"## {folder}/\n\n```text\n" + "\n".join(lines) + "\n```\n")
-    return "\n".join(parts)
+def pages() -> dict[Path, str]:
+    """All pages by path: the start, and one for each folder."""
+    top = ROOT / "captioner"
+    inner = [path.name for path in sorted(top.iterdir()) if (path / "__init__.py").exists() or path.name == "configs"]
+    parts = {
+        "captioner": ("captioner/", list(entries(top, folders=False))),
+        "captioner-library": ("captioner/: what models are made of", _of(top, [n for n in inner if n in LIBRARY])),
+        "captioner-use": ("captioner/: where models are used", _of(top, [n for n in inner if n not in LIBRARY])),
+    }
+    parts |= {folder: (f"{folder}/", list(entries(ROOT / folder))) for folder in FOLDERS[1:]}
+    found = {DOCS / "tree.md": HEAD + "".join(f"* [{title}](tree/{name}.md)\n" for name, (title, _) in parts.items())}
+    for name, (title, lines) in parts.items():
+        listing = "\n".join(f"{file:<{WIDTH}} {about}".rstrip() for file, about in lines)
+        found[DOCS / "tree" / f"{name}.md"] = f"# {title}\n\n```text\n{listing}\n```\n"
+    return found
 
 
-def entries(folder: Path, depth: int = 0) -> Iterator[tuple[str, str]]:
-    """Indented name and description of what is in ``folder``, files before folders; of tests the folders only."""
+def _of(top: Path, names: list[str]) -> list[tuple[str, str]]:
+    return [line for name in names for line in [_folder(top / name, ""), *entries(top / name, 1)]]
+
+
+def _folder(path: Path, indent: str) -> tuple[str, str]:
+    init = path / "__init__.py"
+    return f"{indent}{path.name}/", first_sentence(init) if init.exists() else ""
+
+
+def entries(folder: Path, depth: int = 0, folders: bool = True) -> Iterator[tuple[str, str]]:
+    """Indented name and description of what is in ``folder``, files before folders; of tests the folders only.
+
+    Without ``folders`` those have a line each, and nothing of what is in them.
+    """
     indent = "  " * depth
     paths = sorted(folder.iterdir(), key=lambda path: (path.is_dir(), path.name))
     for path in paths:
         if path.is_dir() and any(path.rglob("*.*")) and path.name not in ("__pycache__", "fixtures", "assets"):
-            about = first_sentence(path / "__init__.py") if (path / "__init__.py").exists() else ""
-            yield f"{indent}{path.name}/", about
-            if "tests" not in path.relative_to(ROOT).parts:
+            yield _folder(path, indent)
+            if folders and "tests" not in path.relative_to(ROOT).parts:
                 yield from entries(path, depth + 1)
         elif path.suffix in SUFFIXES and path.name != "__init__.py" and not path.is_symlink():
             yield f"{indent}{path.name}", first_sentence(path)
@@ -67,20 +87,11 @@ def first_sentence(path: Path) -> str:
     return re.split(r"(?<!al)\. |; see ", " ".join(paragraph.split()))[0].rstrip(".:")
 
 
-def up_to_date() -> bool:
-    """Whether the page is what would be written now."""
-    return PAGE.exists() and PAGE.read_text(encoding="utf-8") == page()
-
-
 def main(
     check: Annotated[bool, typer.Option("--check", help="Write nothing; exit status 1 if out of date.")] = False,
 ) -> None:
-    """Write docs/tree.md."""
-    if not check:
-        write_text(PAGE, page())
-    elif not up_to_date():
-        print(f"{PAGE.name} is out of date; run: make docs", file=sys.stderr)
-        raise typer.Exit(1)
+    """Write docs/tree.md and docs/tree/."""
+    write_or_check(pages(), DOCS / "tree", check)
 
 
 if __name__ == "__main__":
