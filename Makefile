@@ -4,10 +4,10 @@
 #   make test-oldest              run them with the oldest releases that pyproject.toml allows, on Python 3.11
 #   make kill                     kill extraction, training, captioning and shards 100 times each and look for losses
 #   make setup                    make the environment (.venv), everything included
-#   make check                    lint, format, types, layers, names, generated pages
+#   make check                    lint, format, types, spelling, layers, names, generated pages, links
 #   make fuzz                     try 5,000 hostile inputs of each kind; for others: CAPTIONER_FUZZ_SEED=7 make fuzz
 #   make bench                    measure speed ratios
-#   make docs                     write docs/commands.md and docs/tree.md
+#   make docs                     generate pages from commands and files, and build the site in site/
 #   make clean                    remove the environments and what tools left behind
 
 PYTHON ?= python3
@@ -19,6 +19,8 @@ OLDEST := .venv-oldest
 PINS := tests/constraints-oldest.txt
 # Two workers suit two cores; each holds PyTorch, so more need memory: make test WORKERS="-n 8 --dist loadfile"
 WORKERS := -n 2 --dist loadfile
+# Broken links and pages without a place in the navigation are errors. The variable hushes an advertisement.
+SITE := NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 export IMG
 
 .PHONY: help caption setup test test-oldest check fuzz kill bench docs clean
@@ -37,6 +39,11 @@ $(VENV)/.captioner: pyproject.toml
 $(VENV)/.dev: $(VENV)/.captioner
 	@echo "Adding all packages for tests and checks to $(VENV): PyTorch alone is up to 3 GB, so this takes some minutes." >&2
 	@$(PY) -m pip install --disable-pip-version-check --editable '.[dev]' >&2
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.docs
+	@echo "Adding the tools of the site and of releases to $(VENV)." >&2
+	@$(PY) -m pip install --disable-pip-version-check --editable '.[docs]' >&2
 	@touch $@
 
 # Made anew whenever a pin or a bound changes, so that nothing of another set of releases stays behind. Without build
@@ -63,13 +70,15 @@ test-oldest: $(OLDEST)/.dev
 kill: $(VENV)/.dev
 	@$(PY) -m pytest tests/kills --kills 100
 
-check: $(VENV)/.dev
+check: $(VENV)/.docs
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
+	@$(PY) -m codespell_lib
 	@$(PY) -m scripts.command_reference --check
 	@$(PY) -m scripts.tree --check
 	@$(PY) -m pytest -q tests/test_layers.py tests/test_names.py
+	@$(SITE) --quiet
 
 # A limit on memory, because a small file that asks for a lot of it is a finding; each test limits the time of an input.
 fuzz: $(VENV)/.dev
@@ -78,10 +87,11 @@ fuzz: $(VENV)/.dev
 bench: $(VENV)/.dev
 	@$(PY) -m benchmarks.run
 
-docs: $(VENV)/.dev
+docs: $(VENV)/.docs
 	@$(PY) -m scripts.command_reference
 	@$(PY) -m scripts.tree
+	@$(SITE)
 
 clean:
-	rm -rf $(VENV) $(OLDEST) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) $(OLDEST) build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
