@@ -28,7 +28,7 @@ PAGES = [
     *("README.md", "CONTRIBUTING.md"),
     *sorted(path.relative_to(CHECKOUT).as_posix() for path in (CHECKOUT / "docs").rglob("*.md")),
 ]
-LONG = ("README.md", "docs/architecture.md", "docs/tacos.md")
+LONG = ("docs/tacos.md",)
 FOLDERS = ("captioner", "preprocess", "eval", "scripts", "benchmarks", "docs", "examples", "tests")
 
 
