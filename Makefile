@@ -8,6 +8,8 @@
 #   make fuzz                     try 5,000 hostile inputs of each kind; for others: CAPTIONER_FUZZ_SEED=7 make fuzz
 #   make bench                    measure speed ratios
 #   make docs                     generate pages from commands and files, and build the site in site/
+#   make dist                     build wheel and source archive into dist/, reproducibly, and check them
+#   make sbom                     list what an installation of the wheel holds, as CycloneDX, in dist/sbom.cdx.json
 #   make clean                    remove the environments and what tools left behind
 
 PYTHON ?= python3
@@ -23,7 +25,7 @@ WORKERS := -n 2 --dist loadfile
 SITE := NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 export IMG
 
-.PHONY: help caption setup test test-oldest check fuzz kill bench docs clean
+.PHONY: help caption setup test test-oldest check fuzz kill bench docs dist sbom clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -91,6 +93,15 @@ docs: $(VENV)/.docs
 	@$(PY) -m scripts.command_reference
 	@$(PY) -m scripts.tree
 	@$(SITE)
+
+dist: $(VENV)/.docs
+	@rm -rf dist
+	@$(PY) -m scripts.dist
+
+sbom: dist
+	@$(PYTHON) -m venv --clear --without-pip build/sbom >&2
+	@$(PY) -m pip --python build/sbom/bin/python install --disable-pip-version-check dist/captioner-*.whl >&2
+	@$(PY) -m cyclonedx_py environment --output-reproducible --output-file dist/sbom.cdx.json build/sbom/bin/python
 
 clean:
 	rm -rf $(VENV) $(OLDEST) build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage

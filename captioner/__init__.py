@@ -7,5 +7,5 @@ from __future__ import annotations
 
 from captioner.predictors import load
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["__version__", "load"]

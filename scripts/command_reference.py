@@ -1,4 +1,4 @@
-"""Write docs/commands.md and docs/commands/ from the --help of every command, or check that they are up to date.
+"""Write docs/commands.md, docs/commands/ and the manual page from the commands, or check that they are up to date.
 
     python -m scripts.command_reference [--check]
 
@@ -15,7 +15,9 @@ from typing import Annotated, Any
 import typer
 from typer.testing import CliRunner
 
+from captioner import __version__
 from captioner.cli.app import app
+from scripts.man_page import man_page
 from scripts.pages import stale, write_or_check
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -36,7 +38,7 @@ def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ..
 
 
 def pages() -> dict[Path, str]:
-    """All pages by path: the start, and one for each command with its subcommands."""
+    """All pages by path: the start, one for each command with its subcommands, and the manual page."""
     paths = list(commands(typer.main.get_command(app)))
     names = [path[0] for path in paths if len(path) == 1]
     links = "".join(f"* [captioner {name}](commands/captioner-{name}.md)\n" for name in names)
@@ -48,6 +50,7 @@ def pages() -> dict[Path, str]:
             if path[:1] == (name,)
         ]
         found[DOCS / "commands" / f"captioner-{name}.md"] = "\n".join(parts)
+    found[DOCS / "captioner.1"] = man_page(typer.main.get_command(app), __version__)
     return found
 
 
@@ -74,7 +77,7 @@ def main(
         bool, typer.Option("--check", help="Write nothing; exit status 1 if a page is out of date.")
     ] = False,
 ) -> None:
-    """Write docs/commands.md and docs/commands/, or check that they are up to date."""
+    """Write docs/commands.md, docs/commands/ and docs/captioner.1, or check that they are up to date."""
     if not check or comparable():
         write_or_check(pages(), DOCS / "commands", check)
 

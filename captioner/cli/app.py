@@ -38,8 +38,7 @@ from captioner.errors import exit_status
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,  # plain help: quick, and the same in docs/commands.md
+    rich_markup_mode=None,  # plain help: quick, and the same in docs/commands/
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
