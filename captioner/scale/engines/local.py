@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import connection, get_context, parent_process
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
 from captioner.errors import CaptionerError
-from captioner.scale.engines.base import Queue, Report
+from captioner.scale.engines.base import Queue, Report, cores, environment
 from captioner.scale.job import Job, Outcome, attempt
 from captioner.scale.shards import Shard
 
@@ -61,7 +61,7 @@ class _Worker:
     def start(cls, job: Job, shard: Shard, workers: int) -> _Worker:
         ours, theirs = CONTEXT.Pipe()
         process = CONTEXT.Process(target=_serve, args=(job, theirs), daemon=True)
-        with _few_threads(workers):
+        with environment(dict.fromkeys(THREADS, str(max(1, cores() // workers)))):
             process.start()
         theirs.close()  # so that the death of the process ends the pipe
         worker = cls(process, ours, shard)
@@ -94,20 +94,6 @@ def _death(status: int) -> str:
     if status < 0:
         return f"its process was killed by {signal.Signals(-status).name}; if that is SIGKILL, memory may be short"
     return f"its process ended with exit status {status}"
-
-
-@contextmanager
-def _few_threads(workers: int) -> Iterator[None]:
-    """Let a process that starts in this block use its share of the cores."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    before = {name: os.environ.get(name) for name in THREADS}
-    os.environ.update({name: old or str(max(1, cores // workers)) for name, old in before.items()})
-    try:
-        yield
-    finally:
-        for name, old in before.items():
-            if old is None:
-                del os.environ[name]
 
 
 def _serve(job: Job, pipe: Connection) -> None:
