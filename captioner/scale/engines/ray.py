@@ -8,8 +8,9 @@ import platform
 import re
 import secrets
 import socket
+import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -22,8 +23,6 @@ from captioner.scale.shards import Shard
 
 PRIVATE = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 """Nothing is reported to Ray's makers, and Ray hides no GPU."""
-EMBEDDED = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
-"""Ray listens on 127.0.0.1 alone, as it does on macOS, and to this user alone."""
 OBJECTS = 80 * 2**20
 """Bytes for objects that processes share, the fewest that Ray takes: shards and outcomes are small."""
 
@@ -96,9 +95,13 @@ def _death(message: str) -> str:
 
 
 @functools.cache
-def _token() -> str:
-    """What processes of an embedded Ray show each other; Ray reads it once in a process."""
-    return secrets.token_hex(32)
+def embedded() -> Mapping[str, str]:
+    """Variables with which Ray listens on 127.0.0.1 alone, as on macOS, and to holders of a token: to this user.
+
+    It reads them when it is imported, so there are none where somebody else has done that.
+    """
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    return {} if "ray" in sys.modules else {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", **token}
 
 
 @contextmanager
@@ -106,12 +109,12 @@ def _connected(address: str | None, workers: int) -> Iterator[Any]:
     """Ray, connected to a cluster for the length of the block."""
     with ExitStack() as stack:
         options: dict[str, Any] = {"address": address}
-        variables = PRIVATE
+        variables: Mapping[str, str] = PRIVATE
         if address:
             _check_reachable(address)
         else:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="captioner-", ignore_cleanup_errors=True))
-            variables = PRIVATE | EMBEDDED | {"RAY_AUTH_TOKEN": _token()}
+            variables = {**PRIVATE, **embedded()}
             options = {"address": "local", "num_cpus": max(workers, cores()), "object_store_memory": OBJECTS}
             options |= {"include_dashboard": False, "_temp_dir": folder}
         stack.enter_context(environment(variables))  # before the import, which reads some of them

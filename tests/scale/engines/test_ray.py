@@ -11,13 +11,13 @@ import pytest
 
 from captioner.errors import CaptionerError, UsageError
 from captioner.scale.engines.base import environment
-from captioner.scale.engines.ray import EMBEDDED, OBJECTS, PRIVATE, run
+from captioner.scale.engines.ray import OBJECTS, PRIVATE, embedded, run
 from captioner.scale.job import Job, Outcome, run_shard, start_run
 from captioner.scale.shards import Shard
 from tests.conftest import CHECKOUT
 from tests.scale.toy import make_job, records, shards_of, write_tar, write_tars
 
-VARIABLES = PRIVATE | EMBEDDED | {"RAY_AUTH_TOKEN": "0" * 64}
+VARIABLES = {**PRIVATE, **embedded()}
 with environment(VARIABLES):  # or the nodes of a cluster would listen on all addresses of this machine
     ray = pytest.importorskip("ray", reason="needs Ray")
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # Ray leaves it to the collector to close its files
