@@ -104,10 +104,15 @@ def test_parquet_in_and_out(folder: Path, run: Run) -> None:
     assert status == 1 and found == captions(Path("plain"))
 
 
-def test_dry_run_shows_shards_and_writes_nothing(folder: Path, run: Run) -> None:
+@pytest.mark.parametrize("command", ["caption", "extract"])
+def test_dry_run_shows_shards_and_writes_nothing(folder: Path, run: Run, command: str) -> None:
     """Would catch a dry run that leaves files, or has no estimate."""
+    if command == "extract":
+        pytest.importorskip("pyarrow")
+        status, _, errors = run("extract", "photos", "-o", "out.h5", "--dry-run")
+        assert status == 2 and "shards" in errors[-1]
     before = sorted(folder.rglob("*"))
-    status, lines, errors = run("caption", "{00..02}.tar", "list.csv", "-o", "out", "--dry-run")
+    status, lines, errors = run(command, "{00..02}.tar", "list.csv", "-o", "out", "--dry-run")
     assert status == 0 and sorted(folder.rglob("*")) == before
     assert [line.split("\t")[:3] for line in lines] == [
         *[[f"{n:05}", "tar", f"{n:02}.tar"] for n in range(3)],
