@@ -102,6 +102,7 @@ def start_run(job: Job, shards: Sequence[Shard]) -> list[Shard]:
     Raises ``UsageError`` where the folder holds shards of other settings or sources.
     """
     folder = Folder(job.output)
+    folder.remove_unfinished(f"{RUN}.", age=HEARTBEAT)  # other ranks may start as well
     names = folder.names()
     if RUN in names:
         check_same(read_record(folder, RUN), job.digest, f"{job.output}/{RUN}")

@@ -5,9 +5,11 @@ A file appears whole or not at all: by renaming on a disk, and in an object stor
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -140,7 +142,13 @@ class Folder:
                 with store_errors(self.name):
                     self._store.rm_file(f"{self._root}/{name}")
 
-    def remove_unfinished(self, prefix: str) -> None:
-        """Remove what writers that were killed left of files whose names begin with ``prefix``."""
+    def remove_unfinished(self, prefix: str, age: float = 0.0) -> None:
+        """Remove what writers that were killed left of files whose names begin with ``prefix``.
+
+        ``age`` (seconds) spares the files of writers that are at work.
+        """
         if self._store is None and os.path.isdir(self.name):
-            self.remove([one for one in os.listdir(self.name) if one.startswith(f".{prefix}") and one.endswith(".tmp")])
+            for path in Path(self.name).glob(f".{glob.escape(prefix)}*.tmp"):
+                with suppress(FileNotFoundError):
+                    if time.time() - path.stat().st_mtime >= age:
+                        path.unlink()
