@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 from captioner.data.records import parse_json
 from captioner.errors import CaptionerError, DataError, UsageError, shorten
+from captioner.features.shards import RUN
 from captioner.files import sha256
 from captioner.registry import resolve
 from captioner.scale.outputs import Fields, open_records
@@ -28,7 +29,6 @@ from captioner.scale.rows import Row, rows_of
 from captioner.scale.shards import Shard
 
 FORMAT, VERSION = "captioner-shard", 1
-RUN = "run.json"
 HEARTBEAT = 15.0
 """Seconds between two signs of life of a shard."""
 LARGEST = 1e15
