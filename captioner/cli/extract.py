@@ -64,6 +64,9 @@ def extract(
     part: Annotated[str, typer.Option(help="i/n: every n-th image from the i-th, into the folder -o.")] = "1/1",
     dtype: Annotated[str, typer.Option(help="Stored as float16 or float32.")] = "float16",
     precision: Annotated[str, typer.Option(help="Computed in float32 or bfloat16.")] = "float32",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="With shards: print them and an estimate of the time, and write nothing.")
+    ] = False,
     device: Device = "cpu",
     scale: ScaleOptions,
 ) -> None:
@@ -89,10 +92,12 @@ def extract(
             raise UsageError("shards hold features of images in float16: not with --frames, --flow, --part or --dtype")
         options = {"backbone": backbone, "weights": weights, "crops": crops, "mirror": mirror}
         options |= {"precision": precision, "batch_size": batch_size, "device": device}
-        processes = max(1, workers) if scale.engine in (None, "local") else 1
+        processes = max(1, workers) if scale.engine in (None, "local", "ray") else 1
         scale = replace(scale, workers=processes, output_format="parquet")
-        run_shards("extract", options, sources, scale, output)
+        run_shards("extract", options, sources, scale, output, dry_run)
         return
+    if dry_run:
+        raise UsageError("--dry-run is for shards: tars, tables, or any images with --engine")
     choice = parse_part(part)
     if choice == (1, 1) and not output.is_dir():
         check_output("-o", output, HDF5, [*sources, weights])

@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
@@ -35,6 +36,7 @@ class ScaleOptions:
     shard_size: int
     output_format: str
     max_shard_retries: int
+    ray_address: str | None
 
     def takes(self, sources: Sequence[str]) -> bool:
         """Whether the sources are captioned shard by shard: an engine is named, or one is a tar or table."""
@@ -50,12 +52,14 @@ def _options(
     engine: Annotated[
         str | None,
         typer.Option(
-            metavar="local|slurm|torchrun",
-            help="Caption shard by shard into the folder -o: by processes of this machine, or as one of several "
-            "processes of a scheduler.  [default: local for tars and tables]",
+            metavar="local|ray|slurm|torchrun",
+            help="Caption shard by shard into the folder -o: by processes of this machine, by actors of Ray, or as one "
+            "of several processes of a scheduler.  [default: local for tars and tables]",
         ),
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, max=256, metavar="N", help="With --engine local: processes.")] = 1,
+    workers: Annotated[
+        int, typer.Option(min=1, max=256, metavar="N", help="With --engine local: processes; with ray: actors.")
+    ] = 1,
     column: Annotated[
         str, typer.Option(metavar="NAME", help="Of Parquet, CSV or JSON lines: the column with paths or bytes.")
     ] = "path",
@@ -68,8 +72,12 @@ def _options(
     max_shard_retries: Annotated[
         int, typer.Option(min=0, metavar="N", help="How often an engine tries a shard again that failed.")
     ] = 2,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Cluster for --engine ray.  [default: $RAY_ADDRESS, else none: here]"),
+    ] = None,
 ) -> ScaleOptions:
-    return ScaleOptions(engine, workers, column, shard_size, output_format, max_shard_retries)
+    return ScaleOptions(engine, workers, column, shard_size, output_format, max_shard_retries, ray_address)
 
 
 def scale_options(command: Callable[..., Result], without: Sequence[str] = ()) -> Callable[..., Result]:
@@ -103,8 +111,12 @@ def run_shards(
 
     if output is None:
         raise UsageError("what comes of shards goes into a folder; name it with -o")
+    if scale.ray_address and scale.engine != "ray":
+        raise UsageError("--ray-address is for --engine ray")
     check_format(scale.output_format)
     run = resolve(ENGINES, scale.engine or "local", "engine", UsageError)
+    if scale.ray_address:
+        run = partial(run, address=scale.ray_address)
     place = re.sub(r"^(\w[\w+.-]+):/(?!/)", r"\1://", str(output))  # a Path has lost one / of s3://
     plan = make_plan(sources, scale.column, scale.shard_size)
     for error in plan.errors:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -70,6 +71,18 @@ class CaptionBatches:
             line[: len(sequence)] = sequence
         self._table = torch.from_numpy(table)  # (captions, 1 + longest): START, words, END, PAD
         self._rows = torch.as_tensor(np.asarray(image_rows, dtype=np.int64))
+        self._shards: NDArray[np.int64] | None = None
+        self._buffer = len(ids)
+
+    def by_shards(self, shards: NDArray[np.int64], buffer: int) -> CaptionBatches:
+        """The same captions in an order for images that are read shard by shard.
+
+        ``shards`` (images,) is the shard of each row. Shards come in another order in every epoch, and captions are
+        shuffled within blocks of ``buffer`` of them; batches only within their window.
+        """
+        found = copy.copy(self)
+        found._shards, found._buffer = shards[self._rows.numpy()], buffer
+        return found
 
     def __len__(self) -> int:
         """Batches in an epoch."""
@@ -89,11 +102,22 @@ class CaptionBatches:
     def order(self, number: int) -> list[NDArray[np.int64]]:
         """Caption numbers of each global batch in epoch ``number``; every caption once."""
         generator = np.random.default_rng([self._seed, number])
-        captions = generator.permutation(len(self._lengths))
+        captions = self._shuffled(generator)
         batches = np.array_split(captions, self._count)  # sizes differ by one at most
         for start in range(0, self._count, self._window):
             near = np.concatenate(batches[start : start + self._window])
             near = near[np.argsort(self._lengths[near], kind="stable")]
             ends = np.cumsum([len(batch) for batch in batches[start : start + self._window]])[:-1]
             batches[start : start + self._window] = np.split(near, ends)
-        return [batches[i] for i in generator.permutation(self._count)]
+        span = self._count if self._shards is None else self._window
+        starts = range(0, self._count, span)
+        return [batches[at + i] for at in starts for i in generator.permutation(min(span, self._count - at))]
+
+    def _shuffled(self, generator: np.random.Generator) -> NDArray[np.int64]:
+        """Numbers of all captions in random order; with shards, near each other what lies in one."""
+        if self._shards is None:
+            return generator.permutation(len(self._lengths))
+        captions = np.argsort(generator.permutation(self._shards.max() + 1)[self._shards], kind="stable")
+        for start in range(0, len(captions), self._buffer):
+            generator.shuffle(captions[start : start + self._buffer])
+        return captions

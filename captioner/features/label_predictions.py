@@ -12,6 +12,7 @@ import numpy as np
 
 from captioner.crf.predictions import KINDS, LabelPredictions, read_label_predictions
 from captioner.errors import FeatureStoreError
+from captioner.features.shards import RUN, ShardStore
 from captioner.features.spec import FeatureSpec, Store
 from captioner.features.store import FeatureStore
 
@@ -65,8 +66,10 @@ class LabelPredictionsStore:
 
 
 def open_store(path: str | Path, *, mirrored: bool | None = False) -> Store:
-    """Open a feature store, or a label-predictions file as one: ``FILE@map`` or ``FILE@marginals``."""
+    """Open a feature store, features in shards, or a label-predictions file: ``FILE@map`` or ``FILE@marginals``."""
     name, at, kind = str(path).rpartition("@")
+    if Path(path, RUN).exists():
+        return ShardStore(path, mirrored=mirrored)
     if not at or Path(path).exists():
         return FeatureStore(path, mirrored=mirrored)
     if kind not in KINDS:

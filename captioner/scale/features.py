@@ -14,22 +14,20 @@ import numpy as np
 from captioner.backbones import load_backbone
 from captioner.backbones.spec import BackboneSpec
 from captioner.devices import find_device
-from captioner.errors import DataError, ImageError, UsageError
+from captioner.errors import ImageError, UsageError
 from captioner.features.extract import check_options, compute_features, prepare_views
-from captioner.features.spec import read_spec
+from captioner.features.shards import RUN, SETTINGS, parse_run, read_shard
 from captioner.features.store import FeatureStore
 from captioner.features.writer import FeatureWriter
 from captioner.optional import require
 from captioner.predictors.streams import batches, prefetch
-from captioner.scale.job import RUN, Job, read_record, run_shard, start_run
+from captioner.scale.job import Job, read_record, run_shard, start_run
 from captioner.scale.outputs import Fields
 from captioner.scale.places import Folder, mark
 from captioner.scale.rows import Row, Spool
 from captioner.scale.shards import SHARD_SIZE, Shard
 
 LARGEST = float(np.finfo(np.float16).max)
-SETTINGS: Mapping[str, type] = {"crops": int, "mirrored": bool, "precision": str}
-"""What a run and a store record of how features were computed."""
 READ_AT_ONCE = 1024
 """Rows of Parquet in memory together."""
 
@@ -140,40 +138,20 @@ def import_features(source: str, output: Path) -> tuple[int, int]:
     Raises ``UsageError`` for a run of something else, and one that is not finished, ``DataError`` for damaged files.
     """
     folder = Folder(source)
-    if RUN not in folder.names() or (run := read_record(folder, RUN, {"shards": int})).get("work") != "extract":
-        raise UsageError(f"{source}: no features of captioner extract --engine in this folder")
-    try:
-        shards, settings = range(run["shards"]), dict(run["settings"])
-        spec, digest = read_spec(settings.pop("spec")), str(settings.pop("weights_digest"))
-        options = {name: kind(settings[name]) for name, kind in SETTINGS.items()}
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{source}/{RUN}: damaged ({error})") from error
     names = folder.names()
-    missing = next((number for number in shards if f"{number:05d}.json" not in names), None)
+    run = parse_run(read_record(folder, RUN, {"shards": int}) if RUN in names else None, source)
+    missing = next((number for number in range(run.shards) if f"{number:05d}.json" not in names), None)
     if missing is not None:
         raise UsageError(f"{source}: shard {missing:05d} is not done; finish the run first")
     counts = [0, 0]
-    with FeatureWriter(output, spec, digest, **options) as writer:
-        for number in shards:
-            for key, feature in _features(folder, f"{number:05d}.parquet", spec.dimension):
+    buffer = require("pyarrow", "scale").BufferReader
+    with FeatureWriter(output, run.spec, run.weights_digest, **run.options) as writer:
+        for number in range(run.shards):
+            name = f"{number:05d}.parquet"
+            found = read_shard(buffer(folder.read(name)), f"{source}/{name}", run.spec.dimension)
+            for key, good, feature in zip(*found, strict=True):
                 writer.plan([key])
-                counts[feature is None] += 1
-                if feature is not None:
+                counts[not good] += 1
+                if good:
                     writer.add(key, feature)
     return counts[0], counts[1]
-
-
-def _features(folder: Folder, name: str, dimension: int) -> Iterator[tuple[str, np.ndarray | None]]:
-    """Keys and features (D,) of a shard; None for rows that failed."""
-    pyarrow, parquet = require("pyarrow", "scale"), require("pyarrow.parquet", "scale")
-    text = pyarrow.string()
-    columns = {"key": text, "features": pyarrow.list_(pyarrow.float16(), dimension), "error": text}
-    try:
-        file = parquet.ParquetFile(pyarrow.BufferReader(folder.read(name)))
-        if any(file.schema_arrow.field(column).type != kind for column, kind in columns.items()):
-            raise DataError(f"{folder.name}/{name}: its columns are not keys and features of {dimension} numbers")
-        for batch in file.iter_batches(READ_AT_ONCE, columns=list(columns)):
-            for key, feature, error in zip(*(batch[column] for column in columns), strict=True):
-                yield key.as_py(), None if error.is_valid else np.array(feature.values)
-    except (pyarrow.ArrowException, OSError, KeyError) as error:
-        raise DataError(f"{folder.name}/{name}: damaged or not a file of features ({error})") from error

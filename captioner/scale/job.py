@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 from captioner.data.records import parse_json
 from captioner.errors import CaptionerError, DataError, UsageError, shorten
+from captioner.features.shards import RUN
 from captioner.files import sha256
 from captioner.registry import resolve
 from captioner.scale.outputs import Fields, open_records
@@ -28,7 +29,6 @@ from captioner.scale.rows import Row, rows_of
 from captioner.scale.shards import Shard
 
 FORMAT, VERSION = "captioner-shard", 1
-RUN = "run.json"
 HEARTBEAT = 15.0
 """Seconds between two signs of life of a shard."""
 LARGEST = 1e15
@@ -102,6 +102,7 @@ def start_run(job: Job, shards: Sequence[Shard]) -> list[Shard]:
     Raises ``UsageError`` where the folder holds shards of other settings or sources.
     """
     folder = Folder(job.output)
+    folder.remove_unfinished(f"{RUN}.", age=HEARTBEAT)  # other ranks may start as well
     names = folder.names()
     if RUN in names:
         check_same(read_record(folder, RUN), job.digest, f"{job.output}/{RUN}")

@@ -5,15 +5,17 @@ A file appears whole or not at all: by renaming on a disk, and in an object stor
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from captioner.errors import DataError, UsageError
+from captioner.errors import CaptionerError, DataError, UsageError
 from captioner.files import atomic_path, require_regular
 from captioner.optional import require
 
@@ -34,19 +36,31 @@ def find_store(address: str) -> tuple[Any, str]:
 
 
 @contextmanager
+def store_errors(name: str) -> Iterator[None]:
+    """Turn errors of a store's own library, such as missing credentials, into a ``DataError``."""
+    try:
+        yield
+    except (OSError, CaptionerError):
+        raise
+    except Exception as error:
+        raise DataError(f"{name}: {' '.join(str(error).split())}") from error
+
+
+@contextmanager
 def open_source(name: str) -> Iterator[BinaryIO]:
     """The bytes of a file or of an address; ``DataError`` where there are none."""
-    try:
-        if is_address(name):
-            store, path = find_store(name)
-            opened = store.open(path, "rb")
-        else:
-            require_regular(name, DataError)
-            opened = open(name, "rb")  # noqa: SIM115  # closed below
-    except (OSError, ValueError) as error:
-        raise DataError(f"{name}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    with opened as stream:
-        yield cast(BinaryIO, stream)
+    with ExitStack() as stack:
+        try:
+            if is_address(name):
+                store, path = find_store(name)
+                stack.enter_context(store_errors(name))
+                opened = store.open(path, "rb")
+            else:
+                require_regular(name, DataError)
+                opened = open(name, "rb")  # noqa: SIM115  # closed below
+        except (OSError, ValueError) as error:
+            raise DataError(f"{name}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        yield cast(BinaryIO, stack.enter_context(opened))
 
 
 def mark(name: str) -> tuple[int, ...]:
@@ -77,14 +91,16 @@ class Folder:
             if self._store is None:
                 return set(os.listdir(self.name))
             self._store.invalidate_cache()
-            return {path.rstrip("/").rpartition("/")[2] for path in self._store.ls(self._root, detail=False)}
+            with store_errors(self.name):
+                return {path.rstrip("/").rpartition("/")[2] for path in self._store.ls(self._root, detail=False)}
         return set()
 
     def read(self, name: str) -> bytes:
         """The bytes of a file; ``FileNotFoundError`` where there is none."""
         if self._store is None:
             return Path(self.name, name).read_bytes()
-        return bytes(self._store.cat_file(f"{self._root}/{name}"))
+        with store_errors(self.name):
+            return bytes(self._store.cat_file(f"{self._root}/{name}"))
 
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
@@ -96,8 +112,20 @@ class Folder:
         with tempfile.TemporaryDirectory(prefix="captioner-") as folder:
             path = Path(folder, name)
             yield path
+            with store_errors(self.name):
+                self._put(path)
+
+    def _put(self, path: Path) -> None:
+        """Upload a file; the folder is made where the store has folders, buckets are not."""
+        target = f"{self._root}/{path.name}"
+        try:
+            self._store.put_file(str(path), target)
+        except FileNotFoundError as error:
+            top = self._root.partition("/")[0] or "/"
+            if not self._store.exists(top):
+                raise UsageError(f"{self.name}: {top} does not exist; make it first") from error
             self._store.makedirs(self._root, exist_ok=True)
-            self._store.put_file(str(path), f"{self._root}/{name}")
+            self._store.put_file(str(path), target)
 
     def write(self, name: str, text: str) -> None:
         """Write ``text`` as UTF-8."""
@@ -110,10 +138,17 @@ class Folder:
             with suppress(FileNotFoundError):
                 if self._store is None:
                     os.unlink(os.path.join(self.name, name))
-                else:
+                    continue
+                with store_errors(self.name):
                     self._store.rm_file(f"{self._root}/{name}")
 
-    def remove_unfinished(self, prefix: str) -> None:
-        """Remove what writers that were killed left of files whose names begin with ``prefix``."""
+    def remove_unfinished(self, prefix: str, age: float = 0.0) -> None:
+        """Remove what writers that were killed left of files whose names begin with ``prefix``.
+
+        ``age`` (seconds) spares the files of writers that are at work.
+        """
         if self._store is None and os.path.isdir(self.name):
-            self.remove([one for one in os.listdir(self.name) if one.startswith(f".{prefix}") and one.endswith(".tmp")])
+            for path in Path(self.name).glob(f".{glob.escape(prefix)}*.tmp"):
+                with suppress(FileNotFoundError):
+                    if time.time() - path.stat().st_mtime >= age:
+                        path.unlink()

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from captioner.data.images import SUFFIXES, find_named
 from captioner.errors import ImageError, UsageError
 from captioner.scale.patterns import expand_braces
-from captioner.scale.places import find_store, is_address, mark
+from captioner.scale.places import find_store, is_address, mark, store_errors
 from captioner.scale.tables import TABLES, count_rows
 
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
@@ -121,5 +121,6 @@ def _addresses(name: str) -> Sequence[str | ImageError]:
     if not glob.has_magic(name):
         return [name]
     store, path = find_store(name)
-    found = [store.unstrip_protocol(one) for one in sorted(store.glob(path))]
+    with store_errors(name):
+        found = [store.unstrip_protocol(one) for one in sorted(store.glob(path))]
     return found or [ImageError(name, "nothing matches this pattern")]

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from captioner.errors import UsageError
-from captioner.scale.job import HEARTBEAT, READERS, RUN, read_record
+from captioner.features.shards import RUN
+from captioner.scale.job import HEARTBEAT, READERS, read_record
 from captioner.scale.places import Folder
 
 SILENCE = 4 * HEARTBEAT

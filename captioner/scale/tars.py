@@ -31,7 +31,7 @@ class _Member(tarfile.TarInfo):
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         if not buf:  # tarfile takes this for the end
-            raise DataError("cut off: the zeros at the end of a tar are missing")
+            raise DataError("cut off: the zeros at the end of a tar are missing; fetch or write it again")
         member = super().frombuf(buf, encoding, errors)
         if member.type in HEADERS and not 0 <= member.size <= LONGEST_HEADER:
             raise DataError(f"a header of {member.size:,} bytes, more than the {LONGEST_HEADER:,} that are read")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import shutil
 import sys
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -101,10 +104,15 @@ def test_parquet_in_and_out(folder: Path, run: Run) -> None:
     assert status == 1 and found == captions(Path("plain"))
 
 
-def test_dry_run_shows_shards_and_writes_nothing(folder: Path, run: Run) -> None:
+@pytest.mark.parametrize("command", ["caption", "extract"])
+def test_dry_run_shows_shards_and_writes_nothing(folder: Path, run: Run, command: str) -> None:
     """Would catch a dry run that leaves files, or has no estimate."""
+    if command == "extract":
+        pytest.importorskip("pyarrow")
+        status, _, errors = run("extract", "photos", "-o", "out.h5", "--dry-run")
+        assert status == 2 and "shards" in errors[-1]
     before = sorted(folder.rglob("*"))
-    status, lines, errors = run("caption", "{00..02}.tar", "list.csv", "-o", "out", "--dry-run")
+    status, lines, errors = run(command, "{00..02}.tar", "list.csv", "-o", "out", "--dry-run")
     assert status == 0 and sorted(folder.rglob("*")) == before
     assert [line.split("\t")[:3] for line in lines] == [
         *[[f"{n:05}", "tar", f"{n:02}.tar"] for n in range(3)],
@@ -120,7 +128,8 @@ def test_dry_run_shows_shards_and_writes_nothing(folder: Path, run: Run) -> None
         (["00.tar", "-o", "list.csv"], "not a folder"),
         (["00.tar", "-o", "out", "--json"], "only"),
         (["00.tar", "-o", "out", "--sidecar", ".txt"], "only"),
-        (["00.tar", "-o", "out", "--engine", "spark"], "local, slurm, torchrun"),
+        (["00.tar", "-o", "out", "--engine", "spark"], "local, ray, slurm, torchrun"),
+        (["00.tar", "-o", "out", "--ray-address", "127.0.0.1:1"], "--engine ray"),
         (["00.tar", "-o", "out", "--engine", "slurm"], "sbatch"),
         (["00.tar", "-o", "out", "--output-format", "xml"], "jsonl, parquet"),
         (["none.tar", "-o", "out"], "no images, tars or tables"),
@@ -175,3 +184,76 @@ def test_features_of_shards_are_those_of_one_plain_command(folder: Path, run: Ru
     Path("features/run.json").write_text('{"format": "captioner-shard", "work": "extract", "shards": 0}')
     assert run("features", "import", "features", "-o", "z.h5")[0] == 1
     assert not Path("x.h5").exists() and not Path("y.h5").exists()
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A bucket of an S3 server on this machine, by fsspec."""
+    pytest.importorskip("s3fs", reason="needs s3fs")
+    servers = pytest.importorskip("moto.server", reason="needs moto's server of S3")
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it would tell of each request
+    server = servers.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://{}:{}".format(*server.get_host_and_port()))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    import fsspec
+
+    fsspec.get_filesystem_class("s3").clear_instance_cache()  # connections to the server of another test
+    store = fsspec.filesystem("s3")
+    store.mkdir("bucket")
+    yield store
+    store.rm("bucket", recursive=True)
+    server.stop()
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore:datetime.datetime.utcnow:DeprecationWarning")
+@pytest.mark.parametrize("engine", ["ray", "local"])
+def test_an_s3_server(folder: Path, run: Run, bucket: Any, monkeypatch: pytest.MonkeyPatch, engine: str) -> None:
+    """Would catch object stores that give other captions or features than the plain commands, or forget a run."""
+    parquet, pa = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow")
+    if engine == "ray" and find_spec("ray") is None:
+        pytest.skip("needs Ray")
+    run("caption", "photos", "--engine", "local", "-o", "plain")
+    wanted = captions(Path("plain"))
+    bucket.put(sorted(map(str, folder.glob("*.tar"))), "bucket/")
+    with bucket.open("bucket/list.parquet", "wb") as stream:
+        parquet.write_table(pa.table({"path": sorted(map(str, Path("photos").glob("*.png")))}), stream)
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "0")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_COUNT", "1")
+    commands = {
+        "captions": ("caption", "s3://bucket/{00..02}.tar", "--engine", engine, "--workers", 2),
+        "slurm": ("caption", "s3://bucket/list.parquet", "--column", "path", "--engine", "slurm"),
+        "features": ("extract", "s3://bucket/*.tar", "--engine", "local", "--workers", 1),
+    }
+    for name, command in commands.items():
+        status, _, errors = run(*command, "-o", f"s3://bucket/{name}/")
+        assert status == 1 and "10 images done, 1 failed" in errors[-1]
+        status, _, errors = run(*command, "-o", f"s3://bucket/{name}/")
+        assert status == 0 and "0 shards done" in errors[-1]
+        assert run("status", f"s3://bucket/{name}")[0] == 0
+        bucket.get(f"bucket/{name}/", name, recursive=True)
+    assert captions(Path("captions")) == captions(Path("slurm")) == wanted
+    assert run("features", "import", "s3://bucket/features/", "-o", "features.h5")[0] == 0
+    assert run("extract", "photos", "-o", "plain.h5", "--workers", 0)[0] == 1
+    plain, found = FeatureStore("plain.h5"), FeatureStore("features.h5")
+    assert found.ids == [f"photos/{name}" for name in plain.ids]
+    np.testing.assert_allclose(found.get(found.ids), plain.get(plain.ids), atol=2e-3)
+
+
+def test_a_store_that_fails_is_one_line(folder: Path, run: Run, bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Would catch a bucket that is made by a slip of the pen, and a traceback without credentials."""
+    status, _, errors = run("caption", "00.tar", "-o", "s3://buckte/out")
+    assert status == 2 and "buckte does not exist; make it first" in errors[-1] and not bucket.exists("buckte")
+    status, _, errors = run("caption", "s3://buckte/00.tar", "-o", "out")
+    assert status == 1 and "cannot be read" in errors[-2]
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    bucket.clear_instance_cache()
+    for arguments in (
+        ("s3://bucket/00.tar", "-o", "out2"),
+        ("00.tar", "-o", "s3://bucket/out"),
+        ("s3://bucket/*.tar",),
+    ):
+        status, _, errors = run("caption", *arguments, *(() if "-o" in arguments else ("-o", "out3")))
+        assert status == 1 and any("credentials" in line for line in errors), errors

@@ -73,3 +73,23 @@ def test_impossible_batches_are_refused():
         CaptionBatches([[4], [5]], [0], 2, seed=0)
     with pytest.raises(DataError, match="no captions"):
         CaptionBatches([], [], 2, seed=0)
+
+
+def test_shards_are_needed_for_a_short_time_each():
+    """Would catch an order that needs all shards at once, the same one in every epoch, and captions that it loses."""
+    ids, rows = captions(3000)
+    shards = np.arange(600) // 20  # 30 shards of 100 captions
+    batches = CaptionBatches(ids, rows, 10, seed=0, window=4).by_shards(shards, 200)
+    orders = [batches.order(epoch) for epoch in (0, 1)]
+    assert all(sorted(np.concatenate(order).tolist()) == list(range(3000)) for order in orders)
+    assert [order.tolist() for order in orders[0]] != [order.tolist() for order in orders[1]]
+    needed = [set(shards[np.asarray(rows)[batch]].tolist()) for batch in orders[0]]
+    first, last = ({shard: n for n, some in numbered for shard in some} for numbered in both_ways(needed))
+    assert 2 <= max(sum(first[s] <= n <= last[s] for s in first) for n in range(300)) <= 5
+    assert len(batches) == len(orders[0]) == len(orders[1])
+
+
+def both_ways(items):
+    """Numbered items from the last to the first, and from the first to the last."""
+    numbered = list(enumerate(items))
+    return numbered[::-1], numbered

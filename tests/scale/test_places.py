@@ -42,5 +42,7 @@ def test_what_writers_left_is_removed(tmp_path: Path) -> None:
     for name in names:
         (tmp_path / name).touch()
     folder = Folder(str(tmp_path))
+    folder.remove_unfinished("00001.", age=60)
+    assert folder.names() == set(names)
     folder.remove_unfinished("00001.")
     assert folder.names() == set(names[1:])

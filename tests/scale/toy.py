@@ -6,6 +6,7 @@ import io
 import os
 import signal
 import tarfile
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -31,6 +32,8 @@ class Toy:
     def __call__(self, rows: Iterator[Row]) -> Iterator[tuple[Row, Sequence[Fields], str]]:
         for row in rows:
             time.sleep(self._delay)
+            if row.data == b"DIE with a file":
+                tempfile.mkstemp()
             if row.data.startswith(b"DIE"):
                 os.kill(os.getpid(), signal.SIGKILL)
             if row.data.startswith(b"ONCE"):  # dies the first time

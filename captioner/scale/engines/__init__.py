@@ -4,7 +4,8 @@ from __future__ import annotations
 
 ENGINES = {
     "local": "captioner.scale.engines.local:run",
+    "ray": "captioner.scale.engines.ray:run",
     "slurm": "captioner.scale.engines.ranks:run_slurm",
     "torchrun": "captioner.scale.engines.ranks:run_torchrun",
 }
-"""Processes of this machine, or this process as one of several that somebody else starts."""
+"""Processes of this machine, actors of Ray, or this process as one of several that somebody else starts."""

@@ -1,9 +1,11 @@
-"""What engines share: shards that wait, and the shards that failed and are tried again."""
+"""What engines share: shards that wait, the shards that failed and are tried again, and the cores."""
 
 from __future__ import annotations
 
+import os
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from captioner.scale.job import Job, Outcome, give_up
 from captioner.scale.shards import Shard
@@ -37,3 +39,20 @@ class Queue:
         if outcome.error:
             give_up(outcome, self._job, self._attempts[name])
         self._report(outcome)
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables for processes that start in this block; those that are set already stay as they are."""
+    added = {name: value for name, value in values.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            del os.environ[name]

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import tempfile
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import connection, get_context, parent_process
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
 from captioner.errors import CaptionerError
-from captioner.scale.engines.base import Queue, Report
+from captioner.scale.engines.base import Queue, Report, cores, environment
 from captioner.scale.job import Job, Outcome, attempt
 from captioner.scale.shards import Shard
 
@@ -29,10 +31,11 @@ def run(job: Job, shards: Sequence[Shard], workers: int, report: Report) -> None
     """
     queue = Queue(job, shards, report)
     crew: list[_Worker] = []
+    spool = tempfile.TemporaryDirectory(prefix="captioner-", ignore_cleanup_errors=True)
     try:
         while len(queue) or crew:
             while len(crew) < workers and (shard := queue.take()):
-                crew.append(_Worker.start(job, shard, workers))
+                crew.append(_Worker.start(job, shard, workers, spool.name))
             for ready in connection.wait([worker.pipe for worker in crew]):
                 worker = next(one for one in crew if one.pipe is ready)
                 outcome = worker.outcome()
@@ -46,6 +49,7 @@ def run(job: Job, shards: Sequence[Shard], workers: int, report: Report) -> None
         for worker in crew:
             worker.process.kill()
             worker.process.join()
+        spool.cleanup()
 
 
 @dataclass
@@ -58,10 +62,10 @@ class _Worker:
     is_alive: bool = True
 
     @classmethod
-    def start(cls, job: Job, shard: Shard, workers: int) -> _Worker:
+    def start(cls, job: Job, shard: Shard, workers: int, spool: str) -> _Worker:
         ours, theirs = CONTEXT.Pipe()
-        process = CONTEXT.Process(target=_serve, args=(job, theirs), daemon=True)
-        with _few_threads(workers):
+        process = CONTEXT.Process(target=_serve, args=(job, theirs, spool), daemon=True)
+        with environment(dict.fromkeys(THREADS, str(max(1, cores() // workers)))):
             process.start()
         theirs.close()  # so that the death of the process ends the pipe
         worker = cls(process, ours, shard)
@@ -96,24 +100,11 @@ def _death(status: int) -> str:
     return f"its process ended with exit status {status}"
 
 
-@contextmanager
-def _few_threads(workers: int) -> Iterator[None]:
-    """Let a process that starts in this block use its share of the cores."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    before = {name: os.environ.get(name) for name in THREADS}
-    os.environ.update({name: old or str(max(1, cores // workers)) for name, old in before.items()})
-    try:
-        yield
-    finally:
-        for name, old in before.items():
-            if old is None:
-                del os.environ[name]
-
-
-def _serve(job: Job, pipe: Connection) -> None:
-    """What a process does: shards from the pipe, until it is closed."""
+def _serve(job: Job, pipe: Connection, spool: str) -> None:
+    """What a process does: shards from the pipe, until it is closed. Temporary files are in the folder ``spool``."""
+    tempfile.tempdir = spool
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the driver ends its processes
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    threading.Thread(target=_die_with_parent, args=(spool,), daemon=True).start()
     try:
         work = job.open()
     except CaptionerError as error:
@@ -124,9 +115,10 @@ def _serve(job: Job, pipe: Connection) -> None:
             pipe.send(attempt(pipe.recv(), job, work))
 
 
-def _die_with_parent() -> None:
-    """End this process when the driver is killed, which cannot say so."""
+def _die_with_parent(spool: str) -> None:
+    """End this process when the driver is killed, which cannot say so nor remove the folder."""
     parent = parent_process()
     assert parent is not None
     connection.wait([parent.sentinel])
+    shutil.rmtree(spool, ignore_errors=True)
     os._exit(1)

@@ -65,7 +65,7 @@ def _share(shards: Sequence[Shard], rank: tuple[int, int]) -> list[Shard]:
 
 def _run(job: Job, shards: Sequence[Shard], workers: int, report: Report) -> None:
     if workers != 1:
-        raise UsageError("--workers is for --engine local; here the scheduler says how many processes there are")
+        raise UsageError("--workers is for --engine local and ray; here the scheduler says how many there are")
     if not shards:
         return
     work, queue = job.open(), Queue(job, shards, report)

@@ -38,6 +38,12 @@ class CaptionDataConfig(SentenceDataConfig):
     """Feature stores; several are concatenated in this order. A folder is a store in parts."""
     features_mirrored: tuple[str, ...] = ()
     """The same stores made with captioner extract --mirror; training uses one or the other at random."""
+    shuffle_buffer: int = 0
+    """Captions that are shuffled together while features are read shard by shard; 0: all features are in memory."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        within("data.shuffle_buffer", self.shuffle_buffer, 0)
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,12 @@ from captioner.data import Captioned, read_dataset, read_sentences
 from captioner.data.batching import CaptionBatches
 from captioner.decoding.config import DecodingConfig
 from captioner.errors import ConfigError, DataError
+from captioner.features.shards import ShardStore
 from captioner.features.spec import FeatureSpec, Store
 from captioner.seeds import mix_seeds
 from captioner.tasks.sentences.config import CaptioningConfig, ClipCaptioningConfig, FinetuneConfig
 from captioner.tasks.sentences.image_files import ImageFiles
+from captioner.tasks.sentences.streamed import StreamedFeatures
 from captioner.text.tokenizers import tokenize
 from captioner.text.vocabulary import PAD, Vocabulary
 
@@ -31,6 +33,7 @@ READ_AT_ONCE = 4096  # rows read from a feature store at a time
 DEV_SHARE = 0.02  # of the sentences of a text-only run, kept for the dev loss
 DEV_MOST = 2000
 DEV_BATCH = 128
+STATISTICS_FROM = 20_000  # images that are measured where the features are not all in memory
 
 
 @dataclass(frozen=True)
@@ -202,6 +205,8 @@ def load_captions(experiment: Experiment) -> SentenceData:
     )
     if config.finetune.backbone:
         return _with_files(loaded, config.finetune, train.init_from, chosen)
+    if data.shuffle_buffer:
+        return _with_streamed(loaded, config, chosen)
     return _with_features(loaded, config, chosen)
 
 
@@ -244,6 +249,30 @@ def _with_features(
         images=CachedFeatures(features, mirrored),
         inputs=[store.spec for store in stores["input"]],
         teacher_size=features["teacher"].shape[1] if "teacher" in features else 0,
+    )
+
+
+def _with_streamed(
+    data: SentenceData, config: CaptioningConfig | ClipCaptioningConfig, records: Sequence[Captioned]
+) -> SentenceData:
+    """``data`` with features that are read shard by shard, and batches in an order for that."""
+    stores = [open_store(path) for path in config.data.features]
+    others = config.data.features_mirrored + config.loss.teacher_features
+    if len(stores) != 1 or not isinstance(stores[0], ShardStore) or others:
+        raise ConfigError(
+            "data.shuffle_buffer reads one folder of captioner extract --engine in data.features, without "
+            "features_mirrored or teacher_features; 0 reads all features into memory"
+        )
+    images = StreamedFeatures(stores[0], [record.image_id for record in records], data.dev_rows)
+    shards = images.places[:, 0].numpy()
+    # The statistics come of whole shards, taken at random, for a sample from all of them would read all.
+    order = np.random.default_rng(data.seed).permutation(shards.max() + 1)[shards[data.train_rows]]
+    return replace(
+        data,
+        images=images,
+        inputs=[stores[0].spec],
+        train_batches=data.train_batches.by_shards(shards, config.data.shuffle_buffer),
+        train_rows=data.train_rows[torch.from_numpy(np.argsort(order, kind="stable"))][:STATISTICS_FROM],
     )
 
 

@@ -12,8 +12,9 @@ from captioner.scale.job import WORKS
 @pytest.mark.parametrize("name", ENGINES)
 def test_every_engine_is_a_function_of_the_same_arguments(name: str) -> None:
     """Would catch an entry whose module or function has another name."""
-    found = inspect.signature(resolve(ENGINES, name, "engine")).parameters
-    assert list(found) == ["job", "shards", "workers", "report"]
+    found = list(inspect.signature(resolve(ENGINES, name, "engine")).parameters.values())
+    assert [one.name for one in found[:4]] == ["job", "shards", "workers", "report"]
+    assert all(one.default is not one.empty for one in found[4:])
 
 
 @pytest.mark.parametrize("name", WORKS)

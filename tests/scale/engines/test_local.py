@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -25,11 +26,13 @@ def test_any_number_of_workers_gives_the_same_files(tmp_path: Path) -> None:
     assert dict(os.environ) == before
 
 
-def test_a_worker_that_dies_is_replaced(tmp_path: Path) -> None:
-    """Would catch a run that hangs or ends when memory runs out, a shard that is lost, and endless retries."""
+def test_a_worker_that_dies_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Would catch a run that hangs or ends when memory runs out, a shard or a file that stays, and endless retries."""
+    (tmp_path / "spool").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "spool"))
     write_tars(tmp_path, 3)
     write_tar(tmp_path / "once.tar", {"1.png": b"ONCE" + str(tmp_path / "mark").encode(), "2.png": b"x"})
-    write_tar(tmp_path / "die.tar", {"1.png": b"DIE"})
+    write_tar(tmp_path / "die.tar", {"1.png": b"DIE with a file"})
     write_tar(tmp_path / "raise.tar", {"1.png": b"RAISE"})
     names = ["die", "once", "raise", "000", "001", "002"]
     shards = shards_of([str(tmp_path / f"{name}.tar") for name in names])
@@ -41,6 +44,7 @@ def test_a_worker_that_dies_is_replaced(tmp_path: Path) -> None:
     assert not any(errors.values())
     left = sorted(path.name for path in (tmp_path / "out").glob("*.error.json"))
     assert left == ["00000.error.json", "00002.error.json"] and not list((tmp_path / "out").glob("*.running"))
+    assert not list((tmp_path / "spool").iterdir())
 
 
 def test_a_model_that_cannot_be_loaded_ends_the_run(tmp_path: Path) -> None:

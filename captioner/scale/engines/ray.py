@@ -1,0 +1,148 @@
+"""Actors of Ray that hold the model: on this machine, or on a cluster that is there."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+import re
+import secrets
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from captioner.errors import CaptionerError, UsageError
+from captioner.optional import require
+from captioner.scale.engines.base import Queue, Report, cores, environment
+from captioner.scale.job import Job, Outcome, attempt
+from captioner.scale.places import is_address
+from captioner.scale.shards import Shard
+
+PRIVATE = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+"""Nothing is reported to Ray's makers, and Ray hides no GPU."""
+OBJECTS = 80 * 2**20
+"""Bytes for objects that processes share, the fewest that Ray takes: shards and outcomes are small."""
+
+CONNECT = 10.0
+"""Seconds that a cluster has to answer."""
+
+
+def run(job: Job, shards: Sequence[Shard], workers: int, report: Report, address: str | None = None) -> None:
+    """Work through ``shards`` with ``workers`` actors, on the cluster at ``address`` or ``RAY_ADDRESS``, else here.
+
+    An actor that is lost, with its node or alone, costs an attempt at its shard and is replaced. Raises
+    ``CaptionerError`` where the model cannot be loaded in an actor, ``UsageError`` where there is no such cluster.
+    """
+    queue = Queue(job, shards, report)
+    with _connected(address or os.environ.get("RAY_ADDRESS"), workers) as ray:
+        share = _share(ray, job, workers)
+        crew: dict[Any, tuple[Any, Shard | None]] = {}  # by what is awaited; no shard while the model is loaded
+        while len(queue) or any(shard for _, shard in crew.values()):
+            while len(crew) < workers and sum(shard is None for _, shard in crew.values()) < len(queue):
+                actor = ray.remote(Worker).options(**share).remote()
+                crew[actor.open.remote(job, os.getcwd())] = actor, None
+            (ready, *_), _ = ray.wait(list(crew), num_returns=1)
+            actor, shard = crew.pop(ready)
+            if _is_alive(ray, ready, shard, queue) and (shard := queue.take()):
+                crew[actor.attempt.remote(shard)] = actor, shard
+            else:
+                ray.kill(actor)
+
+
+class Worker:
+    """The class of the actors."""
+
+    def open(self, job: Job, folder: str) -> str:
+        """Load the model, in the driver's folder; returns what is wrong, if anything."""
+        try:
+            os.chdir(folder)
+        except OSError:
+            if not is_address(job.output):
+                return f"{platform.node()} has no folder {folder}; start from one that all nodes share"
+        try:
+            self._job, self._work = job, job.open()
+        except CaptionerError as error:
+            return str(error)
+        return "" if self._work.settings() == job.settings else f"{platform.node()} has another model of this name"
+
+    def attempt(self, shard: Shard) -> Outcome:
+        return attempt(shard, self._job, self._work)
+
+
+def _is_alive(ray: Any, ready: Any, shard: Shard | None, queue: Queue) -> bool:
+    """Note what an actor has done; whether it can go on. ``CaptionerError`` where it cannot load the model."""
+    try:
+        found: Outcome | str = ray.get(ready)
+    except ray.exceptions.RayError as error:
+        shard = shard or queue.take()  # or actors that die of the model would come again for ever
+        if shard:
+            queue.end(Outcome(shard, error=_death(str(error))))
+        return False
+    if isinstance(found, Outcome):
+        queue.end(found)
+    elif found:
+        raise CaptionerError(found)
+    return True
+
+
+def _death(message: str) -> str:
+    """Why an actor was lost, of the many lines of Ray's error."""
+    found = re.search(r"because (its .*? has died)", message)
+    return f"{found[1]}; memory may be short" if found else f"its actor was lost: {' '.join(message.split())}"
+
+
+@functools.cache
+def embedded() -> Mapping[str, str]:
+    """Variables with which Ray listens on 127.0.0.1 alone, as on macOS, and to holders of a token: to this user.
+
+    It reads them when it is imported, so there are none where somebody else has done that.
+    """
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    return {} if "ray" in sys.modules else {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", **token}
+
+
+@contextmanager
+def _connected(address: str | None, workers: int) -> Iterator[Any]:
+    """Ray, connected to a cluster for the length of the block."""
+    with ExitStack() as stack:
+        options: dict[str, Any] = {"address": address}
+        variables: Mapping[str, str] = PRIVATE
+        if address:
+            _check_reachable(address)
+        else:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="captioner-", ignore_cleanup_errors=True))
+            variables = {**PRIVATE, **embedded()}
+            options = {"address": "local", "num_cpus": max(workers, cores()), "object_store_memory": OBJECTS}
+            options |= {"include_dashboard": False, "_temp_dir": folder}
+        stack.enter_context(environment(variables))  # before the import, which reads some of them
+        ray = require("ray", "ray")
+        stack.callback(ray.shutdown)
+        try:
+            ray.init(**options, log_to_driver=False, logging_level="error")
+        except (ConnectionError, OSError, ValueError, RuntimeError) as error:
+            raise UsageError(f"Ray cannot be reached or started: {' '.join(str(error).split())}") from error
+        yield ray
+
+
+def _check_reachable(address: str) -> None:
+    """Raise ``UsageError`` where nobody listens at a host and port; Ray itself would try for many minutes."""
+    found = re.fullmatch(r"(?:ray://)?\[?(.+?)\]?:(\d+)", address)
+    if found:
+        try:
+            socket.create_connection((found[1], int(found[2])), CONNECT).close()
+        except (OSError, OverflowError) as error:
+            raise UsageError(f"no Ray cluster can be reached at {address} ({error})") from error
+
+
+def _share(ray: Any, job: Job, workers: int) -> dict[str, float]:
+    """What each actor takes of its node: the most cores with which all find room; Ray limits its threads to them.
+
+    And a GPU, where there are some and the device is not the processor.
+    """
+    nodes = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+    sizes = (size for size in range(max(nodes, default=1), 0, -1) if sum(node // size for node in nodes) >= workers)
+    gpus = 1 if job.options.get("device", "cpu") != "cpu" and ray.cluster_resources().get("GPU") else 0
+    return {"num_cpus": next(sizes, 1), "num_gpus": gpus}
