@@ -40,6 +40,7 @@ BENCHMARKS = {
     "generate-beam": "benchmarks.generate_beam:measure",
     "memory": "benchmarks.memory:measure",
     "scale": "benchmarks.scale:measure",
+    "engines": "benchmarks.scale:measure_engines",
     "recognition": "benchmarks.recognition:measure",
     "recognition-memory": "benchmarks.recognition:measure_memory",
     "crf": "benchmarks.crf:measure",

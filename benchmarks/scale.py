@@ -1,22 +1,25 @@
-"""Captions shard by shard: two workers against one, one worker against the plain command, many shards against few.
+"""Captions shard by shard: two workers against one, Ray against processes, many shards against few.
 
-All are whole processes that caption the same tars of photographs; a worker has one thread, as in a full machine.
+All are whole processes that caption the same tars of photographs; a worker has one thread, as in a full machine. One
+worker alone opens images on other cores than the network's, so it is also measured on one core.
 """
 
 from __future__ import annotations
 
-import itertools
+import os
+import shutil
 import tarfile
 import tempfile
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks.images import PHOTO, make_images
-from benchmarks.measure import AT_MOST, Measurement, compare, run_command, seconds
+from benchmarks.measure import AT_MOST, Measurement, compare, rate, run_command, seconds
 from benchmarks.memory import peak_memory
 from benchmarks.startup import captioner_command
 
-SPEEDUP, MEMORY = 1.8, 1.1
+SPEEDUP, RAY, MEMORY = 1.8, 0.9, 1.1
 ONE_THREAD = ["env", "OMP_NUM_THREADS=1"]
 
 
@@ -26,24 +29,13 @@ def measure(
     """Ratios of images a second, of memory, and of the time that finished shards take."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        images = make_images(root / "images", count // shards, photo)
-        write_tars(root / "large", images, shards)
+        images = write_images(root, count, shards, photo)
         write_tars(root / "small", images[:1], many)
-        outputs = (str(root / f"out{number}") for number in itertools.count())
-
-        def command(source: str, workers: int, output: str) -> list[str]:
-            options = ["--engine", "local", "--workers", str(workers), "-o", output, "--model", model]
-            return [*ONE_THREAD, *captioner_command(), "caption", str(root / source), *options]
-
-        def speed(workers: int) -> Callable[[], float]:
-            return lambda: count / seconds(lambda: run_command(command("large/*.tar", workers, next(outputs))))
-
-        def plain() -> float:
-            names = [str(image) for _ in range(shards) for image in images]
-            return count / seconds(lambda: run_command([*ONE_THREAD, *captioner_command(), "caption", *names]))
-
-        few = command("small/{0000..0009}.tar", 1, next(outputs))
-        all_of_them = command("small/*.tar", 1, next(outputs))
+        names = [str(image) for _ in range(shards) for image in images]
+        plain = rate(count, lambda: run_command([*ONE_THREAD, *captioner_command(), "caption", *names]))
+        one, two = (speed(root, count, model, workers=workers) for workers in (1, 2))
+        few = command(root, "small/{0000..0009}.tar", model)
+        all_of_them = command(root, "small/*.tar", model)
         memory = compare(
             f"memory of {many} shards over 10",
             "MiB",
@@ -55,8 +47,8 @@ def measure(
             direction=AT_MOST,
         )
         return [
-            compare("2 workers over 1", "images/s", speed(2), speed(1), rounds=rounds, target=SPEEDUP),
-            compare("1 worker over the plain command", "images/s", speed(1), plain, rounds=rounds),
+            compare("2 workers over 1", "images/s", two, one, rounds=rounds, target=SPEEDUP),
+            compare("1 worker over the plain command", "images/s", one, plain, rounds=rounds),
             memory,
             compare(  # both are finished now
                 f"{many} finished shards over 10",
@@ -66,6 +58,45 @@ def measure(
                 rounds=rounds,
             ),
         ]
+
+
+def measure_engines(
+    count: int = 1200, shards: int = 8, rounds: int = 3, photo: Path = PHOTO, model: str = "default"
+) -> list[Measurement]:
+    """Ratios of images a second: Ray over processes, and two workers over one where each has a core and no more."""
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        write_images(root, count, shards, photo)
+        local = speed(root, count, model, workers=2)
+        if find_spec("ray"):
+            ray = speed(root, count, model, workers=2, engine="ray")
+            rows.append(compare("ray over local", "images/s", ray, local, rounds=rounds, target=RAY))
+        if shutil.which("taskset") and len(os.sched_getaffinity(0)) > 1:
+            two, one = (speed(root, count, model, workers=cores, cores=cores) for cores in (2, 1))
+            rows.append(compare("2 workers on 2 cores over 1 on 1", "images/s", two, one, rounds=rounds))
+    return rows
+
+
+def command(root: Path, source: str, model: str, workers: int = 1, engine: str = "local", cores: int = 0) -> list[str]:
+    """A command that captions tars into a folder of its own, on the first ``cores`` or, with 0, on all."""
+    bound = ["taskset", "-c", ",".join(map(str, sorted(os.sched_getaffinity(0))[:cores]))] if cores else []
+    options = ["--engine", engine, "--workers", str(workers), "-o", tempfile.mkdtemp(dir=root), "--model", model]
+    return [*bound, *ONE_THREAD, *captioner_command(), "caption", str(root / source), *options]
+
+
+def speed(
+    root: Path, count: int, model: str, workers: int, engine: str = "local", cores: int = 0
+) -> Callable[[], float]:
+    """A function that captions the large tars anew and returns images a second."""
+    return lambda: count / seconds(lambda: run_command(command(root, "large/*.tar", model, workers, engine, cores)))
+
+
+def write_images(root: Path, count: int, shards: int, photo: Path) -> list[Path]:
+    """``count`` images in ``shards`` large tars; returns those of one tar."""
+    images = make_images(root / "images", count // shards, photo)
+    write_tars(root / "large", images, shards)
+    return images
 
 
 def write_tars(folder: Path, images: list[Path], count: int) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import shutil
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +64,13 @@ def test_captioning(model: str, photo: Path) -> None:
 def test_scale(photo: Path) -> None:
     """Would catch runs that find their shards finished, or that lack a captioned image."""
     check(scale.measure(count=4, shards=2, many=11, rounds=1, photo=photo))
+
+
+def test_engines(photo: Path) -> None:
+    """Would catch a comparison of runs that are finished already, and one on other cores than it says."""
+    if not find_spec("ray") and not shutil.which("taskset"):
+        pytest.skip("needs Ray or taskset")
+    check(scale.measure_engines(count=2, shards=2, rounds=1, photo=photo))
 
 
 def test_runtimes(photo: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from captioner.features.shards import read_shard
 from captioner.scale.job import Job, Outcome, give_up, run_shard, start_run
 from captioner.scale.keys import repeated_keys
 from captioner.scale.patterns import expand_braces
@@ -84,6 +85,32 @@ def test_damaged_parquet(tmp_path: Path, data: st.DataObject) -> None:
     isolated(read_table, path)
 
 
+@functools.cache
+def valid_features() -> bytes:
+    """A shard of 20 features of 3 numbers, one of them missing."""
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    vectors = pa.array([[float(number)] * 3 for number in range(20)], pa.list_(pa.float16(), 3))
+    errors = pa.array([None] * 19 + ["the file is empty"], pa.string())
+    stream = io.BytesIO()
+    keys = [f"{number}.png" for number in range(20)]
+    parquet.write_table(pa.table({"key": keys, "features": vectors, "error": errors}), stream)
+    return stream.getvalue()
+
+
+def read_features(path: Path) -> None:
+    """Read a shard of features."""
+    attempt(read_shard, path, str(path), 3)
+
+
+@given(data=st.data())
+@fuzz
+def test_damaged_features(tmp_path: Path, data: st.DataObject) -> None:
+    """In a process of its own: pyarrow is not Python."""
+    path = tmp_path / "00000.parquet"
+    path.write_bytes(data.draw(corrupted(valid_features())))
+    isolated(read_features, path)
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Job, list[Shard], dict[str, bytes]]:
     """A run of two shards of which one is done, and its files."""
@@ -123,6 +150,7 @@ def test_the_files_that_are_damaged_are_valid(tmp_path: Path, name: str) -> None
     """Would catch damage that is done to files which nobody reads anyway."""
     (tmp_path / name).write_bytes(valid(name))
     assert len(make_plan([str(tmp_path / name)]).shards) == 1
+    assert read_shard(io.BytesIO(valid_features()), "features", 3)[1].tolist() == [True] * 19 + [False]
     if "tar" in name:
         assert [bool(row.error) for row in tar_rows(str(tmp_path / name))] == [False, False, False, True]
     else:

@@ -122,8 +122,8 @@ def _connected(address: str | None, workers: int) -> Iterator[Any]:
         stack.callback(ray.shutdown)
         try:
             ray.init(**options, log_to_driver=False, logging_level="error")
-        except (ConnectionError, OSError, ValueError, RuntimeError) as error:
-            raise UsageError(f"Ray cannot be reached or started: {' '.join(str(error).split())}") from error
+        except Exception as error:  # Ray raises that class itself where a node takes too long to start
+            raise CaptionerError(f"Ray cannot be reached or started: {' '.join(str(error).split())}") from error
         yield ray
 
 

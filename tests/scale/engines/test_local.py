@@ -29,7 +29,8 @@ def test_any_number_of_workers_gives_the_same_files(tmp_path: Path) -> None:
 def test_a_worker_that_dies_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Would catch a run that hangs or ends when memory runs out, a shard or a file that stays, and endless retries."""
     (tmp_path / "spool").mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "spool"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "spool"))  # of its processes too
+    monkeypatch.setattr(tempfile, "tempdir", None)
     write_tars(tmp_path, 3)
     write_tar(tmp_path / "once.tar", {"1.png": b"ONCE" + str(tmp_path / "mark").encode(), "2.png": b"x"})
     write_tar(tmp_path / "die.tar", {"1.png": b"DIE with a file"})
