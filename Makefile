@@ -43,7 +43,7 @@ $(VENV)/.dev: $(VENV)/.captioner
 	@$(PY) -m pip install --disable-pip-version-check --editable '.[dev]' >&2
 	@touch $@
 
-$(VENV)/.docs: $(VENV)/.docs
+$(VENV)/.docs: $(VENV)/.dev
 	@echo "Adding the tools of the site and of releases to $(VENV)." >&2
 	@$(PY) -m pip install --disable-pip-version-check --editable '.[docs]' >&2
 	@touch $@

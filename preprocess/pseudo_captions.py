@@ -130,6 +130,9 @@ class Nouns:
         self.names = {word: name for name, words in reversed(list(classes.items())) for word in words}
         found = [self.of(sentence) for sentence in sentences]
         self.vectors = Weighted(found)
+        known = [self.vectors.column[name] for name in classes if name in self.vectors.column]
+        self.classes = torch.tensor(known, dtype=torch.long)
+        """Columns of the detector's classes."""
 
     def of(self, sentence: str) -> set[str]:
         """The things that a sentence names: classes of the detector, and other nouns."""
@@ -169,6 +172,17 @@ class Nouns:
                     seen[row, at] = max(seen[row, at], box["score"] * (0.6 + 0.4 * size))
         seen[seen < LEAST_WEIGHT] = 0
         return self.vectors.unit(torch.from_numpy(seen))
+
+    def unseen(self, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """A part of ``shortlist``: minus the number of the detector's classes that a sentence names but nothing shows.
+
+        ``seen`` (N, V), from ``of_photographs``, is 0 for what neither detector nor classifier finds.
+        """
+        named = self.vectors.matrix.index_select(1, self.classes).coalesce()
+        named = torch.sparse_coo_tensor(
+            named.indices(), torch.ones_like(named.values()), named.shape, check_invariants=True
+        )
+        return -(seen[:, self.classes] == 0).float(), named.coalesce()
 
 
 class Weighted:
@@ -326,6 +340,9 @@ def write_captions(
     count: Annotated[int, typer.Option(min=1, help="Sentences that each photograph gets.")] = 5,
     text: Annotated[Path | None, typer.Option(help="File for all sentences but those of val, one a line.")] = None,
     most: Annotated[int, typer.Option(min=1, help="Photographs that a sentence may be given to.")] = 6,
+    unseen_weight: Annotated[
+        float, typer.Option(help="Off for each of the detector's classes named but not seen.")
+    ] = 0.5,
     words_weight: Annotated[float, typer.Option(help="Of the words of --learned against the nouns.")] = 4.0,
     dev: Annotated[int, typer.Option(min=0, help="Photographs with sentences that become the split val.")] = 150,
 ) -> None:
@@ -345,7 +362,8 @@ def write_captions(
         nouns.of_classes(synsets),
         read_detections(detections, photographs.names),
     )
-    parts = [(seen, nouns.vectors.matrix)]
+    unseen, named = nouns.unseen(seen)
+    parts = [(seen, nouns.vectors.matrix), (unseen_weight * unseen, named)]
     vectors = torch.cat([torch.from_numpy(store.get(photographs.names)).float() for store in stores], 1)
     if learned:
         parts.append(learned_words(learned, photographs, vectors, pool, words_weight))

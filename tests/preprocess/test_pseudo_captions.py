@@ -51,6 +51,17 @@ def test_nouns_of_sentences_and_of_classes(wordnet: Path) -> None:
     assert weights[nouns.vectors.column["dog"]] == pytest.approx(0.85)
 
 
+def test_things_that_nothing_shows_count_against_a_sentence(wordnet: Path) -> None:
+    """Would catch captions that name a laptop beside every person, because people and laptops go together."""
+    pool = ["a dog by a table"] * 8 + ["a pony and a poodle"] * 8
+    nouns = Nouns(WordNet.read(wordnet), {"dog": ["dog"], "table": ["table"], "zebra": ["zebra"]}, pool)
+    seen = torch.zeros(2, len(nouns.vectors.column))
+    seen[0, nouns.vectors.column["dog"]] = 0.9  # the second photograph shows nothing
+    photographs, sentences = nouns.unseen(seen)
+    scores = (photographs @ sentences.to_dense().t())[:, [0, 8]]
+    assert scores.tolist() == [[-1, 0], [-2, 0]]  # a pony is no class of the detector, so nothing speaks against it
+
+
 def test_best_pairs_come_first_and_no_sentence_is_given_often() -> None:
     """Would catch a sentence that fits everything a little and is given to every photograph."""
     chosen = torch.tensor([[0, 1], [0, 1], [0, 2]])
