@@ -44,12 +44,15 @@ def tutorials() -> dict[str, str]:
 
 
 def as_markdown(notebook: Path) -> str:
-    """A notebook's cells: prose as it is, code in fences."""
+    """A notebook's cells: prose as it is, Python and shell in fences."""
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     parts = []
     for cell in cells:
         text = "".join(cell["source"]).strip()
-        parts.append(text if cell["cell_type"] == "markdown" else f"```python\n{text}\n```")
+        if cell["cell_type"] == "code":
+            shell = re.match(r"%%bash.*\n", text)
+            text = f"```sh\n{text[shell.end() :]}\n```" if shell else f"```python\n{text}\n```"
+        parts.append(text)
     return "\n\n".join(parts) + "\n"
 
 
@@ -98,6 +101,8 @@ def _link(found: re.Match[str], source: str, files: Files) -> str:
     text, target, anchor = found[1], found[2], found[3] or ""
     if re.match(r"\w+:", target):
         return found[0]
+    if target.endswith(".ipynb"):
+        return f"[{text}]({target.removesuffix('ipynb')}md{anchor})"
     if source in COPIED.values():
         target = target.removeprefix("docs/") if target.startswith("docs/") else f"../{target}"
     outside = re.fullmatch(r"(?:\.\./)+(.*)", target)

@@ -32,6 +32,7 @@ def test_links_lead_to_pages_of_the_site() -> None:
     assert link("[a](docs/tree.md)", "contributing.md") == "[a](tree.md)"
     assert link("[a](tests/tiny.py)", "contributing.md") == "a"
     assert link("[a](https://semver.org/)", "changelog.md") == "[a](https://semver.org/)"
+    assert link("[a](notebooks/photos.ipynb)", "index.md") == "[a](notebooks/photos.md)"
     assert link("[a](architecture.md#x) [b](#y)", "tree.md") == "[a](architecture.md#x) [b](#y)"
 
 
@@ -42,6 +43,17 @@ def test_every_module_has_a_place_in_the_api_reference() -> None:
     for name in shown:
         path = CHECKOUT / name.replace(".", "/")
         assert path.with_suffix(".py").is_file() or (path / "__init__.py").is_file(), name
+
+
+def test_notebooks_become_pages(tmp_path: Path) -> None:
+    """Would catch magic of notebooks on a page, and cells that run together."""
+    cells = [("markdown", ["# Title\n", "text"]), ("code", ["%%bash -e\n", "captioner doctor"]), ("code", ["x = 1"])]
+    written = {"cells": [{"cell_type": kind, "source": source} for kind, source in cells]}
+    (tmp_path / "a.ipynb").write_text(json.dumps(written))
+    assert site_pages.as_markdown(tmp_path / "a.ipynb") == (
+        "# Title\ntext\n\n```sh\ncaptioner doctor\n```\n\n```python\nx = 1\n```\n"
+    )
+    assert {"notebooks/photos.md", "notebooks/own-data.md", "notebooks/research.md"} <= set(site_pages.tutorials())
 
 
 @pytest.mark.slow
