@@ -107,26 +107,6 @@ class LabelPredictions:
         return [word for label in self.assignment(row) if label != NULL for word in label.split()]
 
 
-def mix_gold_labels(predictions: LabelPredictions, gold: np.ndarray, share: float) -> LabelPredictions:
-    """Predictions with gold labels mixed in: p' = (1 - share) p + share [gold label].
-
-    ``gold`` (N, V) int64 is -1 where unknown; there nothing changes. Elsewhere the MAP label becomes the gold label.
-    Clip captioners are trained on such predictions: their labels agree with the sentences, and their probabilities stay
-    spread as they are at test time.
-    """
-    nodes = {}
-    for v, (name, node) in enumerate(predictions.nodes.items()):
-        [rows] = np.nonzero(gold[:, v] >= 0)
-        log_marginals, labels = node.log_marginals.copy(), node.map.copy()
-        probabilities = (1 - share) * np.exp(log_marginals[rows])
-        probabilities[np.arange(len(rows)), gold[rows, v]] += share
-        with np.errstate(divide="ignore"):
-            log_marginals[rows] = np.log(probabilities)
-        labels[rows] = gold[rows, v]
-        nodes[name] = NodePredictions(node.labels, log_marginals, labels)
-    return LabelPredictions(predictions.ids, nodes, f"{predictions.source}, gold share {share:g} in training clips")
-
-
 @dataclass(frozen=True)
 class Evaluation:
     """Scores of label predictions over the clips whose gold labels are known; shares are in 0..1."""
