@@ -6,7 +6,7 @@ docs/label-predictions.md describes the file.
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from captioner.data.clips import NULL
+from captioner.data.clips import NULL, whole_clip
 from captioner.data.records import Names
 from captioner.errors import DataError, shorten
 from captioner.files import atomic_path, check_readable, stored_dataset
@@ -69,6 +69,14 @@ class LabelPredictions:
     def rows(self) -> dict[str, int]:
         """Row of each clip id."""
         return {name: row for row, name in enumerate(self.ids)}
+
+    @cached_property
+    def observations(self) -> dict[str, list[int]]:
+        """Rows of each whole clip's observations, ``CLIP``, ``CLIP~2`` and so on, in the order of the file."""
+        found: dict[str, list[int]] = defaultdict(list)
+        for row, name in enumerate(self.ids):
+            found[whole_clip(name)].append(row)
+        return dict(found)
 
     def select(self, ids: Sequence[str]) -> np.ndarray:
         """Rows (M,) int64 of ``ids``; raises ``DataError`` for missing ones."""

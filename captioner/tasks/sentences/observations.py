@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
@@ -50,7 +49,7 @@ class Observations:
         """``clips`` are those of the rows that are drawn for; at most ``most`` observations of each are used."""
         self.stores = stores
         self.shares, self.steps = shares, steps
-        rows = _observed(stores[0].ids)
+        rows = stores[0].predictions.observations
         found = [rows[whole_clip(clip.clip_id)][:most] for clip in clips]
         self.counts = np.array([len(own) for own in found])  # (N,)
         self.first = self.counts.cumsum() - self.counts  # (N,): a clip's part of ``rows`` begins there
@@ -78,11 +77,3 @@ class Observations:
         vectors = np.zeros((len(clips), sum(sizes)), np.float32)
         np.put_along_axis(vectors, places, 1, 1)
         return vectors
-
-
-def _observed(ids: Sequence[str]) -> dict[str, list[int]]:
-    """Rows of each whole clip's observations, in the order of the file."""
-    rows: dict[str, list[int]] = defaultdict(list)
-    for row, name in enumerate(ids):
-        rows[whole_clip(name)].append(row)
-    return rows
