@@ -6,11 +6,12 @@
 #   DATA=data/tacos    the corpus, in FORMAT=tacos (docs/tacos.md)
 #   FEATURES=STORE     a feature store of its clips; without it features are SYNTHETIC, and every file and table says so,
 #   SNRS="0.08"        for each of these signal-to-noise ratios
-#   DRAWS=20           observations of each training clip,
+#   DRAWS=20           observations of each training clip
+#   FOLDS=5            cross-validation models of the CRF, which predict training clips
 #   SEEDS="0 1 2"      seeds of the clip captioners
 #   OUT=runs/tacos     output folder; an interrupted run continues where it stopped
 set -euo pipefail
-case ${1-} in -h | --help) sed -n '2,11s/^# *//p' "$0"; exit ;; esac
+case ${1-} in -h | --help) sed -n '2,12s/^# *//p' "$0"; exit ;; esac
 
 settings=() demo=
 [ "${1-}" != --demo ] || { demo=yes; shift; }
@@ -51,7 +52,7 @@ recognizer() {  # FOLDER STORE MARK NOTE: all steps that follow from one feature
     mkdir -p "$results"
     local predictions=$here/label-predictions.h5 kind seed file
     make_file "$here/crf.safetensors" \
-        captioner crf train --clips "$clips" --features "$2" --folds 5 -o "$here/crf.safetensors"
+        captioner crf train --clips "$clips" --features "$2" --folds "${FOLDS-5}" -o "$here/crf.safetensors"
     make_file "$predictions" captioner crf predict "$here/crf.safetensors" --clips "$clips" --features "$2" -o "$predictions"
 
     local inputs=(--clips "$clips" --label-predictions "$predictions")

@@ -23,7 +23,8 @@ from tests.conftest import CHECKOUT
 from tests.test_layers import FLOORS
 from tests.tiny import make_image, save_images, save_tiny
 
-PAGES = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in (CHECKOUT / "docs").glob("*.md"))]
+DOCS = sorted(path.relative_to(CHECKOUT).as_posix() for path in (CHECKOUT / "docs").rglob("*.md"))
+PAGES = ["README.md", "CONTRIBUTING.md", *DOCS]
 FOLDERS = ("captioner", "preprocess", "eval", "scripts", "benchmarks", "docs", "examples", "tests")
 
 
