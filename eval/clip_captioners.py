@@ -4,9 +4,10 @@
 
 Each folder belongs to one recognizer, as scripts/train_tacos.sh makes it: ``label-predictions.h5``, and captions of the
 test clips in ``results/``. Files that differ in ``-seedN`` only are runs of one system; ``-synthetic`` before it marks
-results without video. BLEU-4 is computed against all sentences of a clip, and against the first one alone. Two
-accuracies of each recognizer are reported: of all labels, and of those that are not NULL. Most clips have no tool and
-no place, so that the former is high even for a recognizer that predicts nothing.
+results without video. BLEU-4 is computed against all sentences of a clip, and against the first one alone; p-values are
+also corrected for the number of comparisons in a table. Two accuracies of each recognizer are reported: of all labels,
+and of those that are not NULL. Most clips have no tool and no place, so that the former is high even for a recognizer
+that predicts nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from captioner.data.records import Captioned
 from captioner.errors import DataError
 from captioner.files import PLOT, Kind, atomic_path, check_output, write_text
 from captioner.metrics import References, Scored
-from captioner.metrics.significance import Estimate, compare_systems
+from captioner.metrics.significance import Estimate, compare_systems, holm
 from captioner.text.tokenizers import DEFAULT
 from eval import figures
 from eval.page import Block, Heading, Table, Text, to_markdown
@@ -134,18 +135,20 @@ def blocks(result: RecognizerResult) -> list[Block]:
         spread = result.spread(name)
         score = f"{result.mean(name):.1f}" + (f" ± {spread:.1f}" if spread is not None else "")
         rows.append([NAMES.get(name, name), str(len(runs)), score, f"{result.one_reference[name]:.1f}"])
-    claims = []
-    for better, worse in CLAIMS:
-        if better in result.systems and worse in result.systems:
-            gap, estimate = result.lead(better, worse)
-            claims.append([NAMES[better], NAMES[worse], f"{gap:+.1f}", f"{estimate.p_bootstrap:.3f}"])
+    tested = [pair for pair in CLAIMS if all(system in result.systems for system in pair)]
+    leads = [result.lead(*pair) for pair in tested]
+    raw = [1.0 if estimate.p_bootstrap is None else estimate.p_bootstrap for _, estimate in leads]
+    claims = [
+        [NAMES[better], NAMES[worse], f"{gap:+.1f}", f"{p:.3f}", f"{corrected:.3f}"]
+        for (better, worse), (gap, _), p, corrected in zip(tested, leads, raw, holm(raw), strict=True)
+    ]
     right = f"Labels right: {result.accuracy:.1f} %; of those that are not NULL: {result.non_null_accuracy:.1f} %."
     signature = next(iter(result.systems.values()))[0][METRIC].signature
     return [
         Heading(result.source),
         Text(right),
         Table(["system", "runs", METRIC, "one reference"], rows),
-        *([Table(["", "over", METRIC, "p"], claims)] if claims else []),
+        *([Table(["", "over", METRIC, "p", "p (Holm)"], claims)] if claims else []),
         Text(signature, note=True),
     ]
 

@@ -5,7 +5,8 @@
 Each label of each node has a prototype vector. Labels that co-occur with the same other labels (carrot and cucumber are
 both peeled, with a knife, on a cutting board) have similar prototypes, so that they are confused as things that look
 alike would be. A clip's feature is the concatenation of its labels' prototypes plus white noise. The result is an
-ordinary feature store with a key that starts with ``synthetic``; clips without labels have no feature.
+ordinary feature store with a key that starts with ``synthetic``; clips without labels have no feature. With ``--draws
+20`` a training clip has 20 features with other noise, as a video has many frames: CLIP, CLIP~2 to CLIP~20.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import typer
 
 from captioner.backbones.spec import BackboneSpec
 from captioner.cli.program import create_app, run
-from captioner.data.clips import Clip, read_clips
+from captioner.data.clips import OBSERVATION, Clip, read_clips
 from captioner.errors import DataError, UsageError, print_error
 from captioner.features.writer import FeatureWriter
 from captioner.files import HDF5, check_output
@@ -34,11 +35,11 @@ SIMILARITY = 0.5
 Tuples = Sequence[tuple[str, ...]]
 
 
-def draw_features(tuples: Tuples, snr: float, seed: int, similarity: float = SIMILARITY) -> np.ndarray:
-    """Features (N, V * DIMENSION) float32 of clips with these labels, one label for each node.
+def draw_features(tuples: Tuples, snr: float, seed: int, similarity: float = SIMILARITY, draws: int = 1) -> np.ndarray:
+    """Features (draws, N, V * DIMENSION) float32 of clips with these labels, one label for each node.
 
     ``snr`` is the variance of the signal over the clips divided by that of the noise, both per number of a feature.
-    Prototypes and noise depend on ``seed`` and on all tuples.
+    Prototypes and noise depend on ``seed`` and on all tuples; only the noise differs between draws.
     """
     random = np.random.default_rng(seed)
     parts = []
@@ -47,7 +48,7 @@ def draw_features(tuples: Tuples, snr: float, seed: int, similarity: float = SIM
         place = {name: row for row, name in enumerate(names)}
         parts.append(vectors[[place[labels[node]] for labels in tuples]])
     signal = np.concatenate(parts, 1)  # (N, V * DIMENSION)
-    noise = random.standard_normal(signal.shape) * np.sqrt(signal.var(0).mean() / snr)
+    noise = random.standard_normal((draws, *signal.shape)) * np.sqrt(signal.var(0).mean() / snr)
     return np.asarray(signal + noise, np.float32)
 
 
@@ -83,6 +84,7 @@ def write_synthetic_features(
     similarity: Annotated[
         float, typer.Option(min=0, max=1, help="Similarity of labels with the same co-occurrences.")
     ] = SIMILARITY,
+    draws: Annotated[int, typer.Option(min=1, max=1000, help="Observations of each training clip.")] = 1,
 ) -> None:
     """Draw synthetic features of clips around what their labels say; no video is read."""
     if not (snr > 0 and np.isfinite(snr)):
@@ -92,17 +94,23 @@ def write_synthetic_features(
     tuples = [clip.labels for clip in records if clip.labels is not None]
     if not tuples:
         raise DataError(f"{clips}: no clip has labels; synthetic features are drawn from them")
-    features = draw_features(tuples, snr, seed, similarity)
+    features = draw_features(tuples, snr, seed, similarity, draws)  # (draws, N, D)
     key = f"synthetic:snr={snr:g}"
     source = f"drawn from the labels of each clip, similarity {similarity:g}, seed {seed}"
-    spec = BackboneSpec(key, size=1, dimension=features.shape[1], weights=source, license="no video was seen")
+    spec = BackboneSpec(key, size=1, dimension=features.shape[2], weights=source, license="no video was seen")
     with FeatureWriter(output, spec, f"{source}, clips {_digest(records)}", "float32") as writer:
         writer.plan(clip.clip_id for clip in records)
-        for clip, vector in zip((clip for clip in records if clip.labels is not None), features, strict=True):
-            writer.add(clip.clip_id, vector)
+        for clip, vectors in zip(
+            (clip for clip in records if clip.labels is not None), features.swapaxes(0, 1), strict=True
+        ):
+            writer.add(clip.clip_id, vectors[0])
+            if clip.split == "train":
+                for number, vector in enumerate(vectors[1:], start=2):
+                    writer.add(f"{clip.clip_id}{OBSERVATION}{number}", vector)
     unlabeled = len(records) - len(tuples)
     skipped = f"; {unlabeled} clips without labels have none" if unlabeled else ""
-    print_error(f"{output}: SYNTHETIC features of {len(tuples)} clips, {key}, seed {seed}{skipped}")
+    drawn = f", {draws} draws of each training clip" if draws > 1 else ""
+    print_error(f"{output}: SYNTHETIC features of {len(tuples)} clips{drawn}, {key}, seed {seed}{skipped}")
 
 
 def _digest(clips: Sequence[Clip]) -> str:

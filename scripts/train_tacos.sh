@@ -6,20 +6,22 @@
 #   DATA=data/tacos    the corpus, in FORMAT=tacos (docs/tacos.md)
 #   FEATURES=STORE     a feature store of its clips; without it features are SYNTHETIC, and every file and table says so,
 #   SNRS="0.08"        for each of these signal-to-noise ratios
+#   DRAWS=20           observations of each training clip
+#   FOLDS=5            cross-validation models of the CRF, which predict training clips
 #   SEEDS="0 1 2"      seeds of the clip captioners
 #   OUT=runs/tacos     output folder; an interrupted run continues where it stopped
 set -euo pipefail
-case ${1-} in -h | --help) sed -n '2,10s/^# *//p' "$0"; exit ;; esac
+case ${1-} in -h | --help) sed -n '2,12s/^# *//p' "$0"; exit ;; esac
 
 settings=() demo=
 [ "${1-}" != --demo ] || { demo=yes; shift; }
 if [ "$demo" ]; then
-    out=${OUT-runs/tacos-demo} data=${DATA-} seeds=${SEEDS-0} snrs=${SNRS-0.2} title=Kitchen
+    draws=${DRAWS-4} out=${OUT-runs/tacos-demo} data=${DATA-} seeds=${SEEDS-0} snrs=${SNRS-0.2} title=Kitchen
     set -- model.hidden_dim=64 model.embedding_dim=32 train.batch_size=32 train.epochs=30 train.evaluate_every=5 train.lr=5e-3 \
         data.min_count=1 model.dropout=0.2 "$@"
     [ "$data" ] || { data=$out/corpus; [ -e "$data/video_info.json" ] || python -m scripts.kitchen_corpus "$data"; }
 else
-    out=${OUT-runs/tacos} data=${DATA-data/tacos} seeds=${SEEDS-0 1 2} snrs=${SNRS-0.08} title=TACoS
+    draws=${DRAWS-20} out=${OUT-runs/tacos} data=${DATA-data/tacos} seeds=${SEEDS-0 1 2} snrs=${SNRS-0.08} title=TACoS
 fi
 for setting in "$@"; do settings+=(--set "$setting"); done
 [ -e "$data" ] || {
@@ -50,9 +52,8 @@ recognizer() {  # FOLDER STORE MARK NOTE: all steps that follow from one feature
     mkdir -p "$results"
     local predictions=$here/label-predictions.h5 kind seed file
     make_file "$here/crf.safetensors" \
-        captioner crf train --clips "$clips" --features "$2" --folds 5 -o "$here/crf.safetensors"
-    make_file "$predictions" captioner crf predict "$here/crf.safetensors" --clips "$sentences" --features "$2" \
-        --gold-share 0.5 -o "$predictions"
+        captioner crf train --clips "$clips" --features "$2" --folds "${FOLDS-5}" -o "$here/crf.safetensors"
+    make_file "$predictions" captioner crf predict "$here/crf.safetensors" --clips "$clips" --features "$2" -o "$predictions"
 
     local inputs=(--clips "$clips" --label-predictions "$predictions")
     for kind in map marginals; do
@@ -80,7 +81,7 @@ if [ "${FEATURES-}" ]; then
 else
     for snr in $snrs; do
         store=$out/synthetic-snr$snr/features.h5
-        make_file "$store" python -m preprocess.synthetic_features "$clips" -o "$store" --snr "$snr"
+        make_file "$store" python -m preprocess.synthetic_features "$clips" -o "$store" --snr "$snr" --draws "$draws"
         recognizer "$out/synthetic-snr$snr" "$store" -synthetic ", synthetic features (snr $snr)"
     done
 fi

@@ -196,7 +196,7 @@ def test_the_order_of_tacos_systems_follows_from_their_scores() -> None:
     for name, system in names.items():
         assert number(sweep[name]) == scores[system]
     ends = r"\(a\) rises from \d+\.\d to (\d+\.\d), \(b\) from \d+\.\d to (\d+\.\d), \(c\) from \d+\.\d to (\d+\.\d)"
-    assert said("docs/tacos.md", ends) == [scores[names[name]] for name in ("(a)", "(b)", "(c)")]
+    assert said("docs/experiments/tacos.md", ends) == [scores[names[name]] for name in ("(a)", "(b)", "(c)")]
 
 
 @pytest.mark.parametrize(

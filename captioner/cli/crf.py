@@ -96,16 +96,12 @@ def predict(
         Path | None,
         typer.Option(help="Predict these clips only, and evaluate them; required by a chain.  [default: all features]"),
     ] = None,
-    gold_share: Annotated[
-        float, typer.Option(min=0, max=1, help="Weight of the gold labels in the predictions of training clips.")
-    ] = 0.0,
 ) -> None:
     """Write label predictions: the marginals of each node and the MAP assignment (docs/label-predictions.md).
 
-    With --gold-share S, each probability p of a training clip becomes (1 - S) p + S if its label is the gold label and
-    (1 - S) p if not, and the MAP assignment becomes the gold labels; use it for training clip captioners. A clip of a
-    single sentence (CLIP#3 in sentences.jsonl) has the features of its clip. Exit status 1 if a clip of --clips has no
-    features; the others are written.
+    Further observations of a clip (CLIP~2 in the feature store) are predicted with it, and training clips by the model
+    that was trained without their video, if there are cross-validation models. Exit status 1 if a clip of --clips has
+    no features; the others are written.
     """
     from captioner.crf import pipeline
     from captioner.crf.model import load_crf
@@ -117,12 +113,12 @@ def predict(
     crf, stores = load_crf(model), [open_store(path) for path in features]
     crf.check_stores(stores, str(model))
     wanted = None if clips is None else read_clips("clips", clips)
-    result = pipeline.predict_clips(crf, stores, wanted, gold_share)
+    result = pipeline.predict_clips(crf, stores, wanted)
     write_label_predictions(output, result.predictions)
-    written = f"{output}: {len(result.predictions)} clips, {result.predictions.source}"
+    written = f"{output}: {len(result.predictions)} rows, {result.predictions.source}"
     print_error("; ".join(filter(None, [written, str(result.not_converged)])))
     if wanted is not None:
-        _print_evaluations(pipeline.evaluate_splits(result.unmixed, wanted))
+        _print_evaluations(pipeline.evaluate_splits(result.predictions, wanted))
     if result.missing:
         raise FeatureStoreError(
             f"{result.missing} clips of {clips} have no features; no predictions were written for them"

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 
-import numpy as np
-
 from captioner.crf.clips import clip_arrays, gold_labels, label_sets
 from captioner.crf.model import CRFConfig, CRFFile, FeatureSource
-from captioner.crf.predictions import Evaluation, LabelPredictions, evaluate, mix_gold_labels
+from captioner.crf.predictions import Evaluation, LabelPredictions, evaluate
 from captioner.crf.predictor import NotConverged, predict
 from captioner.crf.training import CRFTrainConfig, Epoch, train_with_folds
-from captioner.data.clips import Clip, whole_clip
-from captioner.data.records import SPLITS, Names
+from captioner.data.clips import OBSERVATION, Clip
+from captioner.data.records import SPLITS
 from captioner.errors import UsageError
 from captioner.features.spec import Store
 
@@ -64,48 +62,42 @@ class PredictionResult:
     """Result of ``predict_clips``."""
 
     predictions: LabelPredictions
-    """Of the clips that have features, with gold labels mixed in if that was asked for."""
-    unmixed: LabelPredictions
-    """The CRF's own predictions, of whole clips."""
+    """Of the clips that have features, then of their further observations."""
     not_converged: NotConverged
     missing: int
     """Clips without features."""
 
 
-def predict_clips(
-    crf: CRFFile, stores: Sequence[Store], clips: Sequence[Clip] | None = None, gold_share: float = 0.0
-) -> PredictionResult:
-    """Label predictions of ``clips``, or of all clips in the first store.
+def predict_clips(crf: CRFFile, stores: Sequence[Store], clips: Sequence[Clip] | None = None) -> PredictionResult:
+    """Label predictions of ``clips`` and of their further observations, or of all that the first store has.
 
-    A clip of one sentence, ``CLIP#3``, gets the predictions of its whole clip unless the stores have it under its own
-    id. With ``gold_share`` above 0 the predictions of training clips are mixed with their gold labels
-    (``mix_gold_labels``). Raises ``UsageError`` where the clips are needed and not given.
+    Raises ``UsageError`` where the clips are needed and not given.
     """
     if clips is None:
         if crf.model.config.chain:
             raise UsageError("the CRF has a chain over the clips of a video: give --clips, which has their order")
-        if gold_share:
-            raise UsageError("--gold-share needs gold labels: give --clips")
         clips = [Clip(name, name, 0, 0, (), "test") for name in stores[0].ids]
-    held = [Names(store.ids) for store in stores]
-    source_of = {
-        clip.clip_id: clip.clip_id if all(clip.clip_id in ids for ids in held) else whole_clip(clip.clip_id)
-        for clip in clips
-    }
-    whole = {source_of[clip.clip_id]: clip for clip in reversed(clips)}
-    arrays = clip_arrays([replace(clip, clip_id=name) for name, clip in whole.items()], stores, crf.model.labels)
+        wanted = clips
+    else:
+        wanted = [*clips, *_observations(clips, stores[0])]
+    arrays = clip_arrays(wanted, stores, crf.model.labels)
     keys = " + ".join(source.key for source in crf.features)
     description = f"captioner crf, {crf.model.config.graph} graph, {crf.model.inference}, features {keys}"
-    unmixed, not_converged = predict(crf, arrays, description)
-    available = [clip for clip in clips if source_of[clip.clip_id] in unmixed.rows]
-    ids = [clip.clip_id for clip in available]
-    sources = [source_of[name] for name in ids]
-    predictions = replace(unmixed.subset(sources), ids=ids) if gold_share or sources != ids else unmixed
-    if gold_share:
-        in_train = np.array([clip.split == "train" for clip in available], bool)
-        gold = np.where(in_train[:, None], gold_labels(available, crf.model.labels), -1)
-        predictions = mix_gold_labels(predictions, gold, gold_share)
-    return PredictionResult(predictions, unmixed, not_converged, len(clips) - len(available))
+    predictions, not_converged = predict(crf, arrays, description)
+    missing = sum(clip.clip_id not in predictions.rows for clip in clips)
+    return PredictionResult(predictions, not_converged, missing)
+
+
+def _observations(clips: Sequence[Clip], store: Store) -> list[Clip]:
+    """The further observations of ``clips`` in the store; those of equal number are clips of one copy of the video."""
+    known = {clip.clip_id: clip for clip in clips}
+    found = []
+    for name in store.ids:
+        clip_id, sign, number = name.rpartition(OBSERVATION)
+        if sign and name not in known and clip_id in known:
+            clip = known[clip_id]
+            found.append(replace(clip, clip_id=name, video=f"{clip.video}{OBSERVATION}{number}"))
+    return found
 
 
 def evaluate_splits(predictions: LabelPredictions, clips: Sequence[Clip]) -> dict[str, Evaluation]:

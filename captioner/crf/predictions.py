@@ -6,7 +6,7 @@ docs/label-predictions.md describes the file.
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from captioner.data.clips import NULL
+from captioner.data.clips import NULL, whole_clip
 from captioner.data.records import Names
 from captioner.errors import DataError, shorten
 from captioner.files import atomic_path, check_readable, stored_dataset
@@ -70,6 +70,14 @@ class LabelPredictions:
         """Row of each clip id."""
         return {name: row for row, name in enumerate(self.ids)}
 
+    @cached_property
+    def observations(self) -> dict[str, list[int]]:
+        """Rows of each whole clip's observations, ``CLIP``, ``CLIP~2`` and so on, in the order of the file."""
+        found: dict[str, list[int]] = defaultdict(list)
+        for row, name in enumerate(self.ids):
+            found[whole_clip(name)].append(row)
+        return dict(found)
+
     def select(self, ids: Sequence[str]) -> np.ndarray:
         """Rows (M,) int64 of ``ids``; raises ``DataError`` for missing ones."""
         names = Names(self.ids)
@@ -105,26 +113,6 @@ class LabelPredictions:
     def words(self, row: int) -> list[str]:
         """The words of the MAP assignment, node after node; ``take out`` has two, ``NULL`` none."""
         return [word for label in self.assignment(row) if label != NULL for word in label.split()]
-
-
-def mix_gold_labels(predictions: LabelPredictions, gold: np.ndarray, share: float) -> LabelPredictions:
-    """Predictions with gold labels mixed in: p' = (1 - share) p + share [gold label].
-
-    ``gold`` (N, V) int64 is -1 where unknown; there nothing changes. Elsewhere the MAP label becomes the gold label.
-    Clip captioners are trained on such predictions: their labels agree with the sentences, and their probabilities stay
-    spread as they are at test time.
-    """
-    nodes = {}
-    for v, (name, node) in enumerate(predictions.nodes.items()):
-        [rows] = np.nonzero(gold[:, v] >= 0)
-        log_marginals, labels = node.log_marginals.copy(), node.map.copy()
-        probabilities = (1 - share) * np.exp(log_marginals[rows])
-        probabilities[np.arange(len(rows)), gold[rows, v]] += share
-        with np.errstate(divide="ignore"):
-            log_marginals[rows] = np.log(probabilities)
-        labels[rows] = gold[rows, v]
-        nodes[name] = NodePredictions(node.labels, log_marginals, labels)
-    return LabelPredictions(predictions.ids, nodes, f"{predictions.source}, gold share {share:g} in training clips")
 
 
 @dataclass(frozen=True)

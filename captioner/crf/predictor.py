@@ -11,6 +11,7 @@ from captioner.crf.clips import ClipArrays
 from captioner.crf.inference import MAPAssignment, map_assignment, marginals
 from captioner.crf.model import CRF, CRFFile
 from captioner.crf.predictions import LabelPredictions, NodePredictions
+from captioner.data.clips import whole_clip
 from captioner.errors import DataError
 
 BATCH_CLIPS = 256
@@ -32,7 +33,7 @@ class NotConverged:
 def predict(
     crf: CRFFile | CRF, clips: ClipArrays, source: str = "", *, decode: bool = True
 ) -> tuple[LabelPredictions, NotConverged]:
-    """Label predictions of all clips; a clip of a cross-validation fold gets those of that fold's model.
+    """Label predictions of all clips; a clip of a cross-validation fold and its observations get those of its model.
 
     Without ``decode`` the most probable label of each node stands in for the MAP assignment, which is faster.
     ``source`` is stored in the result. Raises ``DataError`` for features of another dimension
@@ -43,7 +44,7 @@ def predict(
         trained = f"the CRF was trained on dimension {file.model.feature_dim}"
         raise DataError(f"features of dimension {clips.features.shape[1]}; {trained}; give the same feature stores")
     fold_of = {name: number for number, fold in enumerate(file.folds) for name in fold.clip_ids}
-    model_of = np.array([fold_of.get(name, -1) for name in clips.ids], np.int64)
+    model_of = np.array([fold_of.get(name, fold_of.get(whole_clip(name), -1)) for name in clips.ids], np.int64)
     sizes = file.model.sizes
     log_marginals = [np.empty((len(clips), size), np.float32) for size in sizes]
     labels = np.empty((len(clips), len(sizes)), np.int64)

@@ -28,6 +28,8 @@ LAST = 1e12
 
 SENTENCE = "#"
 """``CLIP#3`` is the third sentence of CLIP as a clip of its own, with the labels of that sentence."""
+OBSERVATION = "~"
+"""``CLIP~2`` is the second observation of CLIP in a feature store: other noise, frames or crops of the same clip."""
 
 CLIP_READERS: dict[str, str] = {
     "tacos": "captioner.data.readers.tacos:read_tacos",
@@ -59,8 +61,8 @@ class Clip:
 
 
 def whole_clip(clip_id: str) -> str:
-    """The id without the number of a sentence: ``CLIP`` of ``CLIP#3``."""
-    return clip_id.partition(SENTENCE)[0]
+    """The id without the number of a sentence or observation: ``CLIP`` of ``CLIP#3`` and ``CLIP~2``."""
+    return clip_id.partition(SENTENCE)[0].partition(OBSERVATION)[0]
 
 
 def read_clips(format: str, root: str | Path) -> list[Clip]:

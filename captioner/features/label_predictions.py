@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from captioner.crf.predictions import KINDS, LabelPredictions, read_label_predictions
+from captioner.data.clips import whole_clip
 from captioner.errors import FeatureStoreError
 from captioner.features.shards import RUN, ShardStore
 from captioner.features.spec import FeatureSpec, Store
@@ -51,17 +52,24 @@ class LabelPredictionsStore:
         return self.predictions.ids
 
     def get(self, ids: Sequence[str]) -> np.ndarray:
-        """Vectors of the clips ``ids`` in that order, (N, D) float32; raises ``DataError`` for missing ones."""
-        vectors: np.ndarray = self._vectors[self.predictions.select(ids)]
+        """Vectors of the clips ``ids`` in that order, (N, D) float32; raises ``DataError`` for missing ones.
+
+        A clip of a single sentence (``CLIP#3``) has the predictions of its clip unless it has its own.
+        """
+        rows = self.predictions.rows
+        vectors: np.ndarray = self.vectors[
+            self.predictions.select([name if name in rows else whole_clip(name) for name in ids])
+        ]
         return vectors
 
     def summary(self) -> dict[str, Any]:
         """Key, source and a digest of the values."""
-        digest = hashlib.sha256(self._vectors.tobytes()).hexdigest()[:16]
+        digest = hashlib.sha256(self.vectors.tobytes()).hexdigest()[:16]
         return {"key": self.spec.key, "source": self.predictions.source, "digest": digest}
 
     @cached_property
-    def _vectors(self) -> np.ndarray:
+    def vectors(self) -> np.ndarray:
+        """Vectors of all rows of the file, (R, D) float32."""
         return self.predictions.vector(self.kind)
 
 

@@ -50,6 +50,20 @@ class Estimate:
     runs: int = 1
 
 
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values corrected for their number, in the same order: the chance that any of them is below by luck.
+
+    Holm (1979), "A Simple Sequentially Rejective Multiple Test Procedure": the i-th smallest of m is multiplied by
+    m - i + 1, and none becomes smaller than one before it.
+    """
+    order = np.argsort(p_values, kind="stable")
+    scaled = np.array(p_values, np.float64)[order] * np.arange(len(order), 0, -1)
+    corrected = np.empty(len(order))
+    corrected[order] = np.minimum(np.maximum.accumulate(scaled), 1.0)
+    found: list[float] = corrected.tolist()
+    return found
+
+
 def compare_systems(
     systems: Mapping[str, Scored | Sequence[Scored]],
     *,

@@ -14,6 +14,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Annotated
 
@@ -27,9 +28,11 @@ from captioner.text.tokenizers import DEFAULT, tokenize_groups
 from captioner.text.tokenizers import tokenizer as find_tokenizer
 from eval.baselines import write_results
 from eval.command import Output, Split, Tokenizer
-from eval.smt.alignment import HEURISTICS, MODELS
+from eval.smt.alignment import HEURISTICS, MODELS, Pair
 from eval.smt.translator import ALL_FEATURES, Sources, Words, train_smt
 from eval.tuples import clips_of, most_probable, records_of
+
+LEARN_FROM = ("gold", "predictions", "both")
 
 
 def source_words(labels: Sequence[str]) -> Words:
@@ -51,6 +54,28 @@ def sources(predictions: LabelPredictions, clips: Sequence[Clip], kind: str, n: 
     return found
 
 
+def training_pairs(
+    clips: Sequence[Clip], sentences: Sequence[Sequence[Sequence[str]]], predictions: LabelPredictions, labels: str
+) -> list[Pair]:
+    """Words of a tuple and of a sentence, for all tokenized ``sentences`` of the ``clips``.
+
+    ``labels``: ``gold``; ``predictions``, where the i-th sentence of a clip has the MAP assignment of its i-th
+    observation, in turn; or ``both``.
+    """
+    pairs: list[Pair] = []
+    for clip, mine in zip(clips, sentences, strict=True):
+        if labels != "predictions":
+            source = source_words(clip.labels) if clip.labels is not None else ()
+            pairs += [(source, sentence) for sentence in mine]
+        if labels != "gold":
+            rows = predictions.observations.get(clip.clip_id, [])
+            pairs += [
+                (source_words(predictions.assignment(row)), sentence)
+                for row, sentence in zip(cycle(rows), mine, strict=False)
+            ]
+    return pairs
+
+
 def translate(
     clip_file: Annotated[Path, typer.Option("--clips", help="clips.jsonl as preprocess.tacos writes it.")],
     predictions_file: Annotated[Path, typer.Option("--label-predictions", help="The CRF's predictions for them.")],
@@ -59,6 +84,9 @@ def translate(
     tokenizer: Tokenizer = DEFAULT,
     kind: Annotated[str, choice(KINDS, "--input", help="The MAP assignment, or the most probable ones.")] = "map",
     n_best: Annotated[int, typer.Option(min=1, max=1000, help="Assignments that --input marginals translates.")] = 10,
+    learn_from: Annotated[
+        str, choice(LEARN_FROM, "--learn-from", help="Labels of the training clips: gold, or those of the CRF.")
+    ] = "gold",
     alignment: Annotated[str, choice(tuple(MODELS))] = "ibm1",
     heuristic: Annotated[str, choice(HEURISTICS)] = "intersection",
     order: Annotated[int, typer.Option(min=1, max=10, help="Length of the language model's n-grams.")] = 4,
@@ -70,11 +98,9 @@ def translate(
     predictions = read_label_predictions(predictions_file)
     tuned_on, asked = (sources(predictions, part, kind, n_best) for part in (val, wanted))
     tokenize, train = find_tokenizer(tokenizer), clips_of(clips, "train")
-    pairs = [
-        (source_words(clip.labels) if clip.labels is not None else (), sentence)
-        for clip, sentences in zip(train, tokenize_groups([clip.sentences for clip in train], tokenize), strict=True)
-        for sentence in sentences
-    ]
+    pairs = training_pairs(
+        train, tokenize_groups([clip.sentences for clip in train], tokenize), predictions, learn_from
+    )
     print_error(f"training on {len(pairs)} sentences")
     model = train_smt(pairs, model=alignment, heuristic=heuristic, order=order)
     references = tokenize_groups([clip.sentences for clip in val], tokenize)

@@ -18,7 +18,6 @@ from captioner.crf.predictions import (
     NodePredictions,
     calibration_error,
     evaluate,
-    mix_gold_labels,
     read_label_predictions,
     write_label_predictions,
 )
@@ -212,19 +211,6 @@ def test_evaluation() -> None:
     assert np.isfinite(
         evaluate(predictions, np.array([[0, 0, 1], [0, 0, 0]])).log_prob
     )  # of something called impossible
-
-
-def test_gold_labels_are_mixed_in_where_they_are_known(tmp_path: Path) -> None:
-    """Would catch a clip of another row that learns its labels, and probabilities that do not sum to 1."""
-    before = example()
-    mixed = mix_gold_labels(before, np.array([[-1, 2, -1], [-1, -1, -1]]), 0.5)
-    assert np.exp(mixed.nodes["object"].log_marginals[0]) == pytest.approx([0.25, 0.125, 0.625])
-    assert mixed.assignment(0) == ("cut", "cutting board", "-") and mixed.assignment(1) == before.assignment(1)
-    assert (mixed.nodes["object"].log_marginals[1] == before.nodes["object"].log_marginals[1]).all()
-    assert before.assignment(0)[1] == "carrot" and "gold share 0.5" in mixed.source
-    write_label_predictions(tmp_path / "mixed.h5", mixed)
-    sure = mix_gold_labels(before, np.array([[1, 0, 1], [0, 0, 0]]), 1)
-    assert set(np.unique(sure.vector("marginals"))) == {0, 1} and (sure.vector("marginals") == sure.vector("map")).all()
 
 
 def test_calibration_error() -> None:

@@ -76,6 +76,7 @@ def test_seeds_are_one_system_and_scores_are_the_scorers(folder: Path, capsys: p
     assert float(rows["b-map"]["deviation"]) == pytest.approx(np.std(scores, ddof=1), abs=0.01)
     out = " ".join(capsys.readouterr().out.split())
     assert "synthetic:snr=1" in out and "| (b) decoder, CRF max | SMT, CRF max | +" in out
+    assert "| p | p (Holm) |" in out
 
 
 def test_one_reference_is_the_first_sentence(folder: Path) -> None:

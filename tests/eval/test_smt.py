@@ -259,6 +259,21 @@ def test_the_command_describes_the_clips(files: list[str], kind: str, capsys: py
     assert "BLEU-4" in capsys.readouterr().err
 
 
+def test_predictions_are_learned_from_in_turn() -> None:
+    """Would catch one observation for all sentences of a clip, or gold labels that are lost."""
+    clip = Clip("a", "a", 0, 1, ("x", "y", "z"), "train", labels=("cut", NULL, "egg", NULL, NULL))
+    nodes = {
+        node: NodePredictions(labels, np.log(np.full((3, 2), 0.5)), np.array(best))
+        for node, labels, best in (("activity", ("cut", "wash"), [0, 1, 1]), ("object", ("egg", "pan"), [1, 0, 1]))
+    }
+    found = LabelPredictions(["a", "b", "a~2"], nodes)
+    sentences = [[("x",), ("y",), ("z",)]]
+    gold = [(("cut", "egg"), (word,)) for word in "xyz"]
+    drawn = [(("cut", "pan"), ("x",)), (("wash", "pan"), ("y",)), (("cut", "pan"), ("z",))]
+    for labels, expected in (("gold", gold), ("predictions", drawn), ("both", gold + drawn)):
+        assert command.training_pairs([clip], sentences, found, labels) == expected
+
+
 def test_errors_are_one_line(files: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Would catch a traceback for predictions of other clips, and a results file written all the same."""
     write_label_predictions(tmp_path / "label-predictions.h5", predictions(clips()[:9]))

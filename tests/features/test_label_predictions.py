@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,14 @@ def test_label_predictions_are_read_as_features(file: Path) -> None:
     np.testing.assert_array_equal(best.get(["b", "a"]), [[0, 0, 1, 0, 1, 0], [0, 1, 0, 0, 0, 1]])
     np.testing.assert_allclose(chances.get(["c"]), [[0.7, 0.15, 0.15, 0.7, 0.15, 0.15]], rtol=1e-5)
     assert best.spec.digest != chances.spec.digest, "a model of one must not take the other"
+
+
+def test_a_sentence_has_the_predictions_of_its_clip(file: Path) -> None:
+    """Would catch a sentence without predictions of its own that is refused, or gets another clip's."""
+    store = open_store(f"{file}@map")
+    np.testing.assert_array_equal(store.get(["b#2", "a#1", "b"]), store.get(["b", "a", "b"]))
+    own = LabelPredictionsStore(file, "map", replace(predictions(), ids=["a", "b", "a#1", "d"]))
+    np.testing.assert_array_equal(own.get(["a#1", "a#2"]), store.get(["c", "a"]))
 
 
 def test_what_is_no_store_is_refused_by_name(file: Path, tmp_path: Path) -> None:

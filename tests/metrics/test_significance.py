@@ -11,7 +11,7 @@ from sacrebleu.significance import PairedTest
 
 from captioner.errors import ConfigError, DataError
 from captioner.metrics import References
-from captioner.metrics.significance import compare_systems
+from captioner.metrics.significance import compare_systems, holm
 from tests.metrics.corpora import WORDS, as_text, corpus
 
 
@@ -87,3 +87,9 @@ def test_groups_are_means_over_their_runs(systems, monkeypatch):
     monkeypatch.setenv("SACREBLEU_SEED", "x")
     with pytest.raises(ConfigError, match="SACREBLEU_SEED=x"):
         compare_systems(scored)
+
+
+def test_holm_corrects_for_the_number_of_comparisons():
+    """Would catch all p-values multiplied alike (Bonferroni), another order, and values that fall or exceed 1."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.7]) == [1, 1] and holm([0.2]) == [0.2] and holm([]) == []

@@ -341,7 +341,7 @@ def test_prepare_explains_what_is_wrong(corpus: Path, tmp_path: Path, capsys: py
 
 @pytest.mark.shared_data
 def test_prepare_the_corpus(shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Regression only: what docs/tacos.md says of the corpus. Would catch labels that fall apart unseen."""
+    """Regression only: what docs/tacos-labels.md says of the corpus. Would catch labels that fall apart unseen."""
     assert tacos.main([str(shared_data / "tacos"), "-o", str(tmp_path)]) == 0
     clips = read_clips("clips", tmp_path)
     there = {

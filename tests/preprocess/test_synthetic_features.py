@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from captioner.data.clips import read_clips
 from captioner.features.store import FeatureStore
 from preprocess.synthetic_features import draw_features, main, prototypes
 from tests.kitchen import write_corpus
@@ -15,12 +16,38 @@ from tests.kitchen import write_corpus
 def test_the_noise_has_the_power_that_was_asked_for() -> None:
     """Would catch a ratio of amplitudes in place of powers, or prototypes that change with the noise."""
     tuples = [(a, b) for a in "xyz" for b in "uvw"] * 30
-    clean = draw_features(tuples, 1e9, seed=1)
-    noisy = draw_features(tuples, 0.25, seed=1)
+    [clean] = draw_features(tuples, 1e9, seed=1)
+    [noisy] = draw_features(tuples, 0.25, seed=1)
     assert clean.var(0).mean() / (noisy - clean).var() == pytest.approx(0.25, rel=0.03)
-    assert np.array_equal(noisy, draw_features(tuples, 0.25, seed=1))
-    assert not np.allclose(clean, draw_features(tuples, 1e9, seed=2))
+    assert np.array_equal(noisy, draw_features(tuples, 0.25, seed=1, draws=2)[0])
+    assert not np.allclose(clean, draw_features(tuples, 1e9, seed=2)[0])
     assert np.allclose(clean[:9], clean[9:18], atol=1e-3)  # equal labels, equal prototypes
+
+
+def test_draws_differ_in_noise_alone() -> None:
+    """Would catch draws that share their noise, or that have prototypes of their own."""
+    tuples = [(a, b) for a in "xyz" for b in "uvw"] * 30
+    [clean] = draw_features(tuples, 1e9, seed=1)
+    noise = draw_features(tuples, 0.25, seed=1, draws=3) - clean
+    assert np.corrcoef(noise.reshape(3, -1)) == pytest.approx(np.eye(3), abs=0.03)
+
+
+def test_training_clips_have_several_observations(tmp_path: Path) -> None:
+    """Would catch draws of test clips, on which systems would be compared, or a first draw that the others change."""
+    clips = write_corpus(tmp_path)
+    stores = []
+    for draws in ("1", "3"):
+        output = tmp_path / f"{draws}.h5"
+        assert main([str(clips), "-o", str(output), "--snr", "0.2", "--draws", draws]) == 0
+        stores.append(FeatureStore(output))
+    one, three = stores
+    assert set(three.ids) - set(one.ids) == {
+        f"{clip.clip_id}~{n}"
+        for clip in read_clips("clips", clips)
+        if clip.labels and clip.split == "train"
+        for n in (2, 3)
+    }
+    assert np.array_equal(one.get(one.ids), three.get(one.ids))
 
 
 def test_labels_with_the_same_co_occurrences_look_alike() -> None:

@@ -52,6 +52,19 @@ class ClipDataConfig(CaptionDataConfig):
 
     format: str = "clips"
     """Reader: one of captioner.data.READERS."""
+    gold_share: tuple[float, ...] = (0.0, 0.0)
+    """Share of the gold labels in a training clip's label predictions, at the first step and at the last; linear
+    between them. Marginals are averaged with the gold labels; a MAP assignment is replaced by them so often."""
+    observations: int = 1000
+    """Observations of a training clip to use at most, of those that the label predictions hold; each step draws one."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.gold_share) != 2:
+            raise ConfigError("data.gold_share: give two shares, for the first step and the last, such as [1, 0.5]")
+        for share in self.gold_share:
+            within("data.gold_share", share, 0, 1)
+        within("data.observations", self.observations, 1, 1000)
 
 
 @dataclass(frozen=True)

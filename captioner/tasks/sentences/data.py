@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -107,6 +107,8 @@ class SentenceData:
     images: Images
     seed: int
     inputs: Sequence[FeatureSpec] = ()
+    ids: Sequence[str] = ()
+    """Id of the image of each row; empty for text."""
     train_rows: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
     """Rows of the training images, for the features' statistics."""
     dev_rows: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
@@ -121,6 +123,8 @@ class SentenceData:
     """The network that is fine-tuned, if one is."""
     teacher_size: int = 0
     """Numbers in the features that the teachers read, D'; 0 where they read the model's."""
+    observe: Callable[[Tensor, int, np.random.Generator], Tensor] | None = None
+    """What the learner reads (B, D) of training rows (B,) at a step, where that is not the same in every epoch."""
 
     def __len__(self) -> int:
         return len(self.train_batches)
@@ -128,8 +132,8 @@ class SentenceData:
     def batches(self, epoch: int, skip: int = 0, rank: int = 0, size: int = 1) -> Iterator[SentenceBatch]:
         """The batches of an epoch after the first ``skip``; process ``rank`` of ``size`` gets rows ``rank::size``.
 
-        What is mirrored depends on the seed, the epoch and the batch's number alone, so that a resumed run and one on
-        several processes see the same.
+        What is mirrored or observed depends on the seed, the epoch and the batch's number alone, so that a resumed run
+        and one on several processes see the same.
         """
         batches = list(islice(self.train_batches.epoch(epoch), skip, None))
         mine = slice(rank, None, size)
@@ -137,6 +141,10 @@ class SentenceData:
         streamed = self.images.stream([batch.rows[mine] for batch in batches], flips)
         for number, (batch, images) in enumerate(zip(batches, streamed, strict=True), start=skip):
             seed = mix_seeds(self.seed, epoch * len(self) + number, rank, 1)
+            if self.observe is not None:
+                random = np.random.default_rng([self.seed, epoch, number, 2])
+                seen = self.observe(batch.rows, epoch * len(self) + number, random)
+                images = {**images, "input": seen[mine]}
             yield SentenceBatch(batch.rows[mine], images, batch.inputs[mine], batch.targets[mine], seed)
 
     def _flips(self, epoch: int, number: int, count: int) -> Tensor:
@@ -197,6 +205,7 @@ def load_captions(experiment: Experiment) -> SentenceData:
         _batches(dev_captions, dev_owners, vocabulary, data, DEV_BATCH, 0),
         NoImages(),
         train.seed,
+        ids=[record.image_id for record in chosen],
         train_rows=torch.tensor(rows["train"]),
         dev_rows=torch.tensor(rows["val"]),
         references={chosen[i].image_id: list(chosen[i].captions) for i in rows["val"]},
@@ -274,6 +283,15 @@ def _with_streamed(
         train_batches=data.train_batches.by_shards(shards, config.data.shuffle_buffer),
         train_rows=data.train_rows[torch.from_numpy(np.argsort(order, kind="stable"))][:STATISTICS_FROM],
     )
+
+
+def load_clips(experiment: Experiment) -> SentenceData:
+    """As ``load_captions``, for clips: in training, label predictions of any observation, mixed with gold labels."""
+    from captioner.tasks.sentences.observations import open_observations  # with HDF5, as in open_store
+
+    data = load_captions(experiment)
+    observe = open_observations(experiment.config.data, data.ids, len(data) * experiment.train.epochs)
+    return replace(data, observe=observe)
 
 
 def _trained_state(init_from: str, config: FinetuneConfig) -> dict[str, Tensor] | None:

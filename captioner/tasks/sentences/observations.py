@@ -1,0 +1,79 @@
+"""What a clip captioner sees of a training clip: each time another observation, with gold labels mixed in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from captioner.crf.clips import gold_labels
+from captioner.data.clips import Clip, read_clips, whole_clip
+from captioner.errors import ConfigError
+from captioner.features.label_predictions import LabelPredictionsStore, open_store
+from captioner.tasks.sentences.config import ClipDataConfig
+
+Stores = Sequence[LabelPredictionsStore]
+
+
+def open_observations(config: ClipDataConfig, ids: Sequence[str], steps: int) -> Observations | None:
+    """Those of the clips ``ids`` for a run of ``steps`` steps; None where every step sees the same.
+
+    ``ConfigError`` where gold labels would be mixed into something that is no label predictions.
+    """
+    stores = [open_store(path) for path in config.features]
+    labels = [store for store in stores if isinstance(store, LabelPredictionsStore)]
+    if len(labels) < len(stores):
+        if any(config.gold_share):
+            raise ConfigError(
+                "data.gold_share: gold labels are mixed into label predictions, FILE@map or FILE@marginals"
+            )
+        return None
+    if any(list(store.ids) != list(labels[0].ids) for store in labels):
+        raise ConfigError("data.features: label predictions of other clips cannot be combined; use one file's kinds")
+    known = {clip.clip_id: clip for clip in read_clips(config.format, config.root)}
+    return Observations(labels, [known[name] for name in ids], config.gold_share, steps, config.observations)
+
+
+class Observations:
+    """Draws label predictions of training clips: of any of their observations, as one-hot vectors or probabilities.
+
+    All stores give the same observation. The share s of the gold labels goes from ``shares[0]`` at step 0 to
+    ``shares[1]`` at step ``steps``. Probabilities become (1 - s) p + s [gold label]; a MAP assignment is replaced by
+    the gold labels with probability s, as in the scheduled sampling of Bengio et al. (arXiv 1506.03099). Clips without
+    gold labels keep their predictions.
+    """
+
+    def __init__(self, stores: Stores, clips: Sequence[Clip], shares: Sequence[float], steps: int, most: int) -> None:
+        """``clips`` are those of the rows that are drawn for; at most ``most`` observations of each are used."""
+        self.stores = stores
+        self.shares, self.steps = shares, steps
+        rows = stores[0].predictions.observations
+        found = [rows[whole_clip(clip.clip_id)][:most] for clip in clips]
+        self.counts = np.array([len(own) for own in found])  # (N,)
+        self.first = self.counts.cumsum() - self.counts  # (N,): a clip's part of ``rows`` begins there
+        self.rows = np.array([row for own in found for row in own])  # (sum of counts,): rows of the files
+        self.gold = gold_labels(clips, stores[0].predictions.labels)  # (N, V)
+
+    def __call__(self, rows: Tensor, step: int, random: np.random.Generator) -> Tensor:
+        """Vectors (B, sum of D) float32 for rows (B,) at a step of the run."""
+        clips = rows.numpy()
+        which, chance = random.random((2, len(clips)))  # (B,) each
+        share = self.shares[0] + (self.shares[1] - self.shares[0]) * min(step / self.steps, 1.0)
+        drawn = self.rows[self.first[clips] + (which * self.counts[clips]).astype(np.int64)]
+        known = (self.gold[clips] >= 0).all(1)
+        gold = self._one_hot(clips)
+        parts = []
+        for store in self.stores:
+            weight = (known * (chance < share if store.kind == "map" else share))[:, None]  # (B, 1)
+            parts.append((1 - weight) * store.vectors[drawn] + weight * gold)
+        return torch.from_numpy(np.concatenate(parts, 1, dtype=np.float32))
+
+    def _one_hot(self, clips: np.ndarray) -> np.ndarray:
+        """Gold labels (B, D) as a MAP assignment."""
+        sizes = [len(labels) for labels in self.stores[0].predictions.labels.values()]
+        places = np.maximum(self.gold[clips], 0) + np.cumsum([0, *sizes[:-1]])
+        vectors = np.zeros((len(clips), sum(sizes)), np.float32)
+        np.put_along_axis(vectors, places, 1, 1)
+        return vectors
