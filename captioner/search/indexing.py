@@ -38,12 +38,13 @@ from captioner.search.index import (
 )
 from captioner.search.vectors import (
     LARGEST_EXACT,
+    RECALL_AT,
     RECALL_QUERIES,
     ROWS,
     Approximate,
-    Exact,
     VectorFile,
     build_graph,
+    exact_rows,
     recall,
 )
 
@@ -226,8 +227,8 @@ class Writer:
         with _transaction(self._db):
             write_settings(self._db, graph_end=str(self._rows))
         sample = rows[:: max(1, len(rows) // RECALL_QUERIES)][:RECALL_QUERIES]
-        found, exact = Approximate.open(path, self._file, rows, self._rows), Exact(self._file.read(rows), rows)
-        return recall(found, exact, self._file.read(sample))
+        found, queries = Approximate.open(path, self._file, rows, self._rows), self._file.read(sample)
+        return recall(found, exact_rows(self._file, rows, queries, RECALL_AT), queries)
 
     def _named(self, arguments: Sequence[str], stdin: Iterable[str]) -> Iterator[str | ImageError]:
         seen: set[str] = set()
