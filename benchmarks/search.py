@@ -23,7 +23,8 @@ from benchmarks.startup import captioner_command
 from captioner.predictors import load
 from captioner.predictors.lrcn import LRCNCaptioner
 from captioner.search.index import connect, create, vector_path
-from captioner.search.indexing import made_by, open_writer
+from captioner.search.indexing import open_writer
+from captioner.search.models import made_by, models_of
 from captioner.search.vectors import (
     LARGEST_EXACT,
     ROWS,
@@ -164,7 +165,7 @@ def index(captioner: LRCNCaptioner, folder: Path, batch_size: int) -> None:
 
 def fill(folder: Path, captioner: LRCNCaptioner, vectors: np.ndarray) -> None:
     """An index of images that are nowhere, with captions of the vocabulary's words."""
-    model = made_by(captioner)
+    model = made_by(models_of(captioner))
     create(folder, model)
     words = np.array(captioner.checkpoint.outputs.to_list()[4:500])
     captions = [" ".join(words[some]) for some in np.random.default_rng(0).integers(0, len(words), (len(vectors), 9))]

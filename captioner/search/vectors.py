@@ -27,8 +27,8 @@ SAMPLE = 20_000
 """Vectors from which the components are computed."""
 CONNECTIVITY, EXPANSION_ADD = 16, 64
 """Neighbors of a vector in the graph, and how many candidates are kept while it is built."""
-CANDIDATES = 800
-"""Vectors that the graph gives; the products with the whole vectors choose among them."""
+CANDIDATES, WHOLE = 800, 200
+"""Vectors that the graph gives, and the best of them that are read whole: their cosines decide."""
 RECALL_QUERIES, RECALL_AT = 100, 10
 
 
@@ -45,10 +45,12 @@ class VectorFile:
 
     def __init__(self, path: Path, dimension: int) -> None:
         self.path, self.dimension = path, dimension
+        self._mapped: np.ndarray = np.empty((0, dimension), np.float16)
 
     def append(self, rows: int, vectors: np.ndarray) -> None:
         """Write ``vectors`` (M, D) behind the first ``rows``; whatever a killed run left there is overwritten."""
         content = np.ascontiguousarray(vectors, "<f2").tobytes()
+        self._mapped = self._mapped[:0]  # what is behind the new end would end the process
         with open(self.path, "ab") as stream:
             stream.truncate(rows * self.dimension * BYTES)
             stream.write(content)
@@ -68,10 +70,16 @@ class VectorFile:
         return found
 
     def _map(self, rows: int) -> np.ndarray:
+        """At least so many rows, on disk."""
+        mapped = self._mapped
+        if rows <= len(mapped):
+            return mapped
         size = self.path.stat().st_size if self.path.is_file() else 0
         if size < rows * self.dimension * BYTES:
             raise SearchIndexError(f"{self.path}: is cut off or missing; index the images again (--rebuild)")
-        return np.memmap(self.path, "<f2", "r", shape=(rows, self.dimension))
+        whole = size // (self.dimension * BYTES)
+        self._mapped = mapped = np.memmap(self.path, "<f2", "r", shape=(whole, self.dimension))
+        return mapped
 
 
 class Exact:
@@ -113,6 +121,7 @@ class Approximate:
 
     def search(self, query: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
         rows = self._candidates(query @ self.axes, min(max(top, CANDIDATES), len(self.rows)))
+        rows = np.sort(rows[: max(top, WHOLE)])  # the disk is read once, forward
         more_rows, more_scores = self.later.search(query, top)
         scores = np.concatenate([self.file.read(rows) @ query, more_scores])
         rows = np.concatenate([rows, more_rows])
@@ -124,7 +133,7 @@ class Approximate:
         while wanted:
             rows = self.graph.search(query, wanted).keys.astype(np.int64)
             places = np.minimum(np.searchsorted(self.rows, rows), len(self.rows) - 1)
-            alive = np.sort(rows[self.rows[places] == rows][:count])  # in order: the disk is read once, forward
+            alive = rows[self.rows[places] == rows][:count]
             if len(alive) >= count or wanted >= len(self.graph):
                 return alive
             wanted = min(4 * wanted, len(self.graph))  # rows of images that are gone took the places

@@ -419,3 +419,19 @@ def test_stages_that_do_not_fit_are_not_packed(
     assert messages[what] in err
     assert err.count("\n") == 1
     assert not output.exists()
+
+
+def test_the_web_page_says_the_same(packed: Path, video: Path, tmp_path: Path) -> None:
+    """Would catch sentences of other windows, and a model that is asked for what it does not know."""
+    pytest.importorskip("starlette", reason="needs the extra web")
+    from captioner.web.app import Settings
+    from tests.web.test_app import open_client
+
+    clip_captioner = load(packed)
+    (wanted,) = clip_captioner.results(video)
+    with open_client(load(), Settings(tmp_path / "index", video_models=[clip_captioner])) as client:
+        (clip,) = client.post("/api/video", files={"video": video.read_bytes()}).json()["clips"]
+        page = client.post("/caption", files={"image": video.read_bytes()}).text
+    assert clip["caption"] == wanted.captions[0].text and clip["model"] == str(packed)
+    assert (clip["start"], clip["end"]) == (0, 2) and clip["log_prob"] == pytest.approx(wanted.captions[0].log_prob)
+    assert clip["caption"] in page

@@ -162,3 +162,22 @@ def test_other_models_are_refused(tmp_path: Path, cli: Run) -> None:
 def test_wrong_usage_is_one_line(options: list[str], message: str, tmp_path: Path, cli: Run) -> None:
     status, lines, errors = cli("recognize", tmp_path, *options)
     assert (status, lines, len(errors)) == (2, [], 1) and message in errors[0]
+
+
+def test_the_web_page_says_the_same(model: Path, tmp_path: Path) -> None:
+    """Would catch labels of other clips, and a page that captions frames although there is a recognizer."""
+    pytest.importorskip("starlette", reason="needs the extra web")
+    from captioner.web.app import Settings
+    from tests.web.test_app import open_client
+
+    film = walk(tmp_path / "long.mp4", 2, seed=98, steps=600)  # 24 s
+    recognizer = load(model)
+    wanted = list(recognizer.results([film], every=10))
+    settings = Settings(tmp_path / "index", video_models=[recognizer])
+    with open_client(load(), settings) as client:
+        clips = client.post("/api/video", files={"video": film.read_bytes()}).json()["clips"]
+        page = client.post("/caption", files={"image": film.read_bytes()}).text
+    assert [(one["start"], one["end"]) for one in clips] == [one.interval for one in wanted] == [(0, 10), (10, 24)]
+    labels = [[(label["name"], label["probability"]) for label in one["labels"]] for one in clips]
+    assert labels == [[(guess.label, pytest.approx(guess.probability)) for guess in one.guesses] for one in wanted]
+    assert "Activities" in page and "0:10–0:24" in page and "right" in page and "Captions" not in page
