@@ -71,14 +71,14 @@ class VectorFile:
 
     def _map(self, rows: int) -> np.ndarray:
         """At least so many rows, on disk."""
-        mapped = self._mapped
-        if rows <= len(mapped):
-            return mapped
+        if rows <= len(known := self._mapped):
+            return known
         size = self.path.stat().st_size if self.path.is_file() else 0
         if size < rows * self.dimension * BYTES:
             raise SearchIndexError(f"{self.path}: is cut off or missing; index the images again (--rebuild)")
-        whole = size // (self.dimension * BYTES)
-        self._mapped = mapped = np.memmap(self.path, "<f2", "r", shape=(whole, self.dimension))
+        shape = (size // (self.dimension * BYTES), self.dimension)
+        mapped: np.ndarray = np.memmap(self.path, "<f2", "r", shape=shape)
+        self._mapped = mapped
         return mapped
 
 
