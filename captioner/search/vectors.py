@@ -133,7 +133,7 @@ class Approximate:
         while wanted:
             rows = self.graph.search(query, wanted).keys.astype(np.int64)
             places = np.minimum(np.searchsorted(self.rows, rows), len(self.rows) - 1)
-            alive = rows[self.rows[places] == rows][:count]
+            alive: np.ndarray = rows[self.rows[places] == rows][:count]
             if len(alive) >= count or wanted >= len(self.graph):
                 return alive
             wanted = min(4 * wanted, len(self.graph))  # rows of images that are gone took the places
