@@ -268,7 +268,7 @@ def test_on_a_phone(visit: Any, film: Path, colors: str) -> None:
     keep(page, f"phone-{colors}-video")
 
 
-def test_axe_finds_nothing(visit: Any) -> None:
+def test_axe_finds_nothing(visit: Any, film: Path) -> None:
     """Would catch missing labels, low contrast, and headings or landmarks out of order (WCAG 2.2 AA)."""
     axe = os.environ.get("CAPTIONER_AXE")
     if not axe:
@@ -277,11 +277,11 @@ def test_axe_finds_nothing(visit: Any) -> None:
     for colors in ("light", "dark"):
         page = visit(color_scheme=colors, bypass_csp=True)
         base = page.url.rstrip("/")
-        for path in ("/", "/gallery", "/search?q=dog", "/search?q=zzz", "/search", "/images/1", "upload"):
-            if path == "upload":
+        for path in ("/", "/gallery", "/search?q=dog", "/search?q=zzz", "/search", "/images/1", "upload", "film"):
+            if path in ("upload", "film"):
                 page.goto(base)
-                page.set_input_files("#image", DOG)
-                caption_of(page)
+                page.set_input_files("#image", DOG if path == "upload" else film)
+                page.wait_for_selector("figure img" if path == "upload" else ".clips img")
             else:
                 page.goto(base + path)
             page.evaluate(script)
