@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.images import PHOTO, make_images
-from benchmarks.measure import AT_MOST, Measurement, compare, run_command, seconds
-from benchmarks.memory import peak_memory
+from benchmarks.measure import Measurement, compare, run_command, seconds
+from benchmarks.memory import compare_memory
 from benchmarks.startup import captioner_command
 
 SPEEDUP, MEMORY = 1.8, 1.1
@@ -44,16 +44,7 @@ def measure(
 
         few = command("small/{0000..0009}.tar", 1, next(outputs))
         all_of_them = command("small/*.tar", 1, next(outputs))
-        memory = compare(
-            f"memory of {many} shards over 10",
-            "MiB",
-            lambda: peak_memory(all_of_them),
-            lambda: peak_memory(few),
-            rounds=1,
-            warm_up=False,
-            target=MEMORY,
-            direction=AT_MOST,
-        )
+        memory = compare_memory(f"memory of {many} shards over 10", all_of_them, few, MEMORY)
         return [
             compare("2 workers over 1", "images/s", speed(2), speed(1), rounds=rounds, target=SPEEDUP),
             compare("1 worker over the plain command", "images/s", speed(1), plain, rounds=rounds),
