@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import torch
@@ -71,7 +71,7 @@ def tutorial_beam(folder: Path, checkpoint: Checkpoint) -> Callable[[Tensor], li
     images = {"imread": lambda path: np.zeros((1, 1, 3)), "imresize": lambda image, size: image}
     stubs = {name: ModuleType(name) for name in STUBS}
     vars(stubs["scipy.misc"]).update(images)
-    with mock.patch.dict(sys.modules, stubs):
+    with _instead(stubs):
         exec(compile(source.replace(OLD, NEW), "caption.py", "exec"), vars(module))
     words = {f"w{number}": number for number in range(len(checkpoint.outputs))}
     del words[f"w{START}"], words[f"w{END}"]
@@ -86,6 +86,21 @@ def tutorial_beam(folder: Path, checkpoint: Checkpoint) -> Callable[[Tensor], li
         return [word for word in found if word not in (START, END)]
 
     return search
+
+
+@contextmanager
+def _instead(stubs: Mapping[str, ModuleType]) -> Iterator[None]:
+    """Import modules in place of others; whatever else is imported meanwhile stays."""
+    before = {name: sys.modules.get(name) for name in stubs}
+    sys.modules.update(stubs)
+    try:
+        yield
+    finally:
+        for name, module in before.items():
+            if module is None:
+                del sys.modules[name]
+            else:
+                sys.modules[name] = module
 
 
 class _Decoder:
