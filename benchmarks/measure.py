@@ -85,7 +85,7 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def rate(count: int, work: Callable[[], object]) -> Callable[[], float]:
+def rate(count: float, work: Callable[[], object]) -> Callable[[], float]:
     """A function that does ``work`` and returns ``count`` / its seconds."""
     return lambda: count / seconds(work)
 

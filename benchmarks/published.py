@@ -17,8 +17,8 @@ from typing import Any
 
 from benchmarks.captioning import caption
 from benchmarks.images import PHOTO, make_images
-from benchmarks.measure import AT_MOST, ROOT, Measurement, compare, rate, run_command, seconds
-from benchmarks.memory import peak_memory
+from benchmarks.measure import AT_MOST, ROOT, Measurement, compare, once, rate, run_command, seconds
+from benchmarks.memory import compare_memory
 from benchmarks.startup import captioner_command
 from captioner.data.images import open_image
 from captioner.optional import require
@@ -72,16 +72,7 @@ def _processes(name: str, folder: Path, images: list[Path], rounds: int) -> list
         target=START,
         direction=AT_MOST,
     )
-    memory = compare(
-        f"memory of the default model over {name}",
-        "MiB",
-        lambda: peak_memory(ours),
-        lambda: peak_memory(theirs),
-        rounds=1,
-        warm_up=False,
-        target=MEMORY,
-        direction=AT_MOST,
-    )
+    memory = compare_memory(f"memory of the default model over {name}", ours, theirs, MEMORY)
     return [start, memory]
 
 
@@ -126,9 +117,7 @@ def _installed() -> Measurement:
     ours, theirs = (
         installed_bytes(*names) / 2**20 for names in (("captioner",), ("captioner", "torch", "transformers"))
     )
-    ratio = ours / theirs
-    name = "installed size for the default model over published ones"
-    return Measurement(name, ratio, ours, theirs, "MiB", 1, ratio, ratio, INSTALLED, AT_MOST)
+    return once("installed size for the default model over published ones", "MiB", ours, theirs, INSTALLED, AT_MOST)
 
 
 def installed_bytes(*names: str) -> int:

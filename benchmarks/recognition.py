@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from benchmarks.measure import AT_MOST, Measurement, compare, rate
-from benchmarks.memory import peak_memory
+from benchmarks.measure import Measurement, compare, rate
+from benchmarks.memory import compare_memory
 from benchmarks.motion import write_problem
 from benchmarks.startup import captioner_command
 from captioner.backbones import load_backbone
@@ -63,15 +63,11 @@ def measure_memory(minutes: int = 60) -> list[Measurement]:
         train(parse_experiment(values, "benchmarks.recognition"), progress=False)
         command = [*captioner_command(), "recognize", "--model", str(run), "--per-clip"]
         return [
-            compare(
+            compare_memory(
                 f"memory of a video of {minutes} minutes over {minutes // 3}",
-                "MiB",
-                lambda: peak_memory([*command, str(long)]),
-                lambda: peak_memory([*command, str(short)]),
-                rounds=1,
-                warm_up=False,
-                target=1.1,
-                direction=AT_MOST,
+                [*command, str(long)],
+                [*command, str(short)],
+                1.1,
             )
         ]
 

@@ -38,6 +38,7 @@ BENCHMARKS = {
     "gradients": "benchmarks.gradients:measure",
     "decoding": "benchmarks.decoding:measure",
     "generate-beam": "benchmarks.generate_beam:measure",
+    "tutorial-beam": "benchmarks.tutorial_beam:measure",
     "memory": "benchmarks.memory:measure",
     "scale": "benchmarks.scale:measure",
     "engines": "benchmarks.scale:measure_engines",

@@ -15,8 +15,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks.images import PHOTO, make_images
-from benchmarks.measure import AT_MOST, Measurement, compare, rate, run_command, seconds
-from benchmarks.memory import peak_memory
+from benchmarks.measure import Measurement, compare, rate, run_command, seconds
+from benchmarks.memory import compare_memory
 from benchmarks.startup import captioner_command
 
 SPEEDUP, RAY, MEMORY = 1.8, 0.9, 1.1
@@ -36,16 +36,7 @@ def measure(
         one, two = (speed(root, count, model, workers=workers) for workers in (1, 2))
         few = command(root, "small/{0000..0009}.tar", model)
         all_of_them = command(root, "small/*.tar", model)
-        memory = compare(
-            f"memory of {many} shards over 10",
-            "MiB",
-            lambda: peak_memory(all_of_them),
-            lambda: peak_memory(few),
-            rounds=1,
-            warm_up=False,
-            target=MEMORY,
-            direction=AT_MOST,
-        )
+        memory = compare_memory(f"memory of {many} shards over 10", all_of_them, few, MEMORY)
         return [
             compare("2 workers over 1", "images/s", two, one, rounds=rounds, target=SPEEDUP),
             compare("1 worker over the plain command", "images/s", one, plain, rounds=rounds),

@@ -23,11 +23,23 @@ from benchmarks.startup import captioner_command
 from captioner.predictors import load
 from captioner.predictors.lrcn import LRCNCaptioner
 from captioner.search.index import connect, create, vector_path
-from captioner.search.indexing import made_by, open_writer
-from captioner.search.vectors import ROWS, Approximate, Exact, VectorFile, build_graph, recall
+from captioner.search.indexing import open_writer
+from captioner.search.models import made_by, models_of
+from captioner.search.vectors import (
+    LARGEST_EXACT,
+    ROWS,
+    Approximate,
+    Exact,
+    VectorFile,
+    build_graph,
+    exact_rows,
+    recall,
+)
 
 EXACT_TARGET, RECALL_TARGET, SPEED_TARGET, INDEXING_TARGET, START_TARGET = 1.3, 0.95, 50.0, 0.85, 1.0
 QUERIES, TOP = 100, 10
+MILLION = 1_000_000
+"""Vectors from which ``SPEED_TARGET`` is meant."""
 
 
 def measure_exact(count: int = 100_000, rounds: int = 7) -> list[Measurement]:
@@ -47,11 +59,13 @@ def measure_exact(count: int = 100_000, rounds: int = 7) -> list[Measurement]:
     ]
 
 
-def measure_graph(count: int = 20_000, rounds: int = 3) -> list[Measurement]:
+def measure_graph(count: int | None = None, rounds: int = 3) -> list[Measurement]:
     """Recall of the graph's 10 nearest among ``count`` vectors, and its searches a second over exact ones.
 
-    Queries are other draws than the vectors that are searched.
+    ``count`` is by default what CAPTIONER_BENCH_VECTORS says, or 100,000. Vectors are on disk; queries are other draws.
+    Exact search reads all vectors once, so more than ``LARGEST_EXACT`` are timed on so many of them, in proportion.
     """
+    count = count or int(os.environ.get("CAPTIONER_BENCH_VECTORS", "100000"))
     features = real_features()
     queries = draw(features, QUERIES, 1)
     with tempfile.TemporaryDirectory() as folder:
@@ -60,17 +74,18 @@ def measure_graph(count: int = 20_000, rounds: int = 3) -> list[Measurement]:
             file.append(first, draw(features, min(ROWS, count - first), 2 + first))
         rows, graph = np.arange(count), Path(folder, "graph")
         build_graph(graph, graph, file, rows, lambda done: None)
-        found, exact = Approximate.open(graph, file, rows, count), Exact(file.read(rows), rows)
-        share = recall(found, exact, queries)
+        found, some = Approximate.open(graph, file, rows, count), rows[:LARGEST_EXACT]
+        share = recall(found, exact_rows(file, rows, queries, TOP), queries)
+        exact = Exact(file.read(some), some)
         return [
             once(f"recall at 10 of the graph of {count:,} vectors", "share", share, 1, RECALL_TARGET),
             compare(
                 f"graph over exact search, {count:,} vectors",
                 "searches/s",
                 rate(QUERIES, lambda: [found.search(query, TOP) for query in queries]),
-                rate(QUERIES, lambda: [exact.search(query, TOP) for query in queries]),
+                rate(QUERIES * len(some) / count, lambda: [exact.search(query, TOP) for query in queries]),
                 rounds=rounds,
-                target=SPEED_TARGET,
+                target=SPEED_TARGET if count >= MILLION else None,
             ),
         ]
 
@@ -150,7 +165,7 @@ def index(captioner: LRCNCaptioner, folder: Path, batch_size: int) -> None:
 
 def fill(folder: Path, captioner: LRCNCaptioner, vectors: np.ndarray) -> None:
     """An index of images that are nowhere, with captions of the vocabulary's words."""
-    model = made_by(captioner)
+    model = made_by(models_of(captioner))
     create(folder, model)
     words = np.array(captioner.checkpoint.outputs.to_list()[4:500])
     captions = [" ".join(words[some]) for some in np.random.default_rng(0).integers(0, len(words), (len(vectors), 9))]

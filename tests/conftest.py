@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import socket
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import hypothesis
@@ -15,6 +18,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 CHECKOUT = Path(__file__).parents[1]
+Run = Callable[..., tuple[int, list[str], list[str]]]
+"""Arguments of a command to its exit status, and its lines on stdout and stderr."""
 
 hypothesis.settings.register_profile("captioner", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("captioner")  # the same examples on every machine, slow ones included
@@ -73,3 +78,22 @@ def no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 
     if not request.node.get_closest_marker("network"):
         monkeypatch.setattr(socket.socket, "connect", local_only)
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """``captioner`` with arguments, in this process, as a ``Run``; ``stdin`` is a text."""
+    from captioner.cli.app import main
+
+    def run_command(*arguments: object, stdin: str = "") -> tuple[int, list[str], list[str]]:
+        monkeypatch.setattr(sys, "argv", ["captioner", *map(str, arguments)])
+        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        capsys.readouterr()
+        try:
+            status = main()
+        except SystemExit as leaving:
+            status = int(leaving.code or 0)
+        out, err = (text.removesuffix("\n").split("\n") if text else [] for text in capsys.readouterr())
+        return status, out, err
+
+    return run_command

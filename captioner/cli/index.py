@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from captioner.cli.options import Device, Model
+from captioner.cli.options import AnyModel, Device, Prompt
 from captioner.cli.output import accept_any_file_name
 from captioner.cli.program import choice
 from captioner.errors import UsageError, counted, print_error
@@ -34,7 +34,8 @@ def index(
         ),
     ] = None,
     folder: IndexFolder = None,
-    model: Model = "default",
+    model: AnyModel = "default",
+    prompt: Prompt = None,
     batch_size: Annotated[int, typer.Option(metavar="N", help="Images that go together, 1024 at most.")] = 64,
     device: Device = "cpu",
     nearest: Annotated[
@@ -57,7 +58,7 @@ def index(
 
     Run it again whenever images come or go: only new and changed ones are computed, moved ones are recognized, those
     that are gone are dropped. It may be stopped at any moment and goes on where it was. The images themselves are
-    never changed.
+    never changed. Published models and servers write the captions alone: the default model embeds and classifies.
 
     Prints what changed. Unreadable images are reported on stderr and skipped; the exit status is then 1.
     """
@@ -70,7 +71,7 @@ def index(
 
     place = folder or default_folder()
     counts: Counter[str] = Counter()
-    with open_writer(place, load(model, device), rebuild) as writer:
+    with open_writer(place, load(model, device, prompt=prompt), rebuild, device) as writer:
         for one in forget or []:
             print_error(f"{one}: {counted(writer.forget(one), 'image')} dropped")
         arguments = images or writer.folders()

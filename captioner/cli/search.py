@@ -91,7 +91,7 @@ def _groups(
     if query is None:
         return find.duplicates(index, find.NEAR if min_score is None else min_score)[:top]
     if not _is_image(query):
-        captioner = _captioner(index, model, device)
+        captioner = _embedder(index, model, device)
         return [find.by_sentence(index, captioner, query, top, 0.0 if min_score is None else min_score)]
     vector, itself = _vector(index, query, model, device)
     least = -1.0 if min_score is None else min_score
@@ -118,21 +118,21 @@ def _vector(index: Index, path: str, model: str | None, device: str) -> tuple[An
     entry = index.at(place(path))
     if entry is not None and (entry.size, entry.mtime_ns) == status(path):
         return index.vectors([entry])[0], entry
-    captioner = _captioner(index, model, device)
+    captioner = _embedder(index, model, device)
     _, inputs = captioner.prepare(path)
     if isinstance(inputs, ImageError):
         raise inputs
     return unit(captioner.encode([inputs])[0]), None
 
 
-def _captioner(index: Index, model: str | None, device: str) -> LRCNCaptioner:
-    """The captioner that made the index; ``SearchIndexError`` for another one."""
+def _embedder(index: Index, model: str | None, device: str) -> LRCNCaptioner:
+    """The model that made the features of the index; ``SearchIndexError`` for another one."""
     from captioner.predictors import load
-    from captioner.search.indexing import check_model, made_by
+    from captioner.search.models import check_embedder, models_of
 
-    captioner = load(model or index.model.name, device)
-    check_model(index.folder, index.model, made_by(captioner))
-    found: LRCNCaptioner = captioner
+    name = index.model.embedder if model in (None, index.model.name) else str(model)
+    found = models_of(load(name, device)).embedder
+    check_embedder(index.folder, index.model, found)
     return found
 
 

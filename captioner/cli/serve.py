@@ -5,14 +5,18 @@ from __future__ import annotations
 import socket
 import threading
 import webbrowser
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from captioner.cli.index import IndexFolder
-from captioner.cli.options import Device
+from captioner.cli.options import Device, Prompt
 from captioner.errors import UsageError, print_error, warn
 from captioner.optional import require
+
+if TYPE_CHECKING:
+    from captioner.predictors.images import BatchCaptioner
 
 PACKAGES = ("starlette", "uvicorn", "jinja2", "python_multipart")
 CONNECTIONS = 512
@@ -22,9 +26,14 @@ CONNECTIONS = 512
 def serve(
     folder: IndexFolder = None,
     model: Annotated[
-        str | None,
-        typer.Option(help="A captioner: default, a checkpoint or a training run's folder.  [default: the index's]"),
+        list[str] | None,
+        typer.Option(
+            metavar="MODEL",
+            help="A captioner of images, as for captioner caption [default: the index's]; repeat it for models of "
+            "videos: a recognizer, a clip captioner.",
+        ),
     ] = None,
+    prompt: Prompt = None,
     device: Device = "cpu",
     host: Annotated[
         str, typer.Option(help="Address to listen on. Others than 127.0.0.1 show your images to all who reach it.")
@@ -42,7 +51,7 @@ def serve(
     at_once: Annotated[int, typer.Option(metavar="N", min=1, max=64, help="Images that are computed at a time.")] = 2,
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
 ) -> None:
-    """Show the web page: caption an image, find similar ones, search by a sentence.
+    """Show the web page: caption an image or a video, find similar images, search by a sentence.
 
     It listens on this machine only and needs no network. captioner index makes the index that is searched; the page
     sees later changes of it. Press Ctrl-C to end it.
@@ -51,20 +60,18 @@ def serve(
         require(package, "web")
     import uvicorn
 
-    from captioner.predictors import load
-    from captioner.search.index import DATABASE, Index, default_folder
+    from captioner.search.index import default_folder
     from captioner.web.app import Settings, create_app
     from captioner.web.fetch import Fetcher
 
     place = folder or default_folder()
-    if model is None and (place / DATABASE).is_file():
-        with Index(place) as index:
-            model = index.model.name
-    captioner = load(model or "default", device)
+    captioner, videos = _load(model or [], place, device, prompt)
     most = max_upload * 2**20
     fetcher = Fetcher(most=most) if allow_urls else None
     hosts = [*(allow_host or []), host]
-    app = create_app(captioner, Settings(place, hosts, most, at_once, fetcher=fetcher))
+    app = create_app(
+        captioner, Settings(place, hosts, most, at_once, fetcher=fetcher, device=device, video_models=videos)
+    )
     listening = _bind(host, port)
     address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}/"
     if host not in ("127.0.0.1", "localhost", "::1"):
@@ -76,6 +83,29 @@ def serve(
         app, log_level="warning", limit_concurrency=CONNECTIONS, timeout_graceful_shutdown=5, server_header=False
     )
     uvicorn.Server(config).run(sockets=[listening])
+
+
+def _load(names: list[str], place: Path, device: str, prompt: str | None) -> tuple[BatchCaptioner, list[Any]]:
+    """The captioner of images, by default that of the index, and the models of videos."""
+    from captioner.predictors import load
+    from captioner.predictors.images import BatchCaptioner
+    from captioner.search.index import DATABASE, Index
+
+    loaded = [load(name, device, prompt=prompt) for name in names]
+    images = [one for one in loaded if isinstance(one, BatchCaptioner)]
+    videos = [one for one in loaded if not isinstance(one, BatchCaptioner)]
+    if len(images) > 1:
+        raise UsageError(f"--model: {images[0].name} and {images[1].name} both caption images; name one")
+    for one in videos:
+        if not hasattr(one, "recognize"):
+            one.vision  # noqa: B018  # a clip captioner that cannot see a video says so now
+    if images:
+        return images[0], videos
+    name = "default"
+    if (place / DATABASE).is_file():
+        with Index(place) as index:
+            name = index.model.name
+    return load(name, device, prompt=prompt), videos
 
 
 def _bind(host: str, port: int) -> socket.socket:

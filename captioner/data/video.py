@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from PIL import Image
 
@@ -22,6 +22,8 @@ MAX_TIMESTAMP_JUMP = 3600.0
 MAX_TIMESTAMP_STEP_BACK = 1.0
 """Largest step back, in seconds, that is accepted; a larger one is treated as a clock reset."""
 
+MAX_PIXELS = 2**25
+"""Pixels of a frame, 8K: a decoder keeps up to 16 of them."""
 FORMATS = (
     "asf avi dv flv h264 hevc ivf matroska mjpeg mov mpeg mpegts mpegvideo mxf nut ogg rm wtv yuv4mpegpipe".split()
 )
@@ -126,23 +128,36 @@ def sample_frames(
         )
 
 
-def read_end(path: str | Path) -> float:
-    """When the last image of a video ends, in seconds from its beginning, by its packets; nothing is decoded.
+class Extent(NamedTuple):
+    """How much a video is, by its headers and packets."""
 
-    Raises ``DataError`` as ``read_frames`` does.
-    """
+    end: float
+    """When the last image ends, in seconds from the beginning."""
+    frames: int
+    width: int
+    height: int
+
+
+def read_end(path: str | Path) -> float:
+    """When the last image of a video ends, in seconds from its beginning; errors as of ``read_extent``."""
+    return read_extent(path).end
+
+
+def read_extent(path: str | Path) -> Extent:
+    """The extent of a video; nothing is decoded. Raises ``DataError`` as ``read_frames`` does."""
     path = check_video(path)
-    end = 0.0
+    end, count = 0.0, 0
     with _opened(path) as (container, stream):
         origin = (container.start_time or 0) / 1e6  # AV_TIME_BASE: microseconds
         step = 1 / float(stream.average_rate or DEFAULT_FRAME_RATE)
-        for number, packet in enumerate(packet for packet in _packets(container, stream) if packet.size):
+        for count, packet in enumerate((packet for packet in _packets(container, stream) if packet.size), 1):
             shown = float(packet.duration * packet.time_base) if packet.duration else step
-            start = number * step if packet.pts is None else float(packet.pts * packet.time_base) - origin
+            start = (count - 1) * step if packet.pts is None else float(packet.pts * packet.time_base) - origin
             end = max(end, start + shown)
+        width, height = stream.width, stream.height
     if not end:
         raise DataError(f"{path}: no image of this video can be decoded; the file is damaged or cut off")
-    return end
+    return Extent(end, count, width, height)
 
 
 def check_video(path: str | Path) -> Path:
@@ -175,6 +190,8 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
             raise DataError(f"{path}: is an image, not a video; captioner caption describes images")
         # With frame threads, leaving the loop early hangs after torchvision was imported (pytorch/vision#9010).
         streams[0].thread_type = "SLICE"
+        if streams[0].codec_context is not None:  # FFmpeg does not know every codec
+            streams[0].codec_context.options = {"max_pixels": str(MAX_PIXELS)}
         yield container, streams[0]
 
 

@@ -20,6 +20,8 @@ class BatchCaptioner:
 
     batch_size = BATCH_SIZE
     """Images that go together where the caller does not say."""
+    name: str
+    """The name or path that the model was loaded by."""
 
     def caption(
         self, images: ImageSource | Iterable[ImageSource], /, *, batch_size: int | None = None, **options: Any

@@ -31,7 +31,7 @@ from captioner.files import cache_folder
 from captioner.search.vectors import Approximate, Exact, Nearest, VectorFile
 
 DATABASE, LOCK = "index.sqlite", "writer.sqlite"
-APPLICATION, VERSION = 0x63617074, 1
+APPLICATION, VERSION = 0x63617074, 2
 """SQLite's ``application_id`` of an index ("capt"), and the ``user_version`` that is read here."""
 SCHEMA = """
 CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -39,7 +39,7 @@ CREATE TABLE folders (path BLOB PRIMARY KEY);
 CREATE TABLE images (
     id INTEGER PRIMARY KEY, path BLOB UNIQUE NOT NULL, digest TEXT NOT NULL, size INTEGER NOT NULL,
     mtime_ns INTEGER NOT NULL, row INTEGER UNIQUE NOT NULL, norm REAL NOT NULL, caption TEXT NOT NULL,
-    log_prob REAL NOT NULL, classes TEXT NOT NULL
+    log_prob REAL, classes TEXT NOT NULL
 );
 CREATE INDEX digests ON images (digest);
 CREATE VIRTUAL TABLE words USING fts5 (caption, classes, tokenize = "porter unicode61");
@@ -73,18 +73,21 @@ class Entry:
     norm: float
     """Length of the feature, by which the vector was divided."""
     caption: str
-    log_prob: float
+    log_prob: float | None
+    """None where the captioner does not say."""
     classes: tuple[ClassShare, ...]
     """The likeliest, best first; none where the captioner's network has no layer of classes."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """What made an index: a captioner, and the networks that make its features."""
+    """What made an index: a captioner, and the networks that make the features."""
 
     name: str
     captioner: str
-    """SHA-256 of the captioner's file."""
+    """SHA-256 of the captioner's file, or of what else decides its captions."""
+    embedder: str
+    """Name of the model whose features are searched."""
     backbone: str
     """Digests of the networks' preparation and weights."""
     dimension: int
@@ -230,10 +233,14 @@ def read_model(db: sqlite3.Connection, folder: Path) -> tuple[Model, int]:
     if isinstance(record, str) and isinstance(generation, str) and re.fullmatch("[0-9]{1,9}", generation):
         with suppress(DataError):
             match parse_json(record, "model"):
-                case {"name": str(name), "captioner": str(digest), "backbone": str(other), "dimension": int(size)} if (
-                    0 < size <= LARGEST_ITEM
-                ):
-                    return Model(name, digest, other, size), int(generation)
+                case {
+                    "name": str(name),
+                    "captioner": str(digest),
+                    "embedder": str(embedder),
+                    "backbone": str(backbone),
+                    "dimension": int(size),
+                } if 0 < size <= LARGEST_ITEM:
+                    return Model(name, digest, embedder, backbone, size), int(generation)
     raise damaged(folder)
 
 
@@ -287,9 +294,9 @@ def read_entry(row: Sequence[Any]) -> Entry:
             int(place),
             float(norm),
             str(caption),
-            float(log_prob),
+            (float() | None) as log_prob,
             str(classes),
-        ) if place >= 0 and 0 <= norm < math.inf and math.isfinite(log_prob):
+        ) if place >= 0 and 0 <= norm < math.inf and (log_prob is None or math.isfinite(log_prob)):
             shares = _read_classes(classes)
             return Entry(id, os.fsdecode(path), digest, size, mtime_ns, place, norm, caption, log_prob, shares)
     raise SearchIndexError("an image of the index has damaged values; index all again with: captioner index --rebuild")

@@ -16,11 +16,9 @@ import numpy as np
 
 from captioner.data.images import find_images
 from captioner.errors import ImageError, SearchIndexError, UsageError, warn
-from captioner.features.spec import digest
 from captioner.files import atomic_path, place, require_regular, sha256
+from captioner.predictors.base import Caption
 from captioner.predictors.classifier import ClassLayer, class_layer
-from captioner.predictors.features import sha256_of
-from captioner.predictors.lrcn import LRCNCaptioner
 from captioner.predictors.streams import BATCH_SIZE, batches, prefetch
 from captioner.search.index import (
     COLUMNS,
@@ -36,14 +34,16 @@ from captioner.search.index import (
     vector_path,
     write_settings,
 )
+from captioner.search.models import Models, check_model, made_by, models_of
 from captioner.search.vectors import (
     LARGEST_EXACT,
+    RECALL_AT,
     RECALL_QUERIES,
     ROWS,
     Approximate,
-    Exact,
     VectorFile,
     build_graph,
+    exact_rows,
     recall,
 )
 
@@ -71,34 +71,20 @@ class _Read:
     mtime_ns: int
     digest: str
     inputs: list[np.ndarray] | None = None
-
-
-def made_by(captioner: LRCNCaptioner) -> Model:
-    """The record of a captioner that an index carries."""
-    runtime, specs = captioner.runtime, captioner.checkpoint.inputs
-    weights = [[spec.digest, runtime.weights_digest(i) or sha256_of(spec)] for i, spec in enumerate(specs)]
-    return Model(captioner.name, captioner.digest, digest(weights), sum(spec.dimension for spec in specs))
-
-
-def check_model(folder: Path, known: Model, given: Model) -> None:
-    """Raise ``SearchIndexError`` unless ``given`` made the index, naming both."""
-    if (known.captioner, known.backbone) != (given.captioner, given.backbone):
-        raise SearchIndexError(
-            f"{folder}: made by {known}, not by {given}; name the other one with --model, another index with --index, "
-            "or index all again with: captioner index --rebuild"
-        )
+    """As the embedder takes it."""
+    prepared: Any = None
+    """As the captioner takes it, where that is another model."""
 
 
 @contextmanager
-def open_writer(folder: Path, captioner: LRCNCaptioner, rebuild: bool = False) -> Iterator[Writer]:
-    """The only writer of the index in ``folder``, which is made where there is none.
+def open_writer(folder: Path, captioner: Any, rebuild: bool = False, device: str = "cpu") -> Iterator[Writer]:
+    """The only writer of the index in ``folder``, which is made where there is none, with captions of ``captioner``.
 
     With ``rebuild`` its images are dropped, its folders kept. Raises ``SearchIndexError`` for an index of another
     captioner, a folder of other things, and while another process writes.
     """
-    if not isinstance(captioner, LRCNCaptioner):
-        raise UsageError("an index needs a captioner that makes features of images, such as the default model")
-    model = made_by(captioner)
+    models = models_of(captioner, device)
+    model = made_by(models)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _lock(folder):
         create(folder, model)
@@ -112,7 +98,7 @@ def open_writer(folder: Path, captioner: LRCNCaptioner, rebuild: bool = False) -
                 stem = old.name.partition(".")[0]
                 if stem.startswith(("vectors-", "graph-")) and not stem.endswith(f"-{generation}"):
                     old.unlink()
-            yield Writer(folder, db, model, generation, captioner)
+            yield Writer(folder, db, model, generation, models)
 
 
 @contextmanager
@@ -151,12 +137,10 @@ def _transaction(db: sqlite3.Connection) -> Iterator[None]:
 class Writer:
     """Changes an index; see ``open_writer``."""
 
-    def __init__(
-        self, folder: Path, db: sqlite3.Connection, model: Model, generation: int, captioner: LRCNCaptioner
-    ) -> None:
-        self.folder, self.model, self.generation, self.captioner = folder, model, generation, captioner
+    def __init__(self, folder: Path, db: sqlite3.Connection, model: Model, generation: int, models: Models) -> None:
+        self.folder, self.model, self.generation, self.models = folder, model, generation, models
         self._db = db
-        self._classes: ClassLayer | None = class_layer(captioner.runtime, captioner.name)
+        self._classes: ClassLayer | None = class_layer(models.embedder.runtime, models.embedder.name)
         self._file = VectorFile(vector_path(folder, generation), model.dimension)
         self._rows: int = db.execute("SELECT coalesce(max(row), -1) + 1 FROM images").fetchone()[0]
         self._waiting: list[np.ndarray] = []  # vectors of rows that are not in the file yet
@@ -226,8 +210,8 @@ class Writer:
         with _transaction(self._db):
             write_settings(self._db, graph_end=str(self._rows))
         sample = rows[:: max(1, len(rows) // RECALL_QUERIES)][:RECALL_QUERIES]
-        found, exact = Approximate.open(path, self._file, rows, self._rows), Exact(self._file.read(rows), rows)
-        return recall(found, exact, self._file.read(sample))
+        found, queries = Approximate.open(path, self._file, rows, self._rows), self._file.read(sample)
+        return recall(found, exact_rows(self._file, rows, queries, RECALL_AT), queries)
 
     def _named(self, arguments: Sequence[str], stdin: Iterable[str]) -> Iterator[str | ImageError]:
         seen: set[str] = set()
@@ -248,12 +232,19 @@ class Writer:
             found = None
         if found is not None and self._digests[found.digest]:
             return found
-        _, inputs = self.captioner.prepare(path)
+        inputs, prepared = self._prepare(path)
         if isinstance(inputs, ImageError):
             return inputs
         if found is None:
             return ImageError(path, "changes or goes while it is read; index it again")
-        return _Read(found.path, found.size, found.mtime_ns, found.digest, inputs)
+        return replace(found, inputs=inputs, prepared=prepared)
+
+    def _prepare(self, path: str) -> tuple[list[np.ndarray] | ImageError, Any]:
+        """An image as the embedder takes it, and as the captioner does where that is another model."""
+        captioner, embedder = self.models
+        _, inputs = embedder.prepare(path)
+        _, prepared = (path, None) if captioner is embedder else captioner.prepare(path)
+        return (prepared, None) if isinstance(prepared, ImageError) else (inputs, prepared)
 
     def _write(self, batch: Sequence[_Read | ImageError]) -> Iterator[Change]:
         changes = [Change("failed", str(one.path), one) for one in batch if isinstance(one, ImageError)]
@@ -266,11 +257,11 @@ class Writer:
                 if kind is not None:
                     changes.append(Change(kind, read.path))
                     continue
-                _, inputs = (read.path, read.inputs) if read.inputs else self.captioner.prepare(read.path)
+                inputs, prepared = (read.inputs, read.prepared) if read.inputs else self._prepare(read.path)
                 if isinstance(inputs, ImageError):
                     changes.append(Change("failed", read.path, inputs))
                 else:
-                    new.append(replace(read, inputs=inputs))
+                    new.append(replace(read, inputs=inputs, prepared=prepared))
             changes += self._caption(new)
             if self._waiting:  # on disk before the database names them
                 self._file.append(self._rows - len(self._waiting), np.stack(self._waiting))
@@ -304,17 +295,29 @@ class Writer:
     def _caption(self, new: Sequence[_Read]) -> Iterator[Change]:
         if not new:
             return
-        features = self.captioner.encode([read.inputs for read in new if read.inputs])  # (N, D)
-        captions = self.captioner.decode(features, self.captioner.checkpoint.decoding)
+        features = self.models.embedder.encode([read.inputs for read in new if read.inputs])  # (N, D)
+        captions = self._describe(new, features)
         classes = self._classes.best(features, CLASSES) if self._classes else [()] * len(new)
         norms = np.linalg.norm(features, axis=1)
         vectors = features / np.maximum(norms, 1e-12)[:, None]
-        kinds = [self._clear(read.path) for read in new]
-        for read, vector, norm, (best, *_), shares in zip(new, vectors, norms, captions, classes, strict=True):
+        for read, vector, norm, found, shares in zip(new, vectors, norms, captions, classes, strict=True):
+            if isinstance(found, ImageError):
+                yield Change("failed", read.path, ImageError(read.path, found.reason))
+                continue
+            kind, best = self._clear(read.path), found[0]
             entry = Entry(0, "", "", 0, 0, 0, float(norm), best.text, best.log_prob, tuple(map(tuple, shares)))  # type: ignore[arg-type]
             self._insert(read, vector, entry)
-        for kind, read in zip(kinds, new, strict=True):
             yield Change(kind, read.path)
+
+    def _describe(self, new: Sequence[_Read], features: np.ndarray) -> Iterable[tuple[Caption, ...] | ImageError]:
+        """The captions of images, whose features (N, D) the embedder made."""
+        captioner, embedder = self.models
+        if captioner is embedder:
+            return embedder.decode(features, embedder.checkpoint.decoding)
+        captioner.load_networks()
+        config = captioner.decoding_config({})
+        some = batches([read.prepared for read in new], captioner.batch_size)
+        return [found for batch in some for found in captioner.describe(batch, config)]
 
     def _insert(self, read: _Read, vector: np.ndarray, entry: Entry) -> None:
         """A new image with the captions and classes of ``entry``."""

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from captioner.errors import SearchIndexError
+from captioner.files import atomic_path
 from captioner.optional import require
 
 INDEXES = {"exact": "captioner.search.vectors:Exact", "usearch": "captioner.search.vectors:Approximate"}
@@ -20,8 +21,14 @@ BYTES = 2
 """Of a number on disk, float16."""
 ROWS = 8192
 """Vectors that are converted at a time."""
-CONNECTIVITY, EXPANSION_ADD, EXPANSION_SEARCH = 32, 128, 128
-"""Neighbors of a vector in the graph, and how many candidates are kept while it is built and searched."""
+COMPONENTS = 64
+"""Principal components of a vector, by which the graph knows it: neighbors in them are quick to find and small."""
+SAMPLE = 20_000
+"""Vectors from which the components are computed."""
+CONNECTIVITY, EXPANSION_ADD = 16, 64
+"""Neighbors of a vector in the graph, and how many candidates are kept while it is built."""
+CANDIDATES, WHOLE = 800, 200
+"""Vectors that the graph gives, and the best of them that are read whole: their cosines decide."""
 RECALL_QUERIES, RECALL_AT = 100, 10
 
 
@@ -38,10 +45,12 @@ class VectorFile:
 
     def __init__(self, path: Path, dimension: int) -> None:
         self.path, self.dimension = path, dimension
+        self._mapped: np.ndarray = np.empty((0, dimension), np.float16)
 
     def append(self, rows: int, vectors: np.ndarray) -> None:
         """Write ``vectors`` (M, D) behind the first ``rows``; whatever a killed run left there is overwritten."""
         content = np.ascontiguousarray(vectors, "<f2").tobytes()
+        self._mapped = self._mapped[:0]  # what is behind the new end would end the process
         with open(self.path, "ab") as stream:
             stream.truncate(rows * self.dimension * BYTES)
             stream.write(content)
@@ -61,10 +70,16 @@ class VectorFile:
         return found
 
     def _map(self, rows: int) -> np.ndarray:
+        """At least so many rows, on disk."""
+        if rows <= len(known := self._mapped):
+            return known
         size = self.path.stat().st_size if self.path.is_file() else 0
         if size < rows * self.dimension * BYTES:
             raise SearchIndexError(f"{self.path}: is cut off or missing; index the images again (--rebuild)")
-        return np.memmap(self.path, "<f2", "r", shape=(rows, self.dimension))
+        shape = (size // (self.dimension * BYTES), self.dimension)
+        mapped: np.ndarray = np.memmap(self.path, "<f2", "r", shape=shape)
+        self._mapped = mapped
+        return mapped
 
 
 class Exact:
@@ -83,60 +98,91 @@ class Exact:
 
 
 class Approximate:
-    """usearch's graph of neighbors, memory-mapped; keys are rows. Those that came later are compared one by one."""
+    """usearch's graph of neighbors, memory-mapped; keys are rows. Those that came later are compared one by one.
 
-    def __init__(self, graph: Any, rows: np.ndarray, later: Exact) -> None:
-        """A usearch index, the rows (N,), ascending, of it that still belong to images, and the vectors beside it."""
-        self.graph, self.rows, self.later = graph, rows, later
+    The graph holds principal components of the vectors. It gives candidates, whose whole vectors give the cosines.
+    """
+
+    def __init__(self, graph: Any, axes: np.ndarray, file: VectorFile, rows: np.ndarray, later: Exact) -> None:
+        """A usearch index, the axes (D, P) of its components, and the file of all vectors.
+
+        ``rows`` (N,), ascending, are those of the graph that still belong to images; ``later`` are beside it.
+        """
+        self.graph, self.axes, self.file, self.rows, self.later = graph, axes, file, rows, later
 
     @classmethod
     def open(cls, path: Path, file: VectorFile, rows: np.ndarray, end: int) -> Approximate:
         """The graph in a file that ``build_graph`` wrote of rows below ``end``; ``rows`` (N,) are all of the index."""
-        graph = _restore(path, view=True)
-        if graph.ndim != file.dimension:
+        graph, axes = _restore(path, view=True), _read_axes(axes_path(path), file.dimension)
+        if graph.ndim != axes.shape[1]:
             raise SearchIndexError(f"{path}: is of other vectors; index the images again (--rebuild)")
         later = rows[rows >= end]
-        return cls(graph, rows[rows < end], Exact(file.read(later), later))
+        return cls(graph, axes, file, rows[rows < end], Exact(file.read(later), later))
 
     def search(self, query: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
-        rows, scores = self._search_graph(query, min(top, len(self.rows)))
+        rows = self._candidates(query @ self.axes, min(max(top, CANDIDATES), len(self.rows)))
+        rows = np.sort(rows[: max(top, WHOLE)])  # the disk is read once, forward
         more_rows, more_scores = self.later.search(query, top)
-        rows, scores = np.concatenate([rows, more_rows]), np.concatenate([scores, more_scores])
+        scores = np.concatenate([self.file.read(rows) @ query, more_scores])
+        rows = np.concatenate([rows, more_rows])
         best = np.lexsort((rows, -scores))[:top]
         return rows[best], scores[best]
 
-    def _search_graph(self, query: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
-        wanted = top
+    def _candidates(self, query: np.ndarray, count: int) -> np.ndarray:
+        wanted = count
         while wanted:
-            found = self.graph.search(query, wanted)
-            rows, scores = found.keys.astype(np.int64), 1 - found.distances
+            rows = self.graph.search(query, wanted).keys.astype(np.int64)
             places = np.minimum(np.searchsorted(self.rows, rows), len(self.rows) - 1)
-            alive = self.rows[places] == rows
-            if alive.sum() >= top or wanted >= len(self.graph):
-                return rows[alive][:top], scores[alive][:top]
+            alive: np.ndarray = rows[self.rows[places] == rows][:count]
+            if len(alive) >= count or wanted >= len(self.graph):
+                return alive
             wanted = min(4 * wanted, len(self.graph))  # rows of images that are gone took the places
-        return np.empty(0, np.int64), np.empty(0, np.float32)
+        return np.empty(0, np.int64)
 
 
 def build_graph(path: Path, temporary: Path, file: VectorFile, rows: np.ndarray, advance: Callable[[int], Any]) -> None:
-    """Write the graph of ``rows`` (N,), ascending, to ``temporary``; what is in the one at ``path`` is kept."""
+    """Write the graph of ``rows`` (N,), ascending, to ``temporary``; what is in the one at ``path`` is kept.
+
+    The axes of a new graph are written to ``axes_path(path)`` at once.
+    """
     usearch = require("usearch.index", "search")
-    graph = _restore(path) if path.is_file() else None
-    if graph is None:
+    if path.is_file():
+        graph, axes = _restore(path), _read_axes(axes_path(path), file.dimension)
+    else:
+        axes = principal_axes(file.read(rows[:: -(-len(rows) // SAMPLE)]))
+        with atomic_path(axes_path(path)) as new, new.open("wb") as stream:
+            np.save(stream, axes)
         graph = usearch.Index(
-            ndim=file.dimension,
-            metric="cos",
-            dtype="f16",
-            connectivity=CONNECTIVITY,
-            expansion_add=EXPANSION_ADD,
-            expansion_search=EXPANSION_SEARCH,
+            ndim=axes.shape[1], metric="ip", dtype="f16", connectivity=CONNECTIVITY, expansion_add=EXPANSION_ADD
         )
-    new = rows[~graph.contains(rows)] if len(graph) else rows
-    for first in range(0, len(new), ROWS):
-        some = new[first : first + ROWS]
-        graph.add(some, file.read(some))
+    missing = rows[~graph.contains(rows)] if len(graph) else rows
+    for first in range(0, len(missing), ROWS):
+        some = missing[first : first + ROWS]
+        graph.add(some, file.read(some) @ axes)
         advance(len(some))
     graph.save(str(temporary))
+
+
+def axes_path(graph: Path) -> Path:
+    """Where the axes of a graph's components are."""
+    return graph.with_suffix(".npy")
+
+
+def principal_axes(vectors: np.ndarray) -> np.ndarray:
+    """The axes (D, P) that keep most of the inner products among vectors (N, D); P is ``COMPONENTS``, or D if less."""
+    _, axes = np.linalg.eigh(vectors.T @ vectors)  # by ascending eigenvalues
+    return np.ascontiguousarray(axes[:, ::-1][:, :COMPONENTS], np.float32)
+
+
+def _read_axes(path: Path, dimension: int) -> np.ndarray:
+    try:
+        axes: np.ndarray = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise SearchIndexError(f"{path}: is damaged or missing; index the images again (--rebuild)") from error
+    fits = isinstance(axes, np.ndarray) and axes.dtype == np.float32 and axes.ndim == 2 and len(axes) == dimension
+    if not fits or not np.isfinite(axes).all():
+        raise SearchIndexError(f"{path}: is of other vectors; index the images again (--rebuild)")
+    return axes
 
 
 def _restore(path: Path, view: bool = False) -> Any:
@@ -148,7 +194,19 @@ def _restore(path: Path, view: bool = False) -> Any:
         raise SearchIndexError(f"{path}: is damaged ({error}); index the images again (--rebuild)") from error
 
 
-def recall(found: Nearest, exact: Nearest, queries: np.ndarray, at: int = RECALL_AT) -> float:
-    """The share of the ``at`` nearest by ``exact`` that ``found`` finds too, over queries (Q, D)."""
-    hits = [len(np.intersect1d(found.search(q, at)[0], exact.search(q, at)[0])) for q in queries]
-    return sum(hits) / (at * len(hits))
+def exact_rows(file: VectorFile, rows: np.ndarray, queries: np.ndarray, top: int) -> np.ndarray:
+    """The rows (Q, top) of the vectors nearest to queries (Q, D); a block of vectors is in memory at a time."""
+    found, scores = np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32)
+    for first in range(0, len(rows), ROWS):
+        some = rows[first : first + ROWS]
+        scores = np.concatenate([scores, queries @ file.read(some).T], 1)
+        found = np.concatenate([found, np.broadcast_to(some, (len(queries), len(some)))], 1)
+        best = np.argsort(-scores, 1, "stable")[:, :top]
+        found, scores = np.take_along_axis(found, best, 1), np.take_along_axis(scores, best, 1)
+    return found
+
+
+def recall(found: Nearest, exact: np.ndarray, queries: np.ndarray) -> float:
+    """The share of the exact nearest rows (Q, K) of queries (Q, D) that ``found`` finds too."""
+    hits = [len(np.intersect1d(found.search(q, len(best))[0], best)) for q, best in zip(queries, exact, strict=True)]
+    return sum(hits) / exact.size

@@ -13,6 +13,7 @@ import math
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path, PurePath
 from typing import Any
 from urllib.parse import quote
@@ -29,14 +30,15 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from captioner.errors import CaptionerError, ImageError, SearchIndexError, UsageError, printable
-from captioner.predictors.lrcn import LRCNCaptioner
-from captioner.search.contact_sheet import to_jpeg
+from captioner.predictors.images import BatchCaptioner
+from captioner.search.contact_sheet import SIDE, to_jpeg
 from captioner.search.index import Entry
 from captioner.search.query import Match
 from captioner.web.engine import PREVIEW, SIMILAR, Described, Engine, media_type, read_image, sha256_of
 from captioner.web.fetch import Fetcher
 from captioner.web.guard import Guard, Worker
 from captioner.web.requests import Sent, read_sent, score, sentence, whole_number
+from captioner.web.video import Shown, VideoError, is_video, video_clips
 
 HERE = Path(__file__).parent
 LOCAL = ("127.0.0.1", "localhost", "[::1]", "::1")
@@ -47,7 +49,10 @@ MOST_PAGES = 10**6
 MOST_RESULTS = 100
 DEFAULT_RESULTS = 24
 THUMBNAIL_WAITING = 500
+SHORT_BAR = 0.1
+"""Probability of the best caption below which its bar would say nothing, and is a whole one."""
 FETCHES, FETCHES_WAITING = 4, 8
+VIDEOS, VIDEOS_WAITING = 1, 2
 
 
 @dataclass(frozen=True)
@@ -68,14 +73,18 @@ class Settings:
     """Time in which an upload must have arrived."""
     fetcher: Fetcher | None = field(default=None)
     """Fetches images by their addresses; None refuses to."""
+    device: str = "cpu"
+    """Of the model that embeds images where the captioner does not."""
+    video_models: Sequence[Any] = ()
+    """Recognizers and clip captioners; without any, frames of videos are captioned."""
 
 
-def create_app(captioner: LRCNCaptioner, settings: Settings) -> Starlette:
+def create_app(captioner: BatchCaptioner, settings: Settings) -> Starlette:
     """The application around a captioner and the index at ``settings.index``.
 
     Raises ``SearchIndexError`` for an index of another captioner.
     """
-    site = _Site(Engine(captioner, settings.index), settings)
+    site = _Site(Engine(captioner, settings.index, settings.device), settings)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -102,8 +111,10 @@ class _Site:
         self.computing = Worker(settings.at_once, settings.waiting)
         self.looking = Worker(settings.at_once, THUMBNAIL_WAITING)
         self.fetching = Worker(FETCHES, FETCHES_WAITING)
+        self.watching = Worker(VIDEOS, VIDEOS_WAITING)
+        self.takes_videos = find_spec("av") is not None
         self.pages = Environment(loader=PackageLoader("captioner.web"), autoescape=True, trim_blocks=True)
-        self.pages.filters |= {"percent": percent, "data_uri": data_uri}
+        self.pages.filters |= {"percent": percent, "data_uri": data_uri, "still": still_uri, "clock": clock}
 
     def routes(self) -> list[Route | Mount]:
         return [
@@ -116,6 +127,7 @@ class _Site:
             Route("/images/{id:int}/file", self.file),
             Route("/images/{id:int}/thumbnail", self.thumbnail),
             Route("/api/caption", self.api_caption, methods=["POST"]),
+            Route("/api/video", self.api_video, methods=["POST"]),
             Route("/api/search", self.api_search_image, methods=["POST"]),
             Route("/api/search", self.api_search),
             Route("/api/images", self.api_images),
@@ -135,6 +147,8 @@ class _Site:
 
     async def caption(self, request: Request) -> Response:
         sent = await self._sent(request)
+        if is_video(sent.content):
+            return self._page("video.html", name=shown_name(sent), clips=await self._clips(sent.content))
         values = await self.computing.run(self._caption_page, sent)
         return self._page("image.html", **values)
 
@@ -174,13 +188,21 @@ class _Site:
 
     async def api_caption(self, request: Request) -> Response:
         sent = await self._sent(request)
+        if is_video(sent.content):
+            raise HTTPException(415, "this is a video; send it to /api/video")
         described = await self.computing.run(lambda: self._describe(sent.content)[1])
-        captions = [{"text": one.text, "log_prob": one.log_prob} for one in described.captions]
+        captions = [{"text": one.text, "log_prob": one.log_prob, "score": score} for one, score in described.captions]
         similar = [match_json(match) for match in described.similar]
         model = self.engine.captioner.name
         return JSONResponse(
             {"captions": captions, "classes": classes_json(described.classes), "similar": similar, "model": model}
         )
+
+    async def api_video(self, request: Request) -> Response:
+        sent = await self._sent(request)
+        if not is_video(sent.content):
+            raise HTTPException(415, "this is not a video that is taken; send MP4, MOV, WebM, MKV, AVI, Ogg or MPEG")
+        return JSONResponse({"clips": [clip_json(one) for one in await self._clips(sent.content)]})
 
     async def api_search(self, request: Request) -> Response:
         words, top = sentence(request), whole_number(request, "top", DEFAULT_RESULTS, MOST_RESULTS)
@@ -224,6 +246,8 @@ class _Site:
             status = 400
         elif isinstance(error, ImageError):
             status, reason = 422, f"this image cannot be read: {error.reason}"
+        elif isinstance(error, VideoError):
+            status, reason = 422, f"this video cannot be read: {error}"
         elif isinstance(error, SearchIndexError):
             status, reason = 404, "there is no index of images that fits; make it with: captioner index FOLDER"
         if request.url.path.startswith("/api/"):
@@ -238,6 +262,13 @@ class _Site:
     async def _sent(self, request: Request) -> Sent:
         return await read_sent(request, self.settings.fetcher, self.fetching)
 
+    async def _clips(self, content: bytes) -> list[Shown]:
+        """What happens in a video, by its bytes."""
+        if not self.takes_videos:
+            raise HTTPException(415, "videos are not read here; whoever runs this: pip install 'captioner[video]'")
+        captioner, models = self.engine.captioner, self.settings.video_models
+        return await self.watching.run(video_clips, content, captioner, models)
+
     async def _entry(self, request: Request) -> Entry:
         id = request.path_params["id"]
         entry = await self.looking.run(self.engine.entry, id) if id < 2**63 else None
@@ -250,8 +281,7 @@ class _Site:
 
     def _caption_page(self, sent: Sent) -> dict[str, Any]:
         image, described = self._describe(sent.content)
-        name = printable(PurePath(sent.name).name)[:80]
-        return {"name": name, "entry": None} | self._description(image, described)
+        return {"name": shown_name(sent), "entry": None} | self._description(image, described)
 
     def _entry_page(self, entry: Entry) -> dict[str, Any]:
         image, described = self._describe(self.engine.content(entry), SIMILAR + 1)
@@ -264,15 +294,17 @@ class _Site:
         return image, self.engine.describe(image, sha256_of(content), top)
 
     def _description(self, image: Image.Image, described: Described) -> dict[str, Any]:
-        log_probs = [caption.log_prob or 0.0 for caption in described.captions]  # an LRCN model's are never None
-        likeliest = max(log_probs, default=0.0)
-        captions = [
-            (one.text, math.exp(log_prob), math.exp(log_prob - likeliest))
-            for one, log_prob in zip(described.captions, log_probs, strict=True)
-        ]
+        best = max((one.score or 0.0 for one in described.captions), default=0.0)
+        full = best if 0 < best < SHORT_BAR else 1.0
+        captions = [(one.caption.text, one.score, (one.score or 0.0) / full) for one in described.captions]
         layer = self.engine.first_layer(image)
         shown = jpeg_uri(image)  # browsers do not show every format that is read here
-        known = {"captions": captions, "classes": described.classes, "matches": described.similar}
+        known = {
+            "captions": captions,
+            "ranking": self.engine.ranking,
+            "classes": described.classes,
+            "matches": described.similar,
+        }
         return known | {"shown": shown, "layer": layer}
 
     def _page(self, template: str, **values: Any) -> HTMLResponse:
@@ -280,7 +312,8 @@ class _Site:
 
     def _common(self) -> dict[str, Any]:
         fetching = self.settings.fetcher is not None
-        return {"summary": self.engine.summary, "fetching": fetching, "megabytes": self.settings.most_bytes // 2**20}
+        limits = {"megabytes": self.settings.most_bytes // 2**20, "videos": self.takes_videos}
+        return {"summary": self.engine.summary, "fetching": fetching} | limits
 
 
 def entry_json(entry: Entry) -> dict[str, Any]:
@@ -300,6 +333,19 @@ def match_json(match: Match) -> dict[str, Any]:
     return entry_json(match.entry) | {"score": match.score, "why": match.why}
 
 
+def clip_json(shown: Shown) -> dict[str, Any]:
+    """A clip of a video for the API."""
+    clip = shown.clip
+    caption, log_prob = (clip.caption.text, clip.caption.log_prob) if clip.caption else (None, None)
+    times = {"start": round(clip.start, 3), "end": round(clip.end, 3)}
+    return times | {"caption": caption, "log_prob": log_prob, "labels": classes_json(clip.labels), "model": clip.model}
+
+
+def shown_name(sent: Sent) -> str:
+    """The name of what was sent, as text that can be shown."""
+    return printable(PurePath(sent.name).name)[:80]
+
+
 def classes_json(classes: Sequence[tuple[str, float]]) -> list[dict[str, Any]]:
     return [{"name": name, "probability": probability} for name, probability in classes]
 
@@ -316,9 +362,19 @@ def percent(share: float) -> str:
     return f"{value:.{digits}f} %"
 
 
-def jpeg_uri(image: Image.Image) -> str:
+def clock(seconds: float) -> str:
+    """A time as players show it."""
+    return f"{int(seconds + 0.5) // 60}:{int(seconds + 0.5) % 60:02}"
+
+
+def jpeg_uri(image: Image.Image, side: int = PREVIEW) -> str:
     """A copy of an RGB image for a page: uploads are not kept, so there is no address to show them from."""
-    return f"data:image/jpeg;base64,{base64.b64encode(to_jpeg(image, PREVIEW)).decode()}"
+    return f"data:image/jpeg;base64,{base64.b64encode(to_jpeg(image, side)).decode()}"
+
+
+def still_uri(image: Image.Image) -> str:
+    """A small copy of a frame."""
+    return jpeg_uri(image, SIDE)
 
 
 def data_uri(image: Image.Image) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import sqlite3
 import threading
@@ -18,18 +19,21 @@ import numpy as np
 from PIL import Image
 
 from captioner.data.images import open_image
+from captioner.decoding.config import DecodingConfig
 from captioner.errors import CaptionerError, CheckpointError, ImageError, SearchIndexError
 from captioner.explain import kernel_tiles, map_tiles, sheet
 from captioner.predictors.base import Caption
 from captioner.predictors.classifier import ClassScore, ImageClassifier, class_layer, load_classifier
-from captioner.predictors.lrcn import LRCNCaptioner
+from captioner.predictors.images import BatchCaptioner
 from captioner.search.contact_sheet import to_jpeg
 from captioner.search.index import DATABASE, Entry, Index, connect, database_errors
-from captioner.search.indexing import check_model, made_by
+from captioner.search.models import check_model, made_by, models_of
 from captioner.search.query import Match, by_sentence, similar, unit
 
 ALTERNATIVES, CLASSES, SIMILAR = 3, 5, 8
 """Captions, classes and similar images that are shown of an image."""
+RANKINGS = {0.0: "and their probabilities as whole sentences", 1.0: "and the mean probability of a word in each"}
+"""What the scores of captions are, by the length penalty that ranks them."""
 IMAGE_MEMORY = 2**28
 """Bytes that reading one image may take."""
 LARGEST_FILE = 2**28
@@ -51,10 +55,18 @@ TYPES = {
 """Media types by how a file begins."""
 
 
+class Alternative(NamedTuple):
+    """A caption, and by what its model ranks it among others."""
+
+    caption: Caption
+    score: float | None
+    """exp(log probability / length ** length penalty): 1 is the mean of a word's probability, 0 the sentence's."""
+
+
 class Described(NamedTuple):
     """What is known of an image."""
 
-    captions: tuple[Caption, ...]
+    captions: list[Alternative]
     """Best first."""
     classes: tuple[ClassScore, ...]
     """The likeliest, best first; empty where the model has no classes."""
@@ -81,17 +93,25 @@ class Summary:
 class Engine:
     """A captioner and an index, used by several threads."""
 
-    def __init__(self, captioner: LRCNCaptioner, folder: Path) -> None:
+    def __init__(self, captioner: BatchCaptioner, folder: Path, device: str = "cpu") -> None:
         """``folder`` may hold no index yet; raises ``SearchIndexError`` for one of another captioner."""
-        self.captioner, self.model = captioner, made_by(captioner)
-        self._layer = class_layer(captioner.runtime, captioner.name)
+        self.captioner, self.embedder = models = models_of(captioner, device)
+        self.model = made_by(models)
+        self._layer = class_layer(self.embedder.runtime, self.embedder.name)
         self._classifier: ImageClassifier | None = None
         with suppress(CheckpointError):  # a network without classes is no error: they are left out
-            self._classifier = load_classifier(captioner.name)
+            self._classifier = load_classifier(self.embedder.name)
         self._index = LiveIndex(folder, self)
         self._thumbnails: OrderedDict[str, bytes] = OrderedDict()
-        self._lock = threading.Lock()
-        captioner.runtime.prepare()
+        self._lock, self._captioning = threading.Lock(), threading.Lock()
+        self.embedder.load_networks()
+
+    @property
+    def ranking(self) -> str:
+        """What the scores of captions are."""
+        config = self.captioner.decoding_config({})
+        penalty = config.length_penalty if self.captioner is self.embedder and config.method == "beam" else 0.0
+        return RANKINGS.get(penalty, f"and their probabilities, to the power of 1 / length ** {penalty:g}")
 
     @property
     def summary(self) -> Summary:
@@ -103,9 +123,7 @@ class Engine:
     def describe(self, image: Image.Image, digest: str, top: int = SIMILAR) -> Described:
         """Captions, classes and similar images of an RGB image; ``digest`` is the SHA-256 of its file."""
         features = self._features(image)
-        config = self.captioner.checkpoint.decoding
-        number = min(ALTERNATIVES, config.beam_size) if config.method == "beam" else config.num_return_sequences
-        (captions,) = self.captioner.decode(features, replace(config, num_return_sequences=number))
+        captions = self._captions(image, features)
         (classes,) = self._layer.best(features, CLASSES) if self._layer else [()]
         return Described(captions, classes, self._similar(features[0], digest, top))
 
@@ -122,7 +140,7 @@ class Engine:
 
     def search(self, sentence: str, top: int, min_score: float = 0.0) -> list[Match]:
         """Images of the index that a sentence describes; raises ``SearchIndexError`` without an index."""
-        return by_sentence(self._index.get(), self.captioner, sentence, top, min_score)
+        return by_sentence(self._index.get(), self.embedder, sentence, top, min_score)
 
     def first_layer(self, image: Image.Image) -> FirstLayerImages | None:
         """Kernels and maps of the first convolution for an RGB image; None where the model shows none."""
@@ -173,10 +191,33 @@ class Engine:
         self._index.close()
 
     def _features(self, image: Image.Image) -> np.ndarray:
-        _, inputs = self.captioner.prepare(image)
+        _, inputs = self.embedder.prepare(image)
         if isinstance(inputs, ImageError):
             raise inputs
-        return self.captioner.encode([inputs])  # (1, D)
+        return self.embedder.encode([inputs])  # (1, D)
+
+    def _captions(self, image: Image.Image, features: np.ndarray) -> list[Alternative]:
+        """The captions of an image whose features (1, D) the embedder made."""
+        config = self.captioner.decoding_config({})
+        if config.method == "beam":
+            config = replace(config, num_return_sequences=min(ALTERNATIVES, config.beam_size))
+        if self.captioner is self.embedder:
+            (found,) = self.embedder.decode(features, config)
+            penalty = config.length_penalty if config.method == "beam" else 0.0
+        else:
+            found, penalty = self._published(image, config), 0.0  # what they count as a word is their own
+        ranked = [Alternative(one, score_of(one, penalty)) for one in found]
+        return sorted(ranked, key=lambda one: -(one.score or 0.0))
+
+    def _published(self, image: Image.Image, config: DecodingConfig) -> tuple[Caption, ...]:
+        _, prepared = self.captioner.prepare(image)
+        if isinstance(prepared, ImageError):
+            raise prepared
+        with self._captioning:  # sampling and what transformers prints are settings of the whole process
+            (found,) = self.captioner.describe([prepared], config)
+        if isinstance(found, ImageError):
+            raise found
+        return found
 
     def _similar(self, feature: np.ndarray, digest: str, top: int) -> list[Match]:
         try:
@@ -235,6 +276,13 @@ class LiveIndex:
                     self._watch.close()
                 self._watch = connect(self._folder, readonly=True)
             return file, self._watch.execute("PRAGMA data_version").fetchone()[0]
+
+
+def score_of(caption: Caption, penalty: float) -> float | None:
+    """What beam search ranks a caption by, as a probability; None where its model does not say."""
+    if caption.log_prob is None:
+        return None
+    return math.exp(caption.log_prob / (len(caption.text.split()) + 1) ** penalty)  # one more for its end
 
 
 def sha256_of(content: bytes) -> str:

@@ -28,14 +28,14 @@ class Sent(NamedTuple):
 
 
 async def read_sent(request: Request, fetcher: Fetcher | None, fetching: Worker) -> Sent:
-    """The image in the form of a request: the file ``image``, or what ``url`` leads to where that is allowed."""
+    """The image in the form of a request: the file ``image`` (or ``video``), or what ``url`` leads to where allowed."""
     refusal = request.scope.get("captioner.refusal")
     if refusal is not None:
         raise refusal
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
         raise HTTPException(415, "send the image as the field image of a form (multipart/form-data)")
     async with request.form(max_files=1, max_fields=FIELDS, max_part_size=FIELD_BYTES) as form:
-        image, url = form.get("image"), form.get("url")
+        image, url = form.get("image") or form.get("video"), form.get("url")
         if isinstance(image, UploadFile) and image.size:
             return Sent(await image.read(), image.filename or "image")
     if not isinstance(url, str) or not url.strip():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from html import escape
@@ -15,6 +16,8 @@ from html.parser import HTMLParser
 from itertools import accumulate
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+from markdown_it import MarkdownIt
 
 from captioner.data.images import FileKind
 from captioner.errors import DataError
@@ -24,16 +27,8 @@ MARKDOWN = frozenset((".md", ".markdown"))
 PAGES = FileKind("pages", frozenset((".html", ".htm", ".xhtml")) | MARKDOWN)
 LARGEST = 2**22
 """Bytes of a page that is read."""
-_CODE = re.compile(
-    r"^ {0,3}(?P<fence>`{3,}|~{3,})[^\n]*\n.*?(?:^ {0,3}(?P=fence)[`~]*[ \t]*$|\Z)"
-    r"|(?P<ticks>`+)(?!`).*?(?<!`)(?P=ticks)(?!`)|<!--.*?-->",
-    re.DOTALL | re.MULTILINE,
-)
-_INLINE = re.compile(r"!\[(?P<text>[ \t]*)\]\([ \t]*(?:<(?P<angle>[^<>\n]*)>|(?P<plain>[^\s()<>]+))[^()\n]*\)")
-_REFERENCE = re.compile(r"!\[(?P<text>[ \t]*)\]\[(?P<name>[^\[\]\n]+)\]")
-_DEFINITION = re.compile(
-    r"^ {0,3}\[(?P<name>[^\[\]\n]+)\]:[ \t]*(?:<(?P<angle>[^<>\n]*)>|(?P<plain>\S+))", re.MULTILINE
-)
+_CANDIDATES = re.compile(r"!\[(?P<text>[ \t]*)\](?=[(\[])|<img(?P<tag>)(?=[\s/>])", re.IGNORECASE)
+"""Where Markdown may have an image without a text; whether it does, a parser says."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +69,7 @@ def read_page(path: Path) -> Page:
         raise DataError(f"{path}: has more than {LARGEST} bytes")
     read_text(path)  # explains what is wrong with the encoding
     text = path.read_bytes().decode("utf-8")  # with its mark and its line ends
-    masked = _CODE.sub(_blank, text) if path.suffix.lower() in MARKDOWN else text
-    gaps = [*_in_html(masked), *(_in_markdown(masked) if path.suffix.lower() in MARKDOWN else ())]
-    return Page(path, text, tuple(sorted(gaps, key=lambda gap: gap.start)))
+    return Page(path, text, tuple(_in_markdown(text) if path.suffix.lower() in MARKDOWN else _in_html(text)))
 
 
 def find_image(page: Path, source: str, root: Path) -> Path | None:
@@ -109,44 +102,66 @@ def sentence(caption: str) -> str:
     return text if not text or text.endswith((".", "!", "?")) else f"{text}."
 
 
-def _blank(match: re.Match[str]) -> str:
-    return re.sub(r"[^\r\n]", " ", match[0])
-
-
 class _Images(HTMLParser):
-    """Collects the gaps of HTML."""
+    """Collects the images of HTML that lack a text: line and column, from 1 and 0, and attributes."""
 
     def __init__(self, text: str) -> None:
         super().__init__(convert_charrefs=False)
-        self.lines = list(accumulate((len(line) + 1 for line in text.split("\n")), initial=0))
-        self.gaps: list[Gap] = []
+        self.found: list[tuple[int, int, dict[str, str | None]]] = []
         self.feed(text)
         self.close()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         values = dict(attrs)
         hidden = values.get("role") in ("presentation", "none") or values.get("aria-hidden") == "true"
-        if tag != "img" or "alt" in values or hidden or not values.get("src"):
-            return
-        line, column = self.getpos()
-        at = self.lines[line - 1] + column + len("<img")
-        self.gaps.append(Gap(at, at, values["src"] or "", line, lambda text: f' alt="{escape(text)}"'))
+        if tag == "img" and "alt" not in values and not hidden and values.get("src"):
+            self.found.append((*self.getpos(), values))
 
 
-def _in_html(text: str) -> list[Gap]:
-    return _Images(text).gaps
+def _in_html(text: str) -> Iterator[Gap]:
+    lines = list(accumulate((len(line) + 1 for line in text.split("\n")), initial=0))
+    for line, column, values in _Images(text).found:
+        at = lines[line - 1] + column + len("<img")
+        yield Gap(at, at, values["src"] or "", line, _attribute)
 
 
 def _in_markdown(text: str) -> Iterator[Gap]:
-    places = {_name(match["name"]): match["angle"] or match["plain"] or "" for match in _DEFINITION.finditer(text)}
-    found = [(match, match["angle"] or match["plain"]) for match in _INLINE.finditer(text)]
-    found += [(match, places.get(_name(match["name"]))) for match in _REFERENCE.finditer(text)]
-    for match, source in found:
-        if source:
-            start, end = match.span("text")
-            line = text.count("\n", 0, start) + 1
-            yield Gap(start, end, source, line, lambda text: re.sub(r"([\\\[\]])", r"\\\1", text))
+    """Every candidate gets a mark of its own, and the parser says which marks became images: it gives no places."""
+    mark = f"captioner{secrets.token_hex(8)}"
+    found = list(_CANDIDATES.finditer(text))
+    parts, at = [], 0
+    for number, match in enumerate(found):
+        group = match.lastgroup or ""
+        parts += [text[at : match.start(group)], f"{' ' * (group == 'tag')}{mark}-{number}"]
+        at = match.end(group)
+    sources = _marked_images("".join([*parts, text[at:]]), mark)
+    for number, match in enumerate(found):
+        if source := sources.get(f"{mark}-{number}"):
+            group = match.lastgroup or ""
+            put = _attribute if group == "tag" else _escaped
+            yield Gap(*match.span(group), source, text.count("\n", 0, match.start()) + 1, put)
 
 
-def _name(text: str) -> str:
-    return " ".join(text.casefold().split())
+def _marked_images(text: str, mark: str) -> dict[str, str]:
+    """The addresses of Markdown's images by their texts, and of those in its HTML by the attribute that is a mark."""
+    parser = MarkdownIt("commonmark").enable("table")
+    parser.normalizeLink = str  # type: ignore[method-assign,assignment]  # the name of a file is not percent-encoded
+    found: dict[str, str] = {}
+    waiting = parser.parse(text)
+    while waiting:
+        token = waiting.pop()
+        waiting += token.children or ()
+        if token.type == "image":
+            found.setdefault(token.content, str(token.attrs["src"]))
+        elif token.type in ("html_inline", "html_block"):
+            for _, _, values in _Images(token.content).found:
+                found |= {name: values["src"] or "" for name in values if name.startswith(mark)}
+    return found
+
+
+def _attribute(text: str) -> str:
+    return f' alt="{escape(text)}"'
+
+
+def _escaped(text: str) -> str:
+    return re.sub(r"([\\\[\]])", r"\\\1", text)

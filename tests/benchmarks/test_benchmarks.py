@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import shutil
 import sys
 from importlib.util import find_spec
@@ -32,7 +33,11 @@ from benchmarks import (
 )
 from benchmarks.measure import AT_MOST, Measurement, compare
 from captioner.checkpoint import load_checkpoint
+from captioner.decoding.config import DecodingConfig
 from captioner.errors import CaptionerError
+from captioner.predictors import find_model
+from captioner.predictors import load as load_model
+from captioner.text.vocabulary import END
 from tests import tiny
 
 
@@ -259,3 +264,57 @@ def test_beams_on_one_lstm(model: str) -> None:
         ours = decoding.decode(checkpoint.model, checkpoint.model.start(features), 32, checkpoint)
         theirs = generate_beam.generate_beam(checkpoint)(features)
     assert sum(list(one[0].ids) == other for one, other in zip(ours, theirs, strict=True)) >= 24
+
+
+TUTORIAL = '''
+import torch
+from scipy.misc import imread, imresize
+def caption_image_beam_search(encoder, decoder, image_path, word_map, beam_size=3):
+    """Greedy, through everything that the tutorial asks of its model."""
+    image = imresize(imread(image_path), (256, 256)).transpose(2, 0, 1)
+    seen = encoder(torch.FloatTensor(image)[None]).view(1, 1, -1)
+    h, c = decoder.init_hidden_state(seen)
+    words = [word_map["<start>"]]
+    while words[-1] != word_map["<end>"] and len(words) < 20:
+        inputs = decoder.embedding(torch.LongTensor([words[-1:]])).squeeze(1)
+        awe, alpha = decoder.attention(seen, h)
+        awe = decoder.sigmoid(decoder.f_beta(h)) * awe
+        h, c = decoder.decode_step(torch.cat([inputs, awe], dim=1), (h, c))
+        top_k_words = decoder.fc(h).argmax(1)
+        vocab_size = len(word_map)
+        assert top_k_words / vocab_size == 0
+        words.append(int(top_k_words))
+    return words, None
+'''
+
+
+def test_tutorial_beam(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Would catch a model that says other words to the tutorial's search than to ours, and rows without it."""
+    from benchmarks import tutorial_beam
+    from benchmarks.decoding import decode, random_features
+
+    if folder := os.environ.get(tutorial_beam.FOLDER):
+        default = load_checkpoint(find_model("default"))  # sentences of a random model do not end
+        features = random_features(default.model, 8)
+        theirs = tutorial_beam.tutorial_beam(Path(folder), default)
+        with torch.inference_mode():
+            ours = decode(default.model, default.model.start(features), 8, default)
+        wanted = [[number for number in best.ids if number != END] for best, *_ in ours]
+        same = sum(theirs(one) == words for one, words in zip(features, wanted, strict=True))
+        assert same >= 6, "it drops a beam for each finished sentence"
+    checkpoint = load_checkpoint(model)
+    features = random_features(checkpoint.model, 8)
+    monkeypatch.delenv(tutorial_beam.FOLDER, raising=False)
+    assert tutorial_beam.measure(model) == [] and "skipped" in capsys.readouterr().err
+    (tmp_path / "caption.py").write_text(TUTORIAL)
+    monkeypatch.setenv(tutorial_beam.FOLDER, str(tmp_path))
+    check(tutorial_beam.measure(model, count=2, rounds=1))
+    search = tutorial_beam.tutorial_beam(tmp_path, checkpoint)
+    captioner = load_model(model)
+    for one in features:
+        wanted = captioner.decode(one[None].numpy(), DecodingConfig("greedy", max_length=19))[0][0].text
+        assert checkpoint.outputs.decode(search(one)) == wanted
+    with pytest.raises(CaptionerError, match=r"no caption\.py"):
+        tutorial_beam.tutorial_beam(tmp_path / "none", checkpoint)

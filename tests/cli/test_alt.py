@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import subprocess
-import sys
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from captioner import load
-from captioner.cli.app import main
 from captioner.writing.alt import sentence
 from tests import tiny
-
-Run = Callable[..., tuple[int, str, list[str]]]
+from tests.conftest import Run
 
 
 @pytest.fixture(scope="module")
@@ -23,25 +20,15 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run the command in a folder with a site of two pages and three images: status, stdout, stderr."""
+def run(tmp_path: Path, model: Path, cli: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """``captioner alt`` by a tiny model, in a folder with a site of two pages and three images."""
     monkeypatch.chdir(tmp_path)
     tiny.save_images(tmp_path / "site" / "images", 3)
     Path("site/posts").mkdir()
     Path("site/index.html").write_bytes(b"<p>\r\n<img src='images/00.png'>\r\n<img src='/images/01.png' alt=''>")
     Path("site/posts/one.md").write_text("![](../images/00.png)\n![](../images/02.png)\n![](https://x.org/a.jpg)\n")
     Path("site/other.txt").write_text("![](images/00.png)")
-
-    def run_command(*arguments: object) -> tuple[int, str, list[str]]:
-        monkeypatch.setattr(sys, "argv", ["captioner", "alt", f"--model={model}", *map(str, arguments)])
-        try:
-            status = main()
-        except SystemExit as leaving:
-            status = int(leaving.code or 0)
-        printed = capsys.readouterr()
-        return status, printed.out, printed.err.splitlines()
-
-    return run_command
+    return partial(cli, "alt", f"--model={model}")
 
 
 def test_a_site(run: Run, model: Path) -> None:
@@ -61,9 +48,9 @@ def test_a_site(run: Run, model: Path) -> None:
     written = {path: path.read_bytes() for path in Path("site").rglob("*.*")}
     for path, data in before.items():
         path.write_bytes(data)
-    subprocess.run(["patch", "-p1", "--binary", "-s"], input=diff.encode(), check=True)
+    subprocess.run(["patch", "-p1", "--binary", "-s"], input="".join(f"{line}\n" for line in diff).encode(), check=True)
     assert {path: path.read_bytes() for path in Path("site").rglob("*.*")} == written
-    assert run("site") == (0, "", ["0 texts missing; --write puts them in"])
+    assert run("site") == (0, [], ["0 texts missing; --write puts them in"])
 
 
 def test_what_is_wrong_with_one_image(run: Run) -> None:
@@ -82,7 +69,7 @@ def test_what_is_wrong_with_one_image(run: Run) -> None:
 def test_one_page(run: Run) -> None:
     """The folder of a single page is its site, unless --root says otherwise."""
     status, diff, err = run("site/posts/one.md")
-    assert (status, diff) == (1, "") and "name the site's folder with --root" in err[0]
+    assert (status, diff) == (1, []) and "name the site's folder with --root" in err[0]
     assert run("site/posts/one.md", "--root", "site")[0] == 0
     assert run("site/posts/one.md", "--root", "nowhere")[0] == 2
     Path("link.md").symlink_to("site/posts/one.md")

@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -17,14 +17,11 @@ import pytest
 from PIL import Image
 
 from captioner.backbones import load_backbone
-from captioner.cli.app import main
 from captioner.data.images import find_named
 from captioner.features.extract import extract
 from captioner.tasks.sentences.config import CaptionDataConfig
 from tests import tiny
-from tests.conftest import CHECKOUT
-
-Run = Callable[..., tuple[int, list[str], list[str]]]
+from tests.conftest import CHECKOUT, Run
 
 
 @pytest.fixture(scope="module")
@@ -41,20 +38,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def run(model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run ``captioner caption``: exit status, lines on stdout, lines on stderr."""
-
-    def run_command(*arguments: object, stdin: str = "") -> tuple[int, list[str], list[str]]:
-        monkeypatch.setattr(sys, "argv", ["captioner", "caption", f"--model={model}", *map(str, arguments)])
-        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
-        try:
-            status = main()
-        except SystemExit as leaving:
-            status = int(leaving.code or 0)
-        printed = capsys.readouterr()
-        return status, printed.out.splitlines(), printed.err.splitlines()
-
-    return run_command
+def run(model: Path, cli: Run) -> Run:
+    """``captioner caption`` by a tiny model."""
+    return partial(cli, "caption", f"--model={model}")
 
 
 def columns(lines: list[str]) -> dict[str, str]:
@@ -340,3 +326,15 @@ def test_a_reader_that_leaves_ends_it_quietly(model: Path, folder: Path) -> None
         assert running.stdout.readline()
         running.stdout.close()
         assert running.stderr.read() == b""
+
+
+def test_a_heic_photo_is_captioned(cli: Run, tmp_path: Path) -> None:
+    """Would catch photos of phones that are left out of a folder, or that the command line cannot open."""
+    pytest.importorskip("pillow_heif", reason="needs the extra heif").register_heif_opener()
+    with Image.open(CHECKOUT / "examples" / "dog.jpg") as image:
+        image.save(tmp_path / "dog.heic", "HEIF", quality=95)
+    status, [line], err = cli("caption", tmp_path)
+    path, _, caption = line.partition("\t")
+    assert (status, path, err) == (0, str(tmp_path / "dog.heic"), [])
+    assert "shepherd" in caption
+    assert cli("caption", path) == (0, [caption], [])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from safetensors.torch import save_file
 from captioner import load
 from captioner.backbones import load_backbone
 from captioner.checkpoint import save_checkpoint
-from captioner.cli.app import main
 from captioner.crf.clips import ClipArrays
 from captioner.crf.graph import all_pairs
 from captioner.crf.model import CRF, CRFConfig, CRFFile, FeatureSource, Fold, load_crf, save_crf
@@ -36,27 +35,11 @@ from captioner.tasks.sentences.config import ClipCaptioningConfig
 from captioner.text.vocabulary import END, SPECIALS, Vocabulary
 from scripts.pack_clip_captioner import main as pack_main
 from scripts.pack_clip_captioner import pack
+from tests.conftest import Run
 from tests.tiny import WORDS, network, save_tiny
 
 LABELS = {"activity": ("-", "cut", "take out"), "object": ("-", "cutting board", "knife")}
 IDS = ["s1_0_9", "s1_9_20", "s2_0_5"]
-Run = Callable[..., tuple[int, list[str], list[str]]]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """The command line in this process: exit status, lines of stdout, lines of stderr."""
-
-    def run(*arguments: object) -> tuple[int, list[str], list[str]]:
-        monkeypatch.setattr("sys.argv", ["captioner", *map(str, arguments)])
-        try:
-            status = main()
-        except SystemExit as ended:
-            status = int(ended.code or 0)
-        out, err = capsys.readouterr()
-        return status, out.splitlines(), err.splitlines()
-
-    return run
 
 
 def save_predictions(path: Path, labels: Mapping[str, tuple[str, ...]] = LABELS) -> Path:
@@ -173,56 +156,56 @@ def test_sources_and_options_that_a_clip_captioner_refuses(
 
 
 @pytest.mark.parametrize("kind", ["map", "marginals"])
-def test_each_clip_has_a_line(kind: str, run: Run, predictions: Path, tmp_path: Path) -> None:
+def test_each_clip_has_a_line(kind: str, cli: Run, predictions: Path, tmp_path: Path) -> None:
     """Would catch the wrong kind of predictions taken for a model, and clips and sentences out of step."""
     model = save_clip_captioner_of(tmp_path / "m.safetensors", predictions, kind)
-    status, lines, _ = run("describe", predictions, "--model", model)
+    status, lines, _ = cli("describe", predictions, "--model", model)
     wanted = load(model).caption_features(open_store(f"{predictions}@{kind}"))
     assert (status, lines) == (0, [f"{one.image}\t{one.captions[0].text}" for one in wanted])
     assert len(set(line.partition("\t")[2] for line in lines)) > 1
-    assert run("describe", predictions, "--model", model, "--clip", IDS[1])[1] == [lines[1].partition("\t")[2]]
-    chosen = run("describe", predictions, "--model", model, "--clip", IDS[2], "--clip", IDS[0])[1]
+    assert cli("describe", predictions, "--model", model, "--clip", IDS[1])[1] == [lines[1].partition("\t")[2]]
+    chosen = cli("describe", predictions, "--model", model, "--clip", IDS[2], "--clip", IDS[0])[1]
     assert chosen == [lines[2], lines[0]]
 
 
-def test_json_and_results(run: Run, model: Path, predictions: Path, tmp_path: Path) -> None:
-    _, lines, _ = run("describe", predictions, "--model", model)
-    _, objects, _ = run("describe", predictions, "--model", model, "--json", "--num-return-sequences", 2)
+def test_json_and_results(cli: Run, model: Path, predictions: Path, tmp_path: Path) -> None:
+    _, lines, _ = cli("describe", predictions, "--model", model)
+    _, objects, _ = cli("describe", predictions, "--model", model, "--json", "--num-return-sequences", 2)
     assert [json.loads(one)["clip"] for one in objects] == [name for name in IDS for _ in range(2)]
     assert set(json.loads(objects[0])) == {"clip", "caption", "log_prob", "model"}
     results = tmp_path / "out" / "r.json"
-    status, out, err = run("describe", predictions, "--model", model, "-o", results)
+    status, out, err = cli("describe", predictions, "--model", model, "-o", results)
     assert (status, out, len(err)) == (0, [], 1)
     assert [f"{one['image_id']}\t{one['caption']}" for one in json.loads(results.read_text())] == lines
 
 
 def test_an_interrupted_run_goes_on(
-    run: Run, model: Path, predictions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cli: Run, model: Path, predictions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Would catch sentences that are lost with the results file that could not be written."""
     results = tmp_path / "results.json"
     command = ["describe", predictions, "--model", model, "-o", results]
-    assert run(*command)[0] == 0
+    assert cli(*command)[0] == 0
     whole = results.read_text()
     with monkeypatch.context() as patch:
         patch.setattr("captioner.cli.describe.write_coco_results", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            run(*command)
+            cli(*command)
     partial = tmp_path / "results.json.partial"
     assert len(partial.read_text().splitlines()) == 1 + len(IDS)
     with monkeypatch.context() as patch:
         patch.setattr(ClipCaptioner, "decode", None)  # nothing is left to do
-        status, _, err = run(*command, "--clip", IDS[1], "--clip", IDS[0], "--clip", IDS[2])
+        status, _, err = cli(*command, "--clip", IDS[1], "--clip", IDS[0], "--clip", IDS[2])
     assert status == 0 and any(line.startswith("note: kept 3 captions") for line in err)
     by_id = {one["image_id"]: one for one in json.loads(results.read_text())}
     assert by_id == {one["image_id"]: one for one in json.loads(whole)}
     assert not partial.exists()
 
 
-def test_an_unknown_clip_costs_only_itself(run: Run, model: Path, predictions: Path) -> None:
-    status, lines, err = run("describe", predictions, "--model", model, "--clip", IDS[0], "--clip", "s9")
+def test_an_unknown_clip_costs_only_itself(cli: Run, model: Path, predictions: Path) -> None:
+    status, lines, err = cli("describe", predictions, "--model", model, "--clip", IDS[0], "--clip", "s9")
     assert (status, len(lines), err) == (1, 1, [f"error: s9: no such clip in {predictions}"])
-    status, lines, err = run("describe", predictions, "--model", model, "--clip", "s9")
+    status, lines, err = cli("describe", predictions, "--model", model, "--clip", "s9")
     assert (status, lines, err) == (1, [], [f"error: s9: no such clip in {predictions}"])
 
 
@@ -237,7 +220,7 @@ def test_an_unknown_clip_costs_only_itself(run: Run, model: Path, predictions: P
     ],
 )
 def test_predictions_that_cannot_be_described(
-    kind: str, message: str, run: Run, model: Path, predictions: Path, tmp_path: Path
+    kind: str, message: str, cli: Run, model: Path, predictions: Path, tmp_path: Path
 ) -> None:
     """Would catch sentences made from columns that mean something else, or from NaN."""
     path = tmp_path / "bad.h5"
@@ -251,13 +234,13 @@ def test_predictions_that_cannot_be_described(
     if kind == "empty":
         nodes = {k: NodePredictions(v, np.zeros((0, 3), np.float32), np.zeros(0, int)) for k, v in LABELS.items()}
         write_label_predictions(path, LabelPredictions([], nodes))
-    status, lines, err = run("describe", path, "--model", model)
+    status, lines, err = cli("describe", path, "--model", model)
     assert (status, lines, len(err)) == (1, [], 1)
     assert message in err[0]
 
 
-def test_other_models_are_refused(run: Run, predictions: Path, tmp_path: Path) -> None:
-    status, _, err = run("describe", predictions, "--model", save_tiny(tmp_path / "photos.safetensors"))
+def test_other_models_are_refused(cli: Run, predictions: Path, tmp_path: Path) -> None:
+    status, _, err = cli("describe", predictions, "--model", save_tiny(tmp_path / "photos.safetensors"))
     assert status == 1
     assert err == [
         f"error: {tmp_path / 'photos.safetensors'} is not a clip captioner: it reads compact, not label predictions"
@@ -278,19 +261,19 @@ def test_other_models_are_refused(run: Run, predictions: Path, tmp_path: Path) -
         (["v.mp4", "--method", "greedy", "--beam-size", "3"], "beam_size is for method beam, not greedy"),
     ],
 )
-def test_wrong_usage_is_one_line(arguments: list[str], message: str, run: Run) -> None:
-    status, lines, err = run("describe", *arguments, "--model", "none.safetensors")
+def test_wrong_usage_is_one_line(arguments: list[str], message: str, cli: Run) -> None:
+    status, lines, err = cli("describe", *arguments, "--model", "none.safetensors")
     assert (status, lines, len(err)) == (2, [], 1)
     assert message in err[0]
 
 
 def test_the_packed_file_is_all_three(
-    packed: Path, stages: tuple[Path, Path, Path], predictions: Path, run: Run
+    packed: Path, stages: tuple[Path, Path, Path], predictions: Path, cli: Run
 ) -> None:
     """Would catch a stage that lost something on the way into the one file, or that another stage trips over."""
     clip_captioner, crf, _ = stages
     assert (
-        run("describe", predictions, "--model", packed)[1] == run("describe", predictions, "--model", clip_captioner)[1]
+        cli("describe", predictions, "--model", packed)[1] == cli("describe", predictions, "--model", clip_captioner)[1]
     )
     together, alone = load_crf(packed), load_crf(crf)
     assert together.folds == ()
@@ -311,13 +294,13 @@ def test_a_damaged_header_of_a_packed_file_is_one_error(packed: Path, tmp_path: 
         load_vision(tmp_path / "a.safetensors")
 
 
-def test_a_video_becomes_sentences_with_times(run: Run, packed: Path, video: Path) -> None:
+def test_a_video_becomes_sentences_with_times(cli: Run, packed: Path, video: Path) -> None:
     """The whole way against its parts by hand, intervals out of order; would catch clips exchanged on the way."""
     from captioner.data.video import read_frames
     from captioner.features.frames import clip_features
 
     intervals = [(1.0, 2.0), (0.0, 1.0), (0.5, 1.5)]
-    status, lines, err = run("describe", video, "--intervals", "1-2,0-1,.5-1.5", "--model", packed)
+    status, lines, err = cli("describe", video, "--intervals", "1-2,0-1,.5-1.5", "--model", packed)
     clip_captioner = load_clip_captioner(packed)
     crf = load_crf(packed).model
     clips = clip_features(read_frames(video), sorted(intervals), clip_captioner.vision.backbone, number=4)
@@ -331,19 +314,19 @@ def test_a_video_becomes_sentences_with_times(run: Run, packed: Path, video: Pat
     assert len(set(wanted.values())) > 1
 
 
-def test_windows_json_and_subtitles(run: Run, packed: Path, video: Path, tmp_path: Path) -> None:
+def test_windows_json_and_subtitles(cli: Run, packed: Path, video: Path, tmp_path: Path) -> None:
     srt, vtt = tmp_path / "v.srt", tmp_path / "subtitles" / "v.vtt"
-    status, lines, _ = run("describe", video, "--every", 1, "--json", "--srt", srt, "--vtt", vtt, "--model", packed)
+    status, lines, _ = cli("describe", video, "--every", 1, "--json", "--srt", srt, "--vtt", vtt, "--model", packed)
     objects = [json.loads(line) for line in lines]
     assert status == 0
     assert [(one["start"], one["end"]) for one in objects] == [(0, 1), (1, pytest.approx(2, abs=1e-3))]
     assert {one["video"] for one in objects} == {str(video)}
     assert srt.read_text().startswith(f"1\n00:00:00,000 --> 00:00:01,000\n{objects[0]['caption']}\n")
     assert vtt.read_text().startswith(f"WEBVTT\n\n00:00:00.000 --> 00:00:01.000\n{objects[0]['caption']}\n")
-    assert len(run("describe", video, "--model", packed)[1]) == 1, "ten seconds are more than the video has"
+    assert len(cli("describe", video, "--model", packed)[1]) == 1, "ten seconds are more than the video has"
 
 
-def test_subtitles_never_replace_something_else(run: Run, packed: Path, video: Path, tmp_path: Path) -> None:
+def test_subtitles_never_replace_something_else(cli: Run, packed: Path, video: Path, tmp_path: Path) -> None:
     """Would catch a video turned into its subtitles, and two kinds of subtitles in one file."""
     before = video.read_bytes()
     shared = ["describe", video, "--model", packed, "--every", 2]
@@ -355,44 +338,44 @@ def test_subtitles_never_replace_something_else(run: Run, packed: Path, video: P
         (["--srt", str(other)], "exists and is not a file of SubRip subtitles"),
         (["--srt", str(tmp_path / "a"), "--vtt", str(tmp_path / "b/../a")], "is the same file as"),
     ):
-        status, _, err = run(*shared, *arguments)
+        status, _, err = cli(*shared, *arguments)
         assert status == 2 and words in err[0]
     assert video.read_bytes() == before and other.read_text() == "to buy: milk\n"
     for _ in range(2):
-        assert run(*shared, "--srt", str(tmp_path / "c"), "--vtt", str(tmp_path / "d"))[0] == 0
+        assert cli(*shared, "--srt", str(tmp_path / "c"), "--vtt", str(tmp_path / "d"))[0] == 0
 
 
-def test_a_bad_interval_costs_only_itself(run: Run, packed: Path, video: Path, tmp_path: Path) -> None:
+def test_a_bad_interval_costs_only_itself(cli: Run, packed: Path, video: Path, tmp_path: Path) -> None:
     """Would catch sentences that move up to the interval before theirs, and a batch lost for one mistake."""
     listed = tmp_path / "intervals.tsv"
     listed.write_text("0\t1\tcut\n\n50\t60\n1.5\t0.5\n1\t2\n")
-    status, lines, err = run("describe", video, "--intervals", listed, "--srt", tmp_path / "v.srt", "--model", packed)
-    _, good, _ = run("describe", video, "--intervals", "0-1,1-2", "--model", packed)
+    status, lines, err = cli("describe", video, "--intervals", listed, "--srt", tmp_path / "v.srt", "--model", packed)
+    _, good, _ = cli("describe", video, "--intervals", "0-1,1-2", "--model", packed)
     assert (status, lines) == (1, good)
     assert [line.partition("v.mp4: ")[2][:8] for line in err] == ["50-60 is", "1.5-0.5 "]
     assert (tmp_path / "v.srt").read_text().count("-->") == 2
     listed.write_text("0\t1\n1 second\n")
-    status, lines, err = run("describe", video, "--intervals", listed, "--model", packed)
+    status, lines, err = cli("describe", video, "--intervals", listed, "--model", packed)
     assert (status, lines, err) == (1, [], [f"error: {listed}, line 2: not START<tab>END in seconds: 1 second"])
 
 
-def test_a_clock_that_jumps_is_noted(run: Run, packed: Path, tmp_path: Path) -> None:
+def test_a_clock_that_jumps_is_noted(cli: Run, packed: Path, tmp_path: Path) -> None:
     """Would catch a note that only Python's users see."""
     pytest.importorskip("av", reason="needs PyAV: pip install 'captioner[video]'")
     from tests.videos import plain, save_video
 
     video = save_video(tmp_path / "v.ts", [(time, plain("red")) for time in (0, 40, 7_200_000, 7_200_040)])
-    status, lines, err = run("describe", video, "--model", packed)
+    status, lines, err = cli("describe", video, "--model", packed)
     assert (status, len(lines), len(err)) == (0, 1, 1)
     assert err[0].startswith(f"note: {video}: its clock jumps from ")
 
 
-def test_a_model_without_crf_and_a_file_that_is_no_video(run: Run, model: Path, packed: Path, video: Path) -> None:
-    status, _, err = run("describe", video, "--model", model)
+def test_a_model_without_crf_and_a_file_that_is_no_video(cli: Run, model: Path, packed: Path, video: Path) -> None:
+    status, _, err = cli("describe", video, "--model", model)
     assert (status, len(err)) == (1, 1)
     assert "reads label predictions only; python -m scripts.pack_clip_captioner adds" in err[0]
     video.write_text("knives")
-    status, _, err = run("describe", video, "--model", packed)
+    status, _, err = cli("describe", video, "--model", packed)
     assert (status, len(err)) == (1, 1)
     assert "v.mp4: not a video" in err[0]
 
@@ -436,3 +419,19 @@ def test_stages_that_do_not_fit_are_not_packed(
     assert messages[what] in err
     assert err.count("\n") == 1
     assert not output.exists()
+
+
+def test_the_web_page_says_the_same(packed: Path, video: Path, tmp_path: Path) -> None:
+    """Would catch sentences of other windows, and a model that is asked for what it does not know."""
+    pytest.importorskip("starlette", reason="needs the extra web")
+    from captioner.web.app import Settings
+    from tests.web.test_app import open_client
+
+    clip_captioner = load(packed)
+    (wanted,) = clip_captioner.results(video)
+    with open_client(load(), Settings(tmp_path / "index", video_models=[clip_captioner])) as client:
+        (clip,) = client.post("/api/video", files={"video": video.read_bytes()}).json()["clips"]
+        page = client.post("/caption", files={"image": video.read_bytes()}).text
+    assert clip["caption"] == wanted.captions[0].text and clip["model"] == str(packed)
+    assert (clip["start"], clip["end"]) == (0, 2) and clip["log_prob"] == pytest.approx(wanted.captions[0].log_prob)
+    assert clip["caption"] in page

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +18,9 @@ from captioner.errors import CheckpointError, ImageError, UsageError
 from captioner.features.store import FeatureStore
 from captioner.predictors.activity import ActivityRecognizer, load_recognizer
 from captioner.tasks.activity import read_features
+from tests.conftest import Run
 from tests.data.test_flow import texture
 from tests.videos import save_sound, save_video
-
-Run = Callable[..., tuple[int, list[str], list[str]]]
 
 
 def walk(path: Path, speed: int, seed: int, steps: int = 12) -> Path:
@@ -30,20 +28,6 @@ def walk(path: Path, speed: int, seed: int, steps: int = 12) -> Path:
     path.parent.mkdir(exist_ok=True, parents=True)
     image = texture(48, 64, seed)
     return save_video(path, [(40 * i, np.roll(image, speed * i, 1)) for i in range(steps)])
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    def run(*arguments: object) -> tuple[int, list[str], list[str]]:
-        monkeypatch.setattr(sys, "argv", ["captioner", *map(str, arguments)])
-        try:
-            status = main()
-        except SystemExit as leaving:
-            status = int(leaving.code or 0)
-        out, err = capsys.readouterr()
-        return status, out.splitlines(), err.splitlines()
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -79,14 +63,14 @@ def settings(data: Path, store: Path, output: Path) -> list[str]:
     return [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
 
 
-def test_a_new_video_gets_its_label(model: Path, tmp_path: Path, run: Run) -> None:
+def test_a_new_video_gets_its_label(model: Path, tmp_path: Path, cli: Run) -> None:
     """Would catch features of a video that differ from those of training: RGB for flow, or other frames."""
     for label, speed in (("left", -2), ("right", 2)):
         video = walk(tmp_path / "new" / f"{label}.mp4", speed, seed=99)
-        status, lines, _ = run("recognize", video, "--model", model)
+        status, lines, _ = cli("recognize", video, "--model", model)
         assert status == 0 and len(lines) == 2
         assert lines[0].split("\t")[0] == label and float(lines[0].split("\t")[1]) > 0.5
-    status, lines, errors = run("recognize", tmp_path / "new", "--model", model, "--top", 1)
+    status, lines, errors = cli("recognize", tmp_path / "new", "--model", model, "--top", 1)
     assert (status, errors) == (0, [])
     assert [line.split("\t")[:2] for line in lines] == [
         [str(tmp_path / "new" / f"{label}.mp4"), label] for label in ("left", "right")
@@ -112,27 +96,27 @@ def test_a_file_and_its_stored_feature_agree(model: Path, folder: Path) -> None:
         recognizer.recognize(folder / "none.mp4", top=0)
 
 
-def test_clips_have_times(model: Path, tmp_path: Path, run: Run) -> None:
+def test_clips_have_times(model: Path, tmp_path: Path, cli: Run) -> None:
     """Would catch the times of other clips, a last clip of a frame, and subtitles of another clip."""
     video = walk(tmp_path / "long.mp4", 2, seed=98, steps=55)  # 2.2 s
     frames = [(40 * i, np.roll(texture(48, 64, 98), 2 * i if i < 25 else 100 - 2 * i, 1)) for i in range(55)]
     save_video(video, frames)
     srt = tmp_path / "a.srt"
     arguments = ("recognize", video, "--model", model, "--per-clip", "--every", 1, "--top", 1, "--srt", srt)
-    status, lines, _ = run(*arguments)
+    status, lines, _ = cli(*arguments)
     assert status == 0
     rows = [line.split("\t")[:3] for line in lines]
     assert [row[:2] for row in rows] == [["0.000", "1.000"], ["1.000", "2.200"]]
     assert {row[2] for row in rows} <= {"left", "right"}
     assert srt.read_text().startswith(f"1\n00:00:00,000 --> 00:00:01,000\n{rows[0][2]}\n")
-    assert run(*arguments)[0] == 0, "subtitles of before may be replaced"
-    status, lines, _ = run("recognize", video, "--model", model, "--per-clip", "--json", "--vtt", tmp_path / "a.vtt")
+    assert cli(*arguments)[0] == 0, "subtitles of before may be replaced"
+    status, lines, _ = cli("recognize", video, "--model", model, "--per-clip", "--json", "--vtt", tmp_path / "a.vtt")
     [record] = map(json.loads, lines)
     assert (record["start"], record["end"], record["model"]) == (0, pytest.approx(2.2), str(model))
     assert sum(one["probability"] for one in record["activities"]) == pytest.approx(1, abs=1e-4)
 
 
-def test_bad_videos_cost_only_themselves(model: Path, tmp_path: Path, run: Run) -> None:
+def test_bad_videos_cost_only_themselves(model: Path, tmp_path: Path, cli: Run) -> None:
     """Broken, empty and audio-only videos are named; a video of one frame is recognized; the rest is finished."""
     folder = tmp_path / "videos"
     good = walk(folder / "good.mp4", 2, seed=97)
@@ -140,7 +124,7 @@ def test_bad_videos_cost_only_themselves(model: Path, tmp_path: Path, run: Run) 
     (folder / "empty.mp4").touch()
     save_sound(folder / "sound.mp4")
     walk(folder / "short.mp4", 0, seed=1, steps=1)
-    status, lines, errors = run("recognize", folder, tmp_path / "none.mp4", "--model", model, "--top", 1)
+    status, lines, errors = cli("recognize", folder, tmp_path / "none.mp4", "--model", model, "--top", 1)
     assert status == 1 and [Path(line.split("\t")[0]).name for line in lines] == ["good.mp4", "short.mp4"]
     for name, reason in (
         ("broken.mp4", "damaged"),
@@ -151,18 +135,18 @@ def test_bad_videos_cost_only_themselves(model: Path, tmp_path: Path, run: Run) 
         assert any(line.startswith("error: ") and name in line and reason in line for line in errors), (name, errors)
 
 
-def test_without_a_model_the_error_says_what_to_do(tmp_path: Path, run: Run) -> None:
-    status, lines, errors = run("recognize", tmp_path / "a.mp4")
+def test_without_a_model_the_error_says_what_to_do(tmp_path: Path, cli: Run) -> None:
+    status, lines, errors = cli("recognize", tmp_path / "a.mp4")
     assert (status, lines) == (2, [])
     [line] = errors
     assert "name one with --model, or train one on a folder of your own clips: docs/recognize.md" in line
 
 
-def test_other_models_are_refused(tmp_path: Path, run: Run) -> None:
+def test_other_models_are_refused(tmp_path: Path, cli: Run) -> None:
     """Would catch a captioner that is asked for activities."""
     with pytest.raises(CheckpointError, match="trained for the task captioning, not for activity"):
         load_recognizer("default")
-    status, _, errors = run("recognize", tmp_path / "a.mp4", "--model", tmp_path / "none")
+    status, _, errors = cli("recognize", tmp_path / "a.mp4", "--model", tmp_path / "none")
     assert status == 1 and "no such model" in errors[0]
 
 
@@ -175,6 +159,25 @@ def test_other_models_are_refused(tmp_path: Path, run: Run) -> None:
         (["--per-clip", "--srt", "a.srt", "--model", "m"], "--srt and --vtt are for one video"),
     ],
 )
-def test_wrong_usage_is_one_line(options: list[str], message: str, tmp_path: Path, run: Run) -> None:
-    status, lines, errors = run("recognize", tmp_path, *options)
+def test_wrong_usage_is_one_line(options: list[str], message: str, tmp_path: Path, cli: Run) -> None:
+    status, lines, errors = cli("recognize", tmp_path, *options)
     assert (status, lines, len(errors)) == (2, [], 1) and message in errors[0]
+
+
+def test_the_web_page_says_the_same(model: Path, tmp_path: Path) -> None:
+    """Would catch labels of other clips, and a page that captions frames although there is a recognizer."""
+    pytest.importorskip("starlette", reason="needs the extra web")
+    from captioner.web.app import Settings
+    from tests.web.test_app import open_client
+
+    film = walk(tmp_path / "long.mp4", 2, seed=98, steps=600)  # 24 s
+    recognizer = load(model)
+    wanted = list(recognizer.results([film], every=10))
+    settings = Settings(tmp_path / "index", video_models=[recognizer])
+    with open_client(load(), settings) as client:
+        clips = client.post("/api/video", files={"video": film.read_bytes()}).json()["clips"]
+        page = client.post("/caption", files={"image": film.read_bytes()}).text
+    assert [(one["start"], one["end"]) for one in clips] == [one.interval for one in wanted] == [(0, 10), (10, 24)]
+    labels = [[(label["name"], label["probability"]) for label in one["labels"]] for one in clips]
+    assert labels == [[(guess.label, pytest.approx(guess.probability)) for guess in one.guesses] for one in wanted]
+    assert "Activities" in page and "0:10–0:24" in page and "right" in page and "Captions" not in page

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from captioner.cli.app import main
-from tests.conftest import CHECKOUT
+from tests.conftest import CHECKOUT, Run
 
 
 def serve(*arguments: str) -> tuple[subprocess.Popen[str], str]:
@@ -33,7 +33,7 @@ def test_it_serves_until_it_is_interrupted(tmp_path: Path) -> None:
     process, address = serve("--index", str(tmp_path / "index"))
     try:
         assert address.startswith("http://127.0.0.1:")
-        assert "What is in this image?" in httpx.get(address).text
+        assert "What is in this image" in httpx.get(address).text
         files = {"image": (CHECKOUT / "examples" / "dog.jpg").read_bytes()}
         assert "shepherd" in httpx.post(f"{address}api/caption", files=files, timeout=60).json()["captions"][0]["text"]
         assert "403" in str(httpx.post(f"{address}api/caption", files={"x": b""}, data={"url": address}))
@@ -81,3 +81,13 @@ def test_packages_that_are_missing_are_named(
     monkeypatch.setattr("sys.argv", ["captioner", "serve"])
     assert main() == 1
     assert "pip install 'captioner[web]'" in capsys.readouterr().err
+
+
+def test_models_that_do_not_go_together(cli: Run, tmp_path: Path) -> None:
+    """Would catch a captioner that is passed over in silence, and a model of clips that fails at the first video."""
+    from tests import tiny
+
+    tiny.save_tiny(tmp_path / "tiny.safetensors")
+    models = ("--model", "default", "--model", tmp_path / "tiny.safetensors")
+    status, _, err = cli("serve", "--index", tmp_path / "index", *models)
+    assert status == 2 and "both caption images; name one" in err[0]

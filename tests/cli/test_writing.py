@@ -10,19 +10,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from captioner.cli.app import main
 from captioner.writing.embed import Embedded
 from captioner.writing.xmp import read_description
 from tests import tiny
-from tests.conftest import CHECKOUT
-
-Run = Callable[..., tuple[int, list[str], list[str]]]
+from tests.conftest import CHECKOUT, Run
 
 
 @pytest.fixture(scope="module")
@@ -31,21 +28,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run the command in a folder with images 00.png to 03.png in ``photos``: status, stdout, stderr."""
+def run(tmp_path: Path, model: Path, cli: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """``captioner caption`` by a tiny model, in a folder with images 00.png to 03.png in ``photos``."""
     monkeypatch.chdir(tmp_path)
     tiny.save_images(tmp_path / "photos", 4)
-
-    def run_command(*arguments: object) -> tuple[int, list[str], list[str]]:
-        monkeypatch.setattr(sys, "argv", ["captioner", "caption", f"--model={model}", *map(str, arguments)])
-        try:
-            status = main()
-        except SystemExit as leaving:
-            status = int(leaving.code or 0)
-        printed = capsys.readouterr()
-        return status, printed.out.splitlines(), printed.err.splitlines()
-
-    return run_command
+    return partial(cli, "caption", f"--model={model}")
 
 
 def captions(lines: list[str]) -> dict[str, str]:

@@ -9,7 +9,17 @@ import pytest
 
 from captioner.errors import SearchIndexError
 from captioner.registry import resolve
-from captioner.search.vectors import INDEXES, Approximate, Exact, VectorFile, build_graph, recall
+from captioner.search import vectors as search_vectors
+from captioner.search.vectors import (
+    INDEXES,
+    Approximate,
+    Exact,
+    VectorFile,
+    axes_path,
+    build_graph,
+    exact_rows,
+    recall,
+)
 
 
 def unit_vectors(count: int, dimension: int = 32) -> np.ndarray:
@@ -67,13 +77,38 @@ def test_the_graph_finds_what_exact_search_finds(tmp_path: Path) -> None:
     graph = build(tmp_path, file, rows[:-200])
     graph = Approximate.open(tmp_path / "graph", file, rows, int(rows[-200]))
     assert len(graph.later.rows) == 200
-    exact = Exact(file.read(rows), rows)
-    assert recall(graph, exact, vectors[::30]) > 0.95
+    exact, queries = Exact(file.read(rows), rows), vectors[::30]
+    nearest = exact_rows(file, rows, queries, 10)
+    assert nearest.tolist() == [exact.search(query, 10)[0].tolist() for query in queries]
+    assert recall(graph, nearest, queries) > 0.95
+    assert recall(exact, nearest, queries) == 1.0 and recall(Exact(exact.vectors[:9], rows[:9]), nearest, queries) < 0.1
     for query in vectors[::100]:
         found, scores = graph.search(query, 20)
         _, cosines = exact.search(query, 20)
         assert len(found) == 20 and not (found % 10 == 0).any()
-        np.testing.assert_allclose(scores[0], cosines[0], atol=2e-3)
+        np.testing.assert_allclose(scores[0], cosines[0], atol=1e-6)
     (tmp_path / "graph").write_bytes(b"no graph")
     with pytest.raises(SearchIndexError, match="is damaged"):
         Approximate.open(tmp_path / "graph", file, rows, 3000)
+
+
+def test_a_graph_of_components_finds_whole_vectors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Would catch cosines of components in place of vectors' own, and axes that differ from run to run."""
+    pytest.importorskip("usearch")
+    monkeypatch.setattr(search_vectors, "COMPONENTS", 20)
+    vectors, file = unit_vectors(2000), VectorFile(tmp_path / "v", 32)
+    file.append(0, vectors)
+    build(tmp_path, file, np.arange(1000))
+    before = axes_path(tmp_path / "graph").read_bytes()
+    graph, exact = build(tmp_path, file, np.arange(2000)), Exact(file.read(np.arange(2000)), np.arange(2000))
+    assert graph.graph.ndim == 20 and axes_path(tmp_path / "graph").read_bytes() == before
+    for query in vectors[::200]:
+        (found, scores), (wanted, cosines) = graph.search(query, 5), exact.search(query, 5)
+        assert found.tolist() == wanted.tolist()
+        np.testing.assert_allclose(scores, cosines, atol=1e-6)
+    axes_path(tmp_path / "graph").write_bytes(before[:-40])
+    with pytest.raises(SearchIndexError, match="damaged"):
+        Approximate.open(tmp_path / "graph", file, np.arange(2000), 2000)
+    np.save(axes_path(tmp_path / "graph"), np.eye(31, 20, dtype=np.float32))
+    with pytest.raises(SearchIndexError, match="other vectors"):
+        Approximate.open(tmp_path / "graph", file, np.arange(2000), 2000)

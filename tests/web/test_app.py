@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import re
 import shutil
@@ -22,6 +23,7 @@ from captioner.web import engine
 from captioner.web.app import HERE, Settings, create_app, percent
 from captioner.web.fetch import Fetcher, FetchError
 from tests import tiny
+from tests.conftest import CHECKOUT
 from tests.predictors.test_classifier import save_captioner
 from tests.search.test_indexing import update
 
@@ -75,6 +77,22 @@ def test_an_upload_is_captioned_classified_and_compared(
     page = upload(client, sent, "/caption")
     assert page.status_code == 200 and result.captions[0].text in page.text and "data:image/jpeg;base64" in page.text
     assert answer["classes"][0]["name"] in page.text and "feature maps" in page.text and "photo.png" in page.text
+
+
+def test_captions_are_in_the_order_of_what_is_shown(tmp_path: Path) -> None:
+    """Would catch captions that seem to be in no order: ranked by one number, shown with another."""
+    default = load()
+    with open_client(default, Settings(tmp_path / "index")) as client:
+        sent = (CHECKOUT / "examples" / "horses.jpg").read_bytes()
+        captions = upload(client, sent).json()["captions"]
+        page = upload(client, sent, "/caption").text
+    assert len(captions) == 3 and captions[0]["text"] == default.caption(CHECKOUT / "examples" / "horses.jpg")
+    words = [len(one["text"].split()) + 1 for one in captions]
+    means = [math.exp(one["log_prob"] / count) for one, count in zip(captions, words, strict=True)]
+    assert default.checkpoint.decoding.length_penalty == 1.0
+    assert [one["score"] for one in captions] == pytest.approx(means) and means == sorted(means, reverse=True)
+    places = [page.index(f'<span class="number">{percent(mean)}<') for mean in means]
+    assert places == sorted(places) and "the mean probability of a word" in page
 
 
 def test_the_index_is_shown_and_searched(client: TestClient, photos: Path) -> None:
@@ -304,8 +322,10 @@ def resolved(document: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]
 def mismatch(document: dict[str, Any], schema: dict[str, Any], value: Any, where: str = "") -> str:
     """Where a value is not as an OpenAPI schema says, as far as ours use it; empty where it is."""
     schema = resolved(document, schema)
-    kinds = {"object": dict, "array": list, "string": str, "integer": int, "number": (int, float)}
-    if not isinstance(value, kinds[schema["type"]]):
+    kinds: dict[str, Any] = {"object": dict, "array": list, "string": str, "integer": int, "number": (int, float)}
+    kinds["null"] = type(None)
+    wanted = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+    if not any(isinstance(value, kinds[kind]) for kind in wanted):
         return f"{where} is {type(value)}"
     if schema["type"] == "array":
         return next(filter(None, (mismatch(document, schema["items"], one, f"{where}[]") for one in value)), "")
@@ -317,8 +337,11 @@ def mismatch(document: dict[str, Any], schema: dict[str, Any], value: Any, where
     return ""
 
 
-def test_the_description_of_the_api_is_true(client: TestClient) -> None:
+def test_the_description_of_the_api_is_true(client: TestClient, tmp_path: Path) -> None:
     """Would catch a path, method or field that is described and not there, or there and not described."""
+    pytest.importorskip("av", reason="needs the extra video")
+    from tests.videos import plain, save_video
+
     document = client.get("/api/openapi.json").json()
     assert document == json.loads((HERE / "openapi.json").read_text())
     routes = [route for route in client.app.routes if route.path.startswith("/api/")]  # type: ignore[attr-defined]
@@ -327,7 +350,9 @@ def test_the_description_of_the_api_is_true(client: TestClient) -> None:
     }
     assert served == {(path, method) for path, methods in document["paths"].items() for method in methods}
     files = {"image": content()}
+    film = {"video": save_video(tmp_path / "film.mp4", [(0, plain("red")), (40, plain("green"))]).read_bytes()}
     answers = {
+        ("/api/video", "post"): client.post("/api/video", files=film),
         ("/api/caption", "post"): client.post("/api/caption", files=files),
         ("/api/search", "get"): client.get("/api/search?q=a+dog&top=2&min_score=0"),
         ("/api/search", "post"): client.post("/api/search?top=2", files=files),

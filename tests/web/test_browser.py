@@ -115,7 +115,7 @@ def test_upload(visit: Any) -> None:
     page.go_back()
     page.wait_for_selector("#upload:not(.compact)")
     page.click("text=Caption >> nth=-1")
-    assert "Choose an image first" in page.inner_text("#status")
+    assert "Choose a file first" in page.inner_text("#status")
 
 
 @pytest.mark.parametrize("kind", ["paste", "drop"])
@@ -132,13 +132,43 @@ def test_what_is_no_image_is_said(visit: Any, tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_text("text")
     page = visit()
     page.set_input_files("#image", tmp_path / "a.txt")
-    assert "a.txt is not an image" in page.inner_text("#status")
+    assert "a.txt is neither an image nor a video" in page.inner_text("#status")
     page.set_input_files("#image", tmp_path / "a.jpg")
     page.wait_for_selector(".error")
     assert "This image cannot be read" in page.inner_text("main")
     keep(page, "error")
     page.set_input_files("#image", DOG)
     assert "shepherd" in caption_of(page)
+
+
+@pytest.fixture
+def film(tmp_path: Path) -> Path:
+    """Four seconds of a cat, then four of a dog."""
+    pytest.importorskip("av", reason="needs the extra video")
+    from tests.videos import save_video
+    from tests.web.test_video import example
+
+    return save_video(tmp_path / "film.mp4", [(500 * i, example("cat" if i < 8 else "dog")) for i in range(16)])
+
+
+@pytest.mark.parametrize("script", [True, False])
+def test_a_video(visit: Any, film: Path, script: bool) -> None:
+    """Would catch a form that refuses videos, stills that cannot be seen, and times without what happens then."""
+    page = visit(java_script_enabled=script)
+    page.set_input_files("#image", film)
+    if not script:
+        page.click("form#upload button")
+    page.wait_for_selector(".clips img")
+    assert page.inner_text("h1") == "film.mp4"
+    first, last = page.locator(".clips > li").first, page.locator(".clips > li").last
+    assert first.inner_text().startswith("0:00–") and "cat" in first.inner_text()
+    assert "0:04–0:08" in last.inner_text() and "shepherd" in last.inner_text()
+    if script:
+        assert page.inner_text("#status") == "Described: film.mp4"
+        assert page.evaluate("document.activeElement.tagName") == "H1"
+        widths = page.evaluate("[...document.querySelectorAll('.clips img')].map(one => one.naturalWidth)")
+        assert set(widths) == {320}
+        keep(page, "video")
 
 
 def test_search_and_similar_images(visit: Any) -> None:
@@ -218,7 +248,7 @@ def test_without_javascript(visit: Any) -> None:
 
 
 @pytest.mark.parametrize("colors", ["light", "dark"])
-def test_on_a_phone(visit: Any, colors: str) -> None:
+def test_on_a_phone(visit: Any, film: Path, colors: str) -> None:
     """Would catch a page that must be scrolled sideways, or one without the phone's camera."""
     page = visit(**PHONE, color_scheme=colors)
     base = page.url.rstrip("/")
@@ -230,9 +260,15 @@ def test_on_a_phone(visit: Any, colors: str) -> None:
     assert page.is_visible("text=Take a photo")
     page.set_input_files("#camera", DOG)
     assert "shepherd" in caption_of(page)
+    keep(page, f"phone-{colors}-result")
+    page.set_input_files("#image", film)
+    page.wait_for_selector(".clips img")
+    wide, room = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
+    assert wide <= room
+    keep(page, f"phone-{colors}-video")
 
 
-def test_axe_finds_nothing(visit: Any) -> None:
+def test_axe_finds_nothing(visit: Any, film: Path) -> None:
     """Would catch missing labels, low contrast, and headings or landmarks out of order (WCAG 2.2 AA)."""
     axe = os.environ.get("CAPTIONER_AXE")
     if not axe:
@@ -241,11 +277,11 @@ def test_axe_finds_nothing(visit: Any) -> None:
     for colors in ("light", "dark"):
         page = visit(color_scheme=colors, bypass_csp=True)
         base = page.url.rstrip("/")
-        for path in ("/", "/gallery", "/search?q=dog", "/search?q=zzz", "/search", "/images/1", "upload"):
-            if path == "upload":
+        for path in ("/", "/gallery", "/search?q=dog", "/search?q=zzz", "/search", "/images/1", "upload", "film"):
+            if path in ("upload", "film"):
                 page.goto(base)
-                page.set_input_files("#image", DOG)
-                caption_of(page)
+                page.set_input_files("#image", DOG if path == "upload" else film)
+                page.wait_for_selector("figure img" if path == "upload" else ".clips img")
             else:
                 page.goto(base + path)
             page.evaluate(script)

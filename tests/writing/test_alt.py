@@ -22,13 +22,26 @@ MARKDOWN = """# Title
 ```md
 ![](fenced.jpg)
 ```
-<!-- ![](comment.jpg) --> ![][Ref  One] <img src="f.jpg" width=3>
-![](g(1).jpg)
+See <!-- ![](comment.jpg) --> ![][Ref  One] <img src="f.jpg" width=3>
+![](g(1).jpg) ![](<h (2).jpg>) ![](i.jpg 'a (title)') ![](j\\_1.jpg) \\![](escaped.jpg) ![][] ![]
+
+    ![](indented.jpg)
+
+| ![](k.jpg) | `![](cell.jpg)` |
+|---|---|
+> * ![](l.jpg
+>   "two lines") <b>![](m.jpg)</b> `<img src="n.jpg">`
+
+<div><img src="o.jpg"
+alt=""> <img src="p.jpg">
+<!-- <img src="q.jpg"> --></div>
 
 [ref one]: h.jpg
 ~~~
 ![](open.jpg)
 """
+
+LATER = ("g(1)", "<h", "i.jpg", "j\\_1", "k.jpg", "(l.jpg", "m.jpg", "p.jpg")
 
 
 def write(path: Path, text: str) -> Path:
@@ -62,10 +75,18 @@ def test_html(tmp_path: Path) -> None:
 def test_markdown(tmp_path: Path) -> None:
     """Would catch code that is changed, and links around images that break."""
     page = read_page(write(tmp_path / "page.md", MARKDOWN))
-    assert [gap.source for gap in page.gaps] == ["a.jpg", "c d.jpg", "e.jpg", "h.jpg", "f.jpg"]
+    assert [gap.source for gap in page.gaps] == (
+        "a.jpg,c d.jpg,e.jpg,h.jpg,f.jpg,g(1).jpg,h (2).jpg,i.jpg,j_1.jpg,k.jpg,l.jpg,m.jpg,p.jpg".split(",")
+    )
+    assert [gap.line for gap in page.gaps[5:]] == [MARKDOWN[: MARKDOWN.index(name)].count("\n") + 1 for name in LATER]
     new = page.filled({"a.jpg": "An [odd] one.", "e.jpg": "E", "h.jpg": "H", "c d.jpg": "C"})
-    expected = MARKDOWN.replace("![](a", r"![An \[odd\] one.](a").replace("[![](e", "[![E](e").replace("![][", "![H][")
+    expected = (
+        MARKDOWN.replace("![](a", r"![An \[odd\] one.](a").replace("[![](e", "[![E](e").replace("![][R", "![H][R")
+    )
     assert new == expected.replace("![ ](", "![C](")
+    assert page.filled({"g(1).jpg": "G", "p.jpg": "P"}) == MARKDOWN.replace("![](g", "![G](g").replace(
+        '<img src="p', '<img alt="P" src="p'
+    )
 
 
 def test_images_of_pages(tmp_path: Path) -> None:

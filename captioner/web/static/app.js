@@ -19,7 +19,7 @@ async function send(body) {
   running = new AbortController();
   const mine = running;
   document.body.setAttribute("aria-busy", "true");
-  status("Looking at the image…");
+  status("Looking at it…");
   try {
     const answer = await fetch("/caption", { method: "POST", body, signal: mine.signal });
     const text = await answer.text();
@@ -31,7 +31,8 @@ async function send(body) {
     document.querySelector("main").replaceWith(found);
     document.title = page.title;
     const heading = found.querySelector("h1");
-    status(answer.ok ? `Caption: ${heading.textContent}` : "That did not work.", false);
+    const said = found.querySelector(".clips") ? `Described: ${heading.textContent}` : `Caption: ${heading.textContent}`;
+    status(answer.ok ? said : "That did not work.", false);
     heading.focus();
     window.scrollTo(0, 0);
   } catch (error) {
@@ -46,8 +47,8 @@ async function send(body) {
 
 function sendFile(file) {
   if (!file) return;
-  if (file.type && !file.type.startsWith("image/")) {
-    status(`${file.name} is not an image.`);
+  if (file.type && !/^(image|video)\//.test(file.type)) {
+    status(`${file.name} is neither an image nor a video.`);
     return;
   }
   const body = new FormData();
@@ -60,7 +61,7 @@ document.addEventListener("submit", (event) => {
   event.preventDefault();
   const url = document.getElementById("url");
   if (!document.getElementById("image").files.length && !(url && url.value.trim())) {
-    status(url ? "Choose an image or give its address first." : "Choose an image first.");
+    status(url ? "Choose a file or give its address first." : "Choose a file first.");
     return;
   }
   send(new FormData(form()));

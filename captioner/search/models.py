@@ -1,0 +1,63 @@
+"""The models behind an index: one writes the captions, one makes the features that are searched."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from captioner.errors import SearchIndexError, UsageError
+from captioner.features.spec import digest
+from captioner.predictors import load
+from captioner.predictors.base import Captioner
+from captioner.predictors.features import sha256_of
+from captioner.predictors.images import BatchCaptioner
+from captioner.predictors.lrcn import LRCNCaptioner
+from captioner.search.index import Model
+
+EMBEDDER = "default"
+"""The model whose features are searched where the captioner has none of its own: published ones, and servers."""
+
+
+class Models(NamedTuple):
+    """The models of an index; one and the same where the captioner is an LRCN."""
+
+    captioner: BatchCaptioner
+    embedder: LRCNCaptioner
+    """Its features are searched, give the classes, and rank by sentences."""
+
+
+def models_of(captioner: Any, device: str = "cpu") -> Models:
+    """A captioner with what embeds images for it; ``UsageError`` for a model that does not caption images."""
+    if isinstance(captioner, LRCNCaptioner):
+        return Models(captioner, captioner)
+    if not isinstance(captioner, BatchCaptioner):
+        raise UsageError(f"{captioner.name} does not caption images; name a captioner, such as the default model")
+    return Models(captioner, load(EMBEDDER, device))
+
+
+def made_by(models: Models) -> Model:
+    """The record of its models that an index carries."""
+    captioner: Captioner = models.captioner  # type: ignore[assignment]  # all that load returns have a digest
+    embedder = models.embedder
+    specs = embedder.checkpoint.inputs
+    weights = [[spec.digest, embedder.runtime.weights_digest(i) or sha256_of(spec)] for i, spec in enumerate(specs)]
+    size = sum(spec.dimension for spec in specs)
+    return Model(captioner.name, captioner.digest, embedder.name, digest(weights), size)
+
+
+def check_model(folder: Path, known: Model, given: Model) -> None:
+    """Raise ``SearchIndexError`` unless ``given`` made the index, naming both."""
+    if (known.captioner, known.backbone) != (given.captioner, given.backbone):
+        raise SearchIndexError(
+            f"{folder}: made by {known}, not by {given}; name the other one with --model, another index with --index, "
+            "or index all again with: captioner index --rebuild"
+        )
+
+
+def check_embedder(folder: Path, known: Model, embedder: LRCNCaptioner) -> None:
+    """The same for a search, for which a captioner that has no features is not loaded."""
+    given = made_by(Models(embedder, embedder))
+    if known.name != known.embedder:
+        given = replace(given, name=known.name, captioner=known.captioner)
+    check_model(folder, known, given)
