@@ -42,6 +42,7 @@ BENCHMARKS = {
     "scale": "benchmarks.scale:measure",
     "recognition": "benchmarks.recognition:measure",
     "recognition-memory": "benchmarks.recognition:measure_memory",
+    "motion": "benchmarks.motion:measure",
     "crf": "benchmarks.crf:measure",
     "scoring": "benchmarks.scoring:measure",
     "scoring-memory": "benchmarks.scoring:measure_memory",
