@@ -42,8 +42,8 @@ from eval.published import read_tables
 from eval.recognizers import System, fuse, holm, p_value, read_systems
 from eval.report import MARKDOWN, PAGE, write
 
-SHOWN = 3
-"""Frames of a video on the page."""
+SHOWN = 4
+"""Frames of a video on the page, in two columns as in a book."""
 LEVEL = 0.05
 """p-values from which on a difference is not listed."""
 HOLM = "The p-values are adjusted for their number in the table (Holm 1979)."
@@ -104,9 +104,7 @@ def _results(systems: Sequence[System], estimates: Mapping[str, Estimate]) -> li
         f"{len(labels)} test videos of {splits} split{'s' if splits > 1 else ''}, {len(set(labels.values()))} classes"
     )
     seeds = f"seeds {', '.join(map(str, systems[0].seeds))}"
-    note = (
-        f"{what}; {seeds}: the mean, with the standard deviation. Intervals and p-values are about the videos; {HOLM}"
-    )
+    note = f"{what}; {seeds}: the mean, with the standard deviation. Intervals and p-values are about videos. {HOLM}"
     blocks = [Table(header, rows, left=2), Text(note, note=True), *_weights(systems)]
     return [*blocks, *_pairs(systems, estimates), *_per_split(systems)]
 
@@ -193,12 +191,12 @@ def _examples(system: System, number: int) -> list[Block]:
 
 
 def _card(video: LabeledVideo, predicted: str, confidence: float) -> Card:
-    lines = [("right", f"{video.label} ({100 * confidence:.0f} %)"), ("predicted", predicted)]
-    return Card(_strip(video), video.image_id, lines, alt=f"frames of {video.image_id}")
+    lines = [("true class", f"{video.label} ({100 * confidence:.0f} %)"), ("predicted", predicted)]
+    return Card(_frames(video), video.image_id, lines, alt=f"frames of {video.image_id}")
 
 
-def _strip(video: LabeledVideo) -> bytes:
-    """Frames of a video side by side, as JPEG; empty where it cannot be read."""
+def _frames(video: LabeledVideo) -> bytes:
+    """Frames of a video, as one JPEG; empty where it cannot be read."""
     if video.path is None:
         return b""
     try:
@@ -211,11 +209,12 @@ def _strip(video: LabeledVideo) -> bytes:
         return b""
     for image in images:
         image.thumbnail((180, 180))
-    strip = Image.new("RGB", (sum(image.width for image in images), images[0].height))
+    width, height = images[0].size
+    sheet = Image.new("RGB", (2 * width, SHOWN // 2 * height))
     for place, image in enumerate(images):
-        strip.paste(image, (place * images[0].width, 0))
+        sheet.paste(image, (place % 2 * width, place // 2 * height))
     stream = io.BytesIO()
-    strip.save(stream, "JPEG", quality=80, optimize=True)
+    sheet.save(stream, "JPEG", quality=80, optimize=True)
     return stream.getvalue()
 
 
