@@ -131,7 +131,8 @@ def activity_tables(
     status = recognition.main(arguments)
     if (pixels := output / "rgb-pixels.h5").exists() and not chosen.folds:
         for name, right in thumbnails(pixels, output / "videos.tsv").items():
-            print(f"Ridge regression on {name} of 16 x 16: {right}.")
+            low, high = right.interval
+            print(f"Ridge regression on {name}, 16 x 16: {right.percent:.1f} % [{low:.1f}, {high:.1f}].")
     sys.exit(status)
 
 
