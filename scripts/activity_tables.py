@@ -6,12 +6,12 @@
     python -m scripts.activity_tables fight-scenes DATA/fight -o tables/fight-scenes
     python -m scripts.activity_tables fight-neighbors DATA/fight -o tables/fight-neighbors
 
-Features are extracted where they are missing, every system is trained with three seeds (and each fold), and `python -m
-eval.recognition` prints the table and writes a page. Below it stand ridge regressions on thumbnails, where the small
-network's pixels are there. A run that was stopped goes on.
+Features are extracted where they are missing, every system is trained with three seeds, or `--seeds`, on each fold, and
+`python -m eval.recognition` prints the table and writes a page. Below it stand ridge regressions on thumbnails,
+where the small network's pixels are there. A run that was stopped goes on.
 
 `arid` is the official split, `arid-folds` two folds of its training part by recording. `fight` has five folds of
-contiguous numbers. `fight-scenes` has five folds by scene instead: most cameras filmed a fight and, under a far number,
+contiguous numbers. `fight-scenes` has five folds by scene instead: many cameras filmed a fight and, under a far number,
 the same place without one, so that contiguous folds train on a test clip's place with the other label.
 `fight-neighbors` tests every fifth clip, whose neighbors, often cut from one video, are in training: it says how much
 such a split flatters.
@@ -45,7 +45,6 @@ from captioner.metrics.classification import Proportion
 from captioner.train.trainer import train
 from eval import recognition
 
-SEEDS = (0, 1, 2)
 SINGLE: dict[str, Any] = {"cell": "none", "input_dropout": 0.5}
 MEAN: dict[str, Any] = SINGLE | {"pooling": "mean"}
 LRCN: dict[str, Any] = {"hidden_dim": 128, "input_dropout": 0.5}
@@ -109,6 +108,7 @@ def activity_tables(
     data: Annotated[Path, typer.Argument(help="Folder of the data set.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for features, runs and the page.")],
     only: Annotated[list[str] | None, typer.Option(help="Only this system; may be repeated.  [default: all]")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds of every system, from 0 on.")] = 3,
 ) -> None:
     if study not in STUDIES:
         raise UsageError(f"{study}: choose one of {', '.join(STUDIES)}")
@@ -124,7 +124,7 @@ def activity_tables(
     for name in names:
         for stream in ("RGB", "flow"):
             store = make_store(chosen, output, stream, pixels=name.startswith("small"))
-            for seed in SEEDS:
+            for seed in range(seeds):
                 for split in range(1, max(chosen.folds, 1) + 1):
                     runs.append(train_one(chosen, output, f"{stream}, {name}", store, SYSTEMS[name], seed, split))
     arguments = [*map(str, runs), "-o", str(output / "page"), "--title", study]
