@@ -18,6 +18,7 @@ from benchmarks.memory import compare_memory
 from benchmarks.motion import write_problem
 from benchmarks.startup import captioner_command
 from captioner.backbones import load_backbone
+from captioner.backbones.backbone import IMAGES_AT_ONCE
 from captioner.backbones.spec import normalize
 from captioner.data.flow import flow_image, frame_flow, optical_flow
 from captioner.data.images import find_named
@@ -99,12 +100,12 @@ def _extraction(folder: Path, count: int, rounds: int, network: str) -> Measurem
 
     @torch.inference_mode()
     def bare() -> None:
-        for view in views:
-            backbone(normalize(view, backbone.spec).contiguous(memory_format=torch.channels_last))
+        for view in torch.cat(views).split(IMAGES_AT_ONCE["cpu"]):
+            backbone(normalize(view, backbone.spec))
 
     frames = count * FRAMES
     name = f"decoding and {network} over {network} alone"
-    return compare(name, "frames/s", rate(frames, ours), rate(frames, bare), rounds=rounds)
+    return compare(name, "frames/s", rate(frames, ours), rate(frames, bare), rounds=rounds, target=0.85)
 
 
 def _flow(rounds: int, pairs: int = 10) -> Measurement:

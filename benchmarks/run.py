@@ -44,6 +44,7 @@ BENCHMARKS = {
     "engines": "benchmarks.scale:measure_engines",
     "recognition": "benchmarks.recognition:measure",
     "recognition-memory": "benchmarks.recognition:measure_memory",
+    "motion": "benchmarks.motion:measure",
     "crf": "benchmarks.crf:measure",
     "scoring": "benchmarks.scoring:measure",
     "scoring-memory": "benchmarks.scoring:measure_memory",

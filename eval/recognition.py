@@ -5,9 +5,10 @@
 RUNS are folders of training runs, or checkpoints, of the task activity. Runs that differ only in seed, split or fold,
 and folder are one system: its accuracy is over the test videos of all its splits, the mean over its seeds. The
 intervals are by the bootstrap over videos; p-values, by approximate randomization over videos, are against the first
-system or --baseline, and of a fusion also against each of its streams.
+system or --baseline, and of a fusion also against each of its streams; a second table compares all pairs of one stream.
+They are adjusted for the number of comparisons (Holm 1979).
 
-An RGB system is fused with the flow system of the same model settings: the mean of their probabilities with weights 1/2
+An RGB system is fused with the flow system of the same settings: the mean of their probabilities with weights 1/2
 and 1/2, 1/3 and 2/3 (Donahue et al. 2015, table 1), and a weight chosen on the dev videos of each run. Nothing is
 chosen on test videos. Runs read the feature stores that they were trained on. stdout has the tables in Markdown;
 -o FOLDER adds index.html, with frames of the best and worst videos, and report.md.
@@ -19,6 +20,7 @@ import io
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated
 
@@ -37,11 +39,14 @@ from captioner.optional import require
 from eval.classes import confusion
 from eval.page import Block, Card, Cards, Heading, Table, Text, to_markdown
 from eval.published import read_tables
-from eval.recognizers import System, fuse, p_value, read_systems
+from eval.recognizers import System, fuse, holm, p_value, read_systems
 from eval.report import MARKDOWN, PAGE, write
 
-SHOWN = 3
-"""Frames of a video on the page."""
+SHOWN = 4
+"""Frames of a video on the page, in two columns as in a book."""
+LEVEL = 0.05
+"""p-values from which on a difference is not listed."""
+HOLM = "The p-values are adjusted for their number in the table (Holm 1979)."
 
 
 def recognition(
@@ -77,13 +82,17 @@ def _estimates(systems: Sequence[System]) -> dict[str, Estimate]:
 def _results(systems: Sequence[System], estimates: Mapping[str, Estimate]) -> list[Block]:
     """The table of accuracies, and chance."""
     by_name = {system.name: system for system in systems}
+    pairs = [(systems[0].name, system.name) for system in systems[1:]]
+    pairs += [(name, system.name) for system in systems for name in system.streams if (name, system.name) not in pairs]
+    adjusted = holm([p_value(by_name[one], by_name[other]) for one, other in pairs])
+    values = {pair: _p(value) for pair, value in zip(pairs, adjusted, strict=True)}
     rows = []
     for system in systems:
         one = estimates[system.name]
         spread = f" ± {one.spread:.1f}" if one.spread is not None else ""
         cells = [system.name, system.stream, f"{one.score:.1f}{spread}", f"[{one.low:.1f}, {one.high:.1f}]"]
-        against = [_p(p_value(by_name[name], system)) for name in system.streams] or ["", ""]
-        rows.append([*cells, _p(p_value(systems[0], system)) if system is not systems[0] else "", *against])
+        against = (systems[0].name, *(system.streams or ("", "")))
+        rows.append([*cells, *(values.get((name, system.name), "") for name in against)])
     labels = systems[0].labels
     [(label, count)] = Counter(labels.values()).most_common(1)
     chance = Proportion(count, len(labels))
@@ -95,8 +104,33 @@ def _results(systems: Sequence[System], estimates: Mapping[str, Estimate]) -> li
         f"{len(labels)} test videos of {splits} split{'s' if splits > 1 else ''}, {len(set(labels.values()))} classes"
     )
     seeds = f"seeds {', '.join(map(str, systems[0].seeds))}"
-    note = f"{what}; {seeds}: the mean, with the standard deviation. Intervals and p-values are about the videos."
-    return [Table(header, rows, left=2), Text(note, note=True), *_weights(systems), *_per_split(systems)]
+    note = f"{what}; {seeds}: the mean, with the standard deviation. Intervals and p-values are about videos. {HOLM}"
+    blocks = [Table(header, rows, left=2), Text(note, note=True), *_weights(systems)]
+    return [*blocks, *_pairs(systems, estimates), *_per_split(systems)]
+
+
+def _pairs(systems: Sequence[System], estimates: Mapping[str, Estimate]) -> list[Block]:
+    """Which of two systems of one stream is better, where that is no accident."""
+    blocks: list[Block] = []
+    for stream in ("RGB", "flow"):
+        some = sorted((one for one in systems if one.stream == stream), key=lambda one: -estimates[one.name].score)
+        pairs = list(combinations(some, 2))
+        if not pairs:
+            continue
+        adjusted = holm([p_value(*pair) for pair in pairs])
+        rows = [
+            [better.name, worse.name, f"{estimates[better.name].score - estimates[worse.name].score:.1f}", _p(p)]
+            for (better, worse), p in zip(pairs, adjusted, strict=True)
+            if p < LEVEL
+        ]
+        blocks.append(Heading(f"Differences between systems on {stream}"))
+        if rows:
+            blocks.append(Table(["system", "better than", "by (points)", "p"], rows, left=2))
+        left = len(pairs) - len(rows)
+        blocks.append(
+            Text(f"{left} of {len(pairs)} differences may be accidents, with p >= {LEVEL}. {HOLM}", note=True)
+        )
+    return blocks
 
 
 def _weights(systems: Sequence[System]) -> list[Block]:
@@ -157,12 +191,12 @@ def _examples(system: System, number: int) -> list[Block]:
 
 
 def _card(video: LabeledVideo, predicted: str, confidence: float) -> Card:
-    lines = [("right", f"{video.label} ({100 * confidence:.0f} %)"), ("predicted", predicted)]
-    return Card(_strip(video), video.image_id, lines, alt=f"frames of {video.image_id}")
+    lines = [("true class", f"{video.label} ({100 * confidence:.0f} %)"), ("predicted", predicted)]
+    return Card(_frames(video), video.image_id, lines, alt=f"frames of {video.image_id}")
 
 
-def _strip(video: LabeledVideo) -> bytes:
-    """Frames of a video side by side, as JPEG; empty where it cannot be read."""
+def _frames(video: LabeledVideo) -> bytes:
+    """Frames of a video, as one JPEG; empty where it cannot be read."""
     if video.path is None:
         return b""
     try:
@@ -175,11 +209,12 @@ def _strip(video: LabeledVideo) -> bytes:
         return b""
     for image in images:
         image.thumbnail((180, 180))
-    strip = Image.new("RGB", (sum(image.width for image in images), images[0].height))
+    width, height = images[0].size
+    sheet = Image.new("RGB", (2 * width, SHOWN // 2 * height))
     for place, image in enumerate(images):
-        strip.paste(image, (place * images[0].width, 0))
+        sheet.paste(image, (place % 2 * width, place // 2 * height))
     stream = io.BytesIO()
-    strip.save(stream, "JPEG", quality=80, optimize=True)
+    sheet.save(stream, "JPEG", quality=80, optimize=True)
     return stream.getvalue()
 
 

@@ -68,8 +68,8 @@ class System:
     name: str
     stream: str
     """RGB, flow, or both."""
-    model: str
-    """The settings of the model as JSON: streams of equal models are fused."""
+    settings: str
+    """Settings of model, data and loss, without features and split, as JSON: streams of equal ones are fused."""
     runs: dict[tuple[int, int], Run] = field(default_factory=dict)
     """By seed and split."""
     streams: tuple[str, ...] = ()
@@ -135,8 +135,9 @@ def read_systems(paths: Sequence[Path]) -> list[System]:
         seed, split = int(train.pop("seed", 0)), int(settings["data"].pop("split"))
         name = str(checkpoint.extra.get("name", "")) or path.name
         key = json.dumps([name, settings, train], sort_keys=True)
-        model = json.dumps(settings["model"], sort_keys=True)
-        system = systems.setdefault(key, System(name, _stream(checkpoint), model))
+        data = {item: value for item, value in settings["data"].items() if not item.startswith("features")}
+        alike = json.dumps(settings | {"data": data}, sort_keys=True)
+        system = systems.setdefault(key, System(name, _stream(checkpoint), alike))
         if (seed, split) in system.runs:
             raise UsageError(f"{path}: a second run of {name} with seed {seed} and split {split}; give each once")
         system.runs[seed, split] = read_run(checkpoint)
@@ -160,12 +161,12 @@ def read_run(checkpoint: Checkpoint) -> Run:
 
 
 def fuse(systems: Sequence[System]) -> list[System]:
-    """Each RGB system with the flow system of the same model, or the only two with each other, by each weight."""
+    """Each RGB system with the flow system of the same settings, or the only two with each other, by each weight."""
     streams = {name: [system for system in systems if system.stream == name] for name in ("RGB", "flow")}
     only = len(streams["RGB"]) == len(streams["flow"]) == 1
     fused = []
     for one, other in product(streams["RGB"], streams["flow"]):
-        if (only or one.model == other.model) and one.runs.keys() == other.runs.keys():
+        if (only or one.settings == other.settings) and one.runs.keys() == other.runs.keys():
             fused += [_fused(one, other, name) for name in (*FIXED, ON_DEV) if name in FIXED or _have_dev(one)]
     return fused
 
@@ -185,8 +186,17 @@ def p_value(one: System, other: System) -> float:
     return float((as_large.sum() + 1) / (TRIALS + 1))
 
 
+def holm(values: Sequence[float]) -> list[float]:
+    """p-values of several comparisons adjusted so that any of them is wrong as rarely as one was (Holm 1979)."""
+    order = np.argsort(values, kind="stable")
+    adjusted = np.maximum.accumulate(np.asarray(values)[order] * np.arange(len(values), 0, -1))
+    found = np.empty(len(values))
+    found[order] = np.minimum(adjusted, 1)
+    return [float(value) for value in found]
+
+
 def _fused(one: System, other: System, how: str) -> System:
-    system = System(f"{one.name} + {other.name}, {how}", "both", one.model, streams=(one.name, other.name))
+    system = System(f"{one.name} + {other.name}, {how}", "both", one.settings, streams=(one.name, other.name))
     for key, run in one.runs.items():
         second = other.runs[key]
         weight = FIXED[how] if how in FIXED else _best_weight(run.dev, second.dev)

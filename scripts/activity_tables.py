@@ -1,40 +1,50 @@
 """The tables of docs/recognize.md on two small data sets: ARID in six actions, and surveillance clips with fights.
 
     python -m scripts.activity_tables arid DATA/arid -o tables/arid
+    python -m scripts.activity_tables arid-folds DATA/arid -o tables/arid-folds
     python -m scripts.activity_tables fight DATA/fight -o tables/fight
+    python -m scripts.activity_tables fight-scenes DATA/fight -o tables/fight-scenes
     python -m scripts.activity_tables fight-neighbors DATA/fight -o tables/fight-neighbors
 
-Features are extracted where they are missing, every system is trained with three seeds (and five folds of contiguous
-numbers for the fights), and `python -m eval.recognition` prints the table and writes a page. A run that was stopped
-goes on. `fight-neighbors` tests every fifth clip instead, whose neighbors, often cut from one video, are in training:
-beside the folds it says how much such a split flatters.
+Features are extracted where they are missing, every system is trained with three seeds, or `--seeds`, on each fold, and
+`python -m eval.recognition` prints the table and writes a page. Below it stand ridge regressions on thumbnails,
+where the small network's pixels are there. A run that was stopped goes on.
+
+`arid` is the official split, `arid-folds` two folds of its training part by recording. `fight` has five folds of
+contiguous numbers. `fight-scenes` has five folds by scene instead: many cameras filmed a fight and, under a far number,
+the same place without one, so that contiguous folds train on a test clip's place with the other label.
+`fight-neighbors` tests every fifth clip, whose neighbors, often cut from one video, are in training: it says how much
+such a split flatters.
 """
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 
 from captioner.backbones import load_backbone
 from captioner.cli.program import create_app, run
+from captioner.data.activity import read_videos
 from captioner.data.images import find_named
 from captioner.data.records import read_lines
 from captioner.data.video import VIDEOS
 from captioner.errors import DataError, UsageError, print_error
 from captioner.experiment import parse_experiment
 from captioner.features.extract import extract
+from captioner.features.store import FeatureStore
 from captioner.features.video_spec import VideoSpec
 from captioner.files import write_text
+from captioner.metrics.classification import Proportion
 from captioner.train.trainer import train
 from eval import recognition
 
-SEEDS = (0, 1, 2)
 SINGLE: dict[str, Any] = {"cell": "none", "input_dropout": 0.5}
 MEAN: dict[str, Any] = SINGLE | {"pooling": "mean"}
 LRCN: dict[str, Any] = {"hidden_dim": 128, "input_dropout": 0.5}
@@ -51,8 +61,19 @@ SYSTEMS: Mapping[str, Mapping[str, Any]] = {
     "LRCN, normalized, shuffled": LRCN | {"input": "normalized", "shuffle": True},
     "bidirectional, normalized": BOTH_WAYS | {"input": "normalized"},
     "small network": SMALL | {"dropout": 0.0},
+    "small network, mirrored": SMALL | {"dropout": 0.0},
+    "LRCN, shuffled": LRCN | {"shuffle": True},
+    "LRCN, 256 units, dropout 0.9": {"hidden_dim": 256, "input_dropout": 0.9},
+    "LRCN, part held out": LRCN,
+    "LRCN, centered, part held out": LRCN | {"input": "centered"},
 }
 """Settings of the model by the name of a system, which has an RGB and a flow stream."""
+HELD_OUT = 0.2
+"""Share of the training clips by which systems named so choose the weight of the flow; the others train on all."""
+SAME_SCENE = 0.6
+"""Cosine of two clips' mean features, less the mean of all clips', above which they show one scene."""
+RIDGE = 1000.0
+"""Penalty of the ridge regressions, on features of unit variance; not tuned."""
 
 
 @dataclass(frozen=True)
@@ -66,22 +87,28 @@ class Study:
     gamma: float = 1.0
     folds: int = 0
     epochs: int = 40
-    systems: tuple[str, ...] = tuple(SYSTEMS)
+    systems: tuple[str, ...] = ()
 
 
-FIGHT = ("single frame", "LRCN", "single frame, normalized", "LRCN, normalized")
+FIGHT = Study(("fight", "noFight"), folds=5, epochs=15, frames={"RGB": 16, "flow": 16})
+BASIC = ("single frame", "LRCN", "single frame, normalized", "LRCN, normalized")
+ARID = Study(("train", "validate"), gamma=0.45, frames={"RGB": 16, "flow": 32})
+ARID_SYSTEMS = tuple(name for name in SYSTEMS if name not in ("LRCN, shuffled", "LRCN, part held out"))
 STUDIES = {
-    "arid": Study(("train", "validate"), gamma=0.45, frames={"RGB": 16, "flow": 32}),
-    "fight": Study(("fight", "noFight"), folds=5, epochs=15, systems=FIGHT, frames={"RGB": 16, "flow": 16}),
-    "fight-neighbors": Study(("fight", "noFight"), epochs=15, systems=FIGHT, frames={"RGB": 16, "flow": 16}),
+    "arid": replace(ARID, systems=ARID_SYSTEMS),
+    "arid-folds": replace(ARID, systems=("single frame", "LRCN", "LRCN, centered"), folds=2),
+    "fight": replace(FIGHT, systems=BASIC),
+    "fight-scenes": replace(FIGHT, systems=("single frame", "LRCN", "LRCN, shuffled", "LRCN, part held out")),
+    "fight-neighbors": replace(FIGHT, systems=BASIC, folds=0),
 }
 
 
 def activity_tables(
-    study: Annotated[str, typer.Argument(help="arid, fight or fight-neighbors.")],
+    study: Annotated[str, typer.Argument(help="arid, arid-folds, fight, fight-scenes or fight-neighbors.")],
     data: Annotated[Path, typer.Argument(help="Folder of the data set.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for features, runs and the page.")],
     only: Annotated[list[str] | None, typer.Option(help="Only this system; may be repeated.  [default: all]")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds of every system, from 0 on.")] = 3,
 ) -> None:
     if study not in STUDIES:
         raise UsageError(f"{study}: choose one of {', '.join(STUDIES)}")
@@ -91,17 +118,22 @@ def activity_tables(
     for folder in chosen.folders:
         if not (output / folder).exists():
             (output / folder).symlink_to((data / folder).resolve(), target_is_directory=True)
-    rows = arid_rows(data) if study == "arid" else fight_rows(data, neighbors=study == "fight-neighbors")
+    rows = ROWS[study](data, output)
     write_text(output / "videos.tsv", "".join(f"{row}\n" for row in ["video\tlabel\tsplit\tgroup", *rows]))
     runs = []
     for name in names:
         for stream in ("RGB", "flow"):
-            store = make_store(chosen, output, stream, pixels=name == "small network")
-            for seed in SEEDS:
+            store = make_store(chosen, output, stream, pixels=name.startswith("small"))
+            for seed in range(seeds):
                 for split in range(1, max(chosen.folds, 1) + 1):
                     runs.append(train_one(chosen, output, f"{stream}, {name}", store, SYSTEMS[name], seed, split))
     arguments = [*map(str, runs), "-o", str(output / "page"), "--title", study]
-    sys.exit(recognition.main(arguments))
+    status = recognition.main(arguments)
+    if (pixels := output / "rgb-pixels.h5").exists() and not chosen.folds:
+        for name, right in thumbnails(pixels, output / "videos.tsv").items():
+            low, high = right.interval
+            print(f"Ridge regression on {name}, 16 x 16: {right.percent:.1f} % [{low:.1f}, {high:.1f}].")
+    sys.exit(status)
 
 
 def arid_rows(data: Path) -> Iterator[str]:
@@ -115,8 +147,8 @@ def arid_rows(data: Path) -> Iterator[str]:
             yield f"{part}/{path}\t{names[label]}\t{split}\t{part} {group}"
 
 
-def fight_rows(data: Path, neighbors: bool) -> Iterator[str]:
-    """Groups are blocks of 30 contiguous numbers; with ``neighbors`` every fifth clip is tested instead."""
+def fight_rows(data: Path, neighbors: bool = False, scenes: Mapping[str, int] | None = None) -> Iterator[str]:
+    """Groups are blocks of 30 contiguous numbers, or ``scenes``; with ``neighbors`` every fifth clip is tested."""
     for line in read_lines(data / "labels.tsv")[1:]:
         path, label, *_ = line.split("\t")
         found = re.search(r"(\d+)\.\w+$", path)
@@ -124,7 +156,44 @@ def fight_rows(data: Path, neighbors: bool) -> Iterator[str]:
             raise DataError(f"{data / 'labels.tsv'}: no number in {path}")
         number = int(found[1]) - 1
         split = ("train" if number % 5 else "test") if neighbors else ""
-        yield f"{path}\t{label}\t{split}\t{path if neighbors else f'{label} {number // 30}'}"
+        group = path if neighbors else f"scene {scenes[path]}" if scenes else f"{label} {number // 30}"
+        yield f"{path}\t{label}\t{split}\t{group}"
+
+
+def find_scenes(store: FeatureStore) -> dict[str, int]:
+    """The number of the scene that each video shows: those alike are linked, and what is linked is one scene.
+
+    Labels are not read. Pairs are alike by ``SAME_SCENE``.
+    """
+    means = store.get(store.ids).astype(np.float32).mean(1)  # (N, D)
+    means -= means.mean(0)
+    means /= np.linalg.norm(means, axis=1, keepdims=True)
+    alike = means @ means.T > SAME_SCENE
+    scenes = np.arange(len(means))
+    while (linked := np.where(alike, scenes, len(scenes)).min(1)).tolist() != scenes.tolist():
+        scenes = linked
+    return dict(zip(store.ids, scenes.tolist(), strict=True))
+
+
+def thumbnails(store: Path, table: Path) -> dict[str, Proportion]:
+    """How many test videos ridge regression on gray thumbnails recognizes, from one frame or from what changes."""
+    videos = read_videos("tsv", table)
+    pixels = FeatureStore(store).get([video.image_id for video in videos]).astype(np.float32)
+    images = pixels.reshape(*pixels.shape[:2], 3, 16, 4, 16, 4).mean((2, 4, 6)).reshape(*pixels.shape[:2], -1)
+    labels = sorted({video.label for video in videos})
+    numbers = np.array([labels.index(video.label) for video in videos])
+    tested = np.array([video.split == "test" for video in videos])
+    inputs = {"the middle frame": images[:, images.shape[1] // 2], "motion": np.abs(np.diff(images, axis=1)).mean(1)}
+    found = {}
+    for name, values in inputs.items():
+        values = (values - values.mean(1, keepdims=True)) / (values.std(1, keepdims=True) + 1e-6)
+        center, scale = values[~tested].mean(0), values[~tested].std(0) + 1e-6
+        train, test = ((values[rows] - center) / scale for rows in (~tested, tested))
+        targets = np.eye(len(labels))[numbers[~tested]]
+        weights = train.T @ np.linalg.solve(train @ train.T + RIDGE * np.eye(len(train)), targets - targets.mean(0))
+        right = (test @ weights + targets.mean(0)).argmax(1) == numbers[tested]
+        found[name] = Proportion(int(right.sum()), len(right))
+    return found
 
 
 def make_store(study: Study, output: Path, stream: str, pixels: bool) -> Path:
@@ -153,9 +222,10 @@ def train_one(
         "name": name,
         "output": str(folder),
         "model": dict(model),
-        "data": {"format": "tsv", "root": str(output / "videos.tsv"), "features": [str(store)], "dev_share": 0}
+        "data": {"format": "tsv", "root": str(output / "videos.tsv"), "features": [str(store)]}
+        | {"dev_share": HELD_OUT if "held out" in name else 0}
         | {"folds": study.folds, "split": split}
-        | ({"shift": 4} if model.get("front") == "pixels" else {}),
+        | ({"shift": 4, "mirror": "mirrored" in name} if model.get("front") == "pixels" else {}),
         "loss": {"label_smoothing": 0.1},
         "train": {"epochs": study.epochs, "evaluate_every": study.epochs, "batch_size": 32, "seed": seed}
         | {"device": "cpu", "precision": "float32"},
@@ -164,6 +234,19 @@ def train_one(
     train(parse_experiment(values, name), progress=False)
     return folder
 
+
+def _fight_scenes(data: Path, output: Path) -> Iterator[str]:
+    return fight_rows(data, scenes=find_scenes(FeatureStore(make_store(STUDIES["fight-scenes"], output, "RGB", False))))
+
+
+ROWS: Mapping[str, Callable[[Path, Path], Iterator[str]]] = {
+    "arid": lambda data, _: arid_rows(data),
+    "arid-folds": lambda data, _: (row.replace("\ttrain\t", "\t\t") for row in arid_rows(data) if "\ttrain\t" in row),
+    "fight": lambda data, _: fight_rows(data),
+    "fight-scenes": _fight_scenes,
+    "fight-neighbors": lambda data, _: fight_rows(data, neighbors=True),
+}
+"""Lines of the table of videos by study, from the folders of the data and of the output."""
 
 app = create_app(__doc__, activity_tables)
 

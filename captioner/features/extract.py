@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from captioner.backbones.backbone import Backbone
+from captioner.backbones.backbone import Backbone, split
 from captioner.backbones.spec import BackboneSpec, normalize, pixels, ten_crops
 from captioner.data.images import ImageFile, open_image
 from captioner.errors import DataError, ImageError, UsageError
@@ -23,8 +23,6 @@ from captioner.features.video_spec import VideoSpec, video_views
 from captioner.features.writer import FeatureWriter
 
 PRECISIONS = ("float32", "bfloat16")
-IMAGES_AT_ONCE = 128
-"""Images in one pass through a backbone, whose layers take the most memory."""
 Batch = tuple[list[str], np.ndarray, list[ImageError]]
 """Ids, images (N, C, S, S, 3) uint8, and the errors of images that could not be read. C is the number of crops of an
 image, or of frames of a video."""
@@ -221,6 +219,6 @@ def compute_features(backbone: Backbone, batch: np.ndarray, precision: str, devi
     """Features (N, C, D) float32 of images (N, C, S, S, 3) uint8."""
     flat = torch.from_numpy(batch).flatten(0, 1).to(device)  # (N * C, S, S, 3)
     with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bfloat16"):
-        parts = [backbone(normalize(part, backbone.spec)).float() for part in torch.split(flat, IMAGES_AT_ONCE)]
+        parts = [backbone(normalize(part, backbone.spec)).float() for part in split(flat, device)]
     vectors: np.ndarray = torch.cat(parts).view(*batch.shape[:2], -1).cpu().numpy()  # (N, C, D)
     return vectors

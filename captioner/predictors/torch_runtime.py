@@ -11,14 +11,11 @@ import torch
 from torch import Tensor
 
 from captioner.backbones import load_backbone
-from captioner.backbones.backbone import Backbone
+from captioner.backbones.backbone import Backbone, split
 from captioner.checkpoint import Checkpoint
 from captioner.errors import BackboneError, CheckpointError
 from captioner.features.video_spec import VideoSpec
 from captioner.predictors.features import same_sha256, sha256_of
-
-IMAGES_AT_ONCE = 128
-"""Images in one pass through a backbone, whose layers take the most memory."""
 
 
 class TorchRuntime:
@@ -56,7 +53,7 @@ class TorchRuntime:
     def encode(self, images: Sequence[np.ndarray]) -> np.ndarray:
         parts = []
         for backbone, batch in zip(self.backbones, images, strict=True):
-            some = torch.split(torch.from_numpy(batch), IMAGES_AT_ONCE)
+            some = split(torch.from_numpy(batch), self.device)
             parts.append(torch.cat([backbone(few.to(self.device)).float() for few in some]))
         features: np.ndarray = torch.cat(parts, 1).cpu().numpy()
         return features

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,8 @@ from captioner.features.store import FeatureStore
 from captioner.features.writer import FeatureWriter
 from captioner.train.trainer import train
 from eval import recognition
-from eval.recognizers import GRID, Part, Run, System, fuse, p_value, read_run, read_systems
+from eval.page import Table, to_markdown
+from eval.recognizers import GRID, Part, Run, System, fuse, holm, p_value, read_run, read_systems
 from tests.videos import plain, save_video
 
 CLASSES = ClassNames(("calm", "fight", "run"))
@@ -144,6 +146,31 @@ def test_p_values_are_those_of_exact_tests() -> None:
         assert p_value(one, other) == pytest.approx(exact, abs=0.02)
     with pytest.raises(DataError, match="were tested on different videos"):
         p_value(one, system("c", "RGB", part(good, labels="run")))
+
+
+def test_p_values_of_many_comparisons() -> None:
+    """Holm's own order: would catch factors that fall too slowly, and an adjusted value below a smaller one's."""
+    assert holm([0.01, 0.04, 0.03, 0.5]) == pytest.approx([0.04, 0.09, 0.09, 0.5])
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
+
+
+def test_pairs_that_differ_are_listed() -> None:
+    """Would catch the worse system named first, and a pair of two streams."""
+    labels = " ".join(["calm"] * 20)
+    good, bad = part(*[[1.0, 0, 0]] * 20, labels=labels), part(*[[0, 1.0, 0]] * 20, labels=labels)
+    systems = [system("a", "RGB", bad), system("b", "RGB", good), system("c", "RGB", good), system("d", "flow", bad)]
+    blocks = recognition._pairs(systems, recognition._estimates(systems))
+    assert [block.rows for block in blocks if isinstance(block, Table)] == [
+        [["b", "a", "100.0", "< 0.001"], ["c", "a", "100.0", "< 0.001"]]
+    ]
+    assert "1 of 3 differences may be accidents" in to_markdown("", blocks)
+
+
+def test_other_settings_are_not_fused(folder: Path) -> None:
+    """Would catch a stream that held clips out fused with one that did not."""
+    systems = read_systems(runs(folder))
+    assert len({one.settings for one in systems}) == 1 and "dev_share" in systems[0].settings
+    assert "features" not in json.loads(systems[0].settings)["data"]
 
 
 def test_wrong_runs_are_named(folder: Path) -> None:

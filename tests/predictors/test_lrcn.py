@@ -13,12 +13,13 @@ import torch
 from PIL import Image
 
 from captioner import load
+from captioner.backbones import backbone as backbone_module
 from captioner.data.images import find_named
 from captioner.decoding import METHODS, DecodingConfig
 from captioner.errors import CheckpointError, FeatureStoreError, ImageError, UsageError
 from captioner.features.extract import extract
 from captioner.features.store import FeatureStore
-from captioner.predictors import Caption, Result, torch_runtime
+from captioner.predictors import Caption, Result
 from captioner.predictors import features as features_module
 from captioner.predictors.lrcn import LRCNCaptioner
 from tests import tiny
@@ -87,7 +88,7 @@ def test_memory_does_not_grow_with_beams_and_batches(
     assert seen["images"] == 4 and seen["rows"] == 12
     seen.update(images=0, rows=0)
     monkeypatch.setattr(features_module, "ROWS_AT_ONCE", 7)
-    monkeypatch.setattr(torch_runtime, "IMAGES_AT_ONCE", 3)
+    monkeypatch.setitem(backbone_module.IMAGES_AT_ONCE, "cpu", 3)
     assert texts(captioner.results(images)) == whole
     assert seen == {"images": 3, "rows": 6}
 

@@ -7,9 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from captioner.data.activity import read_videos
+from captioner.features.store import FeatureStore
+from captioner.features.video_spec import VideoSpec
+from captioner.features.writer import FeatureWriter
 from scripts import activity_tables, moving_clips
 from tests.conftest import CHECKOUT
 
@@ -55,7 +59,38 @@ def test_tables_of_arid_and_fights(tmp_path: Path) -> None:
     ]
     names = [f"fight/fi{number:03d}.mp4" for number in (1, 30, 31)]
     (tmp_path / "labels.tsv").write_text("file\tlabel\n" + "".join(f"{name}\tfight\n" for name in names))
-    groups = [row.split("\t")[2:] for row in activity_tables.fight_rows(tmp_path, neighbors=False)]
+    groups = [row.split("\t")[2:] for row in activity_tables.fight_rows(tmp_path)]
     assert groups == [["", "fight 0"], ["", "fight 0"], ["", "fight 1"]]
     splits = [row.split("\t")[2] for row in activity_tables.fight_rows(tmp_path, neighbors=True)]
     assert splits == ["test", "train", "test"]
+    scenes = dict.fromkeys(names, 0) | {names[1]: 1}
+    groups = [row.split("\t")[3] for row in activity_tables.fight_rows(tmp_path, scenes=scenes)]
+    assert groups == ["scene 0", "scene 1", "scene 0"]
+
+
+def test_scenes_are_linked(tmp_path: Path) -> None:
+    """Would catch a scene cut in two because its ends are not alike, though each is like the middle."""
+    spec = VideoSpec(key="drawn", dimension=4, frames=2, size=8)
+    chain = [[np.cos(angle), np.sin(angle), 0, 0] for angle in np.radians([0, 40, 80])]
+    with FeatureWriter(tmp_path / "a.h5", spec) as writer:
+        for number, row in enumerate([*chain, [0, 0, 1, 0], *(-np.array(chain)), [0, 0, -1, 0]]):
+            writer.add(f"{number}.mp4", np.tile(row, (2, 1)).astype(np.float32))
+    found = activity_tables.find_scenes(FeatureStore(tmp_path / "a.h5"))
+    assert [found[f"{number}.mp4"] for number in range(8)] == [0, 0, 0, 3, 4, 4, 4, 7]
+
+
+def test_thumbnails_tell_places_apart_but_not_motion(tmp_path: Path) -> None:
+    """Would catch test videos among those that the regression learns from, and channels taken for frames."""
+    random = np.random.default_rng(0)
+    spec = VideoSpec(key="pixels", dimension=3 * 64**2, frames=4, size=64)
+    lines = ["video\tlabel\tsplit"]
+    with FeatureWriter(tmp_path / "a.h5", spec) as writer:
+        for number in range(40):
+            video = random.uniform(0, 20, (4, 3, 64, 64)) + 100
+            video[:, :, :, slice(0, 32) if number % 2 else slice(32, 64)] += 50
+            writer.add(f"{number}.mp4", video.reshape(4, -1).astype(np.float32))
+            lines.append(f"{number}.mp4\t{'ab'[number % 2]}\t{'train' if number < 20 else 'test'}")
+    (tmp_path / "videos.tsv").write_text("\n".join(lines) + "\n")
+    found = activity_tables.thumbnails(tmp_path / "a.h5", tmp_path / "videos.tsv")
+    assert found["the middle frame"].correct == found["the middle frame"].total == 20
+    assert 3 <= found["motion"].correct <= 17
