@@ -115,7 +115,8 @@ def measure(
 
 def measure_clip_captioner(steps: int = 24, settings: Sequence[str] = ()) -> list[Measurement]:
     """The same for a clip captioner."""
-    return measure(steps, words=1017, feature_size=179, settings=settings, config="tacos-c", length=TACOS)
+    given = ["data.gold_share=[0, 0]", *settings]  # features, not labels, are what is read
+    return measure(steps, words=1017, feature_size=179, settings=given, config="tacos-c", length=TACOS)
 
 
 def make_experiment(

@@ -27,6 +27,8 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "caption --model CHECKPOINT": ("torch",),
     "caption --model blip, hf:...": ("torch", "transformers"),
     "caption, Parquet, object stores": ("scale",),
+    "caption, s3://": ("s3",),
+    "caption, --engine ray": ("ray",),
     "alt": (),
     "classify": (),
     "index": (),

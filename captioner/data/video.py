@@ -154,8 +154,9 @@ def read_extent(path: str | Path) -> Extent:
             shown = float(packet.duration * packet.time_base) if packet.duration else step
             start = (count - 1) * step if packet.pts is None else float(packet.pts * packet.time_base) - origin
             end = max(end, start + shown)
-        width, height = stream.width, stream.height
-    if not end:
+        # a stream in an unknown codec has no size
+        width, height = getattr(stream, "width", 0), getattr(stream, "height", 0)
+    if not end or not width or not height:
         raise DataError(f"{path}: no image of this video can be decoded; the file is damaged or cut off")
     return Extent(end, count, width, height)
 

@@ -232,11 +232,14 @@ def test_watching(run: Run, model: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
     with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        lines = [process.stdout.readline() for _ in range(4)]
-        tiny.make_image(8).save(tmp_path / "photos" / "late.png")
-        lines.append(process.stdout.readline())
-        time.sleep(0.3)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 0
+        try:
+            lines = [process.stdout.readline() for _ in range(4)]
+            tiny.make_image(8).save(tmp_path / "photos" / "late.png")
+            lines.append(process.stdout.readline())
+            time.sleep(0.3)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(30) == 0
+        finally:
+            process.kill()  # where SIGINT is ignored, as below nohup, it would never end
     assert [Path(line.split("\t")[0]).name for line in lines] == ["00.png", "01.png", "02.png", "03.png", "late.png"]
     assert sidecars(str(tmp_path / "photos"))["late"]

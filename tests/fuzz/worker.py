@@ -15,8 +15,9 @@ from typing import Any
 from captioner.errors import CaptionerError
 from tests.fuzz import SECONDS, check_error
 
-MEMORY = 3 * 2**29
-"""Bytes that a worker may take for one input; an image may take ``captioner.data.images.MAX_BYTES``, a third."""
+MEMORY = 3 * 2**30
+"""Bytes of addresses that a worker may take, threads' stacks and heaps included; an image may take
+``captioner.data.images.MAX_BYTES``, a sixth."""
 START_SECONDS = 120
 """PyTorch is imported first."""
 
@@ -71,6 +72,7 @@ def _serve(pipe: Connection) -> None:
     """Call what comes through the pipe until it is closed."""
     import h5py  # noqa: F401
     import torch
+    import torch._dynamo  # which an optimizer imports
 
     torch.set_num_threads(1)
     if sys.platform == "linux":
