@@ -32,7 +32,8 @@ def declared_floors() -> dict[str, str]:
 
 def pinned() -> dict[str, str]:
     """The name and the version of each line of the constraints file."""
-    lines = [line.partition("#")[0].strip() for line in PINS.read_text(encoding="utf-8").splitlines()]
+    ours = [line for line in PINS.read_text(encoding="utf-8").splitlines() if not line.endswith("# not ours")]
+    lines = [line.partition("#")[0].strip() for line in ours]
     pins = [line.split("==") for line in lines if line]
     assert all(len(pin) == 2 for pin in pins), "a line is not of the form name==version"
     assert len({name for name, _ in pins}) == len(pins), "a name is pinned twice"
