@@ -11,6 +11,7 @@ import tarfile
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -89,7 +90,7 @@ def test_damaged_parquet(tmp_path: Path, data: st.DataObject) -> None:
 def valid_features() -> bytes:
     """A shard of 20 features of 3 numbers, one of them missing."""
     pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
-    vectors = pa.array([[float(number)] * 3 for number in range(20)], pa.list_(pa.float16(), 3))
+    vectors = pa.array([[np.float16(number)] * 3 for number in range(20)], pa.list_(pa.float16(), 3))
     errors = pa.array([None] * 19 + ["the file is empty"], pa.string())
     stream = io.BytesIO()
     keys = [f"{number}.png" for number in range(20)]
