@@ -12,7 +12,7 @@ import numpy as np
 
 from captioner.data.records import Names, read_json
 from captioner.errors import DataError, FeatureStoreError, UsageError
-from captioner.features.spec import FeatureSpec, read_spec
+from captioner.features.spec import FeatureSpec, check_mirrored, read_spec
 from captioner.optional import require
 
 RUN = "run.json"
@@ -84,9 +84,7 @@ class ShardStore:
     def __init__(self, path: str | Path, *, mirrored: bool | None = False) -> None:
         self.path = Path(path)
         self._run = parse_run(read_json(self.path / RUN), str(path))
-        if mirrored is not None and mirrored != self._run.options["mirrored"]:
-            kinds = ("images as they are", "mirrored images (captioner extract --mirror)")
-            raise FeatureStoreError(f"{path}: made of {kinds[not mirrored]}, wanted: {kinds[mirrored]}")
+        check_mirrored(str(path), self._run.options["mirrored"], mirrored)
 
     def __len__(self) -> int:
         return len(self._index[0])

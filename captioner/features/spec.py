@@ -150,3 +150,13 @@ class Store(Protocol):
     def summary(self) -> dict[str, Any]:
         """What the store is, by name, ready for JSON."""
         ...
+
+
+def check_mirrored(where: str, stored: bool, wanted: bool | None) -> None:
+    """Raise ``FeatureStoreError`` where features are of mirrored images and others are wanted, or the reverse.
+
+    ``wanted`` is None for either.
+    """
+    if wanted is not None and wanted != stored:
+        kinds = ("images as they are", "mirrored images (captioner extract --mirror)")
+        raise FeatureStoreError(f"{where}: made of {kinds[stored]}, wanted: {kinds[wanted]}")

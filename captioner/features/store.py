@@ -13,7 +13,7 @@ from captioner.backbones.spec import BackboneSpec
 from captioner.data.records import Names
 from captioner.errors import FeatureStoreError
 from captioner.features.format import FeatureFile, part_files, parts_folder, require_same
-from captioner.features.spec import FeatureSpec
+from captioner.features.spec import FeatureSpec, check_mirrored
 
 
 class FeatureStore:
@@ -154,10 +154,7 @@ class FeatureStore:
         files = [FeatureFile(path) for path in paths]
         for file in files[1:]:
             require_same(file.attributes, files[0].attributes, str(file.path), str(files[0].path))
-        stored, wanted = bool(files[0].attributes["mirrored"]), self._mirrored
-        if wanted is not None and wanted != stored:
-            kinds = ("images as they are", "mirrored images (captioner extract --mirror)")
-            raise FeatureStoreError(f"{self.path}: made of {kinds[stored]}, wanted: {kinds[wanted]}")
+        check_mirrored(str(self.path), bool(files[0].attributes["mirrored"]), self._mirrored)
         return files
 
     @cached_property
