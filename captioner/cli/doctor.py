@@ -18,10 +18,9 @@ if TYPE_CHECKING:
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print one object.")] = False,
 ) -> None:
-    """Show versions, devices, caches, and what is missing for which command.
+    """Show versions, devices, caches, and what each command lacks.
 
-    It reads the default model's file whole, writes nothing and uses no network. The exit status is 0 whatever is
-    missing.
+    Checks the default model's file, writes nothing and uses no network. The exit status is always 0.
     """
     from captioner.doctor import NEEDS, examine
 

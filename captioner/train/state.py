@@ -1,4 +1,4 @@
-"""The state of an unfinished run in one safetensors file: tensors, and plain JSON in the header. Never pickle."""
+"""The state of an unfinished run in one safetensors file, without pickle: tensors, and JSON in the header."""
 
 from __future__ import annotations
 
