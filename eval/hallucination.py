@@ -1,4 +1,4 @@
-"""How often captions name objects that are not there: CHAIR (Rohrbach et al. 2018, "Object Hallucination in Image
+"""Count objects in captions that the photos do not show: CHAIR (Rohrbach et al. 2018, "Object Hallucination in Image
 Captioning"), in percent.
 
     python -m eval.hallucination captions.json --references captions.jsonl --format own --split val \\

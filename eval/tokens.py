@@ -1,4 +1,4 @@
-"""How often our tokens differ from those of coco-caption's Java program, on captions and on odd texts.
+"""Count how often captioner's tokens differ from those of coco-caption's Java program, on captions and unusual texts.
 
     python -m eval.tokens Flickr8k.token.txt captions.token captions_val2017.json --show 5
 

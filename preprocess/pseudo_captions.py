@@ -1,4 +1,4 @@
-"""Captions for photographs that have none, taken from sentences that people wrote about others.
+"""Assign captions to photos that have none, from sentences that people wrote about other photos.
 
     python -m preprocess.pseudo_captions --photos photos --sentences sentences.tsv --detections detections.jsonl \\
         --features lite2.h5 --imagenet imagenet_class_index.json -o captions.jsonl

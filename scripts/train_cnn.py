@@ -1,4 +1,4 @@
-"""Train the default model's CNN: from ImageNet weights on, to see what people say of photographs.
+"""Train the default model's CNN: from ImageNet weights, to predict the words of captions.
 
     python -m scripts.train_cnn efficientnet-lite:2 --data runs/default/captions.jsonl --teacher local:b4.yaml \\
         -o runs/default/cnn.safetensors

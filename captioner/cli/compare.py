@@ -1,4 +1,4 @@
-"""``captioner compare``: whether systems differ by more than the choice of images."""
+"""``captioner compare``: significance tests between systems."""
 
 from __future__ import annotations
 
@@ -43,7 +43,9 @@ def compare(
     latex: options.Latex = False,
     markdown: options.Markdown = False,
 ) -> None:
-    """Compare systems on the same images: scores with 95 % intervals, and p-values against the first.
+    """Compare systems on the same images: scores, 95 % intervals and p-values.
+
+    All systems are compared with the first one.
 
     Uses paired bootstrap resampling and approximate randomization over images, with the formulas, numbers of samples
     and seed of sacreBLEU (SACREBLEU_SEED, 12345 by default). A p-value below 0.05, marked *, means that the choice of

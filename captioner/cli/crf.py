@@ -97,11 +97,11 @@ def predict(
         typer.Option(help="Predict only these clips, and evaluate them; a chain needs it.  [default: all features]"),
     ] = None,
 ) -> None:
-    """Write label predictions: the marginals of each node and the MAP assignment (docs/label-predictions.md).
+    """Write label predictions: the marginals of each node and the MAP assignment.
 
-    Further observations of a clip (CLIP~2 in the feature store) are predicted too. Training clips are predicted by the
-    model that was trained without their video, if there are cross-validation models. The exit status is 1 if a clip of
-    --clips has no features; the others are written.
+    docs/label-predictions.md describes the file. Further observations of a clip (CLIP~2 in the feature store) are
+    predicted too. Training clips are predicted by the model that was trained without their video, if there are
+    cross-validation models. The exit status is 1 if a clip of --clips has no features; the others are written.
     """
     from captioner.crf import pipeline
     from captioner.crf.model import load_crf
@@ -130,7 +130,10 @@ def score(
     predictions: Annotated[Path, typer.Argument(help="Label-predictions file, from captioner crf or any other model.")],
     clips: Annotated[Path, CLIPS],
 ) -> None:
-    """Evaluate label predictions by split: accuracy of each node and of all nodes together, calibration error (ECE)."""
+    """Evaluate label predictions by split: accuracy and calibration error.
+
+    The accuracy is that of each node and of all nodes together; ECE is the expected calibration error.
+    """
     from captioner.crf import pipeline
     from captioner.crf.predictions import read_label_predictions
     from captioner.data.clips import read_clips

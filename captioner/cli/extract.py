@@ -51,7 +51,7 @@ def extract(
         bool, typer.Option("--mirror", help="Mirror the images, for data.features_mirrored in training.")
     ] = False,
     frames: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Videos: N frames, spread evenly.  [default: 0, for images]")
+        int, typer.Option(min=0, metavar="N", help="Videos: N frames, spread evenly; 0 is for images.")
     ] = 0,
     flow: Annotated[
         str, typer.Option(metavar="METHOD", help="Videos: use images of the optical flow, by dis or farneback.")

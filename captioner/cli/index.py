@@ -1,4 +1,4 @@
-"""``captioner index``: keep an index of images for ``captioner search`` and ``captioner serve``."""
+"""``captioner index``: make and update an index of images for ``captioner search`` and ``captioner serve``."""
 
 from __future__ import annotations
 

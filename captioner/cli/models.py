@@ -1,4 +1,4 @@
-"""``captioner models``: the models that ``--model`` takes by a short name."""
+"""``captioner models``: the models that have an alias for ``--model``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def models(
         bool, typer.Option("--json", help="Print one object a line, with the revision and the prompt.")
     ] = False,
 ) -> None:
-    """List the captioners that have a short name, with size, license and files on this disk.
+    """List the captioners that have an alias, with size, license and files on disk.
 
     Other models are named by hf:OWNER/NAME (Hugging Face), a folder, a checkpoint or a server's address.
     """

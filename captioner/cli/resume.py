@@ -1,4 +1,4 @@
-"""``FILE.partial``: the finished results of a run with ``-o FILE``, so that a run that was stopped can go on."""
+"""``FILE.partial``: the finished results of a run with ``-o FILE``, so that a stopped run can resume."""
 
 from __future__ import annotations
 

@@ -47,11 +47,12 @@ def score(
     latex: options.Latex = False,
     markdown: options.Markdown = False,
 ) -> None:
-    """Score captions as coco-caption does, without Java: BLEU-1 to 4, CIDEr-D, ROUGE-L; all in percent.
+    """Score captions as coco-caption does: BLEU-1 to 4, CIDEr-D, ROUGE-L; all in percent.
 
-    METEOR 1.5 and SPICE are the authors' Java programs and come with pip install 'captioner[java]'. If one cannot run,
-    it is left out, and a line on stderr says why. After the scores come the shares of distinct captions, of novel
-    captions (equal to no training caption) and of the references' words that were used, and the mean length.
+    These need no Java. METEOR 1.5 and SPICE are the authors' Java programs and come with pip install 'captioner[java]'.
+    If one cannot run, it is left out, and a line on stderr says why. After the scores come the shares of distinct
+    captions, of novel captions (equal to no training caption) and of the references' words that were used, and the mean
+    length.
 
     Captions are matched to images by file name or numeric id. A mismatch is an error; --missing changes this.
     """

@@ -51,7 +51,7 @@ def serve(
     at_once: Annotated[int, typer.Option(metavar="N", min=1, max=64, help="Images computed at the same time.")] = 2,
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
 ) -> None:
-    """Serve the web page: caption an image or a video, find similar images, search by a sentence.
+    """Serve the web page: captions of images and videos, similar images and search.
 
     By default the server listens only on this machine, and it needs no network. captioner index makes the index to
     search; the page shows later changes of it. Press Ctrl-C to stop.

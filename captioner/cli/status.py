@@ -1,4 +1,4 @@
-"""``captioner status``: how far a run on shards is."""
+"""``captioner status``: the progress of a run on shards."""
 
 from __future__ import annotations
 

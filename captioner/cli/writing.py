@@ -1,4 +1,4 @@
-"""Options of ``captioner caption`` for captions that are written: sidecars, metadata, and what becomes of old ones."""
+"""Options of ``captioner caption`` to write captions: sidecars, metadata, and existing captions."""
 
 from __future__ import annotations
 

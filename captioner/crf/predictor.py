@@ -41,8 +41,8 @@ def predict(
     """
     file = CRFFile(crf) if isinstance(crf, CRF) else crf
     if clips.features.shape[1] != file.model.feature_dim:
-        found = f"the features have dimension {clips.features.shape[1]}"
-        raise DataError(f"{found}, but the CRF was trained on {file.model.feature_dim}; give the same feature stores")
+        size = f"the features have dimension {clips.features.shape[1]}"
+        raise DataError(f"{size}, but the CRF was trained on {file.model.feature_dim}; give the same feature stores")
     fold_of = {name: number for number, fold in enumerate(file.folds) for name in fold.clip_ids}
     model_of = np.array([fold_of.get(name, fold_of.get(whole_clip(name), -1)) for name in clips.ids], np.int64)
     sizes = file.model.sizes

@@ -65,7 +65,7 @@ def read_frames(path: str | Path, warn: Callable[[str], object] = warnings.warn)
     Times are the file's own timestamps, so variable frame rates and gaps are kept: the first frame is shown from 0 on,
     each frame until the next. Where the clock is set, times go on without the jump, and the first time ``warn`` is
     called with a sentence. Damaged packets are skipped. Raises ``DataError`` for a file that is missing, empty, not a
-    video or without a moving image, and ``MissingDependency`` without PyAV.
+    video or without a video stream, and ``MissingDependency`` without PyAV.
     """
     path = check_video(path)
     with _opened(path) as (container, stream), closing(_decoded(container, stream)) as decoded:
