@@ -93,7 +93,7 @@ def row(name: str, pairs: Sequence[Pair]) -> list[str]:
 
 def command(
     captions: Annotated[list[Path], typer.Argument(help="Captions in any form that captioner score reads.")],
-    show: Annotated[int, typer.Option(min=0, help="Print up to so many differing texts of each row.")] = 0,
+    show: Annotated[int, typer.Option(min=0, help="Print at most this many differing texts per row.")] = 0,
 ) -> None:
     texts = {path.name: [text for texts in read_captions(path).values() for text in texts] for path in captions}
     found = {name: compare(each) for name, each in texts.items()}
