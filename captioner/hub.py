@@ -10,7 +10,6 @@ import re
 import socket
 from pathlib import Path
 from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 from captioner.files import cache_folder
 
@@ -53,6 +52,8 @@ def may_download() -> bool:
 
     Without either the hub's client would retry for minutes.
     """
+    from urllib.request import getproxies  # slow to import, and a caption by the default model never asks
+
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         return False
     address = urlsplit(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")

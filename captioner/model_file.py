@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import textwrap
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -108,25 +108,48 @@ def damaged_header(path: str | Path, error: Exception) -> CheckpointError:
     return CheckpointError(f"{path}: its header is invalid: {reason}")
 
 
-def read_weights(header: Header) -> Arrays:
-    """All tensors of a checkpoint, matrices of int8 multiplied by the scales of their rows.
+class Weights(Mapping[str, np.ndarray]):
+    """Tensors of a checkpoint by name. Those stored as int8 are multiplied by the scales of their rows when read."""
+
+    def __init__(self, arrays: Arrays, scales: Arrays) -> None:
+        self._arrays = arrays
+        self._scales = scales
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        array = self._arrays[name]
+        if name not in self._scales:
+            return array
+        found: np.ndarray = array * self._scales[name].reshape(-1, *[1] * (array.ndim - 1))
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+
+def read_weights(header: Header) -> Weights:
+    """All tensors of a checkpoint.
 
     Raises ``CheckpointError`` for scales that are missing, values that are not finite, and bytes that changed.
     """
     path = header.path
     arrays, _ = read_arrays(path)
     found = checksum(arrays)
+    scales: Arrays = {}
     for name in [name for name, array in arrays.items() if array.dtype == np.int8]:
         scale = arrays.pop(name + SCALE, None)
         if scale is None or scale.dtype.kind != "f" or scale.shape != arrays[name].shape[:1]:
             raise CheckpointError(f"{path}: tensor {name} is int8 without the scales of its rows; {RESTORE}")
-        arrays[name] = arrays[name] * scale.reshape(-1, *[1] * (arrays[name].ndim - 1))
-    for name, array in arrays.items():
+        scales[name] = scale
+    largest = np.iinfo(np.int8).min
+    for name, array in [*arrays.items(), *((name, scale * largest) for name, scale in scales.items())]:
         if not np.isfinite(array).all():
             raise CheckpointError(f"{path}: tensor {name} holds values that are not finite; {RESTORE}")
     if header.checksum not in (None, found):
         raise CheckpointError(f"{path}: its weights do not match their checksum; {RESTORE}")
-    return arrays
+    return Weights(arrays, scales)
 
 
 def checksum(arrays: Mapping[str, np.ndarray]) -> int:

@@ -71,6 +71,8 @@ class WritingOptions:
         return CaptionFiles(self._destinations(writer), composer, self.existing, self.dry_run, labels)
 
     def _destinations(self, writer: str) -> list[Destination]:
+        if not self.writes:  # spares most captions the imports
+            return []
         from captioner.writing.embed import Embedded
         from captioner.writing.sidecars import Sidecars
         from captioner.writing.xmp import XMPSidecars
