@@ -44,7 +44,7 @@ def _sections(report: Report) -> dict[str, Iterable[tuple[str, str]]]:
 
     known = bool(report.packages)
     fault = report.model_problem
-    model = f"damaged: {fault}" if fault else f"whole, {_size(report.model.stat().st_size)}"
+    model = f"damaged: {fault}" if fault else f"intact, {_size(report.model.stat().st_size)}"
     devices = [(one.name, _device(one.about, one.bytes, one.bfloat16)) for one in report.devices]
     if report.devices_problem:
         devices.append(("others", f"unknown: {report.devices_problem}"))

@@ -239,7 +239,7 @@ class Trainer:
         for note in self.notes:
             show.say(note)
         if self.resuming:
-            show.say(f"resuming at epoch {self.position.epoch}, batch {self.position.batch}; --no-resume starts anew")
+            show.say(f"resuming at epoch {self.position.epoch}, batch {self.position.batch}; --no-resume starts over")
             return
         self.log.write(
             "start",
@@ -449,7 +449,7 @@ def _check_same(before: dict[str, Any], experiment: Experiment) -> None:
         if was[key] != value and key not in MAY_CHANGE and key.rpartition(".")[2] not in MAY_CHANGE_ANYWHERE
     ]
     if changed:
-        advice = "start anew with --no-resume or choose another output"
+        advice = "start over with --no-resume or choose another output"
         raise ConfigError(f"{experiment.output} holds a run with other settings ({'; '.join(changed)}); {advice}")
 
 
