@@ -336,7 +336,7 @@ def write_captions(
     wordnet: Annotated[Path, typer.Option(help="WordNet's data.noun.")] = Path("/usr/share/wordnet/data.noun"),
     learned: Annotated[Path | None, typer.Option(help="Captions that an earlier run wrote.")] = None,
     more: Annotated[list[Path] | None, typer.Option(help="Data set in Flickr8k's format to add.")] = None,
-    count: Annotated[int, typer.Option(min=1, help="Sentences that each photograph gets.")] = 5,
+    count: Annotated[int, typer.Option(min=0, help="Sentences that each photograph without its own gets.")] = 5,
     text: Annotated[Path | None, typer.Option(help="File for all sentences but those of val, one a line.")] = None,
     most: Annotated[int, typer.Option(min=1, help="Photographs that a sentence may be given to.")] = 6,
     unseen_weight: Annotated[
