@@ -208,7 +208,7 @@ def test_the_order_of_tacos_systems_follows_from_their_scores() -> None:
         ("wall time", ["captioner caption over import torch"]),
         ("captions/s of a batch", ["captions over the CNN alone, from files"]),
         ("captions/s of files", ["captions by ONNX Runtime over torch, from files"]),
-        ("peak memory", ["memory of 1500 captions over 500"]),
+        ("peak memory of captioning 1,500", ["memory of 1500 captions over 500"]),
         ("tokens of captions", ["tokens of captions over nltk's"]),
         ("scores of 5,000", ["scoring 5,000 captions over pycocoevalcap"]),
         ("memory of a caption", ["memory of a caption among 5,000 over pycocoevalcap"]),
