@@ -1,4 +1,4 @@
-"""Models of the Hugging Face hub: where their files are on this disk, and whether the hub may be asked for more.
+"""Models of the Hugging Face hub: their files on this disk, and whether more may be downloaded.
 
 Nothing is imported for it: ``captioner models`` and an error about missing files need neither transformers nor torch.
 """
@@ -18,7 +18,7 @@ REPOSITORY = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
 
 
 def hub_cache() -> Path:
-    """The folder where Hugging Face's libraries keep downloads: ``$HF_HUB_CACHE``, else below ``$HF_HOME``."""
+    """The download folder of Hugging Face's libraries: ``$HF_HUB_CACHE``, else below ``$HF_HOME``."""
     if chosen := os.environ.get("HF_HUB_CACHE"):
         return Path(chosen)
     home = os.environ.get("HF_HOME")

@@ -40,7 +40,7 @@ Arrays = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Header:
-    """What a checkpoint says of its model."""
+    """The header of a checkpoint, which describes its model."""
 
     path: Path
     task: str
@@ -60,7 +60,7 @@ class Header:
 
     @cached_property
     def decoding(self) -> DecodingConfig:
-        """The model's decoding settings; ``ConfigError`` where they are none."""
+        """The model's decoding settings; raises ``ConfigError`` for invalid ones."""
         return from_mapping(DecodingConfig, self.config.get("decoding", {}), f"{self.path}: decoding")
 
     @property
@@ -70,7 +70,7 @@ class Header:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the file, read when it is asked for."""
+        """SHA-256 of the file, computed on first use."""
         return sha256(self.path)
 
 
@@ -103,9 +103,9 @@ def read_header(path: str | Path) -> Header:
 
 
 def damaged_header(path: str | Path, error: Exception) -> CheckpointError:
-    """The error for a header whose parts are not what they should be."""
+    """The error for an invalid header."""
     reason = textwrap.shorten(f"{type(error).__name__}: {error}", 400)
-    return CheckpointError(f"{path}: its header is not as it should be: {reason}")
+    return CheckpointError(f"{path}: its header is invalid: {reason}")
 
 
 class Weights(Mapping[str, np.ndarray]):
@@ -148,7 +148,7 @@ def read_weights(header: Header) -> Weights:
         if not np.isfinite(array).all():
             raise CheckpointError(f"{path}: tensor {name} holds values that are not finite; {RESTORE}")
     if header.checksum not in (None, found):
-        raise CheckpointError(f"{path}: its weights are not those that were written (checksum); {RESTORE}")
+        raise CheckpointError(f"{path}: its weights do not match their checksum; {RESTORE}")
     return Weights(arrays, scales)
 
 

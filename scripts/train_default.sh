@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The model that ships, from photographs and sentences to captioner/assets/default.safetensors:
+# Train the default model, from photos and sentences to captioner/assets/default.safetensors:
 #   scripts/train_default.sh FLICKR8K FLICKR30K COCO IMAGENET TEACHER
 # FLICKR8K and FLICKR30K are data folders (the photographs in FLICKR8K/images). COCO holds photographs in photos/, what
 # people said of some of them and of others in sentences.tsv, a detector's detections.jsonl and class_words.json.
