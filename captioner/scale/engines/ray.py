@@ -16,9 +16,9 @@ from typing import Any
 
 from captioner.errors import CaptionerError, UsageError
 from captioner.optional import require
+from captioner.places import is_address
 from captioner.scale.engines.base import Queue, Report, cores, environment
 from captioner.scale.job import Job, Outcome, attempt
-from captioner.scale.places import is_address
 from captioner.scale.shards import Shard
 
 PRIVATE = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
