@@ -1,4 +1,4 @@
-"""Captioning a batch of images against its CNN alone.
+"""Captioning a batch of images, compared with its CNN alone.
 
 Ours: ``LRCNCaptioner.results``, from JPEG files to sentences, decoded with the checkpoint's settings.
 Baseline: the same files opened, scaled and put through the same CNN in the same batches, without a sentence.

@@ -1,4 +1,4 @@
-"""Beam search against greedy decoding, and against beam search that runs the whole prefix again at each step.
+"""Beam search, compared with greedy decoding and with beam search that runs the whole prefix again at each step.
 
 All decode random features with the mean and deviation of the default model's training features, without the CNN, so
 that captions are about as long as usual.

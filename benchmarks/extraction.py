@@ -1,4 +1,4 @@
-"""Feature extraction against the network alone.
+"""Feature extraction, compared with the network alone.
 
 Ours: ``captioner.features.extract`` as the command calls it, from JPEG files to a finished store: workers start, files
 are read, decoded and scaled, values normalized, the network run, rows written and merged.

@@ -1,4 +1,4 @@
-"""``captioner serve`` under load: many visitors upload at once for a minute, and come again when they are told to.
+"""``captioner serve`` under load: many visitors upload at once for a minute, and retry when they are told to.
 
 Ours and baseline are of one run: memory at its end over that after its first sixth, and the 95th percentile of the time
 to an answer over the median. An answer other than 200 and 503 is an error.

@@ -1,4 +1,4 @@
-"""Two pieces of work, timed in turns. A ratio from one run means the same on a busy machine and on another one."""
+"""Time two pieces of work in turns. A ratio from one run means the same on a busy machine and on another one."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ from benchmarks.measure import AT_MOST, Measurement, once, run_command
 from benchmarks.startup import captioner_command
 
 TARGET = 1.1
+ONE = 200e6 / 2**20  # MiB
 UNIT = 2**20 if sys.platform == "darwin" else 2**10  # of ru_maxrss, in MiB: bytes there, KiB elsewhere
 # A process begins with the peak of the one that started it, so that a small one must stand between this and that.
 LAUNCHER = """
@@ -26,7 +27,8 @@ sys.exit(status)
 
 
 def measure(count: int = 1500, photo: Path = PHOTO, model: str = "default") -> list[Measurement]:
-    """Peak memory of captioning ``count`` images over that of a third of them."""
+    """Peak memory of captioning ``count`` images over that of a third of them, and of one over 200 MB."""
+    caption, by = [*captioner_command(), "caption"], ["--model", model]
     with tempfile.TemporaryDirectory() as folder:
         few, many = Path(folder, "few"), Path(folder, "many")
         images = make_images(few, max(1, count // 3), photo)
@@ -36,10 +38,18 @@ def measure(count: int = 1500, photo: Path = PHOTO, model: str = "default") -> l
         return [
             compare_memory(
                 f"memory of {count} captions over {len(images)}",
-                [*captioner_command(), "caption", str(many), "--model", model],
-                [*captioner_command(), "caption", str(few), "--model", model],
+                [*caption, str(many), *by],
+                [*caption, str(few), *by],
                 TARGET,
-            )
+            ),
+            once(
+                "memory of one caption over 200 MB",
+                "MiB",
+                peak_memory([*caption, str(images[0]), *by]),
+                ONE,
+                target=1,
+                direction=AT_MOST,
+            ),
         ]
 
 

@@ -1,4 +1,4 @@
-"""Can a recognizer see motion? Classes that no single frame tells apart, and that differ only in how frames follow.
+"""Motion in recognizers: classes that no single frame distinguishes, which differ only in the order of frames.
 
     python -m benchmarks.motion                     # a table: single frames, their mean and LRCN on four problems
     python -m benchmarks.motion --videos 400        # fewer videos than by default

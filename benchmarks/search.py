@@ -1,4 +1,4 @@
-"""Search in an index of images: what it costs beside the work that cannot be saved.
+"""Search in an index of images, compared with the unavoidable work.
 
 Exact search against the bare product of all vectors with the query; usearch's graph against exact search; ``captioner
 index`` against ``captioner caption`` on the same files; and the seconds of a whole ``captioner search`` process.

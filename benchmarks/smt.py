@@ -1,4 +1,4 @@
-"""Our phrase decoder against nltk's ``StackDecoder``: sentences a second, for tuples of a made-up kitchen.
+"""Our phrase decoder against nltk's ``StackDecoder``: sentences a second, for tuples of a synthetic corpus.
 
 Both have the same phrase table, language model, weights and stack size. nltk's merges no hypotheses, tries every
 translation for each of them, and ends a sentence without asking the language model.

@@ -1,4 +1,4 @@
-"""Training against a bare stack of the same recurrent layers.
+"""Training, compared with a bare stack of the same recurrent layers.
 
 Ours: ``captioner.train.trainer.Trainer`` on a shipped configuration, over an epoch of captions: captions sorted into
 batches, features looked up, normalized and projected, words embedded, dropout, residual paths, the loss, gradients

@@ -1,4 +1,4 @@
-"""Arrays of numpy or torch in one code, through the array API standard, and the functions that the standard lacks.
+"""The same code for numpy and torch arrays through the array API standard, and functions that the standard lacks.
 
 Nothing here imports torch: a decoder that works with torch has imported it.
 """
@@ -13,11 +13,11 @@ from array_api_compat import array_namespace, is_torch_array
 from numpy.typing import NDArray
 
 Array: TypeAlias = Any
-"""An array of numpy or of torch; types cannot say that a function returns the kind that it was given."""
+"""A numpy or torch array; the type cannot express that a function returns the kind that it was given."""
 
 
 def namespace(array: Array) -> Any:
-    """The functions of the standard for arrays of this kind."""
+    """The standard's functions for arrays of this kind."""
     # numpy has them itself since 2.1, and importing it in array_api_compat's clothes takes 0.1 s.
     native = isinstance(array, np.ndarray) and hasattr(np, "cumulative_sum")
     return array_namespace(array, use_compat=False if native else None)
@@ -32,7 +32,7 @@ def top_k(array: Array, k: int) -> tuple[Array, Array]:
 
 
 def softmax(array: Array) -> Array:
-    """Of each row of (R, C)."""
+    """The softmax of each row of (R, C)."""
     if is_torch_array(array):
         return array.softmax(-1)
     powers = np.exp(array - array.max(-1, keepdims=True))
@@ -40,7 +40,7 @@ def softmax(array: Array) -> Array:
 
 
 def first_reaching(sums: Array, levels: Array) -> Array:
-    """The first column (R,) of each row of (R, C), ascending, that is not below the row's level (R, 1)."""
+    """For each ascending row of (R, C), the first column (R,) whose number is not below the row's level (R, 1)."""
     if is_torch_array(sums):
         return namespace(sums).searchsorted(sums, levels)[:, 0].clamp(max=sums.shape[1] - 1)  # NaN would lie behind
     return (sums >= levels).argmax(-1)

@@ -76,7 +76,7 @@ class Checkpoint:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the file, read when it is asked for; empty without a file."""
+        """SHA-256 of the file, computed on first use; empty without a file."""
         return sha256(self.path) if self.path else ""
 
 
@@ -126,7 +126,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a checkpoint; everything in it is checked and nothing executed.
+    """Read a checkpoint; all of it is checked, and no code is executed.
 
     Raises ``CheckpointError`` for a file that is missing, damaged, no checkpoint or of another version, and for parts
     that do not fit each other, naming both.
@@ -169,7 +169,7 @@ def _state_to_save(path: str, model: nn.Module, empty: nn.Module) -> dict[str, T
     state = _unshared(model)
     _compare(path, _unshared(empty), state)
     if bad := not_finite(state):
-        raise CheckpointError(f"{path}: not written, model.{bad} holds values that are not finite; lower train.lr")
+        raise CheckpointError(f"{path}: not written: model.{bad} holds values that are not finite; lower train.lr")
     return state
 
 
@@ -186,7 +186,7 @@ def _compare(path: str, wanted: State, found: State) -> None:
         got, expected = tuple(tensor.shape), tuple(wanted[name].shape) if name in wanted else None
         if expected is not None and got != expected:
             raise CheckpointError(
-                f"{path}: model.{name} is {got}, but configuration, inputs and outputs ask for {expected}"
+                f"{path}: model.{name} is {got}, but configuration, inputs and outputs require {expected}"
             )
         if name in wanted and tensor.is_floating_point() != wanted[name].is_floating_point():
             raise CheckpointError(f"{path}: model.{name} is {tensor.dtype}, not {wanted[name].dtype}; {RESTORE}")

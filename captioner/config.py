@@ -1,4 +1,4 @@
-"""Configurations: frozen dataclasses filled from plain mappings, and the settings that every training run has.
+"""Configurations: frozen dataclasses filled from plain mappings, and the settings that all training runs share.
 
 Unknown keys are errors that name the nearest key; a value out of range names the field, the value and the choices.
 """
@@ -37,7 +37,7 @@ def within(name: str, value: float, low: float, high: float = float("inf")) -> N
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """The optimization, the same for every task."""
+    """Optimization settings that all tasks share."""
 
     epochs: int = 15
     """Passes over the training data."""
@@ -72,7 +72,7 @@ class TrainConfig:
     log_every: int = 50
     """Optimizer steps between two lines of the log."""
     save_minutes: float = 10.0
-    """Longest time between two saved states (to the next line of the log); one is saved after every epoch anyway."""
+    """Longest time between two saved states within an epoch; the state is also saved after every epoch."""
     seed: int = 0
     """Seed of initialization, order and dropout."""
     init_from: str = ""
@@ -99,7 +99,7 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class CrossEntropyConfig:
-    """The loss section of tasks that minimize the cross-entropy of one thing: the next word, or the class."""
+    """The loss section of tasks that minimize a cross-entropy, of the next word or of the class."""
 
     label_smoothing: float = 0.0
     """Probability mass spread over the words or classes."""

@@ -1,4 +1,4 @@
-"""What of captioner works on this machine: packages, devices, caches, the model that ships, and what commands lack."""
+"""The state of captioner on this machine: packages, devices, caches, the default model, and what commands lack."""
 
 from __future__ import annotations
 

@@ -3,13 +3,13 @@
     CaptionerError
     ├── UsageError           the command line or a call contradicts itself (exit status 2)
     ├── ConfigError          a configuration has an unknown key or a value out of range
-    ├── DataError            a data set, caption file or manifest cannot be read as what it should be
+    ├── DataError            a data set, caption file or manifest is invalid or unreadable
     │   └── ImageError       one image cannot be opened; carries ``path`` and ``reason``
-    ├── BackboneError        an unknown backbone, or one that does not give what its record says
-    │   └── MissingWeights   weights are neither on disk nor to be had; says which file to put where
+    ├── BackboneError        a backbone is unknown or does not match its record
+    │   └── MissingWeights   weights are not available; says which file to put where
     ├── FeatureStoreError    a feature file is damaged, unfinished or made by another backbone
     ├── SearchIndexError     a search index is missing, damaged, in use or made by another model
-    ├── CheckpointError      a checkpoint is damaged or does not fit what it is used with
+    ├── CheckpointError      a checkpoint is damaged or does not fit its use
     └── MissingDependency    an optional package is not installed; says what to install
 
 Messages are one line and say what is wrong and what to do. ``print_error`` prints them and all
@@ -117,7 +117,7 @@ def exit_status(program: Callable[[], object]) -> int:
 
 
 def missing(package: str, extra: str) -> str:
-    """What to do about a package that is not installed; ``extra`` brings it."""
+    """The message about a package that is not installed; ``extra`` contains it."""
     return f"this needs the package {package}; install it with: pip install 'captioner[{extra}]'"
 
 
@@ -127,7 +127,7 @@ def _fail(message: str, status: int) -> int:
 
 
 def print_error(line: object) -> None:
-    """Print a line on stderr; names and other text of files cannot break it, flood or steer the terminal."""
+    """Print a line on stderr, shortened and with control characters escaped."""
     text = str(line)
     if len(text) > LONGEST_LINE:
         text = f"{text[: LONGEST_LINE // 2]} ... {text[-LONGEST_LINE // 2 :]}"
@@ -140,17 +140,17 @@ def warn(message: object) -> None:
 
 
 def counted(number: int, what: str) -> str:
-    """``number`` and ``what`` they are, in the plural unless it is 1."""
+    """``number`` and the noun ``what``, in the plural unless the number is 1."""
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def printable(text: str) -> str:
-    """``text`` with the characters escaped that break a line or column, steer a terminal or turn the text around."""
+    """``text`` with escapes for characters that break lines, control a terminal or change the direction of text."""
     return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def shorten(value: Any) -> str:
-    """``value`` as Python writes it, for messages: a few items and levels, however many it has."""
+    """The ``repr`` of ``value`` for messages, limited to a few items and levels."""
     return reprlib.repr(value)
 
 

@@ -15,7 +15,7 @@ from captioner.tasks.base import TASKS, find_task
 
 SHIPPED = Path(__file__).parent / "configs"
 COMMON = tuple(item.name for item in dataclasses.fields(Experiment) if item.name not in ("task", "config"))
-"""Keys of a configuration that are not the task's."""
+"""Keys of a configuration that all tasks share."""
 
 
 def load_experiment(source: str | Path, settings: Sequence[str] = ()) -> Experiment:

@@ -1,4 +1,4 @@
-"""Images that explain a classifier: its first kernels, their feature maps, and bars of probabilities.
+"""Images that explain a classifier: its first kernels, their feature maps, and a bar chart of probabilities.
 
 All are made with Pillow alone, for the command line, reports and web pages alike.
 """
@@ -43,7 +43,7 @@ def map_tiles(maps: NDArray[np.float32]) -> Bytes:
 
 
 def sheet(tiles: Bytes, width: int, across: int) -> Image.Image:
-    """Tiles (O, H, W, 3) side by side, ``across`` in a row that is ``width`` pixels wide; the first 64 of more."""
+    """At most 64 tiles (O, H, W, 3) side by side, ``across`` per row, which is ``width`` pixels wide."""
     tiles = tiles[:MOST_TILES]
     edge = (width - GAP * (across - 1)) // across
     height = round(edge * tiles.shape[1] / tiles.shape[2])

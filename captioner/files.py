@@ -1,4 +1,4 @@
-"""Files written whole or not at all, never over other things; tensors and digests of files; the cache folder."""
+"""Files: atomic writing that never replaces the wrong file, tensors, digests, and the cache folder."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ HEAD = 1 << 16
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of file that a command writes, and may therefore replace."""
+    """A kind of file that a command writes and may replace."""
 
     name: str
     start: bytes
-    """Regular expression of how such files begin."""
+    """Regular expression that matches the start of such files."""
 
     def matches(self, path: str | Path) -> bool:
         """Whether the file is empty or of this kind."""

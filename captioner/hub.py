@@ -1,4 +1,4 @@
-"""Models of the Hugging Face hub: where their files are on this disk, and whether the hub may be asked for more.
+"""Models of the Hugging Face hub: their files on this disk, and whether more may be downloaded.
 
 Nothing is imported for it: ``captioner models`` and an error about missing files need neither transformers nor torch.
 """
@@ -10,7 +10,6 @@ import re
 import socket
 from pathlib import Path
 from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 from captioner.files import cache_folder
 
@@ -19,7 +18,7 @@ REPOSITORY = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
 
 
 def hub_cache() -> Path:
-    """The folder where Hugging Face's libraries keep downloads: ``$HF_HUB_CACHE``, else below ``$HF_HOME``."""
+    """The download folder of Hugging Face's libraries: ``$HF_HUB_CACHE``, else below ``$HF_HOME``."""
     if chosen := os.environ.get("HF_HUB_CACHE"):
         return Path(chosen)
     home = os.environ.get("HF_HOME")
@@ -53,6 +52,8 @@ def may_download() -> bool:
 
     Without either the hub's client would retry for minutes.
     """
+    from urllib.request import getproxies  # slow to import, and a caption by the default model never asks
+
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         return False
     address = urlsplit(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")

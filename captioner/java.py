@@ -1,4 +1,4 @@
-"""Java programs that the package pycocoevalcap brings, run as they are."""
+"""Run the Java programs of the package pycocoevalcap."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def find_jar(what: str, name: str) -> Path:
 
 
 def run_java(what: str, jar: Path, options: Sequence[str], memory: str, text: str = "", main: str = "") -> str:
-    """What the program prints when it is given ``text``; it is gone when this returns, an interrupt included.
+    """Run the program on ``text`` and return its output; the process has ended on return, also after an interrupt.
 
     ``main`` is the class to run, by default the one that the file names.
     """

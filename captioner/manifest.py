@@ -45,11 +45,11 @@ class Entry:
     hub: str = ""
     """A Hugging Face model repository, which keeps and checks its own files."""
     manual: str = ""
-    """What a person must do where a form or several links stand before the file."""
+    """Instructions for a file that must be downloaded by hand."""
     bytes: int | None = None
     sha256: str = ""
     sha256_prefix: str = ""
-    """First digits of the SHA-256, where no more is published."""
+    """First digits of the SHA-256, if no more is published."""
     md5: str = ""
 
     @property
@@ -84,7 +84,7 @@ def find(manifest: dict[str, Entry], name: str) -> Entry:
 
 
 def problem(entry: Entry, path: Path) -> str | None:
-    """What is wrong with the copy of ``entry`` at ``path``, or None when everything that is known of it agrees."""
+    """The problem of the copy of ``entry`` at ``path``, or None if size and digest agree as far as they are known."""
     if not path.is_file():
         return "missing"
     size = path.stat().st_size
@@ -110,7 +110,7 @@ def download(entry: Entry, path: Path, progress: Progress | None = None) -> Path
     """
     # Not pooch: it downloads to a temporary file that it deletes after a failure, so it cannot continue (1.9.0).
     if entry.manual:
-        raise DataError(f"{entry.name} cannot be fetched by a program: {entry.manual} ({path})")
+        raise DataError(f"{entry.name} cannot be downloaded automatically: {entry.manual} ({path})")
     if entry.hub:
         return _download_hub(entry)
     if path.exists() and problem(entry, path) is None:
@@ -124,13 +124,13 @@ def download(entry: Entry, path: Path, progress: Progress | None = None) -> Path
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         raise DataError(
-            f"{entry.name}: cannot download {entry.url}: {reason}; run this again with a network, "
+            f"{entry.name}: cannot download {entry.url}: {reason}; run the command again with a network, "
             f"or put the file at {path}"
         ) from error
     wrong = problem(entry, part)
     if wrong:
         part.unlink()
-        raise DataError(f"{entry.name}: {entry.url} gave a wrong file ({wrong}); it was removed, run this again")
+        raise DataError(f"{entry.name}: {entry.url} gave a wrong file ({wrong}); it was removed: run the command again")
     os.replace(part, path)
     return path
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import textwrap
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -40,7 +40,7 @@ Arrays = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Header:
-    """What a checkpoint says of its model."""
+    """The header of a checkpoint, which describes its model."""
 
     path: Path
     task: str
@@ -60,7 +60,7 @@ class Header:
 
     @cached_property
     def decoding(self) -> DecodingConfig:
-        """The model's decoding settings; ``ConfigError`` where they are none."""
+        """The model's decoding settings; raises ``ConfigError`` for invalid ones."""
         return from_mapping(DecodingConfig, self.config.get("decoding", {}), f"{self.path}: decoding")
 
     @property
@@ -70,7 +70,7 @@ class Header:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the file, read when it is asked for."""
+        """SHA-256 of the file, computed on first use."""
         return sha256(self.path)
 
 
@@ -103,30 +103,53 @@ def read_header(path: str | Path) -> Header:
 
 
 def damaged_header(path: str | Path, error: Exception) -> CheckpointError:
-    """The error for a header whose parts are not what they should be."""
+    """The error for an invalid header."""
     reason = textwrap.shorten(f"{type(error).__name__}: {error}", 400)
-    return CheckpointError(f"{path}: its header is not as it should be: {reason}")
+    return CheckpointError(f"{path}: its header is invalid: {reason}")
 
 
-def read_weights(header: Header) -> Arrays:
-    """All tensors of a checkpoint, matrices of int8 multiplied by the scales of their rows.
+class Weights(Mapping[str, np.ndarray]):
+    """Tensors of a checkpoint by name. Those stored as int8 are multiplied by the scales of their rows when read."""
+
+    def __init__(self, arrays: Arrays, scales: Arrays) -> None:
+        self._arrays = arrays
+        self._scales = scales
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        array = self._arrays[name]
+        if name not in self._scales:
+            return array
+        found: np.ndarray = array * self._scales[name].reshape(-1, *[1] * (array.ndim - 1))
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+
+def read_weights(header: Header) -> Weights:
+    """All tensors of a checkpoint.
 
     Raises ``CheckpointError`` for scales that are missing, values that are not finite, and bytes that changed.
     """
     path = header.path
     arrays, _ = read_arrays(path)
     found = checksum(arrays)
+    scales: Arrays = {}
     for name in [name for name, array in arrays.items() if array.dtype == np.int8]:
         scale = arrays.pop(name + SCALE, None)
         if scale is None or scale.dtype.kind != "f" or scale.shape != arrays[name].shape[:1]:
             raise CheckpointError(f"{path}: tensor {name} is int8 without the scales of its rows; {RESTORE}")
-        arrays[name] = arrays[name] * scale.reshape(-1, *[1] * (arrays[name].ndim - 1))
-    for name, array in arrays.items():
+        scales[name] = scale
+    largest = np.iinfo(np.int8).min
+    for name, array in [*arrays.items(), *((name, scale * largest) for name, scale in scales.items())]:
         if not np.isfinite(array).all():
             raise CheckpointError(f"{path}: tensor {name} holds values that are not finite; {RESTORE}")
     if header.checksum not in (None, found):
-        raise CheckpointError(f"{path}: its weights are not those that were written (checksum); {RESTORE}")
-    return arrays
+        raise CheckpointError(f"{path}: its weights do not match their checksum; {RESTORE}")
+    return Weights(arrays, scales)
 
 
 def checksum(arrays: Mapping[str, np.ndarray]) -> int:

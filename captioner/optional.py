@@ -1,4 +1,4 @@
-"""Optional packages, imported through one door that says what to install."""
+"""Import optional packages; an error says what to install."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from captioner.errors import MissingDependency, missing
 
 
 def require(module: str, extra: str) -> ModuleType:
-    """Import ``module``, or raise ``MissingDependency`` naming the extra that brings it."""
+    """Import ``module``, or raise ``MissingDependency`` that names the extra."""
     try:
         return importlib.import_module(module)
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Parts of a long list of work, such as ``2/4``: every fourth item from the second, for one of four processes."""
+"""Parts of a list of work, such as ``2/4``: every fourth item from the second, for one of four processes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def find_part(text: str) -> tuple[int, int] | None:
 
 
 def parse_part(text: str) -> tuple[int, int]:
-    """``find_part`` of a command line's text; ``UsageError`` where it is none."""
+    """``find_part`` for a command line's text; raises ``UsageError`` if it is invalid."""
     part = find_part(text)
     if part is None:
         raise UsageError(f"part {shorten(text)} should be like 2/4: the second of four, of {MOST_PARTS} at most")

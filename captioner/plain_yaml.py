@@ -1,4 +1,4 @@
-"""YAML as mappings, lists, None and texts: nothing is guessed, nothing runs, and every key is there once."""
+"""YAML as mappings, lists, None and texts: types are not guessed, no code runs, and every key is unique."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class _Texts(yaml.BaseLoader):  # type: ignore[misc]  # PyYAML has no annotation
         if len(mapping) < len(node.value):
             names = [key.value for key, _ in node.value]
             twice = next(name for name in names if names.count(name) > 1)
-            raise ConstructorError(None, None, f"the key {shorten(twice)} is there twice", node.start_mark)
+            raise ConstructorError(None, None, f"the key {shorten(twice)} occurs twice", node.start_mark)
         return mapping
 
 

@@ -1,4 +1,4 @@
-"""Which number format training computes in, decided by trying it rather than by reading processor flags."""
+"""The number format of training, found by a trial rather than from processor flags."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from captioner.errors import print_error, printable
 
 
 class Progress(Protocol):
-    """What reports progress."""
+    """The interface of progress reports."""
 
     def advance(self, count: int = 1, note: str = "") -> None:
         """Count items that are done; ``note`` is shown behind the bar."""

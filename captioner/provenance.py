@@ -1,4 +1,4 @@
-"""Where a result comes from: versions, hardware and commit, as a dictionary that every result carries."""
+"""The provenance of a result: versions, hardware and commit, as a dictionary that is saved with every result."""
 
 from __future__ import annotations
 

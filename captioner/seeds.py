@@ -1,4 +1,4 @@
-"""Seeds made of several numbers, so that randomness is a pure function of them."""
+"""Combine several numbers into one seed, so that randomness is a pure function of them."""
 
 from __future__ import annotations
 

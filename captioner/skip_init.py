@@ -1,4 +1,4 @@
-"""Modules whose weights are about to be loaded, made without initializing them first."""
+"""Build modules without initializing weights that are about to be loaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables for the terminal, Markdown and LaTeX, drawn by tabulate."""
+"""Tables for the terminal, Markdown and LaTeX, by tabulate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sections of a report about classes: the confusion matrix, what is taken for what, and the scores of each class."""
+"""Sections of a report about classes: the confusion matrix, the most frequent confusions, and scores by class."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much tools disagree on the same captions: coco-caption's way of counting, and one departure from it per row.
+"""Scores of the same captions by different tools: coco-caption's, and one variation per row.
 
     python -m eval.disagreement results.json --references captions_val2017.json
 

@@ -1,12 +1,12 @@
-"""How often captions name objects that are not there: CHAIR (Rohrbach et al. 2018, "Object Hallucination in Image
+"""Count objects in captions that the photos do not show: CHAIR (Rohrbach et al. 2018, "Object Hallucination in Image
 Captioning"), in percent.
 
     python -m eval.hallucination captions.json --references captions.jsonl --format own --split val \\
         --detections detections.jsonl --class-words class_words.json
 
-An object is there if a detector found it or if one of the references names it. CHAIRi is the share of the objects named
-that are not there, CHAIRs the share of captions that name one. Detectors miss things and see others that are not there,
-and references leave things out, so compare numbers only of the same photographs and detections.
+An object counts as present if a detector found it or if one of the references names it. CHAIRi is the share of named
+objects that are not present, CHAIRs the share of captions that name such an object. Detectors make errors, and
+references leave objects out, so compare numbers only for the same photos and detections.
 """
 
 from __future__ import annotations

@@ -57,14 +57,14 @@ def report(
         list[str] | None,
         typer.Option(help="A feature store, if not where it was in training; repeat the option for several."),
     ] = None,
-    beam_size: Annotated[int | None, typer.Option(help="Instead of each checkpoint's own.")] = None,
-    length_penalty: Annotated[float | None, typer.Option(help="Instead of each checkpoint's own.")] = None,
-    no_repeat_ngram_size: Annotated[int | None, typer.Option(help="Instead of each checkpoint's own.")] = None,
+    beam_size: Annotated[int | None, typer.Option(help="Overrides each checkpoint's own.")] = None,
+    length_penalty: Annotated[float | None, typer.Option(help="Overrides each checkpoint's own.")] = None,
+    no_repeat_ngram_size: Annotated[int | None, typer.Option(help="Overrides each checkpoint's own.")] = None,
     missing: Annotated[
         str, choice(("error", "empty"), help="Images without a caption in a file: an error, or empty captions.")
     ] = "error",
     metrics: Annotated[
-        str, typer.Option(help="Some of bleu, cider, rouge, meteor, spice, with commas between.")
+        str, typer.Option(help="Some of bleu, cider, rouge, meteor, spice, separated by commas.")
     ] = METRICS,
     tokenizer: Tokenizer = DEFAULT,
     published: Annotated[str, choice(NAMES, help="Published scores to add, if not those of the data set.")] = "",

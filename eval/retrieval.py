@@ -5,8 +5,8 @@
 
 Computes log p(caption | image) for every caption and image of the split, from the feature stores that the run was
 trained on (`--features` overrides them), and prints R@1, R@5, R@10 and the median rank in both directions beside
-nearest-neighbor retrieval and chance. The scores are kept beside the run in blocks: a killed run resumes, and another
-key costs nothing. The expected time is printed after the first block.
+nearest-neighbor retrieval and chance. The scores are saved beside the run in blocks: a killed run resumes, and another
+key needs no further computation. The expected time is printed after the first block.
 
 The key `normalized` is log p(caption | image) minus the log of the mean of p(caption | image) over all images, as in
 Donahue et al. 2015; `likelihood` leaves that out. Captions are found by it for each image, and images for each caption.
@@ -218,8 +218,8 @@ def retrieve(
     path: Annotated[Path, typer.Argument(metavar="RUN", help="A training run's folder or a checkpoint.")],
     split: Split = "test",
     captions: Annotated[str, choice(("one", "all"), help="The first caption of each image, or all.")] = "one",
-    key: Annotated[str, choice(KEYS, help="What captions are ranked by.")] = "normalized",
-    precision: Annotated[str, choice(PRECISIONS, help="Of the factors of matrix products.")] = "bfloat16",
+    key: Annotated[str, choice(KEYS, help="Ranking key.")] = "normalized",
+    precision: Annotated[str, choice(PRECISIONS, help="Number format of the factors of matrix products.")] = "bfloat16",
     root: Annotated[str, typer.Option(help="The data set's folder, if not where it was in training.")] = "",
     features: Annotated[
         list[str] | None,

@@ -1,4 +1,4 @@
-"""How often our tokens differ from those of coco-caption's Java program, on captions and on odd texts.
+"""Count how often captioner's tokens differ from those of coco-caption's Java program, on captions and unusual texts.
 
     python -m eval.tokens Flickr8k.token.txt captions.token captions_val2017.json --show 5
 
@@ -93,7 +93,7 @@ def row(name: str, pairs: Sequence[Pair]) -> list[str]:
 
 def command(
     captions: Annotated[list[Path], typer.Argument(help="Captions in any form that captioner score reads.")],
-    show: Annotated[int, typer.Option(min=0, help="Print up to so many differing texts of each row.")] = 0,
+    show: Annotated[int, typer.Option(min=0, help="Print at most this many differing texts per row.")] = 0,
 ) -> None:
     texts = {path.name: [text for texts in read_captions(path).values() for text in texts] for path in captions}
     found = {name: compare(each) for name, each in texts.items()}

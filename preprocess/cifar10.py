@@ -1,4 +1,4 @@
-"""CIFAR-10 from a folder of images for each class to its binary version, which opens in a second.
+"""Convert CIFAR-10 from image folders to its binary version, which loads in a second.
 
     python -m preprocess.cifar10 FOLDER -o data/cifar10
 

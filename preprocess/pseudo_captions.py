@@ -1,19 +1,18 @@
-"""Captions for photographs that have none, taken from sentences that people wrote about others.
+"""Assign captions to photos that have none, from sentences that people wrote about other photos.
 
     python -m preprocess.pseudo_captions --photos photos --sentences sentences.tsv --detections detections.jsonl \\
         --features lite2.h5 --imagenet imagenet_class_index.json -o captions.jsonl
     python -m preprocess.pseudo_captions ... --learned captions.jsonl -o better.jsonl
 
-Every photograph gets the five sentences whose nouns fit best what networks see in it: the classes of a detector, and
-the ImageNet classes that follow from the features of a network with a classifier, as the nouns that WordNet has for
-them and for what they are kinds of. Both are compared as vectors weighted by inverse document frequency. With
-``--learned``, the captions of an earlier run, the words that a linear map from the features learns from them count as
-well, and more: what is wrong in single captions averages out, so that each run's captions are better than those before.
+Every photo gets the five sentences whose nouns fit best the classes that networks recognize in it: those of a detector,
+and the ImageNet classes of a network with a classifier, as WordNet's nouns for them and for their hypernyms. Both are
+compared as vectors weighted by inverse document frequency. With ``--learned``, the captions of an earlier run, a linear
+map from the features to words is learned from them, and these words count as well, with a larger weight. Errors in
+single captions average out, so each run's captions are better than those before.
 
-No sentence is given to more than ``--most`` photographs. Photographs with sentences of their own keep these; ``--dev``
-of them, the first by a digest of their names, become the split val, and their sentences are given to no other. What
-``--more`` data sets hold goes into the same file. How good the sentences are is said at the end: those found for the
-photographs of val are scored like captions.
+No sentence is given to more than ``--most`` photos. Photos with sentences of their own keep these; ``--dev`` of them,
+the first by a digest of their names, become the split val, and their sentences are given to no other photo. Data sets
+of ``--more`` go into the same file. At the end the sentences found for the photos of val are scored like captions.
 """
 
 from __future__ import annotations
@@ -337,7 +336,7 @@ def write_captions(
     wordnet: Annotated[Path, typer.Option(help="WordNet's data.noun.")] = Path("/usr/share/wordnet/data.noun"),
     learned: Annotated[Path | None, typer.Option(help="Captions that an earlier run wrote.")] = None,
     more: Annotated[list[Path] | None, typer.Option(help="Data set in Flickr8k's format to add.")] = None,
-    count: Annotated[int, typer.Option(min=1, help="Sentences that each photograph gets.")] = 5,
+    count: Annotated[int, typer.Option(min=0, help="Sentences that each photograph without its own gets.")] = 5,
     text: Annotated[Path | None, typer.Option(help="File for all sentences but those of val, one a line.")] = None,
     most: Annotated[int, typer.Option(min=1, help="Photographs that a sentence may be given to.")] = 6,
     unseen_weight: Annotated[

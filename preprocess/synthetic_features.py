@@ -1,4 +1,4 @@
-"""Synthetic features of clips whose videos are not available, drawn at random around what their labels say.
+"""Synthetic features of clips whose videos are not available, sampled from their labels and noise.
 
     python -m preprocess.synthetic_features clips.jsonl -o features.h5 --snr 0.1 --seed 0
 

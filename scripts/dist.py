@@ -1,4 +1,4 @@
-"""Build wheel and source archive so that the same sources give the same bytes, and check what PyPI will show.
+"""Build wheel and source archive reproducibly, and check what PyPI will show.
 
     python -m scripts.dist [-o dist] [--no-isolation]
 

@@ -45,7 +45,7 @@ for run in "4f 0" "2u 0" "4f 1" "2u 1" "4f 2" "2u 2" "2f 0" "1u 0"; do
 done
 teachers=$(printf "%s," "$out"/2u-seed{0,1,2}/best.safetensors)
 for seed in 0 1 2; do
-    run 4f-taught "4f, taught by three 2u" flickr8k-4f "$seed" "$pretrained" "loss.teachers=[${teachers%,}]" \
+    run 4f-taught "4f, distilled from three 2u" flickr8k-4f "$seed" "$pretrained" "loss.teachers=[${teachers%,}]" \
         loss.label_smoothing=0
 done
 python -m eval.report "$out"/{4f,2u,4f-taught}-seed{0,1,2} "$out"/{2f,1u,4f-scratch}-seed0 --root "$flickr8k"

@@ -1,4 +1,4 @@
-"""A small made-up cooking corpus in the text format of TACoS, to try everything without the real one.
+"""A small synthetic cooking corpus in the text format of TACoS, for trials without the real one.
 
     python -m scripts.kitchen_corpus data/kitchen
 

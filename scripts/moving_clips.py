@@ -1,4 +1,4 @@
-"""Generated clips laid out like UCF-101, to run everything without it: textures that move, or stand still.
+"""Generated clips in the layout of UCF-101, for trials without it: textures that move or stand still.
 
     python -m scripts.moving_clips FOLDER
 

@@ -1,4 +1,4 @@
-"""Draw docs/at-work.png, the image at the top of the README: photographs, the command, and what the model says.
+"""Draw docs/at-work.png, the image at the top of the README: photos, the command, and the model's captions.
 
     python scripts/readme_image.py [PHOTO...] [--model CHECKPOINT] [-o docs/at-work.png]
 

@@ -1,15 +1,15 @@
-"""Train the default model's CNN: from ImageNet weights on, to see what people say of photographs.
+"""Train the default model's CNN: from ImageNet weights, to predict the words of captions.
 
     python -m scripts.train_cnn efficientnet-lite:2 --data runs/default/captions.jsonl --teacher local:b4.yaml \\
         -o runs/default/cnn.safetensors
 
-Each step takes random crops of photographs, mirrored half of the time, one in twenty without its colors, and asks three
-things of the network's features. By linear maps, thrown away at the end, must follow from them the features that
-stronger networks (``--teacher``, backbone keys) give to the same crop (Beyer et al. 2022, "Knowledge distillation: A
-good teacher is patient and consistent"), and the words of the photograph's captions. By the network's own classifier
-must follow the ImageNet classes that it gave before the training, so that it still names them.
+Each step takes random crops of photos, half of them mirrored and one in twenty in gray, and trains three predictions
+from the network's features. Two linear maps, which are discarded at the end, predict the features that stronger
+networks (``--teacher``, backbone keys) give to the same crop (Beyer et al. 2022, "Knowledge distillation: A good
+teacher is patient and consistent"), and the words of the photo's captions. The network's own classifier predicts the
+ImageNet classes that it gave before the training, so that it still recognizes them.
 
-What is saved is an exponential moving average of the weights. The same command again goes on where it was.
+The saved weights are an exponential moving average. The same command resumes an interrupted run.
 """
 
 from __future__ import annotations

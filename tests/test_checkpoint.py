@@ -162,27 +162,27 @@ def rewrite(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
     ("change", "message"),
     [
         (lambda c: c.update(version=1), "version 1; this captioner reads version 2"),
-        (lambda c: c["outputs"]["names"].append("cat"), r"is \(8, 6\), but configuration.*ask for \(9, 6\)"),
+        (lambda c: c["outputs"]["names"].append("cat"), r"is \(8, 6\), but configuration.*require \(9, 6\)"),
         (lambda c: c["outputs"].update(kind="words"), "no kind of outputs 'words'"),
         (
             lambda c: c["inputs"].pop(),
-            r"model\.feature_mean is \(6,\), but .* ask for \(4,\)",
+            r"model\.feature_mean is \(6,\), but .* require \(4,\)",
         ),
         (lambda c: c["inputs"][0].update(kind="eye"), "no kind of feature record 'eye'"),
         (lambda c: c["config"]["model"].update(wiring="2f"), r"tensor model.stack.layers.2.\w+ \(and 7 more\) has no"),
         (lambda c: c["config"]["model"].update(tied=True), r"model.pre_output.bias \(and 1 more\) is missing"),
-        (lambda c: c["config"]["model"].update(cell="gru"), r"is \(20,\), but configuration.* ask for \(15,\)"),
+        (lambda c: c["config"]["model"].update(cell="gru"), r"is \(20,\), but configuration.* require \(15,\)"),
         (lambda c: c["config"]["model"].update(depth=3), "unknown key 'depth'"),
         (lambda c: c["config"]["model"].update(wiring="9x"), "'9x' is not one of"),
-        (lambda c: c.pop("config"), "header is not as it should be: KeyError"),
+        (lambda c: c.pop("config"), "header is invalid: KeyError"),
         (lambda c: c.update(task="painting"), "no task 'painting'"),
         (
             lambda c: c["inputs"][0].update(std=float("inf")),
-            "not as it should be: BackboneError: std: .*not",
+            "header is invalid: BackboneError: std: .*not",
         ),
         (lambda c: c["outputs"]["names"].append(7), "the words of a vocabulary must be texts"),
         (lambda c: c["outputs"]["names"].append("\ud800"), "its header is damaged"),
-        (lambda c: c["inputs"][0].update(dimension=10**12), "not as it should be: .*dimension"),
+        (lambda c: c["inputs"][0].update(dimension=10**12), "header is invalid: .*dimension"),
     ],
 )
 def test_parts_that_do_not_fit_are_named(path: Path, change: Callable[[dict[str, Any]], None], message: str) -> None:
@@ -234,7 +234,7 @@ def test_a_changed_byte_is_noticed(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[-3] ^= 1  # of the last tensor
     path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"not those that were written \(checksum\); restore the file"):
+    with pytest.raises(CheckpointError, match=r"do not match their checksum; restore the file"):
         load_checkpoint(path)
 
 
@@ -243,7 +243,7 @@ def test_weights_that_are_not_finite_are_not_written(path: Path) -> None:
     model = build()
     with torch.no_grad():
         model.lm_head.weight[0, 0] = torch.nan
-    with pytest.raises(CheckpointError, match=r"not written, model.lm_head.weight holds values .*; lower train.lr"):
+    with pytest.raises(CheckpointError, match=r"not written: model.lm_head.weight holds values .*; lower train.lr"):
         save(path, model)
     assert not path.exists()
 
@@ -268,9 +268,9 @@ def test_a_hostile_header_is_one_short_error(path: Path, what: str) -> None:
 def test_misfits_are_refused_before_they_are_written(path: Path) -> None:
     model = build()
     config = CaptioningConfig(model=model.config)
-    with pytest.raises(CheckpointError, match=r"embedding.weight is \(8, 6\).* ask for \(5, 6\)"):
+    with pytest.raises(CheckpointError, match=r"embedding.weight is \(8, 6\).* require \(5, 6\)"):
         save_checkpoint(path, "captioning", model, config, BACKBONES, Vocabulary((*SPECIALS, "a")))
-    with pytest.raises(CheckpointError, match=r"ask for \(3, 4\)|ask for \(4,\)"):
+    with pytest.raises(CheckpointError, match=r"require \(3, 4\)|require \(4,\)"):
         save_checkpoint(path, "captioning", model, config, BACKBONES[:1], VOCABULARY)
     assert not path.exists()
 

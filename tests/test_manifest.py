@@ -65,7 +65,7 @@ HEAD = "format: captioner-data-manifest\nversion: 1\n"
         ("format: captioner-data-manifest\nversion: 1\nentries: {a: {kin: x}}", "a: unknown field 'kin'"),
         ("format: captioner-data-manifest\nversion: 1\nentries: {a: {kind: x}}", "a: .*missing .* arguments"),
         ("a: [", "not YAML"),
-        ("version: 1\nversion: 1", "the key 'version' is there twice"),
+        ("version: 1\nversion: 1", "the key 'version' occurs twice"),
         (f"{HEAD}entries: [a]", "entries must be a mapping"),
         (f"{HEAD}entries: {{a: [b]}}", "'a': expected a mapping of fields to texts"),
         (f"{HEAD}entries: {{a: {{bytes: 12:30}}}}", "bytes must be a whole number, not '12:30'"),
@@ -201,5 +201,5 @@ def test_no_network_is_one_line_that_says_where_to_put_the_file(tmp_path: Path) 
 
 
 def test_forms_are_for_people(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="cannot be fetched by a program: fill in the form"):
+    with pytest.raises(DataError, match="cannot be downloaded automatically: fill in the form"):
         download(entry(manual="fill in the form"), tmp_path / "x.bin")

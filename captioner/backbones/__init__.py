@@ -25,7 +25,7 @@ FAMILIES = {
     "torchvision": "captioner.backbones.torchvision:build",
     "transformers": "captioner.backbones.transformers:build",
 }
-"""Start of a key, up to its first colon, to the function (name, weights, state) -> Backbone that makes the network."""
+"""The function (name, weights, state) -> Backbone for each prefix of a key, the part before its first colon."""
 
 
 def load_backbone(

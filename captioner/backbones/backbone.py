@@ -14,11 +14,11 @@ from captioner.errors import BackboneError
 IMAGES_AT_ONCE = {"cpu": 4}
 """Images in one pass through a backbone: a processor is up to twice as fast while a layer's output fits its cache."""
 MOST_AT_ONCE = 128
-"""The same on other devices, where many are faster and the layers take the most memory."""
+"""The same on other devices, where larger batches are faster but the layers take most of the memory."""
 
 
 class Backbone(nn.Module):
-    """A network and its record; ``read`` takes the feature out of ``network``."""
+    """A network and its record; ``read`` computes the feature with ``network``."""
 
     def __init__(self, spec: BackboneSpec, network: nn.Module, read: Read) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class Backbone(nn.Module):
         self.spec = spec if spec.dimension else spec.with_dimension(self._probe(spec))
 
     def preprocess(self, image: Image.Image) -> Tensor:
-        """An RGB image as the network wants it, (3, S, S) float32."""
+        """An RGB image prepared for the network, (3, S, S) float32."""
         return torch.from_numpy(prepare(image, self.spec))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -42,7 +42,7 @@ class Backbone(nn.Module):
 
     @property
     def weights_digest(self) -> str:
-        """SHA-256 of the weights as they are now; a fine-tuned network has another one."""
+        """SHA-256 of the current weights; fine-tuning changes it."""
         return digest_weights(self.network)
 
     @torch.no_grad()

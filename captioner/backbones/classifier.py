@@ -1,4 +1,4 @@
-"""Published networks with the layer that tells classes apart, which backbones leave out."""
+"""Published networks with their class layer, which backbones leave out."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class PublishedClassifier(NamedTuple):
 
 
 class Headed(nn.Module):
-    """A network that gives features (N, D), and its ``classifier``, a linear layer, behind it."""
+    """A network that returns features (N, D), followed by ``classifier``, a linear layer."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""CompactCNN: a small convolutional network, to be trained on data of one's own; no weights of it ship.
+"""CompactCNN: a small convolutional network to train on your own data; it ships without weights.
 
 Plain torch on purpose: importing torchvision takes as long as importing torch. The blocks are fused inverted
 bottlenecks (Gupta & Tan 2019, MobileNetEdgeTPU; Tan & Le 2021, EfficientNetV2, figure 2): a dense 3x3 expansion
@@ -64,7 +64,7 @@ class FusedBlock(nn.Module):
 
 
 class CompactCNN(nn.Module):
-    """Images (N, 3, H, W), normalized, to pooled features (N, 1280); H and W of 96 to 256 pixels make sense."""
+    """Normalized images (N, 3, H, W) to pooled features (N, 1280); H and W should be 96 to 256 pixels."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ def build(name: str, weights: Path | None, state: State | None) -> Backbone:
         network = CompactCNN()
     if state is None:
         if weights is None:
-            raise MissingWeights("compact: no weights come with it; name a file with --weights")
+            raise MissingWeights("compact: it has no weights of its own; give a file with --weights")
         state = read_weights(weights)
     fit_weights(network, state, "compact")
     return Backbone(SPEC, network, reader(network, "", "compact"))

@@ -1,4 +1,4 @@
-"""The default model's CNN, whichever family it is of (docs/default-model.md)."""
+"""The default model's CNN as a backbone (docs/default-model.md)."""
 
 from __future__ import annotations
 

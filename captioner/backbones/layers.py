@@ -1,4 +1,4 @@
-"""How the feature is read from a network: its output, a method of it, or the output of a layer inside."""
+"""Read a feature from a network: its output, the result of a method, or the output of an inner layer."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class _Layer:
             network(images)
         except _Reached as reached:
             return pool(reached.output, self.where)
-        raise BackboneError(f"{self.where}: the layer was not reached; choose one that every image passes")
+        raise BackboneError(f"{self.where}: the layer was not used; choose one that every image passes through")
 
 
 def _reach(module: nn.Module, inputs: Any, output: Any) -> None:
@@ -75,7 +75,7 @@ def _reach(module: nn.Module, inputs: Any, output: Any) -> None:
 def pool(output: Any, where: str) -> Tensor:
     """Vectors (N, D) from vectors, maps (N, D, H, W) or sequences (N, T, D)."""
     if not isinstance(output, Tensor):
-        raise BackboneError(f"{where}: the output is a {type(output).__name__}, not one tensor; choose with [i]")
+        raise BackboneError(f"{where}: the output is a {type(output).__name__}, not one tensor; select one with [i]")
     if output.ndim == 4:
         return output.float().mean((2, 3))  # means of bfloat16 would be rounded to it
     if output.ndim == 3:

@@ -1,4 +1,4 @@
-"""A network of one's own: a YAML record beside a weight file, with the architecture as Python or by torchvision's name.
+"""Your own network: a YAML record beside a weight file, with the architecture in Python or by torchvision's name.
 
     architecture: model.py:build          # a file beside the record and a function in it, or torchvision:resnet50
     weights: model.safetensors            # beside the record; safetensors or a PyTorch state dict
@@ -58,14 +58,14 @@ def require_trust(name: str) -> None:
     architecture = str(_read_record(Path(name))["architecture"])
     if not architecture.startswith("torchvision:") and os.environ.get(TRUST) != "1":
         raise BackboneError(
-            f"local:{name}: the model names this record, whose Python file would be run; if you trust it, set {TRUST}=1"
+            f"local:{name}: the model uses this record, which runs a Python file; if you trust it, set {TRUST}=1"
         )
 
 
 def _read_record(path: Path) -> dict[str, Any]:
     values = read_yaml(path, BackboneError)
     if not isinstance(values, dict):
-        raise BackboneError(f"{path}: a backbone record is a mapping of fields to values")
+        raise BackboneError(f"{path}: a backbone record must be a mapping of fields to values")
     for field in ("architecture", "weights", "size"):
         if field not in values:
             raise BackboneError(f"{path}: the record lacks {field!r}")
@@ -81,7 +81,7 @@ def _call(folder: Path, architecture: str, where: str) -> nn.Module:
     path = folder / file
     if not colon or not os.path.isfile(path):  # False for a name that is too long, where Path raises
         raise BackboneError(
-            f"{where}: architecture {shorten(architecture)} should be FILE.py:FUNCTION beside the record"
+            f"{where}: architecture {shorten(architecture)} must be FILE.py:FUNCTION, a file beside the record"
         )
     spec = importlib.util.spec_from_file_location(f"captioner_local_{path.stem}", path)
     assert spec is not None and spec.loader is not None

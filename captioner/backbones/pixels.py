@@ -13,7 +13,7 @@ from captioner.backbones.weights import State
 from captioner.errors import BackboneError
 
 LARGEST = 256
-"""Side in pixels; the numbers of larger images would be no feature any more."""
+"""Largest side in pixels; larger images have too many numbers for a feature."""
 
 
 def build(name: str, weights: Path | None, state: State | None) -> Backbone:

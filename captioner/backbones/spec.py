@@ -1,4 +1,4 @@
-"""What a backbone is and how an image is made ready for it. Captioning and extraction both prepare images here."""
+"""The record of a backbone, and the preparation of images for it, shared by captioning and extraction."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from captioner.features.spec import FeatureSpec, digest
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 RESIZES = ("squash", "crop")
 LARGEST_SIDE = 8192
-"""Pixels; a record that asks for more would only fill the memory."""
+"""Largest side in pixels that a record may ask for."""
 CLASSIC_MARGIN = 256 / 224
 """Ten crops are cut from an image so much larger than the network's input (Krizhevsky et al. 2012, section 4.1)."""
 Box = tuple[float, float, float, float]
@@ -26,7 +26,7 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneSpec(FeatureSpec):
-    """A network whose output is a feature: what goes in, what comes out, and under which terms."""
+    """A network whose output is a feature: its preprocessing, its output and its license."""
 
     kind: ClassVar[str] = "backbone"
 
@@ -68,7 +68,7 @@ class BackboneSpec(FeatureSpec):
 
     @property
     def digest(self) -> str:
-        """16 hexadecimal digits that change when an image would be prepared otherwise or another layer is read."""
+        """16 hexadecimal digits that change with the preprocessing of images and with the layer."""
         values = [self.size, self.resize, self.shorter or self.size, self.filter, self.mean, self.std, self.output]
         return digest(values)
 
@@ -126,7 +126,7 @@ def normalize(batch: Any, spec: BackboneSpec) -> Any:
 
 
 def prepare(image: Image.Image, spec: BackboneSpec) -> np.ndarray:
-    """An RGB image as the backbone wants it, (3, S, S) float32."""
+    """An RGB image prepared for the backbone, (3, S, S) float32."""
     prepared: np.ndarray = normalize(pixels(image, spec)[None], spec)[0]
     return prepared
 

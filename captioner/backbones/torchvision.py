@@ -76,7 +76,7 @@ def classifier(name: str) -> nn.Module:
     if name not in known:
         near = difflib.get_close_matches(name, known, 3, 0.4)
         raise BackboneError(
-            f"torchvision has no classification network {shorten(name)}; near: {', '.join(near) or 'none'}"
+            f"torchvision has no classification network {shorten(name)}; similar names: {', '.join(near) or 'none'}"
         )
     options: dict[str, Any] = {"weights": None}
     if name in ("googlenet", "inception_v3"):  # as torchvision sets them for its own weights
@@ -86,7 +86,7 @@ def classifier(name: str) -> nn.Module:
 
 
 def truncate(network: nn.Module, spec: BackboneSpec, state: Callable[[], State]) -> Backbone:
-    """The backbone that ends at ``spec.output``.
+    """The backbone cut at ``spec.output``.
 
     ``state()`` is the whole network's or what is left of it; it is asked for once the layer is known to be there, as
     it may be a download.
@@ -129,7 +129,7 @@ def _head(network: nn.Module, where: str) -> str:
         found: list[str] = [name for name, module in network.named_modules() if isinstance(module, kind)]
         if found:
             return found[-1]
-    raise BackboneError(f"{where}: no linear layer to end before; name a module instead of pool")
+    raise BackboneError(f"{where}: no linear layer, which pool needs; name a module instead")
 
 
 def _download(url: str) -> State:

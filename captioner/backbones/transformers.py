@@ -1,6 +1,6 @@
 """Vision encoders of Hugging Face transformers: ``transformers:MODEL``, a model's name or a folder.
 
-CLIP, SigLIP, DINOv2, ViT, BEiT, ConvNeXt and their kin. The feature is the encoder's pooled output or, where the
+CLIP, SigLIP, DINOv2, ViT, BEiT, ConvNeXt and similar models. The feature is the encoder's pooled output or, where the
 published weights have no pooling layer, its first (class) token.
 """
 

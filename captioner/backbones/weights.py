@@ -1,4 +1,4 @@
-"""Weight files: read without executing anything, fitted strictly, and told apart by digest."""
+"""Weight files: read without executing code, loaded strictly, and identified by a digest."""
 
 from __future__ import annotations
 
@@ -54,15 +54,15 @@ def fit_weights(network: nn.Module, state: State, where: str, spare: Collection[
         if name not in state and not name.endswith(COUNTERS):
             raise BackboneError(f"{where}: the weights lack {name}; is this the right architecture?")
         if name in state and state[name].shape != tensor.shape:
-            sizes = f"{tuple(state[name].shape)}, the architecture wants {tuple(tensor.shape)}"
+            sizes = f"{tuple(state[name].shape)}, but the architecture needs {tuple(tensor.shape)}"
             raise BackboneError(f"{where}: {name} is {sizes}")
         if name in state and state[name].is_floating_point() != tensor.is_floating_point():
-            raise BackboneError(f"{where}: {name} is {state[name].dtype}, the architecture wants {tensor.dtype}")
+            raise BackboneError(f"{where}: {name} is {state[name].dtype}, but the architecture needs {tensor.dtype}")
     extra = [name for name in state if name not in wanted and name not in spare]
     if extra:
         raise BackboneError(f"{where}: the architecture has no place for {extra[0]} ({len(extra)} such tensors)")
     if bad := not_finite({name: state[name] for name in wanted if name in state}):
-        raise BackboneError(f"{where}: {bad} holds values that are not finite; get the weight file again")
+        raise BackboneError(f"{where}: {bad} holds values that are not finite; download the weight file again")
     network.load_state_dict({name: state[name] for name in wanted if name in state}, strict=False)
 
 

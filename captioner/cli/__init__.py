@@ -1,1 +1,1 @@
-"""The ``captioner`` command: one module for each subcommand, and what they share."""
+"""The ``captioner`` command: one module for each subcommand, and shared modules."""

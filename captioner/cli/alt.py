@@ -29,14 +29,14 @@ def alt(
         list[str], typer.Argument(metavar="PAGE", help="HTML and Markdown files, folders of them, or globs.")
     ],
     write: Annotated[
-        bool, typer.Option("--write", help="Write the texts into the pages.  [default: show them]")
+        bool, typer.Option("--write", help="Write the texts into the pages.  [default: print a diff]")
     ] = False,
     root: Annotated[
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="The site's folder, where /image.jpg is; images outside of it are left out.  "
-            "[default: the folder that is given, or the page's]",
+            help="The site's folder, which contains /image.jpg; images outside of it are refused.  "
+            "[default: the given folder, or the page's]",
         ),
     ] = None,
     model: AnyModel = "default",
@@ -46,9 +46,9 @@ def alt(
 ) -> None:
     """Fill in the missing alt texts of local images in HTML and Markdown pages.
 
-    What would change is shown as a diff, which patch understands; --write changes the pages. Images with an alt
-    attribute stay as they are, an empty one too: it says that an image is decoration. Read the texts before you publish
-    them: a model does not know what an image is there for.
+    Prints the changes as a diff for patch; --write changes the pages. Images that have an alt attribute stay as they
+    are. So do those with an empty one, which marks a decorative image. Read the texts before you publish them: a model
+    does not know the purpose of an image.
     """
     if root is not None and not root.is_dir():
         raise UsageError(f"--root {root}: no such folder")
@@ -68,7 +68,7 @@ def alt(
         _show(page, known, write, errors)
     for line in errors:
         print_error(f"error: {line}")
-    print_error(f"{counted(changed, 'text')} {'written' if write else 'missing; --write puts them in'}")
+    print_error(f"{counted(changed, 'text')} {'written' if write else 'missing; --write adds them'}")
     if errors:
         raise typer.Exit(1)
 

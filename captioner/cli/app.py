@@ -75,7 +75,7 @@ def captioner(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Caption photos, and train, evaluate and score the models that do.
+    """Caption photos and videos, and train, evaluate and score captioning models.
 
     Results go to stdout, progress and errors to stderr. Exit status: 0 done, 1 failed, 2 wrong usage.
     """

@@ -57,12 +57,12 @@ def caption(
         int | None,
         typer.Option(
             metavar="N",
-            help="Images that go together, 1024 at most.  [default: 64; 8 of published models; 4 requests to a server]",
+            help="Images per batch, at most 1024.  [default: 64; published models: 8; servers: 4 requests at a time]",
         ),
     ] = None,
     device: Device = "cpu",
     part: Annotated[
-        str, typer.Option(metavar="I/N", help="Every n-th image from the i-th: one process for each GPU.")
+        str, typer.Option(metavar="I/N", help="Caption only every N-th image, from the I-th; run one process per GPU.")
     ] = "1/1",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one object a line: image, caption, log_prob (in nats), model.")
@@ -73,23 +73,23 @@ def caption(
     output: Output = None,
     failed: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Also list the images that failed in this file: path, tab, reason."),
+        typer.Option(metavar="FILE", help="Also write a list of the images that failed: path, tab, reason."),
     ] = None,
     watch: Annotated[
         bool,
-        typer.Option("--watch", help="Caption the images in folders, then those that arrive, until Ctrl-C."),
+        typer.Option("--watch", help="Caption the images in folders, then new ones as they arrive, until Ctrl-C."),
     ] = False,
     features: Annotated[
         list[str] | None,
         typer.Option(
             metavar="STORE",
-            help="Caption stored features (or label predictions: FILE@map, FILE@marginals) instead of images; repeat "
-            "it for a model of several backbones.",
+            help="Caption stored features (or label predictions: FILE@map, FILE@marginals) instead of images. Repeat "
+            "the option for a model with several backbones.",
         ),
     ] = None,
     split: Annotated[
         str | None,
-        typer.Option(help="With --features: only train, val or test of a data set.  [default: all in the store]"),
+        typer.Option(help="With --features: caption only this split: train, val or test.  [default: the whole store]"),
     ] = None,
     data: Annotated[
         Path | None,
@@ -101,21 +101,22 @@ def caption(
 ) -> None:
     """Caption images.
 
-    A single image prints its caption alone. Several, and any folder, glob or -, print the path, a tab and the
-    caption; stored features print the image's id instead of a path. --num-return-sequences K prints K lines for each.
+    For a single image, prints only the caption. For several images, folders, globs or -, prints the path, a tab and the
+    caption of each; for stored features the image's id instead of the path. --num-return-sequences K prints K lines per
+    image.
 
     Unreadable images are reported on stderr and skipped; the exit status is then 1.
 
-    --sidecar, --xmp and --embed write captions beside or into the images; what is there stays unless --existing says
-    otherwise, so that the same command again goes on where it was.
+    --sidecar, --xmp and --embed write captions beside or into the images. By default existing captions stay
+    (--existing), so running the same command again resumes the work.
 
-    In a COCO results file, image_id is the image's file name (its path, where two have the same name), or its
-    number if the data set numbers its images. Until that file is written, FILE.partial holds what is finished: the
-    same command goes on from there, and with --json prints those captions again.
+    In a COCO results file, image_id is the image's file name (or its path, if two images have the same name), or its
+    number if the data set numbers its images. Until the file is written, FILE.partial holds the finished captions: the
+    same command resumes from there, and with --json prints those captions again.
 
-    Many images: with --engine, or for tars, Parquet, CSV and JSON lines, -o is a folder with a file of captions for
-    each shard; patterns may have braces ('data/{000..099}.tar'). The same command goes on where it was; captioner
-    status shows how far it is.
+    For many images, use --engine, or give tars, Parquet, CSV or JSON lines. -o is then a folder with one file of
+    captions per shard. Patterns may have braces ('data/{000..099}.tar'). The same command resumes; captioner status
+    shows the progress.
     """
     options = decoding if batch_size is None else {**decoding, "batch_size": batch_size}
     cached = split is not None or data is not None or data_format is not None
@@ -178,7 +179,7 @@ class Job:
         """Caption images as they arrive, until Ctrl-C."""
         from captioner.writing.watch import arrivals
 
-        print_error("watching; Ctrl-C ends it")
+        print_error("watching the folders; press Ctrl-C to stop")
         with suppress(KeyboardInterrupt):
             for found in arrivals(folders, WATCH_SECONDS):
                 partial = PartialResults(None, self.captioner, self.decoding)
@@ -201,7 +202,7 @@ class Job:
             print_error("error: no images were given")
         if self.captions and self.writer.written > len(self.captions):
             again = counted(self.writer.written - len(self.captions), "image")
-            warn(f"given before: {again}; each has one result")
+            warn(f"given more than once: {again}; the file has one result for each")
         if self.writer.failed or nothing:
             raise typer.Exit(1)
 
@@ -234,13 +235,13 @@ def _check_usage(
 ) -> None:
     """Raise ``UsageError`` for options that contradict or require each other."""
     if features and images:
-        raise UsageError("give images or --features, not both; several stores are several --features")
+        raise UsageError("give images or --features, not both; repeat --features for several stores")
     if not features and cached:
-        raise UsageError("--split, --data and --format choose among stored features; name their store with --features")
+        raise UsageError("--split, --data and --format select stored features; name their store with --features")
     if not features and not images:
-        raise UsageError("nothing to caption; give images, folders, globs, - for paths on stdin, or --features")
+        raise UsageError("nothing to caption; give images, folders, globs, - (paths on stdin), or --features")
     if output is not None and number > 1:
-        raise UsageError("COCO results (-o) hold one caption an image; use --json for --num-return-sequences above 1")
+        raise UsageError("COCO results (-o) hold one caption per image; use --json with --num-return-sequences above 1")
 
 
 def _check_writing(
@@ -255,11 +256,11 @@ def _check_writing(
     if features and (writing.writes or watch):
         raise UsageError("--sidecar, --xmp, --embed and --watch are for image files, not for --features")
     if writing.writes and number > 1:
-        raise UsageError("a file holds one caption an image; use --json for --num-return-sequences above 1")
+        raise UsageError("files hold one caption per image; use --json with --num-return-sequences above 1")
     if output is not None and (watch or writing.dry_run):
-        raise UsageError("-o is written at the end of a run: not with --watch or --dry-run")
+        raise UsageError("-o is written at the end of a run, so it cannot be used with --watch or --dry-run")
     if writing.dry_run and not writing.writes:
-        raise UsageError("--dry-run: nothing would be written; give --sidecar, --xmp, --embed or --engine")
+        raise UsageError("--dry-run needs an option that writes: --sidecar, --xmp, --embed or --engine")
     if watch and (missing := next((path for path in images if not os.path.isdir(path)), None)):
         raise UsageError(f"--watch {missing}: no such folder; give folders")
 
@@ -268,8 +269,8 @@ def _check_shards(features: Sequence[str] | None, writing: WritingOptions, other
     """Raise ``UsageError`` for options that do not go with shards."""
     if features or writing.writes or any(others):
         raise UsageError(
-            "shards of captions go into the folder -o only: not with --features, --sidecar, --xmp, --embed, --watch, "
-            "--json, --csv, --failed, --part, --split, --data or --format"
+            "captions of shards are written only into the folder -o; leave out --features, --sidecar, --xmp, --embed, "
+            "--watch, --json, --csv, --failed, --part, --split, --data and --format"
         )
 
 

@@ -30,12 +30,12 @@ def classify(
     model: Annotated[
         str,
         typer.Option(
-            help="default (ImageNet's classes), the folder or checkpoint of a training run, torchvision:NAME, "
-            "transformers:NAME or efficientnet-lite:0, 1 or 2."
+            help="default (ImageNet classes), the folder or checkpoint of a training run, torchvision:NAME, "
+            "transformers:NAME, or efficientnet-lite:0, 1 or 2."
         ),
     ] = "default",
-    top: Annotated[int, typer.Option(metavar="K", help="Classes an image.")] = 5,
-    batch_size: Annotated[int, typer.Option(metavar="N", help="Images that go together, 1024 at most.")] = 64,
+    top: Annotated[int, typer.Option(metavar="K", help="Classes per image.")] = 5,
+    batch_size: Annotated[int, typer.Option(metavar="N", help="Images per batch, at most 1024.")] = 64,
     device: Device = "cpu",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one object a line: image, classes (name, probability), model.")
@@ -44,21 +44,21 @@ def classify(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="One image: also draw it with its probabilities, the first kernels and their feature maps (PNG).",
+            help="For one image: also draw it with its probabilities, the first kernels and their feature maps (PNG).",
         ),
     ] = None,
 ) -> None:
-    """Name the likeliest classes of images.
+    """Print the most probable classes of images.
 
-    Each class is a line: probability, tab, name; best first. Several images, and any folder, glob or -, print the path
-    and a tab in front.
+    Each class is a line: probability, tab, name; best first. For several images, folders, globs or -, the path and a
+    tab come first.
 
     Unreadable images are reported on stderr and skipped; the exit status is then 1.
     """
     alone = is_one_image(images)
     if explain is not None:
         if not alone:
-            raise UsageError("--explain draws one image; name a single file")
+            raise UsageError("--explain draws one image; give a single file")
         check_output("--explain", explain, EXPLANATION, [images[0], model])
     accept_any_file_name()
     from captioner.data.images import find_images

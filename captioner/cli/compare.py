@@ -1,4 +1,4 @@
-"""``captioner compare``: whether systems differ by more than the choice of images."""
+"""``captioner compare``: significance tests between systems."""
 
 from __future__ import annotations
 
@@ -24,31 +24,33 @@ def compare(
         list[str] | None,
         typer.Option(
             metavar="NAME=FILES",
-            help="One system run several times, with commas between the files or a glob: 4f=runs/4f-*/test.json",
+            help="Several runs of one system: files separated by commas, or a glob: 4f=runs/4f-*/test.json",
         ),
     ] = None,
     data_format: options.Format = "",
     split: options.Split = "",
     missing: options.Missing = "error",
     metrics: Annotated[
-        str, typer.Option(help="Some of bleu, cider, rouge, meteor, spice, with commas between.")
+        str, typer.Option(help="Some of bleu, cider, rouge, meteor, spice, separated by commas.")
     ] = "bleu,cider,rouge",
     tokenizer: options.Tokenizer = DEFAULT,
     df: options.DocumentFrequencies = None,
     resamples: Annotated[int, typer.Option(min=40, max=100_000, help="Bootstrap resamples.")] = 1000,
     trials: Annotated[
-        int, typer.Option(min=0, max=100_000, help="Trials of approximate randomization; 0: none.")
+        int, typer.Option(min=0, max=100_000, help="Trials of approximate randomization; 0 skips the test.")
     ] = 10000,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     latex: options.Latex = False,
     markdown: options.Markdown = False,
 ) -> None:
-    """Compare systems on the same images: scores with 95 % intervals, and p-values against the first.
+    """Compare systems on the same images: scores, 95 % intervals and p-values.
 
-    Paired bootstrap resampling and approximate randomization over images, with the formulas, numbers of draws and
-    seed of sacreBLEU (SACREBLEU_SEED, 12345 by default). A p-value below 0.05, marked *, says that the choice of
-    images hardly explains the difference; it says nothing about another training seed. For that, give several runs
-    of a system as a --group: its score is their mean, with their standard deviation behind it.
+    All systems are compared with the first one.
+
+    Uses paired bootstrap resampling and approximate randomization over images, with the formulas, numbers of samples
+    and seed of sacreBLEU (SACREBLEU_SEED, 12345 by default). A p-value below 0.05, marked *, means that the choice of
+    images is unlikely to explain the difference. It says nothing about other training seeds. To account for them, give
+    several runs of a system as a --group: its score is then their mean, with their standard deviation.
     """
     style = options.table_style(as_json, latex, markdown)
     files = _systems(results or [], group or [])
@@ -83,13 +85,13 @@ def _systems(results: Sequence[Path], groups: Sequence[str]) -> dict[str, list[P
         if not sign or not name or not paths:
             raise UsageError(f"--group {text}: expected NAME=FILE,FILE or NAME=GLOB")
         if name in systems:
-            raise UsageError(f"--group {text}: a second system of that name")
+            raise UsageError(f"--group {text}: two systems have this name; choose another one")
         systems[name] = paths
     every = [path for paths in systems.values() for path in paths]
     if len(set(every)) < len(every) or len(systems) < len(results) + len(groups):
-        raise UsageError("a file is given twice")
+        raise UsageError("a file is given twice; give each file once")
     if len(systems) < 2:
-        raise UsageError("give at least two systems to compare: files of captions, or groups of them")
+        raise UsageError("give at least two systems to compare: files of captions, or a --group of files")
     return systems
 
 

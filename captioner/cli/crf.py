@@ -62,11 +62,11 @@ def train(
     ] = 1.0,
     seed: Annotated[int, typer.Option(help="Seed of batch order, dropout and folds.")] = 0,
 ) -> None:
-    """Train on split train; the epoch with the best log probability on split val is kept.
+    """Train on split train, and keep the epoch with the best log probability on split val.
 
     With --folds K, captioner crf predict uses for each training clip the model that was trained without its video.
-    Clip captioners should be trained on such out-of-fold predictions: a CRF is more confident on clips that it was
-    trained on than on new ones.
+    Train clip captioners on such out-of-fold predictions, because a CRF is more confident on its training clips than on
+    new ones.
     """
     from captioner.crf import pipeline
     from captioner.crf.model import CRFConfig, save_crf
@@ -89,19 +89,19 @@ def train(
 
 @app.command()
 def predict(
-    model: Annotated[Path, typer.Argument(help="CRF file of captioner crf train.")],
+    model: Annotated[Path, typer.Argument(help="CRF file written by captioner crf train.")],
     features: Annotated[list[Path], FEATURES],
     output: Annotated[Path, typer.Option("--output", "-o", help="Label-predictions file to write (HDF5).")],
     clips: Annotated[
         Path | None,
-        typer.Option(help="Predict these clips only, and evaluate them; required by a chain.  [default: all features]"),
+        typer.Option(help="Predict only these clips, and evaluate them; a chain needs it.  [default: all features]"),
     ] = None,
 ) -> None:
-    """Write label predictions: the marginals of each node and the MAP assignment (docs/label-predictions.md).
+    """Write label predictions: the marginals of each node and the MAP assignment.
 
-    Further observations of a clip (CLIP~2 in the feature store) are predicted with it, and training clips by the model
-    that was trained without their video, if there are cross-validation models. Exit status 1 if a clip of --clips has
-    no features; the others are written.
+    docs/label-predictions.md describes the file. Further observations of a clip (CLIP~2 in the feature store) are
+    predicted too. Training clips are predicted by the model that was trained without their video, if there are
+    cross-validation models. The exit status is 1 if a clip of --clips has no features; the others are written.
     """
     from captioner.crf import pipeline
     from captioner.crf.model import load_crf
@@ -127,10 +127,13 @@ def predict(
 
 @app.command()
 def score(
-    predictions: Annotated[Path, typer.Argument(help="Label-predictions file, of captioner crf or any other model.")],
+    predictions: Annotated[Path, typer.Argument(help="Label-predictions file, from captioner crf or any other model.")],
     clips: Annotated[Path, CLIPS],
 ) -> None:
-    """Evaluate label predictions by split: accuracy of each node and of all nodes together, calibration error (ECE)."""
+    """Evaluate label predictions by split: accuracy and calibration error.
+
+    The accuracy is that of each node and of all nodes together; ECE is the expected calibration error.
+    """
     from captioner.crf import pipeline
     from captioner.crf.predictions import read_label_predictions
     from captioner.data.clips import read_clips

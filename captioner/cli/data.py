@@ -17,7 +17,7 @@ app = typer.Typer(no_args_is_help=True, help="List, verify and download public d
 
 Folder = Annotated[
     Path | None,
-    typer.Option(help="Folder of the files. Default: the cache ($CAPTIONER_CACHE), or torch's for weights."),
+    typer.Option(help="Folder of the files.  [default: the cache ($CAPTIONER_CACHE); for weights, torch's]"),
 ]
 
 
@@ -39,12 +39,14 @@ def list_entries(
 
 @app.command()
 def verify(
-    names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Default: all that are on disk.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME", help="Entries to check.  [default: all on disk]")
+    ] = None,
     folder: Folder = None,
 ) -> None:
     """Check the size and digest of files on disk.
 
-    The exit status is 1 if a file is wrong or a named one is missing.
+    The exit status is 1 if a file is damaged or a named one is missing.
     """
     from captioner.errors import DataError
     from captioner.manifest import find, problem, read_manifest
@@ -68,12 +70,12 @@ def verify(
 
 @app.command()
 def get(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A name that `captioner data list` shows.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A name from captioner data list.")],
     folder: Folder = None,
 ) -> None:
     """Download a file, verify it and print its path.
 
-    An interrupted download continues where it stopped.
+    The same command resumes an interrupted download.
     """
     from captioner.manifest import download, find, read_manifest
 

@@ -29,13 +29,13 @@ def describe(
     ],
     clip: Annotated[
         list[str] | None,
-        typer.Option(metavar="ID", help="Label predictions: only this clip; may be repeated.  [default: all]"),
+        typer.Option(metavar="ID", help="Label predictions: only this clip; repeat it for more.  [default: all]"),
     ] = None,
     intervals: Annotated[
         str | None,
         typer.Option(
             metavar="LIST",
-            help="Video: intervals in seconds, as 0-5.2,5.2-9, or a file with START<tab>END on each line.  "
+            help="Video: intervals in seconds, such as 0-5.2,5.2-9, or a file with START<tab>END on each line.  "
             "[default: windows of --every seconds]",
         ),
     ] = None,
@@ -57,11 +57,11 @@ def describe(
 ) -> None:
     """Describe the clips of a file of label predictions, or a video.
 
-    Label predictions: each clip prints its id, a tab and a sentence; a single --clip prints its sentence alone. -o is
-    for label predictions only.
+    For label predictions, prints the id, a tab and a sentence of each clip; for a single --clip only the sentence. -o
+    is for label predictions only.
 
-    Video: each interval prints its start and end in seconds and a sentence, separated by tabs. The model's file must
-    hold a CRF and a CNN; python -m scripts.pack_clip_captioner adds them.
+    For a video, prints the start and end in seconds and a sentence of each interval, separated by tabs. The model's
+    file must hold a CRF and a CNN; python -m scripts.pack_clip_captioner adds them.
 
     Clips and intervals that cannot be described are reported on stderr and skipped; the exit status is then 1.
     """
@@ -73,7 +73,7 @@ def describe(
         {"--intervals": intervals, "--every": every, "--srt": srt, "--vtt": vtt},
     )
     if output is not None and decoding.get("num_return_sequences", 1) > 1:
-        raise UsageError("COCO results (-o) hold one sentence a clip; use --json for --num-return-sequences above 1")
+        raise UsageError("COCO results (-o) hold one sentence per clip; use --json with --num-return-sequences above 1")
     when = read_intervals(intervals, every)
     inputs: list[str | Path | None] = [source, model, intervals]
     if output is not None:
@@ -114,4 +114,4 @@ def _check_usage(source: Path, from_labels: bool, of_labels: dict[str, Any], of_
     mine, theirs = ("label predictions", "a video") if from_labels else ("a video", "label predictions")
     for option, value in (of_videos if from_labels else of_labels).items():
         if value is not None:
-            raise UsageError(f"{option} is for {theirs}; {source} is taken for {mine}")
+            raise UsageError(f"{option} is for {theirs}, but {source} is read as {mine}")

@@ -18,10 +18,9 @@ if TYPE_CHECKING:
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print one object.")] = False,
 ) -> None:
-    """Show versions, devices, caches, and what is missing for which command.
+    """Show versions, devices, caches, and what each command lacks.
 
-    It reads the default model's file whole, writes nothing and uses no network. The exit status is 0 whatever is
-    missing.
+    Checks the default model's file, writes nothing and uses no network. The exit status is always 0.
     """
     from captioner.doctor import NEEDS, examine
 
@@ -45,7 +44,7 @@ def _sections(report: Report) -> dict[str, Iterable[tuple[str, str]]]:
 
     known = bool(report.packages)
     fault = report.model_problem
-    model = f"damaged: {fault}" if fault else f"whole, {_size(report.model.stat().st_size)}"
+    model = f"damaged: {fault}" if fault else f"intact, {_size(report.model.stat().st_size)}"
     devices = [(one.name, _device(one.about, one.bytes, one.bfloat16)) for one in report.devices]
     if report.devices_problem:
         devices.append(("others", f"unknown: {report.devices_problem}"))

@@ -15,12 +15,12 @@ from captioner.files import SAFETENSORS, check_output
 def export(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A checkpoint, or the folder of a training run.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The file to write (.safetensors).")],
-    to: Annotated[str, choice(("onnx",), help="Runtime that the file is for.")] = "onnx",
+    to: Annotated[str, choice(("onnx",), help="Runtime for the file.")] = "onnx",
 ) -> None:
     """Write a model as a file that captions images without torch.
 
-    The file is a checkpoint like MODEL, with graphs for ONNX Runtime beside the weights: captioner caption --model FILE
-    then needs neither torch nor the packages of the backbone, and starts in a fraction of the time.
+    The file is a checkpoint like MODEL, with additional graphs for ONNX Runtime. captioner caption --model FILE then
+    needs neither torch nor the packages of the backbone, and starts in a fraction of the time.
     """
     from captioner.predictors import find_model
 

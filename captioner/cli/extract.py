@@ -35,7 +35,7 @@ def extract(
             metavar="SOURCE...", help="Images, or videos with --frames: files, folders, quoted patterns, - for stdin."
         ),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Store to write (HDF5); with --part a folder.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Feature store (HDF5); with --part a folder.")],
     backbone: Annotated[
         str,
         typer.Option(
@@ -45,40 +45,40 @@ def extract(
             "local:record.yaml ...",
         ),
     ] = "default",
-    weights: Annotated[Path | None, typer.Option(help="Weight file instead of the backbone's usual one.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Weight file to use instead of the backbone's own.")] = None,
     crops: Annotated[int, typer.Option(help="1: the image; 10: corners, center and mirror images, averaged.")] = 1,
     mirror: Annotated[
-        bool, typer.Option("--mirror", help="Mirror the images: a store for data.features_mirrored in training.")
+        bool, typer.Option("--mirror", help="Mirror the images, for data.features_mirrored in training.")
     ] = False,
     frames: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Videos: N frames spread evenly over each.  [default: 0, images]")
+        int, typer.Option(min=0, metavar="N", help="Videos: N frames, spread evenly; 0 is for images.")
     ] = 0,
     flow: Annotated[
-        str, typer.Option(metavar="METHOD", help="Videos: images of the optical flow instead, by dis or farneback.")
+        str, typer.Option(metavar="METHOD", help="Videos: use images of the optical flow, by dis or farneback.")
     ] = "",
     gamma: Annotated[
-        float, typer.Option(help="Videos: exponent of the brightness; below 1, as 0.45, brightens dark ones.")
+        float, typer.Option(help="Videos: exponent of the brightness; below 1, such as 0.45, brightens dark videos.")
     ] = 1.0,
     workers: Annotated[int, typer.Option(min=0, max=256, help="Processes that read images.")] = 2,
     batch_size: Annotated[int, typer.Option(min=1, max=1024, help="Images in one pass through the network.")] = 32,
     part: Annotated[str, typer.Option(help="i/n: every n-th image from the i-th, into the folder -o.")] = "1/1",
-    dtype: Annotated[str, typer.Option(help="Stored as float16 or float32.")] = "float16",
-    precision: Annotated[str, typer.Option(help="Computed in float32 or bfloat16.")] = "float32",
+    dtype: Annotated[str, typer.Option(help="Number format of the store: float16 or float32.")] = "float16",
+    precision: Annotated[str, typer.Option(help="Number format of the network: float32 or bfloat16.")] = "float32",
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="With shards: print them and an estimate of the time, and write nothing.")
+        bool, typer.Option("--dry-run", help="For shards: list them and estimate the time, but write nothing.")
     ] = False,
     device: Device = "cpu",
     scale: ScaleOptions,
 ) -> None:
-    """Compute the features of images, or of frames of videos, and keep them in a store.
+    """Compute the features of images, or of frames of videos, and write them to a store.
 
-    With --frames or --flow (16 frames, unless --frames says otherwise), the sources are videos.
+    With --frames or --flow, the sources are videos. --flow alone uses 16 frames.
 
-    With --engine, or for tars, Parquet, CSV and JSON lines, -o is a folder with a Parquet file for each shard, and
-    --workers are processes with a network each; captioner features import makes a store of it.
+    With --engine, or for tars, Parquet, CSV and JSON lines, -o is a folder with one Parquet file per shard, and each of
+    --workers is a process with its own network. captioner features import converts the folder to a store.
 
-    An interrupted extraction is resumed when the same command is run again. Unreadable images and videos are reported
-    on stderr and skipped; the exit status is then 1.
+    The same command resumes an interrupted extraction. Unreadable images and videos are reported on stderr and skipped;
+    the exit status is then 1.
     """
     from captioner.backbones import load_backbone
     from captioner.data.images import IMAGES, find_named
@@ -89,7 +89,7 @@ def extract(
     accept_any_file_name()
     if scale.takes(sources):
         if frames or flow or part != "1/1" or dtype != "float16":
-            raise UsageError("shards hold features of images in float16: not with --frames, --flow, --part or --dtype")
+            raise UsageError("shards hold float16 features of images; leave out --frames, --flow, --part and --dtype")
         options = {"backbone": backbone, "weights": weights, "crops": crops, "mirror": mirror}
         options |= {"precision": precision, "batch_size": batch_size, "device": device}
         processes = max(1, workers) if scale.engine in (None, "local", "ray") else 1
@@ -97,7 +97,7 @@ def extract(
         run_shards("extract", options, sources, scale, output, dry_run)
         return
     if dry_run:
-        raise UsageError("--dry-run is for shards: tars, tables, or any images with --engine")
+        raise UsageError("--dry-run is for shards; give tars, tables, or images with --engine")
     choice = parse_part(part)
     if choice == (1, 1) and not output.is_dir():
         check_output("-o", output, HDF5, [*sources, weights])
@@ -137,10 +137,10 @@ def _video_spec(spec: BackboneSpec, frames: int, flow: str, gamma: float, crops:
 
     if not frames and not flow:
         if gamma != 1:
-            raise UsageError("--gamma is for videos; say with --frames how many frames of each")
+            raise UsageError("--gamma is for videos; give the number of frames with --frames")
         return None
     if crops != 1:
-        raise UsageError("--crops is for images; of a frame of a video there is one crop")
+        raise UsageError("--crops is for images; leave it out for videos, whose frames are not cropped")
     require("av", "video")
     if flow:
         require_flow(flow)

@@ -21,11 +21,11 @@ def features() -> None:
 
 @app.command()
 def info(
-    file: Annotated[Path, typer.Argument(help="A feature file, or a folder of files written by parts.")],
+    file: Annotated[Path, typer.Argument(help="A feature store, or a folder of parts.")],
     verify: Annotated[bool, typer.Option("--verify", help="Read all rows; exit status 1 if any is damaged.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of lines.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of lines.")] = False,
 ) -> None:
-    """Show what FILE holds and what made it."""
+    """Show what FILE holds and how it was made."""
     from captioner.features.store import FeatureStore
 
     store = FeatureStore(file, mirrored=None)
@@ -41,17 +41,17 @@ def info(
     if problems:
         raise typer.Exit(1)
     if verify and not as_json:
-        print("verified       all ids are unique, all rows are finished and finite")
+        print("verified       all ids are unique; all rows are finished and finite")
 
 
 @app.command("import")
 def import_command(
-    source: Annotated[str, typer.Argument(metavar="FOLDER", help="The folder of captioner extract ... --engine.")],
+    source: Annotated[str, typer.Argument(metavar="FOLDER", help="The folder -o of captioner extract --engine.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Store to write (HDF5).")],
 ) -> None:
-    """Make a store of the features that captioner extract wrote shard by shard.
+    """Convert the shards that captioner extract wrote to a store.
 
-    Images that failed are recorded as unfinished. An interrupted import goes on when the same command is run again.
+    Images that failed are recorded as unfinished. The same command resumes an interrupted import.
     """
     from captioner.scale.features import import_features
 

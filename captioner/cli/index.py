@@ -1,4 +1,4 @@
-"""``captioner index``: keep an index of images for ``captioner search`` and ``captioner serve``."""
+"""``captioner index``: make and update an index of images for ``captioner search`` and ``captioner serve``."""
 
 from __future__ import annotations
 
@@ -36,29 +36,29 @@ def index(
     folder: IndexFolder = None,
     model: AnyModel = "default",
     prompt: Prompt = None,
-    batch_size: Annotated[int, typer.Option(metavar="N", help="Images that go together, 1024 at most.")] = 64,
+    batch_size: Annotated[int, typer.Option(metavar="N", help="Images per batch, at most 1024.")] = 64,
     device: Device = "cpu",
     nearest: Annotated[
         str,
         choice(
             NEAREST,
             "--nearest",
-            help="How similar images are found: exact compares all, usearch builds a graph of neighbors and prints its "
-            "recall; auto is usearch from 200,000 images on.",
+            help="How to find similar images: exact compares all; usearch builds a graph of neighbors and prints its "
+            "recall; auto uses usearch from 200,000 images on.",
         ),
     ] = "auto",
     rebuild: Annotated[
-        bool, typer.Option("--rebuild", help="Index all images again, for example by another model.")
+        bool, typer.Option("--rebuild", help="Index all images again, for example with another model.")
     ] = False,
     forget: Annotated[
-        list[str] | None, typer.Option(metavar="DIR", help="Drop a folder and its images from the index.")
+        list[str] | None, typer.Option(metavar="DIR", help="Remove a folder and its images from the index.")
     ] = None,
 ) -> None:
     """Caption, classify and embed images, for captioner search and captioner serve.
 
-    Run it again whenever images come or go: only new and changed ones are computed, moved ones are recognized, those
-    that are gone are dropped. It may be stopped at any moment and goes on where it was. The images themselves are
-    never changed. Published models and servers write the captions alone: the default model embeds and classifies.
+    Run it again to update the index: new and changed images are computed, moved ones are recognized, and deleted ones
+    are removed. You may stop it at any moment; the next run resumes. The images are never changed. Published models and
+    servers only write the captions; the default model embeds and classifies.
 
     Prints what changed. Unreadable images are reported on stderr and skipped; the exit status is then 1.
     """
@@ -73,7 +73,7 @@ def index(
     counts: Counter[str] = Counter()
     with open_writer(place, load(model, device, prompt=prompt), rebuild, device) as writer:
         for one in forget or []:
-            print_error(f"{one}: {counted(writer.forget(one), 'image')} dropped")
+            print_error(f"{one}: {counted(writer.forget(one), 'image')} removed")
         arguments = images or writer.folders()
         if not arguments and not forget:
             raise UsageError("nothing to index; give folders or images")

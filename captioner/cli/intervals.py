@@ -25,14 +25,14 @@ def read_intervals(intervals: str | None, every: float | None) -> list[tuple[flo
             raise UsageError(f"--every must be at least {SHORTEST} s, not {every}")
         return every
     if every is not None:
-        raise UsageError("--intervals and --every exclude each other; choose one")
+        raise UsageError("give --intervals or --every, not both")
     return _from_file(Path(intervals)) if os.path.isfile(intervals) else _from_text(intervals)
 
 
 def _from_text(text: str) -> list[tuple[float, float]]:
     matches = [BETWEEN.fullmatch(part) for part in text.split(",")]
     if not all(matches):
-        raise UsageError(f"--intervals {text}: no such file, and not seconds as in 0-5.2,5.2-9")
+        raise UsageError(f"--intervals {text}: expected a file, or seconds such as 0-5.2,5.2-9")
     return [(float(match[1]), float(match[2])) for match in matches if match]
 
 
@@ -44,7 +44,7 @@ def _from_file(path: Path) -> list[tuple[float, float]]:
         if not columns:
             continue
         if len(columns) < 2 or not all(re.fullmatch(NUMBER, column) for column in columns[:2]):
-            raise DataError(f"{path}, line {number}: not START<tab>END in seconds: {line}")
+            raise DataError(f"{path}, line {number}: expected START<tab>END in seconds, not {line}")
         found.append((float(columns[0]), float(columns[1])))
     if not found:
         raise DataError(f"{path}: holds no intervals; write START<tab>END in seconds on each line")

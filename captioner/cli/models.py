@@ -1,4 +1,4 @@
-"""``captioner models``: the models that ``--model`` takes by a short name."""
+"""``captioner models``: the models that have an alias for ``--model``."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ COLUMNS = ("model", "parameters", "license", "on this disk", "from")
 
 def models(
     as_json: Annotated[
-        bool, typer.Option("--json", help="One object a line, with the revision and the prompt.")
+        bool, typer.Option("--json", help="Print one object a line, with the revision and the prompt.")
     ] = False,
 ) -> None:
-    """List the captioners that have a short name: size, license, and what of them is on this disk.
+    """List the captioners that have an alias, with size, license and files on disk.
 
-    Anything else: hf:OWNER/NAME for a model of Hugging Face, a folder, a checkpoint, or a server's address.
+    Other models are named by hf:OWNER/NAME (Hugging Face), a folder, a checkpoint or a server's address.
     """
     from captioner.hub import cached_bytes
     from captioner.predictors import MODELS

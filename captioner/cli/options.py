@@ -18,14 +18,14 @@ AnyModel = Annotated[
     str,
     typer.Option(
         metavar="MODEL",
-        help="default, a checkpoint (.safetensors) or the folder of a training run; an alias (captioner models lists "
-        "them), hf:OWNER/NAME or the folder of a model of Hugging Face; http://HOST:PORT/v1#NAME for a server that "
-        "speaks OpenAI's protocol.",
+        help="default; a checkpoint (.safetensors) or the folder of a training run; an alias (see captioner models), "
+        "hf:OWNER/NAME or a folder for a Hugging Face model; http://HOST:PORT/v1#NAME for a server with OpenAI's "
+        "protocol.",
     ),
 ]
 Prompt = Annotated[
     str | None,
-    typer.Option(metavar="TEXT", help="What to ask a model that reads text beside the image.  [default: its own]"),
+    typer.Option(metavar="TEXT", help="Prompt for a model that reads text with the image.  [default: the model's own]"),
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or mps, as named by torch.")]
 Result = TypeVar("Result")

@@ -26,8 +26,7 @@ Output = Annotated[
         "--output",
         "-o",
         metavar="FILE",
-        help="Write COCO results to this file instead of printing captions. "
-        "A run that was stopped goes on where it was.",
+        help="Write COCO results to this file instead of printing captions. The same command resumes a stopped run.",
     ),
 ]
 

@@ -1,4 +1,4 @@
-"""Programs outside the ``captioner`` command, such as ``python -m preprocess.tacos``: typer apps that end alike."""
+"""Programs outside the ``captioner`` command, such as ``python -m preprocess.tacos``, with the same exit status."""
 
 from __future__ import annotations
 

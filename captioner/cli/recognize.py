@@ -35,28 +35,28 @@ def recognize(
     ] = None,
     top: Annotated[int, typer.Option(min=1, metavar="K", help="Activities of each video.")] = 5,
     per_clip: Annotated[
-        bool, typer.Option("--per-clip", help="Cut each video into clips of --every seconds, and print their times.")
+        bool, typer.Option("--per-clip", help="Divide each video into clips of --every seconds, and print their times.")
     ] = False,
     every: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="Length of the clips; with --per-clip.  [default: 10]")
+        float | None, typer.Option(metavar="SECONDS", help="With --per-clip: length of the clips.  [default: 10]")
     ] = None,
     device: Device = "cpu",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one object a line: video (start, end), activities, model.")
     ] = False,
     srt: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="With --per-clip, of one video: also write SubRip subtitles.")
+        Path | None, typer.Option(metavar="FILE", help="With --per-clip and one video: also write SubRip subtitles.")
     ] = None,
     vtt: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="With --per-clip, of one video: also write WebVTT subtitles.")
+        Path | None, typer.Option(metavar="FILE", help="With --per-clip and one video: also write WebVTT subtitles.")
     ] = None,
 ) -> None:
     """Recognize the activities in videos.
 
-    A single video prints an activity and its probability on each line, the most probable first. Several, and any
-    folder, glob or -, print the path before them; clips (--per-clip) their start and end in seconds.
+    For a single video, prints an activity and its probability on each line, the most probable first. For several
+    videos, folders, globs or -, the path comes first. --per-clip adds the start and end in seconds.
 
-    Videos that cannot be read are reported on stderr and skipped; the exit status is then 1.
+    Unreadable videos are reported on stderr and skipped; the exit status is then 1.
     """
     from captioner.data.images import find_named
     from captioner.data.video import VIDEOS
@@ -72,7 +72,7 @@ def recognize(
     accept_any_file_name()
     alone = len(videos) == 1 and os.path.isfile(videos[0])
     if (srt or vtt) and not alone:
-        raise UsageError("--srt and --vtt are for one video; name a single file")
+        raise UsageError("--srt and --vtt are for one video; give a single file")
     from captioner.predictors.activity import WINDOW, load_recognizer
 
     recognizer = load_recognizer(model, device)

@@ -1,4 +1,4 @@
-"""``FILE.partial``: the finished results of a run with ``-o FILE``, so that a run that was stopped can go on."""
+"""``FILE.partial``: the finished results of a run with ``-o FILE``, so that a stopped run can resume."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def check_results_output(output: Path, inputs: Iterable[str | Path | None]) -> N
     path = _beside(output)
     check_output("-o", path, PARTIAL, [*inputs, output])
     if is_stream(path):
-        raise UsageError(f"-o {output}: {path}, for unfinished results, is not a file; choose another name")
+        raise UsageError(f"-o {output}: unfinished results go to {path}, which is not a file; choose another name")
 
 
 class PartialResults:
@@ -78,7 +78,7 @@ class PartialResults:
             with suppress(OSError):  # each line was flushed
                 self._stream.close()
         if kind is not None and self.count:
-            warn(f"the captions so far are in {self.path}; the same command goes on from there")
+            warn(f"the captions so far are in {self.path}; run the same command again to resume")
 
     def resume(self, items: Iterable[Any], run: Callable[[Iterator[Any]], Results]) -> Results:
         """The result of each of ``items``, in order: kept, or made by ``run`` and written down before it is given."""
@@ -145,7 +145,7 @@ class PartialResults:
         damaged = 0
         with path.open("rb") as stream:
             if stream.readline(len(self._header)) != self._header:
-                warn(f"{path} is of a run with another model, options or features and will be replaced")
+                warn(f"{path} belongs to a run with another model, options or features and will be replaced")
                 return
             self._end = stream.tell()
             while (line := stream.readline(LONGEST)).endswith(b"\n") or len(line) == LONGEST:
@@ -157,9 +157,9 @@ class PartialResults:
                     damaged += 1
         self.count = len(self._kept)
         if self.count:
-            warn(f"kept {counted(self.count, 'caption')} of a run that was stopped ({path})")
+            warn(f"resuming with {counted(self.count, 'caption')} of a stopped run ({path})")
         if damaged:
-            warn(f"{path}: left out {counted(damaged, 'damaged line')}")
+            warn(f"{path}: ignored {counted(damaged, 'damaged line')}")
 
 
 def _parse(line: bytes) -> tuple[Mark, tuple[Caption, ...]]:

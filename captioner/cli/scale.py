@@ -53,28 +53,28 @@ def _options(
         str | None,
         typer.Option(
             metavar="local|ray|slurm|torchrun",
-            help="Caption shard by shard into the folder -o: by processes of this machine, by actors of Ray, or as one "
-            "of several processes of a scheduler.  [default: local for tars and tables]",
+            help="Work shard by shard into the folder -o: in processes on this machine, in Ray actors, or as one of "
+            "several processes of a scheduler.  [default: local for tars and tables]",
         ),
     ] = None,
     workers: Annotated[
-        int, typer.Option(min=1, max=256, metavar="N", help="With --engine local: processes; with ray: actors.")
+        int, typer.Option(min=1, max=256, metavar="N", help="Processes of --engine local, or actors of --engine ray.")
     ] = 1,
     column: Annotated[
-        str, typer.Option(metavar="NAME", help="Of Parquet, CSV or JSON lines: the column with paths or bytes.")
+        str, typer.Option(metavar="NAME", help="Column of Parquet, CSV or JSON lines with paths or bytes of images.")
     ] = "path",
     shard_size: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Images or rows of a shard; a tar is always one.")
+        int, typer.Option(min=1, metavar="N", help="Images or rows per shard; each tar is one shard.")
     ] = 1000,
     output_format: Annotated[
-        str, typer.Option(metavar="jsonl|parquet", help="Files of captions that an engine writes.")
+        str, typer.Option(metavar="jsonl|parquet", help="Format of the captions that an engine writes.")
     ] = "jsonl",
     max_shard_retries: Annotated[
-        int, typer.Option(min=0, metavar="N", help="How often an engine tries a shard again that failed.")
+        int, typer.Option(min=0, metavar="N", help="How often an engine retries a failed shard.")
     ] = 2,
     ray_address: Annotated[
         str | None,
-        typer.Option(metavar="HOST:PORT", help="Cluster for --engine ray.  [default: $RAY_ADDRESS, else none: here]"),
+        typer.Option(metavar="HOST:PORT", help="Cluster for --engine ray.  [default: $RAY_ADDRESS, else this machine]"),
     ] = None,
 ) -> ScaleOptions:
     return ScaleOptions(engine, workers, column, shard_size, output_format, max_shard_retries, ray_address)
@@ -110,7 +110,7 @@ def run_shards(
     from captioner.scale.shards import make_plan
 
     if output is None:
-        raise UsageError("what comes of shards goes into a folder; name it with -o")
+        raise UsageError("the results of shards go into a folder; name it with -o")
     if scale.ray_address and scale.engine != "ray":
         raise UsageError("--ray-address is for --engine ray")
     check_format(scale.output_format)

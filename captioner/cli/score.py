@@ -26,7 +26,7 @@ def score(
     split: options.Split = "",
     missing: options.Missing = "error",
     metrics: Annotated[
-        str, typer.Option(help="Some of bleu, cider, rouge, meteor, spice, with commas between.  [default: all]")
+        str, typer.Option(help="Some of bleu, cider, rouge, meteor, spice, separated by commas.  [default: all]")
     ] = "",
     tokenizer: options.Tokenizer = DEFAULT,
     df: options.DocumentFrequencies = None,
@@ -34,7 +34,7 @@ def score(
         Path | None,
         typer.Option(
             metavar="REF",
-            help="Training captions, for the share of new ones.  [default: the data set's, if it has some]",
+            help="Training captions, for the share of novel captions.  [default: the data set's, if it has any]",
         ),
     ] = None,
     as_json: Annotated[
@@ -42,19 +42,19 @@ def score(
         typer.Option("--json", help="Print one JSON object: value in percent, fraction as coco-caption prints it."),
     ] = False,
     per_image: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write each image's scores there, one JSON object a line.")
+        Path | None, typer.Option(metavar="FILE", help="Write each image's scores here, one JSON object a line.")
     ] = None,
     latex: options.Latex = False,
     markdown: options.Markdown = False,
 ) -> None:
-    """Score captions as coco-caption does, without Java: BLEU-1 to 4, CIDEr-D, ROUGE-L; all in percent.
+    """Score captions as coco-caption does: BLEU-1 to 4, CIDEr-D, ROUGE-L; all in percent.
 
-    METEOR 1.5 and SPICE are the authors' Java programs and come with pip install 'captioner[java]'; where they cannot
-    run they are left out, and a line on stderr says why. Behind the scores stand the share of distinct captions, of
-    captions that are new (equal to no training caption) and of the references' words that were used, and the length.
+    These need no Java. METEOR 1.5 and SPICE are the authors' Java programs and come with pip install 'captioner[java]'.
+    If one cannot run, it is left out, and a line on stderr says why. After the scores come the shares of distinct
+    captions, of novel captions (equal to no training caption) and of the references' words that were used, and the mean
+    length.
 
-    A result belongs to the image with that file name or numeric id. What does not match is an error; --missing has
-    the other choices.
+    Captions are matched to images by file name or numeric id. A mismatch is an error; --missing changes this.
     """
     style = options.table_style(as_json, latex, markdown)
     if per_image is not None:

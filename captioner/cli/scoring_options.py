@@ -15,14 +15,14 @@ References = Annotated[
         "--references",
         "-r",
         metavar="REF",
-        help="COCO or Karpathy JSON, JSON lines, image<TAB>caption, or a data set's folder; for plain results text "
-        "files with one caption a line, each a reference (repeat the option).",
+        help="COCO or Karpathy JSON, JSON lines, image<TAB>caption, or a data set's folder. For results with one "
+        "caption a line: text files with one reference a line (repeat the option).",
     ),
 ]
 Format = Annotated[
     str,
     typer.Option(
-        "--format", help="flickr8k, flickr8k-kaggle, flickr30k, karpathy, coco or own.  [default: what the file is]"
+        "--format", help="flickr8k, flickr8k-kaggle, flickr30k, karpathy, coco or own.  [default: as detected]"
     ),
 ]
 Split = Annotated[str, typer.Option(help="Only this part of the references: train, val or test.  [default: all]")]
@@ -30,15 +30,15 @@ Missing = Annotated[
     str,
     typer.Option(
         metavar="HOW",
-        help="Images without a caption (or with null): error; skip leaves them out, and captions without references; "
-        "empty counts them as empty captions.",
+        help="For images without a caption (or with null): error; skip leaves them out, and captions without "
+        "references too; empty counts an empty caption.",
     ),
 ]
 Tokenizer = Annotated[
     str,
     typer.Option(
-        help="Tokenizer of captions and references: ptb-lite gives the tokens of coco-caption, ptb-java runs its Java "
-        "program, plain is the LRCN release's."
+        help="Tokenizer of captions and references: ptb-lite gives coco-caption's tokens, ptb-java runs its Java "
+        "program, plain is that of the LRCN release."
     ),
 ]
 DocumentFrequencies = Annotated[
@@ -46,7 +46,7 @@ DocumentFrequencies = Annotated[
     typer.Option(
         "--df",
         metavar="REF",
-        help="References among which CIDEr-D counts words, such as COCO's.  [default: those that are scored against]",
+        help="References for CIDEr-D's document frequencies, such as COCO's.  [default: those of --references]",
     ),
 ]
 Markdown = Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")]

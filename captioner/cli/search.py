@@ -28,41 +28,41 @@ def search(
     ] = None,
     folder: IndexFolder = None,
     duplicates: Annotated[
-        bool, typer.Option("--duplicates", help="Instead of a query: groups of images that are the same or nearly so.")
+        bool, typer.Option("--duplicates", help="Instead of a query: print groups of equal or nearly equal images.")
     ] = False,
-    top: Annotated[int, typer.Option(metavar="K", help="Images that are found, 10,000 at most.")] = 10,
+    top: Annotated[int, typer.Option(metavar="K", help="Number of results, at most 10,000.")] = 10,
     min_score: Annotated[
         float | None,
         typer.Option(
             metavar="X",
-            help="Lowest score. Similar images: cosine of the features, -1 to 1; for --duplicates 0.95 unless given. "
-            "Sentence: mean probability of its words.",
+            help="Lowest score of a result. For images: cosine of the features, -1 to 1, by default 0.95 for "
+            "--duplicates. For sentences: mean probability of the words.",
         ),
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="The captioner that made the index, if it is elsewhere now.  [default: the index's]"),
+        typer.Option(help="The captioner that made the index, if its file was moved.  [default: the index's]"),
     ] = None,
     device: Device = "cpu",
     as_json: Annotated[
         bool,
         typer.Option(
             "--json",
-            help="Print one object a line: image, score, why, caption, log_prob (in nats), classes; for --duplicates "
-            "also group.",
+            help="Print one object a line: image, score, why, caption, log_prob (in nats), classes, and with "
+            "--duplicates group.",
         ),
     ] = False,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Also write a contact sheet: a page of the images (HTML)."),
+        typer.Option("--output", "-o", metavar="FILE", help="Also write a contact sheet: an HTML page of the images."),
     ] = None,
 ) -> None:
-    """Find images of an index: similar to an image, or by a sentence.
+    """Search an index for images by another image or by a sentence.
 
-    Each image is a line: score, path, caption and why it was found, separated by tabs; best first. --duplicates leaves
-    an empty line between groups. captioner index makes the index.
+    Each result is a line: score, path, caption and why it was found, separated by tabs; best first. --duplicates
+    prints an empty line between groups. captioner index makes the index.
 
-    The exit status is 1 where nothing was found.
+    The exit status is 1 if nothing was found.
     """
     if (query is None) != duplicates:
         raise UsageError("give an image, a sentence, or --duplicates")

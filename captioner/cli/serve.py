@@ -29,32 +29,32 @@ def serve(
         list[str] | None,
         typer.Option(
             metavar="MODEL",
-            help="A captioner of images, as for captioner caption [default: the index's]; repeat it for models of "
-            "videos: a recognizer, a clip captioner.",
+            help="An image captioner, as for captioner caption. Repeat the option for video models: a recognizer, a "
+            "clip captioner.  [default: the index's captioner]",
         ),
     ] = None,
     prompt: Prompt = None,
     device: Device = "cpu",
     host: Annotated[
-        str, typer.Option(help="Address to listen on. Others than 127.0.0.1 show your images to all who reach it.")
+        str, typer.Option(help="Address to listen on. Unless it is 127.0.0.1, all who reach it see your images.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes any that is free.")] = 8000,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes any free port.")] = 8000,
     allow_host: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="Also answer requests for this host name, for example behind a proxy."),
     ] = None,
     allow_urls: Annotated[
         bool,
-        typer.Option("--allow-urls", help="Let visitors give the address of an image, which this machine fetches."),
+        typer.Option("--allow-urls", help="Let visitors enter the address of an image, which this machine fetches."),
     ] = False,
     max_upload: Annotated[int, typer.Option(metavar="MB", min=1, max=1000, help="Largest upload.")] = 20,
-    at_once: Annotated[int, typer.Option(metavar="N", min=1, max=64, help="Images that are computed at a time.")] = 2,
+    at_once: Annotated[int, typer.Option(metavar="N", min=1, max=64, help="Images computed at the same time.")] = 2,
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
 ) -> None:
-    """Show the web page: caption an image or a video, find similar images, search by a sentence.
+    """Serve the web page: captions of images and videos, similar images and search.
 
-    It listens on this machine only and needs no network. captioner index makes the index that is searched; the page
-    sees later changes of it. Press Ctrl-C to end it.
+    By default the server listens only on this machine, and it needs no network. captioner index makes the index to
+    search; the page shows later changes of it. Press Ctrl-C to stop.
     """
     for package in PACKAGES:
         require(package, "web")
@@ -75,8 +75,8 @@ def serve(
     listening = _bind(host, port)
     address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}/"
     if host not in ("127.0.0.1", "localhost", "::1"):
-        warn(f"whoever reaches {host} sees the images of the index; there are no passwords")
-    print_error(f"captioner serves {address} (Ctrl-C ends it)")
+        warn(f"everyone who reaches {host} sees the images of the index; there are no passwords")
+    print_error(f"captioner serves {address} (press Ctrl-C to stop)")
     if open_page:
         threading.Timer(0.5, webbrowser.open, [address]).start()
     config = uvicorn.Config(
@@ -95,7 +95,7 @@ def _load(names: list[str], place: Path, device: str, prompt: str | None) -> tup
     images = [one for one in loaded if isinstance(one, BatchCaptioner)]
     videos = [one for one in loaded if not isinstance(one, BatchCaptioner)]
     if len(images) > 1:
-        raise UsageError(f"--model: {images[0].name} and {images[1].name} both caption images; name one")
+        raise UsageError(f"--model: {images[0].name} and {images[1].name} both caption images; give only one of them")
     for one in videos:
         if not hasattr(one, "recognize"):
             one.vision  # noqa: B018  # a clip captioner that cannot see a video says so now

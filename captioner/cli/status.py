@@ -1,4 +1,4 @@
-"""``captioner status``: how far a run on shards is."""
+"""``captioner status``: the progress of a run on shards."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from captioner.errors import printable
 
 
 def status(
-    output: Annotated[str, typer.Argument(metavar="OUT", help="The folder of captioner caption ... --engine.")],
+    output: Annotated[str, typer.Argument(metavar="OUT", help="The folder -o of captioner caption --engine.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one object.")] = False,
     keys: Annotated[
-        bool, typer.Option("--keys", help="Also read the captions and name the keys that several shards have.")
+        bool, typer.Option("--keys", help="Also read the captions and print keys that occur in several shards.")
     ] = False,
 ) -> None:
-    """Show how far a run on shards is, from the files in its folder alone.
+    """Show the progress of a run on shards, from the files in its folder.
 
-    The exit status is 1 where shards failed.
+    The exit status is 1 if shards failed.
     """
     from captioner.scale.keys import repeated_keys
     from captioner.scale.status import read_status

@@ -1,4 +1,4 @@
-"""The kinds of subtitle files that commands write, and may therefore replace."""
+"""The kinds of subtitle files that commands write, and may replace."""
 
 from __future__ import annotations
 

@@ -13,16 +13,16 @@ def train(
     config: Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file, or the name of a shipped one.")],
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override one setting, as in train.lr=2e-3; may be repeated."),
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, as in train.lr=2e-3; repeat it for more."),
     ] = None,
     no_resume: Annotated[
-        bool, typer.Option("--no-resume", help="Start anew instead of resuming the run in the output folder.")
+        bool, typer.Option("--no-resume", help="Start over instead of resuming the run in the output folder.")
     ] = False,
 ) -> None:
     """Train a model on stored features, or on images, as configured by CONFIG.
 
-    An interrupted run is resumed when the same command is run again. To train in several processes: torchrun
-    --nproc-per-node N -m captioner train CONFIG.
+    The same command resumes an interrupted run. To train in several processes: torchrun --nproc-per-node N -m captioner
+    train CONFIG.
     """
     from captioner.experiment import load_experiment
     from captioner.train.distributed import is_main_process

@@ -1,4 +1,4 @@
-"""Options of ``captioner caption`` for captions that are written: sidecars, metadata, and what becomes of old ones."""
+"""Options of ``captioner caption`` to write captions: sidecars, metadata, and existing captions."""
 
 from __future__ import annotations
 
@@ -71,6 +71,8 @@ class WritingOptions:
         return CaptionFiles(self._destinations(writer), composer, self.existing, self.dry_run, labels)
 
     def _destinations(self, writer: str) -> list[Destination]:
+        if not self.writes:  # spares most captions the imports
+            return []
         from captioner.writing.embed import Embedded
         from captioner.writing.sidecars import Sidecars
         from captioner.writing.xmp import XMPSidecars
@@ -87,7 +89,7 @@ def _options(
         typer.Option(metavar="SUFFIX", help="Write each caption into a text file beside its image, such as .txt."),
     ] = None,
     xmp: Annotated[
-        bool, typer.Option("--xmp", help="Write each caption into an XMP sidecar; all else in an existing one stays.")
+        bool, typer.Option("--xmp", help="Write each caption into an XMP sidecar; other data in an existing one stay.")
     ] = False,
     embed: Annotated[
         bool,
@@ -95,19 +97,19 @@ def _options(
     ] = False,
     output_dir: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="With --sidecar and --xmp: into this folder, in a tree like the images'."),
+        typer.Option(metavar="DIR", help="Write --sidecar and --xmp files into this folder, with the same subfolders."),
     ] = None,
     existing: Annotated[
         str,
         typer.Option(
             metavar="skip|overwrite|append|prepend",
-            help="What becomes of captions that are there. Images that have all are then not captioned by skip.",
+            help="How to treat existing captions; skip does not caption images that have all their captions.",
         ),
     ] = "skip",
     prefix: Annotated[str, typer.Option(metavar="TEXT", help="Put this before each caption.")] = "",
-    suffix: Annotated[str, typer.Option(metavar="TEXT", help="Put this behind each caption.")] = "",
+    suffix: Annotated[str, typer.Option(metavar="TEXT", help="Put this after each caption.")] = "",
     trigger: Annotated[
-        str, typer.Option(metavar="WORD", help="Begin each caption with this word and a comma, unless it is in it.")
+        str, typer.Option(metavar="WORD", help="Start each caption with this word and a comma, unless it has the word.")
     ] = "",
     replace: Annotated[
         list[str] | None,
@@ -116,17 +118,17 @@ def _options(
     template: Annotated[
         str,
         typer.Option(
-            metavar="TEXT", help="Text with {caption}, {labels} (likeliest classes), {name} and {folder} of the image."
+            metavar="TEXT", help="Text with {caption}, {labels} (the top classes), {name} and {folder} of the image."
         ),
     ] = "{caption}",
     labels_by: Annotated[
-        str, typer.Option(metavar="MODEL", help="The model of captioner classify that {labels} are by.")
+        str, typer.Option(metavar="MODEL", help="The captioner classify model for {labels}.")
     ] = "default",
     dry_run: Annotated[
         bool,
         typer.Option(
             "--dry-run",
-            help="Caption, but print what would be written instead of writing it; of an engine the shards.",
+            help="Print what would be written instead of writing it; with an engine, list the shards.",
         ),
     ] = False,
 ) -> WritingOptions:
@@ -153,7 +155,7 @@ class CommandWithPairs(TyperCommand):
             elif argument == "--replace":
                 pair = [value for value in (next(rest, None), next(rest, None)) if value is not None]
                 if len(pair) < 2:
-                    raise UsageError("--replace needs two values: what is replaced, and what it becomes")
+                    raise UsageError("--replace needs two values: the expression to replace, and its replacement")
                 joined += [argument, PAIR.join(pair)]
             else:
                 joined.append(argument)
@@ -172,7 +174,7 @@ def _write(files: CaptionFiles, image: ImageFile, result: Result) -> Result:
     try:
         captions = tuple(replace(one, text=files.compose(one.text, image.path)) for one in result.captions)
         if files.destinations and not captions[0].text:
-            raise ImageError(image.path, "the model gave no words, so nothing was written")
+            raise ImageError(image.path, "the model gave an empty caption, so nothing was written")
         for done in files.write(image, captions[0].text):
             if files.dry_run:
                 print(f"would write\t{printable(str(done.path))}\t{printable(done.text)}", flush=True)

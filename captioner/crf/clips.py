@@ -1,4 +1,4 @@
-"""From clips and feature stores to the arrays that a CRF is trained on: label sets, gold labels, batches, folds."""
+"""The arrays that a CRF is trained on, from clips and feature stores: label sets, gold labels, batches, folds."""
 
 from __future__ import annotations
 

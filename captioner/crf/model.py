@@ -152,7 +152,9 @@ class CRFFile:
         """Raise ``FeatureStoreError`` unless ``stores`` match ``features``; ``name`` is the CRF's in messages."""
         if len(stores) != len(self.features):
             keys = ", ".join(source.key for source in self.features)
-            raise FeatureStoreError(f"{len(stores)} feature stores; {name} was trained on {len(self.features)}: {keys}")
+            raise FeatureStoreError(
+                f"got {len(stores)} feature stores, but {name} was trained on {len(self.features)}: {keys}"
+            )
         for store, source in zip(stores, self.features, strict=True):
             if mismatch := source.mismatch(FeatureSource.of(store)):
                 raise FeatureStoreError(f"{store.path} has {mismatch} like the features that {name} was trained on")

@@ -258,7 +258,7 @@ def _check(path: str, predictions: LabelPredictions) -> None:
         raise DataError(f"{path}: duplicate clip {duplicates[0]}")
     for name, node in predictions.nodes.items():
         if name in ("", ".", "ids") or "/" in name:
-            raise DataError(f"{path}: {shorten(name)} is not a valid name of a node")
+            raise DataError(f"{path}: {shorten(name)} is not a valid node name")
         if duplicates := _duplicates(node.labels):
             raise DataError(f"{path}: node {name} has the duplicate label {duplicates[0]}")
         shapes = {"log_marginals": (count, len(node.labels)), "map": (count,)}

@@ -1,4 +1,4 @@
-"""Predicting the labels of clips with a CRF, each training clip with the model that it was held out from."""
+"""Predict the labels of clips with a CRF, and those of a training clip with the model of the fold that held it out."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BATCH_CLIPS = 256
 
 @dataclass(frozen=True)
 class NotConverged:
-    """Numbers of clips whose messages had not converged after the last iteration; 0 where inference is exact."""
+    """Numbers of clips whose messages did not converge; 0 if inference is exact."""
 
     marginals: int
     map: int
@@ -37,12 +37,12 @@ def predict(
 
     Without ``decode`` the most probable label of each node stands in for the MAP assignment, which is faster.
     ``source`` is stored in the result. Raises ``DataError`` for features of another dimension
-    and for probabilities that are no numbers.
+    and for probabilities that are not numbers.
     """
     file = CRFFile(crf) if isinstance(crf, CRF) else crf
     if clips.features.shape[1] != file.model.feature_dim:
-        trained = f"the CRF was trained on dimension {file.model.feature_dim}"
-        raise DataError(f"features of dimension {clips.features.shape[1]}; {trained}; give the same feature stores")
+        size = f"the features have dimension {clips.features.shape[1]}"
+        raise DataError(f"{size}, but the CRF was trained on {file.model.feature_dim}; give the same feature stores")
     fold_of = {name: number for number, fold in enumerate(file.folds) for name in fold.clip_ids}
     model_of = np.array([fold_of.get(name, fold_of.get(whole_clip(name), -1)) for name in clips.ids], np.int64)
     sizes = file.model.sizes
@@ -55,7 +55,7 @@ def predict(
             for v, values in enumerate(found):
                 log_marginals[v][rows] = values
     if any(np.isnan(values).any() for values in log_marginals):
-        raise DataError("the CRF gives probabilities that are no numbers; its file or the features are damaged")
+        raise DataError("the CRF gives probabilities that are not numbers; its file or the features are damaged")
     nodes = {
         name: NodePredictions(values, log_marginals[v], labels[:, v])
         for v, (name, values) in enumerate(file.model.labels.items())

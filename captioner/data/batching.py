@@ -1,4 +1,4 @@
-"""Captions of like length in batches, in an order that depends on the seed and the epoch alone."""
+"""Batches of captions of similar length, in an order that depends only on the seed and the epoch."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class CaptionBatches:
         (the model must not learn to stop in mid-sentence).
         """
         if len(ids) != len(image_rows):
-            raise DataError(f"{len(ids)} captions but {len(image_rows)} image rows: expected one row a caption")
+            raise DataError(f"{len(ids)} captions but {len(image_rows)} image rows: expected one row per caption")
         if not ids:
             raise DataError("there are no captions to make batches of")
         self._count = -(-len(ids) // batch_size)

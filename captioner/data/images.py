@@ -1,4 +1,4 @@
-"""Find image files and open them upright in RGB; what cannot be read raises ``ImageError`` with a short reason."""
+"""Find image files and open them upright in RGB; an unreadable file raises ``ImageError`` with a short reason."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from captioner.errors import ImageError, MissingDependency
 from captioner.optional import require
 
 NEIGHBORS = 10_000
-"""Files beside a missing one that are looked at for a name in other capitals."""
+"""Number of files in the folder of a missing file that are compared with its name, ignoring capitals."""
 MAX_BYTES = 2**29
-"""Images that take more memory while they are read are refused: half a gigabyte, counted by mode and format."""
+"""Most memory in bytes that reading an image may take, counted by mode and format: half a gigabyte."""
 MIN_SHORT_SIDE = 1024
-"""Large images are reduced by a whole factor while they are read; the shorter side keeps at least so many pixels."""
+"""Fewest pixels of the shorter side when a large image is reduced by a whole factor on reading."""
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 """Pillow's names of the formats that are read, whatever a file is called. Its other plugins are never asked: that of
 EPS runs the file as a program; those of HDF5, BUFR, GRIB and WMF call any handler that is registered."""
@@ -66,7 +66,7 @@ _warning_filters = threading.Lock()  # they belong to the whole process
 
 @dataclass(frozen=True)
 class FileKind:
-    """Which files of a folder are taken."""
+    """A kind of file to collect from folders."""
 
     what: str
     """What they are, in the plural."""

@@ -1,4 +1,4 @@
-"""Images with their classes as arrays of bytes, all in memory. To add a data set: a reader and one line in ``READERS``.
+"""Labeled images as arrays of bytes in memory. To add a data set: a reader and one line in ``READERS``.
 
 A reader takes the root, the side in pixels and the number of channels (1 gray, 3 RGB) that images are brought to, and
 returns the names of the classes and the images of each split that there is.
@@ -46,11 +46,11 @@ class LabeledImages:
 
 
 Splits = Mapping[str, LabeledImages]
-"""Images by split: train, val, test; not every data set has all."""
+"""Images by split: train, val and test, or some of these."""
 
 
 def read_labeled(format: str, root: str | Path, side: int, channels: int) -> tuple[ClassNames, Splits]:
-    """The classes and images of the data set at ``root``; ``DataError`` for all that is wrong with the files."""
+    """The classes and images of the data set at ``root``; raises ``DataError`` for invalid files."""
     found: tuple[ClassNames, Splits] = resolve(READERS, format, "format of labeled images", DataError)(
         Path(root), side, channels
     )
@@ -58,7 +58,7 @@ def read_labeled(format: str, root: str | Path, side: int, channels: int) -> tup
 
 
 def hold_out(images: LabeledImages, count: int, seed: int = 0) -> tuple[LabeledImages, LabeledImages]:
-    """``images`` without ``count`` of them drawn at random, and those; the same ones for the same ``seed``."""
+    """Split ``images`` at random into all but ``count`` and the other ``count``; ``seed`` decides the split."""
     if not 0 < count < len(images):
         raise DataError(f"cannot hold out {count} of {len(images)} training images; set data.val to fewer")
     order = np.random.default_rng(seed).permutation(len(images))
@@ -66,6 +66,6 @@ def hold_out(images: LabeledImages, count: int, seed: int = 0) -> tuple[LabeledI
 
 
 def fixed_size(what: str, own: tuple[int, int], side: int, channels: int) -> None:
-    """``DataError`` unless ``side`` and ``channels`` are those that the files of a data set have."""
+    """Raise ``DataError`` unless ``side`` and ``channels`` are those of the data set's files."""
     if own != (side, channels):
-        raise DataError(f"{what} has {own[0]} pixels a side and {own[1]} channels; set data.side and data.channels so")
+        raise DataError(f"{what} needs data.side={own[0]} and data.channels={own[1]}, not {side} and {channels}")

@@ -135,11 +135,11 @@ def parse_json(text: str, where: str, lines: bool = False) -> Any:
         raise DataError(f"{where}{line}: not valid JSON: {error.msg} at character {error.colno}") from error
     except UnicodeEncodeError as error:
         half = error.object[error.start].encode("unicode_escape").decode()
-        raise DataError(f"{where}: not valid JSON: {half} is half a character; write the whole one") from error
+        raise DataError(f"{where}: not valid JSON: {half} is half a character; write the whole character") from error
     except RecursionError as error:
         raise DataError(f"{where}: not valid JSON: nested too deeply") from error
     except ValueError as error:  # Python reads no number of thousands of digits
-        raise DataError(f"{where}: not valid JSON: a number of too many digits") from error
+        raise DataError(f"{where}: not valid JSON: a number with too many digits") from error
     return value
 
 
@@ -205,12 +205,12 @@ class Names:
         return name in self._names or self._others(name) != []
 
     def find(self, name: str) -> str | None:
-        """The spelling of ``name`` here, None for nothing; ``DataError`` where others than it may be meant."""
+        """The spelling of ``name`` here, or None; raises ``DataError`` if several other names may be meant."""
         if name in self._names:
             return name
         others = self._others(name)
         if len(others) > 1:
-            raise DataError(f"{name} may be {len(others)} names with other codes for accents; use one as it is")
+            raise DataError(f"{name} may be {len(others)} names that encode accents differently; use one exactly")
         return others[0] if others else None
 
     def _others(self, name: str) -> list[str]:
@@ -245,7 +245,7 @@ def distinct(records: Sequence[Captioned], where: str) -> list[Captioned]:
     ]
     repeated = next((name for name, count in Counter(one.image_id for one in found).items() if count > 1), None)
     if repeated is not None:
-        raise DataError(f"{where}: two images are called {repeated}; give each a name or an id of its own")
+        raise DataError(f"{where}: two images are called {repeated}; give each its own name or id")
     return found
 
 

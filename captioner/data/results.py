@@ -1,4 +1,4 @@
-"""Reading captions and references from files, and matching them by image.
+"""Read captions and references from files, and match them by image.
 
 ``captioner score``, ``captioner compare`` and the reports all read here. What does not match is an error, or a choice
 that is part of the scores' signature; nothing is left out silently.
@@ -35,7 +35,7 @@ from captioner.errors import DataError, UsageError
 
 MISSING = ("error", "skip", "empty")
 _MOJIBAKE = re.compile("\ufffd|[ÃÂ][\u0080-\u00bf]|â€")
-"""Typical of text that was saved in one encoding and read in another."""
+"""Characters that are typical of text read in a wrong encoding."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def read_results(path: Path) -> Results:
     for row in _rows(path, form):
         if row.image in captions:
             raise DataError(
-                f"{row.where}: a second caption for {row.image}; keep one an image (or are these the references?)"
+                f"{row.where}: a second caption for {row.image}; keep one per image (or are these the references?)"
             )
         captions[row.image] = None if row.caption is None else row.caption.strip()
     return _not_empty(Results(path, captions))
@@ -92,13 +92,13 @@ def read_references(paths: Sequence[Path], data_format: str = "", aligned: bool 
         return _read_aligned(paths)
     if len(paths) > 1:
         raise UsageError(
-            f"several reference files ({', '.join(path.name for path in paths)}) go with plain results, "
+            f"several reference files ({', '.join(path.name for path in paths)}) are for results with "
             "one caption a line; give one file or folder"
         )
     if aligned:
         raise UsageError(
-            "results without images' names, one a line, go with references one a line, not with a data set; "
-            "write image<TAB>caption lines instead"
+            "results without image names need text files with one reference a line, not a data set; write "
+            "image<TAB>caption lines instead"
         )
     [path] = paths
     records = read_dataset(data_format, path) if data_format else _read_guessed(path)
@@ -134,7 +134,7 @@ def same_images(matched: Sequence[Matched]) -> Matched:
     first = matched[0]
     if any(one.references.keys() != first.references.keys() for one in matched):
         raise UsageError(
-            "the systems have captions of different images; --missing empty counts what is missing as empty"
+            "the systems have captions of different images; --missing empty counts missing captions as empty"
         )
     return first
 
@@ -250,19 +250,19 @@ def _tabbed(path: Path) -> Iterator[_Row]:
             continue
         where = f"{path}, line {number}"
         if len(cells) not in (2, 3) or not cells[0] or (len(cells) == 3 and cells[2].lower() not in SPLIT_NAMES):
-            raise DataError(f"{where}: expected image<TAB>caption, perhaps with <TAB>train, val or test behind")
+            raise DataError(f"{where}: expected image<TAB>caption and optionally <TAB>train, val or test")
         yield _Row(where, *cells)
 
 
 def _read_guessed(path: Path) -> list[Captioned]:
     """References of a file without a named format, from its suffix and first keys."""
     if path.is_dir():
-        raise UsageError(f"{path} is a folder: say what it is with --format: {', '.join(READERS)}")
+        raise UsageError(f"{path} is a folder; name its format with --format: {', '.join(READERS)}")
     if not path.exists():
         raise DataError(f"{path}: no such file or folder")
     form = _form(path)
     if form == "plain":
-        raise DataError(f"{path}: has no images' names, but the results have; give image<TAB>caption lines")
+        raise DataError(f"{path}: has no image names, but the results do; write image<TAB>caption lines")
     if form != "json":
         return _group(_rows(path, form))
     content = read_json(path)
@@ -272,7 +272,7 @@ def _read_guessed(path: Path) -> list[Captioned]:
         return read_dataset("karpathy", path)
     if isinstance(content, list) and content and isinstance(content[0], dict) and "image_id" in content[0]:
         raise DataError(f"{path}: holds results, not references; are results and references exchanged?")
-    raise DataError(f"{path}: neither COCO annotations nor a Karpathy dataset_*.json; say what it is with --format")
+    raise DataError(f"{path}: neither COCO annotations nor a Karpathy dataset_*.json; name its format with --format")
 
 
 def _group(rows: Iterator[_Row]) -> list[Captioned]:
@@ -296,17 +296,17 @@ def _read_aligned(paths: Sequence[Path]) -> list[Captioned]:
     counts = {path.name: len(table) for path, table in zip(paths, tables, strict=True)}
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"{name} {count}" for name, count in counts.items())
-        raise DataError(f"reference files of different numbers of lines: {listed}; line n of each must be of image n")
+        raise DataError(f"reference files with different numbers of lines: {listed}; line n of each is for image n")
     rows = [[text for cells in line for text in cells if text] for line in zip(*tables, strict=True)]
     return [Captioned(str(n), None, tuple(texts), "") for n, texts in enumerate(rows, start=1) if texts]
 
 
 def _lines(path: Path) -> list[list[str]]:
     if path.is_dir() or path.suffix in (".json", ".jsonl"):
-        raise DataError(f"{path}: results without images' names, one a line, go with references one a line")
+        raise DataError(f"{path}: results without image names need text files with one reference a line")
     table = [[cell.strip() for cell in line.split("\t")] for line in read_lines(path)]
     if table and all(len(cells) == 2 and re.fullmatch(r"\S+\.\w{3,4}(#\d)?|\d+", cells[0]) for cells in table):
-        raise DataError(f"{path}: has images' names, but the results have none; write image<TAB>caption lines")
+        raise DataError(f"{path}: has image names, but the results have none; write image<TAB>caption lines there")
     return table
 
 
@@ -350,7 +350,7 @@ def _check_lines(results: Results, references: Sequence[Captioned]) -> None:
     if lines == there:
         return
     more, fewer = max(lines, there), min(lines, there)
-    hint = f", {more // fewer} times as many: one file a reference, not all of an image in a row" if (
+    hint = f", {more // fewer} times as many: write one file per reference, not all of an image in a row" if (
         there > lines > 0 and more % fewer == 0
     ) else ""  # fmt: skip
     raise DataError(f"{results.path}: {lines} captions, but references for {there} lines{hint}")

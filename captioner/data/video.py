@@ -1,4 +1,4 @@
-"""Decode a video frame by frame, each with the time span in which it is shown, or the frames shown at given times."""
+"""Decode a video: all frames with the times at which they are shown, or the frames shown at given times."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FORMATS = (
 """FFmpeg's names of the video formats that are read, whatever a file is called. Playlists and scripts, such as hls and
 concat, are not: they make FFmpeg open other files and addresses."""
 STILLS = "apng avif gif ico image2 bmp_pipe jpeg_pipe png_pipe tiff_pipe webp webp_pipe".split()
-"""Formats of images, which are opened to say so; those that move are videos."""
+"""Image formats, which are opened to report that they are not videos, unless they are animated."""
 VIDEOS = FileKind(
     "videos",
     frozenset(
@@ -40,7 +40,7 @@ VIDEOS = FileKind(
 )
 """The files that are taken from a folder of videos."""
 END_TOLERANCE = 1.0
-"""Seconds that may lie after the last image of a video: sound is often longer, and players count it."""
+"""Seconds that an interval may extend beyond the last frame: sound is often longer, and players count it."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def read_frames(path: str | Path, warn: Callable[[str], object] = warnings.warn)
     Times are the file's own timestamps, so variable frame rates and gaps are kept: the first frame is shown from 0 on,
     each frame until the next. Where the clock is set, times go on without the jump, and the first time ``warn`` is
     called with a sentence. Damaged packets are skipped. Raises ``DataError`` for a file that is missing, empty, not a
-    video or without a moving image, and ``MissingDependency`` without PyAV.
+    video or without a video stream, and ``MissingDependency`` without PyAV.
     """
     path = check_video(path)
     with _opened(path) as (container, stream), closing(_decoded(container, stream)) as decoded:
@@ -79,8 +79,8 @@ def read_frames(path: str | Path, warn: Callable[[str], object] = warnings.warn)
                 if not start - MAX_TIMESTAMP_STEP_BACK <= time <= end + MAX_TIMESTAMP_JUMP:
                     if not reset:
                         warn(
-                            f"{path}: its clock jumps from {end:.2f} to {time:.2f} s; times go on from {end:.2f} s, "
-                            "and so after later jumps"
+                            f"{path}: its timestamps jump from {end:.2f} to {time:.2f} s; they continue from "
+                            f"{end:.2f} s, also at later jumps"
                         )
                     origin, time, reset = origin + time - end, end, True
                 time = max(time, start)
@@ -88,13 +88,13 @@ def read_frames(path: str | Path, warn: Callable[[str], object] = warnings.warn)
                 start = time
             shown, end = raw, max(time, 0.0) + (float(raw.duration * raw.time_base) if raw.duration else step)
         if shown is None:
-            raise DataError(f"{path}: no image of this video can be decoded; the file is damaged or cut off")
+            raise DataError(f"{path}: no frame of this video can be decoded; the file is damaged or cut off")
         yield Frame(start, end, shown, aspect)
 
 
 @dataclass(frozen=True)
 class Moment:
-    """What a video shows at some time."""
+    """The frame that a video shows at a given time, and its neighbors."""
 
     frame: Frame
     pair: tuple[Frame, Frame]
@@ -124,12 +124,12 @@ def sample_frames(
             before, frame = frame, following
     if time is not None and before is not None:
         raise DataError(
-            f"{path}: its images end at {before.end:.2f} s, but it should go on; it is damaged, or its clock jumps"
+            f"{path}: its frames end early, at {before.end:.2f} s; the file is damaged, or its timestamps jump"
         )
 
 
 class Extent(NamedTuple):
-    """How much a video is, by its headers and packets."""
+    """The length and size of a video, by its headers and packets."""
 
     end: float
     """When the last image ends, in seconds from the beginning."""
@@ -157,7 +157,7 @@ def read_extent(path: str | Path) -> Extent:
         # a stream in an unknown codec has no size
         width, height = getattr(stream, "width", 0), getattr(stream, "height", 0)
     if not end or not width or not height:
-        raise DataError(f"{path}: no image of this video can be decoded; the file is damaged or cut off")
+        raise DataError(f"{path}: no frame of this video can be decoded; the file is damaged or cut off")
     return Extent(end, count, width, height)
 
 
@@ -186,7 +186,7 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
         cover = av.stream.Disposition.attached_pic
         streams = [one for one in container.streams.video if not one.disposition & cover]
         if not streams:
-            raise DataError(f"{path}: has {_kinds(container)}, but no moving image")
+            raise DataError(f"{path}: has {_kinds(container)}, but no video stream")
         if _is_still(container, streams[0]):
             raise DataError(f"{path}: is an image, not a video; captioner caption describes images")
         # With frame threads, leaving the loop early hangs after torchvision was imported (pytorch/vision#9010).

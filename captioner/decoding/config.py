@@ -35,14 +35,14 @@ class DecodingConfig:
     beam_size: int = _setting(3, "Hypotheses kept at each step of beam search.", 1, 1000)
     num_samples: int = _setting(
         100,
-        "Sentences sampled for each image, of which the most probable are returned; the LRCN paper samples 100.",
+        "Sentences sampled for each image; the most probable ones are returned. The LRCN paper samples 100.",
         1,
         100_000,
     )
     temperature: float = _setting(  # beyond these bounds log probabilities overflow float32
         1.0,
-        "Log probabilities are divided by this before sampling. The LRCN paper multiplies by its T: T = 1.5 there is "
-        "temperature 0.667 here.",
+        "Log probabilities are divided by this before sampling. The LRCN paper multiplies by its T, so its T = 1.5 is "
+        "temperature 0.667.",
         0.001,
         1000,
     )
@@ -52,14 +52,14 @@ class DecodingConfig:
     )
     length_penalty: float = _setting(
         0.0,
-        "Beam search ranks by log probability / length ** this; 0 is plain log probability, as in the LRCN paper.",
+        "Beam search ranks by log probability / length ** X; 0 is plain log probability, as in the LRCN paper.",
         0,
         2,
     )
-    no_repeat_ngram_size: int = _setting(0, "N-grams of this size occur at most once in a sentence; 0 allows all.", 0)
+    no_repeat_ngram_size: int = _setting(0, "N-grams of this size occur at most once in a sentence; 0 for no limit.", 0)
     seed: int = _setting(
         0,
-        "Seed of sampling. Each image starts from it, so its sentences do not depend on the rest of a batch.",
+        "Seed of sampling. Sampling restarts from it for each image, so the batch does not change the sentences.",
         0,
         2**63 - 1,
     )
@@ -77,11 +77,11 @@ class DecodingConfig:
         most = max_sequences(self.method, self.beam_size, self.num_samples)
         if most is not None and self.num_return_sequences > most:
             raise ConfigError(
-                f"decoding.num_return_sequences {self.num_return_sequences} is more than the {most} that method "
-                f"{self.method} gives"
+                f"decoding.num_return_sequences must be at most {most} with method {self.method}, not "
+                f"{self.num_return_sequences}"
             )
 
 
 def max_sequences(method: str, beam_size: int | None, num_samples: int | None) -> int | None:
-    """Largest ``num_return_sequences`` of a method with these settings; None where it is not known."""
+    """Largest ``num_return_sequences`` of a method with these settings; None if it is unknown."""
     return {"beam": beam_size, "greedy": 1, "sample": num_samples}.get(method)

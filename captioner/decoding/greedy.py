@@ -14,7 +14,7 @@ from captioner.decoding.ngram_blocking import block_repeated_ngrams
 from captioner.decoding.protocol import Decoder, Hypothesis
 
 FIRST_LENGTH = 32
-"""Tokens for which there is room at first."""
+"""Initial capacity in tokens."""
 
 
 def greedy(

@@ -1,4 +1,4 @@
-"""A caller's decoding options over a model's own decoding settings."""
+"""Override a model's decoding settings with a caller's options."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OPTIONS = tuple(item.name for item in fields(DecodingConfig))
 SELECTS = {"beam_size": "beam", "num_samples": "sample"}
 """Options that select a method when ``method`` is not given."""
 USED_BY = {**SELECTS, "temperature": "sample"}
-"""Options that are for one of the methods of this package."""
+"""Options that only one of the built-in methods uses."""
 BUILT_IN = ("beam", "greedy", "sample")
 
 
@@ -56,10 +56,10 @@ def check_options(options: Mapping[str, Any]) -> str | None:
         if name not in OPTIONS:
             near = difflib.get_close_matches(name, OPTIONS, 1, 0.5)
             hint = f"did you mean {near[0]}? " if near else ""
-            raise UsageError(f"no decoding option {shorten(name)}; {hint}choose among {', '.join(OPTIONS)}")
+            raise UsageError(f"no decoding option {shorten(name)}; {hint}choose from {', '.join(OPTIONS)}")
     selecting = [name for name in SELECTS if name in options]
     if "method" not in options and len(selecting) > 1:
-        raise UsageError(f"{' and '.join(selecting)} exclude each other; choose one")
+        raise UsageError(f"{' and '.join(selecting)} cannot be combined; choose one")
     method: str | None = options.get("method") or next((SELECTS[name] for name in selecting), None)
     if method is None:
         return None
@@ -70,7 +70,7 @@ def check_options(options: Mapping[str, Any]) -> str | None:
     most = max_sequences(method, options.get("beam_size"), options.get("num_samples"))
     if most and options.get("num_return_sequences", 1) > most:
         raise UsageError(
-            f"num_return_sequences {options['num_return_sequences']} is more than the {most} that method {method} gives"
+            f"num_return_sequences must be at most {most} with method {method}, not {options['num_return_sequences']}"
         )
     return method
 

@@ -1,1 +1,1 @@
-"""Features: vectors that networks make of images, and the stores that keep them."""
+"""Features: vectors that networks compute from images, and the stores that hold them."""

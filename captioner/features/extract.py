@@ -30,12 +30,12 @@ image, or of frames of a video."""
 
 @dataclass
 class ExtractReport:
-    """What an extraction did."""
+    """The counts and errors of an extraction."""
 
     done: int = 0
     """Images whose features were added."""
     skipped: int = 0
-    """Images whose features were there already."""
+    """Images whose features were already in the store."""
     failed: list[ImageError] = field(default_factory=list)
     """Images that could not be found or read."""
 
@@ -127,7 +127,7 @@ def check_options(crops: int, mirror: bool, precision: str, dtype: str, workers:
     if crops not in (1, 10):
         raise UsageError(f"crops must be 1 or 10, not {crops}")
     if mirror and crops == 10:
-        raise UsageError("ten crops hold their mirror images already; mirror is for one crop")
+        raise UsageError("ten crops already contain mirror images; use mirror with one crop")
     if precision not in PRECISIONS:
         raise UsageError(f"precision: {precision!r} is not one of {', '.join(PRECISIONS)}")
     if dtype not in DTYPES:
@@ -161,7 +161,7 @@ def _checked(file: ImageFile) -> ImageFile | ImageError:
         file.id.encode()
         file.path.stat()
     except UnicodeEncodeError:
-        return ImageError(file.path, "the name is not UTF-8, as the ids in a store are; rename the file")
+        return ImageError(file.path, "the file's name is not UTF-8, as ids in a store must be; rename the file")
     except FileNotFoundError:
         return ImageError(file.path, "no such file")
     except (OSError, ValueError) as error:  # a name that is too long, a folder without permission, a NUL in the name

@@ -69,7 +69,7 @@ class FeatureFile:
         with self._open() as file:
             attributes = {name: _plain(value) for name, value in file.attrs.items()}
             if attributes.get("format") != FORMAT:
-                raise FeatureStoreError(f"{self.path}: an HDF5 file, but not of captioner's features")
+                raise FeatureStoreError(f"{self.path}: an HDF5 file, but not a feature store of captioner")
             if attributes.get("version") != VERSION:
                 raise FeatureStoreError(
                     f"{self.path}: format version {attributes.get('version')}, this program reads version {VERSION};"
@@ -79,7 +79,7 @@ class FeatureFile:
             missing += [name for name in ("ids", "features", "finished") if name not in file]
             if missing:
                 raise FeatureStoreError(
-                    f"{self.path}: damaged, {missing[0]!r} is missing or of another type; extract the features again"
+                    f"{self.path}: damaged, {missing[0]!r} is missing or has the wrong type; extract the features again"
                 )
             spec = _check_attributes(attributes)
             _check_layout(file, attributes["dtype"], spec.shape)

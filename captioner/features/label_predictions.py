@@ -1,4 +1,4 @@
-"""Label predictions of clips read as features, so that a clip captioner is trained like any other captioner."""
+"""Label predictions of clips as features, so that a clip captioner trains like any other captioner."""
 
 from __future__ import annotations
 

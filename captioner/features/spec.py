@@ -1,4 +1,4 @@
-"""What a feature is, whatever made it, and the one interface to stored features."""
+"""The record of a feature, and the interface to stored features."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ KINDS = {
 COUNTERS = "num_batches_tracked"
 """Batch norms count training steps; inference never reads it."""
 LARGEST_ITEM = 2**26
-"""Numbers that one item may have; a file that declares more would only fill the memory."""
+"""Largest number of numbers in an item."""
 
 
 @dataclass(frozen=True)
 class FeatureSpec:
-    """One kind of feature: its name, its shape and what its numbers mean."""
+    """One kind of feature: its name, its shape and the meaning of its numbers."""
 
     kind: ClassVar[str] = "feature"
 
@@ -64,7 +64,7 @@ class FeatureSpec:
 
     @property
     def digest(self) -> str:
-        """16 hexadecimal digits that change when the numbers would mean something else."""
+        """16 hexadecimal digits that change with the meaning of the numbers."""
         return digest([self.key, self.frames, self.names])
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the feature of a video is: a backbone's record, and what is done to the frames before the backbone sees them."""
+"""The record of a video's feature: a backbone's record, and the processing of the frames before it."""
 
 from __future__ import annotations
 

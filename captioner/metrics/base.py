@@ -48,7 +48,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Score:
-    """A number with everything that is needed to compare it.
+    """A score with the information that is needed to compare it.
 
     ``value`` is in percent. ``signature`` names images, references per image, tokenizer, case, a digest of the
     references and the metric's version; scores are comparable only if their signatures match. ``parts`` are further
@@ -83,7 +83,7 @@ class Metric(Protocol):
         ...
 
     def statistics(self, corpus: Corpus) -> Array:
-        """What each image contributes, (N, K)."""
+        """The contribution of each image, (N, K)."""
         ...
 
     def aggregate(self, sums: Array) -> dict[str, Array]:

@@ -1,4 +1,4 @@
-"""CIDEr-D (Vedantam et al. 2015) as coco-caption computes what it prints as "CIDEr"."""
+"""CIDEr-D (Vedantam et al. 2015) as in coco-caption, which prints it as "CIDEr"."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What captions are like as a set: how many differ, how many are new, how many words they use."""
+"""Diversity of a set of captions: how many differ, how many are novel, how many words they use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""METEOR 1.5 and SPICE, by the Java programs that the package pycocoevalcap brings.
+"""METEOR 1.5 and SPICE, by the Java programs of the package pycocoevalcap.
 
 They are the authors' own and no other metric goes by their names here: where Java, the package or a model is not
 there, or the program fails, ``MissingDependency`` says why.

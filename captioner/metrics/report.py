@@ -15,7 +15,7 @@ from captioner.tables import footnote, render
 
 SCALE = "percent: 0 to 100, CIDEr-D up to 1000"
 ALPHA = 0.05
-"""p-values below it are marked."""
+"""Smaller p-values are marked."""
 
 Estimates = Mapping[str, Mapping[str, Estimate]]
 """By system and score; the first system is the baseline."""

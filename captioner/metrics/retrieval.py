@@ -1,4 +1,4 @@
-"""How well one thing is found among many: recall at 1, 5 and 10, and the median rank."""
+"""Retrieval scores: recall at 1, 5 and 10, and the median rank."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two convolutions, and what reads their maps: fully connected layers, or a recurrent layer that goes over rows.
+"""Two convolutions, followed by fully connected layers or by a recurrent layer over rows.
 
 The convolutions are those of TensorFlow's CIFAR-10 tutorial: 5x5, zero padding, pooling. The CNN-LSTM puts their 64
 maps of 6x6 together to one image of 48x48, whose rows are the 48 steps of a recurrent layer.
@@ -123,7 +123,7 @@ class CNNLSTM(nn.Module):
         _check_side(side)
         self.across = math.isqrt(config.maps)
         if self.across**2 != config.maps:
-            raise ConfigError(f"model.maps: {config.maps} maps make no square image; 64 are 8 by 8")
+            raise ConfigError(f"model.maps: {config.maps} maps do not tile a square; use a square number such as 64")
         self.arrangement = config.arrangement
         self.trunk = Trunk(config, channels)
         edge = self.across * (side // 4)
@@ -148,4 +148,4 @@ def arrange(maps: Tensor, across: int, arrangement: str) -> Tensor:
 
 def _check_side(side: int) -> None:
     if side % 4:
-        raise ConfigError(f"data.crop: {side} pixels are pooled by two twice; use a multiple of 4")
+        raise ConfigError(f"data.crop: {side} pixels cannot be halved twice; use a multiple of 4")

@@ -1,4 +1,4 @@
-"""log p(caption | image) of all captions with all images, nothing computed twice.
+"""log p(caption | image) for all pairs of captions and images, without repeated computation.
 
 Captions that begin alike share the branches of a tree of prefixes. What a layer sees enters its gates as a sum: the
 part of the word, and all of the layers below the first that sees the image, is computed once a prefix; the part of the

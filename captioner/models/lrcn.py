@@ -22,7 +22,7 @@ from captioner.text.vocabulary import NEVER
 
 @dataclass(frozen=True)
 class LRCNConfig:
-    """The sentence decoder: which layers see what, and how large they are."""
+    """The sentence decoder: the inputs of its layers, and their sizes."""
 
     architecture: str = "lrcn"
     """lrcn: the feature is an input of the layers that the wiring names. encoder_decoder: the words of the labels that

@@ -1,4 +1,4 @@
-"""A stack of recurrent layers, wired by a table: fused over whole sequences, or one step at a time."""
+"""A stack of recurrent layers with a given wiring: fused over whole sequences, or one step at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each layer of a stack sees: one line a wiring, one tuple a layer, from the word up to the softmax.
+"""The inputs of each layer of a stack: one line per wiring, one tuple per layer, from the word up to the softmax.
 
 A layer sees any of "word" (the embedded word), "image" (the image input, the same at every step) and "below" (the
 output of the layer under it). u is unfactored, f is factored: the layers under the image model language alone.

@@ -44,7 +44,7 @@ def load(
     """
     if re.match(r"https?://", str(model)) and not Path(model).exists():
         if device != "cpu":
-            raise UsageError(f"--device {device}: a server chooses its own; leave it out")
+            raise UsageError(f"--device {device}: the server chooses its device; leave it out")
         from captioner.predictors.server import ServerCaptioner
 
         return ServerCaptioner(str(model), prompt)
@@ -55,7 +55,7 @@ def load(
 
         return load_generate(record, str(model), device, prompt)
     if prompt is not None:
-        raise UsageError(f"--prompt is for models that read text beside the image; {model} reads images only")
+        raise UsageError(f"--prompt is for models that read text with the image; {model} reads images only")
     from captioner.model_file import read_header
     from captioner.predictors.runtime import load_runtime
     from captioner.registry import resolve
@@ -68,7 +68,7 @@ def load(
 
 
 def _is_own(model: str | os.PathLike[str]) -> bool:
-    """Whether a name is that of a model of our own: one that ships, a file, or a run's folder."""
+    """Whether a name is that of captioner's own models: the default, a file, or a run's folder."""
     return str(model) in MODELS or Path(model).is_file() or (Path(model) / "best.safetensors").is_file()
 
 

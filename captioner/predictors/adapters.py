@@ -1,4 +1,4 @@
-"""How the processors of published models turn images and a prompt into what ``generate`` takes, and ids into text.
+"""Adapters for the processors of published models: images and a prompt to inputs of ``generate``, and ids to text.
 
 Two kinds cover all: ``ClassicAdapter`` for models that take an image and at most a prompt (BLIP, BLIP-2, GIT, ViT-GPT2,
 PaliGemma, Florence-2), ``ChatAdapter`` for those that take a conversation (SmolVLM, Qwen-VL, Gemma 3, InternVL).

@@ -1,4 +1,4 @@
-"""What every predictor offers, whatever model it runs, and the records that it returns."""
+"""The interface of all predictors, and the records that they return."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Caption:
 
     text: str
     log_prob: float | None
-    """None where the model does not say: a server may keep it to itself."""
+    """None if the model does not return it, as some servers."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Captioner(Protocol):
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the model's file, or of what else decides its captions; empty where that is not known."""
+        """SHA-256 of the model's file, or of whatever else decides its captions; empty if unknown."""
         ...
 
     def caption(self, source: Any, /, **options: Any) -> Any:

@@ -55,7 +55,7 @@ class ClassScore(NamedTuple):
 
 @dataclass(frozen=True)
 class Classified:
-    """The likeliest classes of an image, best first, or the error that prevented them."""
+    """The most probable classes of an image, best first, or the error that prevented them."""
 
     image: Any
     """The path or PIL image."""
@@ -71,7 +71,7 @@ class FirstLayer(NamedTuple):
 
 
 class Network(Protocol):
-    """What computes for an ``ImageClassifier``."""
+    """The network of an ``ImageClassifier``."""
 
     def probs(self, images: np.ndarray) -> np.ndarray:
         """Prepared images (N, 3, S, S) float32 to probabilities (N, K)."""
@@ -92,7 +92,7 @@ class ImageClassifier:
         self.network = network
 
     def classify(self, image: ImageSource, top: int = 5) -> tuple[ClassScore, ...]:
-        """The ``top`` likeliest classes of an image; raises ``ImageError`` where it cannot be read."""
+        """The ``top`` most probable classes of an image; raises ``ImageError`` if it cannot be read."""
         (result,) = self.results([image], top=top)
         if result.error is not None:
             raise result.error
@@ -137,9 +137,9 @@ class ImageClassifier:
     def _probs(self, images: np.ndarray) -> np.ndarray:
         probs = self.network.probs(images)
         if probs.shape[1] != len(self.classes):
-            raise CheckpointError(f"{self.name}: tells {probs.shape[1]} classes apart but names {len(self.classes)}")
+            raise CheckpointError(f"{self.name}: has {probs.shape[1]} outputs but {len(self.classes)} class names")
         if not np.isfinite(probs).all():
-            raise CheckpointError(f"{self.name}: gives probabilities that are no numbers; the model is damaged")
+            raise CheckpointError(f"{self.name}: gives probabilities that are not numbers; the model is damaged")
         return probs
 
     def _best(self, probs: np.ndarray, top: int) -> tuple[ClassScore, ...]:

@@ -1,4 +1,4 @@
-"""From stored features to captions: the part that every LRCN model shares, whatever its features come from."""
+"""From stored features to captions: the part that all LRCN models share."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class FeatureCaptioner:
                 found += decode(self.runtime, self.runtime.start(part), len(part), config, start=START, end=END)
         if not all(ranked and all(math.isfinite(one.log_prob) for one in ranked) for ranked in found):
             raise CheckpointError(
-                f"{self.name}: gives probabilities that are no numbers; the checkpoint or the features are damaged"
+                f"{self.name}: gives probabilities that are not numbers; the checkpoint or the features are damaged"
             )
         words = self.checkpoint.outputs
         return [tuple(Caption(words.decode(h.ids), h.log_prob) for h in ranked) for ranked in found]

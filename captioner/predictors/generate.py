@@ -1,4 +1,4 @@
-"""Published captioners of Hugging Face transformers behind the same calls as our own.
+"""Published captioners of Hugging Face transformers, with the same interface as our own.
 
     from captioner import load
     load("blip").caption("photo.jpg")
@@ -41,7 +41,7 @@ SAMPLES_AT_ONCE = 16
 
 
 class GenerateCaptioner(BatchCaptioner):
-    """A published model, asked by its ``generate``; ``load_generate`` makes one."""
+    """A published model, run by its ``generate`` method; ``load_generate`` makes one."""
 
     batch_size = 8
 
@@ -72,7 +72,7 @@ class GenerateCaptioner(BatchCaptioner):
             return self._generate(self.inputs(images), len(images), config, config.num_return_sequences)
 
     def inputs(self, images: Sequence[Image.Image]) -> Inputs:
-        """The arguments of ``generate`` for ``images``, on the model's device and in its number format."""
+        """Arguments of ``generate`` for ``images``, on the model's device and in its number format."""
         device, dtype = self.model.device, self.model.dtype
         found = self.adapter.inputs(images, self.prompt)
         return {
@@ -107,7 +107,7 @@ class GenerateCaptioner(BatchCaptioner):
         texts = self.adapter.texts(output.sequences if self.style.continues else ids)
         found = [Caption(self.style.clean(text), log) for text, log in zip(texts, log_probs.tolist(), strict=True)]
         if not all(math.isfinite(one.log_prob or 0) for one in found):
-            raise CheckpointError(f"{self.name}: gives probabilities that are no numbers; its files are damaged")
+            raise CheckpointError(f"{self.name}: gives probabilities that are not numbers; its files are damaged")
         return [tuple(found[row * number : (row + 1) * number]) for row in range(count)]
 
 
@@ -205,7 +205,7 @@ def checked_prompt(name: str, style: Style, prompt: str | None) -> str:
     if not style.takes_prompt:
         raise UsageError(f"--prompt: {name} reads images only; leave the prompt out or choose another model")
     if style.prompt and not prompt.strip():
-        raise UsageError(f"--prompt is empty; {name} must be asked something, such as {style.prompt!r}")
+        raise UsageError(f"--prompt is empty; {name} needs a prompt, such as {style.prompt!r}")
     return prompt
 
 

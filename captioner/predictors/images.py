@@ -1,4 +1,4 @@
-"""What all captioners of images share: a stream of images becomes a stream of results, batch by batch."""
+"""The part that all image captioners share: images in, results out, batch by batch."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from captioner.predictors.streams import BATCH_SIZE, ImageSource, batches, check
 
 
 class BatchCaptioner:
-    """A captioner of images: subclasses say how an image is made ready and how a batch of those is described."""
+    """A captioner of images; subclasses prepare an image and describe a batch of prepared images."""
 
     batch_size = BATCH_SIZE
-    """Images that go together where the caller does not say."""
+    """Default number of images in a batch."""
     name: str
     """The name or path that the model was loaded by."""
 

@@ -1,4 +1,4 @@
-"""Published captioners of the Hugging Face hub that have a name here, and how each kind of them is asked for a caption.
+"""Published captioners of the Hugging Face hub that have an alias, and how each architecture is prompted.
 
     captioner caption photo.jpg --model blip
     captioner caption photo.jpg --model hf:Salesforce/blip-image-captioning-base
@@ -18,7 +18,7 @@ from captioner.errors import UsageError
 from captioner.hub import REPOSITORY
 
 QUESTION = "Describe this image in one sentence."
-"""Asked of models that chat, unless there is a prompt."""
+"""Default prompt for chat models."""
 
 
 def clean_sentence(text: str) -> str:
@@ -35,14 +35,14 @@ def clean_answer(text: str) -> str:
 
 @dataclass(frozen=True)
 class Style:
-    """How models of an architecture are asked, and how their answer becomes a caption."""
+    """How to prompt models of an architecture, and how to turn their answer into a caption."""
 
     prompt: str = ""
-    """What the model is asked where the user gives no prompt; empty asks nothing."""
+    """Default prompt; empty for none."""
     clean: Callable[[str], str] = clean_sentence
     """Answer to caption."""
     takes_prompt: bool = True
-    """Whether the architecture reads text beside the image."""
+    """Whether the architecture reads text with the image."""
     continues: bool = False
     """The answer goes on where the prompt ends; the caption begins with the prompt."""
     chats: bool = False

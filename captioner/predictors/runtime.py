@@ -1,4 +1,4 @@
-"""What computes for a predictor: torch on any device, or ONNX Runtime on a processor without torch."""
+"""The runtimes of predictors: torch on any device, or ONNX Runtime on a CPU without torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RUNTIMES = ("auto", "onnx", "torch")
 
 
 class Runtime(Protocol):
-    """A model ready to compute. It is the ``captioner.decoding.Decoder`` of its states."""
+    """A loaded model; it is also the ``captioner.decoding.Decoder`` of its states."""
 
     @property
     def checkpoint(self) -> Any:

@@ -1,4 +1,4 @@
-"""Captions by a server that speaks OpenAI's chat protocol, such as Ollama, vLLM and llama.cpp.
+"""Captions from a server with OpenAI's chat protocol, such as Ollama, vLLM and llama.cpp.
 
     captioner caption photo.jpg --model http://localhost:11434/v1#llava
 
@@ -44,7 +44,7 @@ PAUSES = (1.0, 4.0)
 """Seconds before a request is repeated that a busy server refused."""
 BUSY = (429, 502, 503, 504)
 HOPELESS = (401, 403, 404, 405)
-"""Answers that every image would get: the key, the address or the model's name is wrong."""
+"""Status codes that every image would get: the key, the address or the model's name is wrong."""
 REFUSED = ("beam_size", "num_samples", "num_return_sequences", "length_penalty", "no_repeat_ngram_size")
 """Decoding options that the protocol does not have."""
 
@@ -79,7 +79,7 @@ class ServerCaptioner(BatchCaptioner):
         refused = next((name for name in REFUSED if options.get(name) is not None), None)
         if refused is not None or options.get("method") == "beam":
             raise UsageError(
-                f"{refused or 'method beam'}: servers do not have this; leave it out or choose another model"
+                f"{refused or 'method beam'}: servers do not support this; leave it out or choose another model"
             )
         own = DecodingConfig(method="greedy", num_samples=1, max_length=CHAT.max_length)
         return with_options(own, options)

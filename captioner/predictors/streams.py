@@ -1,4 +1,4 @@
-"""Streams of unknown length, batch by batch and a little ahead of their consumer."""
+"""Batches from streams of unknown length, prepared ahead of their consumer."""
 
 from __future__ import annotations
 

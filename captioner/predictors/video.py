@@ -115,7 +115,7 @@ class ClipCaptioner(FeatureCaptioner):
                 raise UsageError(f"intervals are for a video; {source} holds label predictions")
             return self.caption_clips(source, ids, batch_size=batch_size, **options)
         if ids is not None:
-            raise UsageError(f"ids are for label predictions; {source} is taken for a video")
+            raise UsageError(f"ids are for label predictions, but {source} is read as a video")
         intervals = WINDOW if intervals is None else intervals
         return self.caption_video(source, intervals, batch_size=batch_size, warn=warn, **options)
 
@@ -187,7 +187,7 @@ class ClipCaptioner(FeatureCaptioner):
 
 @dataclass(frozen=True)
 class Vision:
-    """What makes label predictions from the frames of a clip."""
+    """The network and the CRF that make label predictions from the frames of a clip."""
 
     backbone: Backbone
     crf: CRFFile

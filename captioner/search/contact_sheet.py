@@ -1,4 +1,4 @@
-"""A page of small images with their captions, in one HTML file that needs no other."""
+"""A contact sheet: small images with their captions in one self-contained HTML file."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Model:
-    """What made an index: a captioner, and the networks that make the features."""
+    """The models of an index: a captioner, and the networks that compute the features."""
 
     name: str
     captioner: str
@@ -210,7 +210,7 @@ def database_errors(folder: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         raise SearchIndexError(
-            f"{folder}: the index cannot be read or is damaged ({error}); if it stays so, remove that folder and index "
+            f"{folder}: the index cannot be read or is damaged ({error}); if this persists, remove it and index "
             "the images again"
         ) from error
 
@@ -245,7 +245,7 @@ def read_model(db: sqlite3.Connection, folder: Path) -> tuple[Model, int]:
 
 
 def damaged(folder: Path) -> SearchIndexError:
-    """The error for values that no index has."""
+    """The error for invalid values in an index."""
     return SearchIndexError(f"{folder}: the index is damaged; remove that folder and index the images again")
 
 

@@ -1,4 +1,4 @@
-"""Keep an index up to date with folders of images: what is new or changed is captioned, what is gone is removed."""
+"""Update an index from folders of images: caption new and changed images, and remove deleted ones."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ from captioner.search.vectors import (
 )
 
 CLASSES = 5
-"""Classes that are kept of an image."""
+"""Number of classes that are kept for an image."""
 SPARE_ROWS = 1000
 """Vectors of images that are gone are dropped once they are more than those of images, and more than this."""
 Kind = Literal["added", "changed", "moved", "unchanged", "removed", "failed"]
@@ -110,7 +110,7 @@ def _lock(folder: Path) -> Iterator[None]:
         except sqlite3.OperationalError as error:
             if "locked" not in str(error):
                 raise SearchIndexError(f"{folder}: cannot be written: {error}") from error
-            raise SearchIndexError(f"{folder}: another captioner index is at work on it; wait until it ends") from error
+            raise SearchIndexError(f"{folder}: another captioner index is writing it; wait until it ends") from error
         yield
 
 
@@ -236,7 +236,7 @@ class Writer:
         if isinstance(inputs, ImageError):
             return inputs
         if found is None:
-            return ImageError(path, "changes or goes while it is read; index it again")
+            return ImageError(path, "changed or disappeared while it was read; index it again")
         return replace(found, inputs=inputs, prepared=prepared)
 
     def _prepare(self, path: str) -> tuple[list[np.ndarray] | ImageError, Any]:
@@ -357,7 +357,7 @@ class Writer:
         for folder in away:
             count = sum(path.startswith(os.path.join(folder, "")) for _, path in kept)
             if count:
-                warn(f"{folder} is empty or not there: its {count} images stay; captioner index --forget drops them")
+                warn(f"{folder} is empty or missing; its {count} images stay; captioner index --forget removes them")
         removed = sorted(set(gone) - set(kept))
         with _transaction(self._db):
             self._delete([(id,) for id, _ in removed])

@@ -1,4 +1,4 @@
-"""The models behind an index: one writes the captions, one makes the features that are searched."""
+"""The models of an index: one writes the captions, one computes the features for searching."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def check_model(folder: Path, known: Model, given: Model) -> None:
     """Raise ``SearchIndexError`` unless ``given`` made the index, naming both."""
     if (known.captioner, known.backbone) != (given.captioner, given.backbone):
         raise SearchIndexError(
-            f"{folder}: made by {known}, not by {given}; name the other one with --model, another index with --index, "
-            "or index all again with: captioner index --rebuild"
+            f"{folder}: made by {known}, not by {given}; give that model with --model, another index with --index, or "
+            "rebuild it with: captioner index --rebuild"
         )
 
 

@@ -1,4 +1,4 @@
-"""Find images of an index: similar ones, by a sentence, and duplicates. Every match says why it was found."""
+"""Search an index: similar images, images that match a sentence, and duplicates. Each match says why it was found."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from captioner.text.tokenizers import tokenize
 from captioner.text.vocabulary import END, START, UNK
 
 TOP = 10
-"""Images that are found by default."""
+"""Default number of results."""
 CANDIDATES = 200
 """Images found by words that the model ranks."""
 FEW = 1000
@@ -29,12 +29,12 @@ NEAR = 0.95
 ROWS = 1024
 """Images that are compared with all others at a time."""
 CLASS_WEIGHT = 0.5
-"""What a word in the name of a class counts beside one in a caption."""
+"""Weight of a word in the name of a class, relative to a word in a caption."""
 STOP_WORDS = frozenset(
     "a an and are as at be by for from has have his her in is it its of on or that the their there they this to was "
     "were which while who with".split()
 )
-"""Words that nearly every caption has."""
+"""Words that are in nearly every caption."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def by_sentence(
     check_top(top)
     words = query_words(sentence)
     if not words:
-        raise UsageError(f"{sentence!r:.80} has no words to look for; give a sentence or an image")
+        raise UsageError(f"{sentence!r:.80} has no words to search for; give a sentence or an image")
     ids = _full_text(index, words)
     candidates = index.entries(ids or (index.ids.tolist() if len(index) <= FEW else []))
     if not candidates:

@@ -1,4 +1,4 @@
-"""Unit vectors on disk, and the nearest of them: by a product with all, or by a graph of neighbors."""
+"""Unit vectors on disk, and nearest-neighbor search: exact, or with a graph."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from captioner.files import atomic_path
 from captioner.optional import require
 
 INDEXES = {"exact": "captioner.search.vectors:Exact", "usearch": "captioner.search.vectors:Approximate"}
-"""Ways to find the nearest vectors, by name."""
+"""Nearest-neighbor indexes by name."""
 LARGEST_EXACT = 200_000
-"""Vectors up to which a product with all of them is quick enough, and fits the memory."""
+"""Largest number of vectors for exact search, for speed and memory."""
 BYTES = 2
-"""Of a number on disk, float16."""
+"""Bytes of a number on disk, float16."""
 ROWS = 8192
 """Vectors that are converted at a time."""
 COMPONENTS = 64
@@ -115,7 +115,7 @@ class Approximate:
         """The graph in a file that ``build_graph`` wrote of rows below ``end``; ``rows`` (N,) are all of the index."""
         graph, axes = _restore(path, view=True), _read_axes(axes_path(path), file.dimension)
         if graph.ndim != axes.shape[1]:
-            raise SearchIndexError(f"{path}: is of other vectors; index the images again (--rebuild)")
+            raise SearchIndexError(f"{path}: belongs to other vectors; index the images again (--rebuild)")
         later = rows[rows >= end]
         return cls(graph, axes, file, rows[rows < end], Exact(file.read(later), later))
 
@@ -181,7 +181,7 @@ def _read_axes(path: Path, dimension: int) -> np.ndarray:
         raise SearchIndexError(f"{path}: is damaged or missing; index the images again (--rebuild)") from error
     fits = isinstance(axes, np.ndarray) and axes.dtype == np.float32 and axes.ndim == 2 and len(axes) == dimension
     if not fits or not np.isfinite(axes).all():
-        raise SearchIndexError(f"{path}: is of other vectors; index the images again (--rebuild)")
+        raise SearchIndexError(f"{path}: belongs to other vectors; index the images again (--rebuild)")
     return axes
 
 

@@ -1,4 +1,4 @@
-"""What a task is: the record through which the trainer, checkpoints and configurations know it.
+"""The record of a task, which is all that the trainer, checkpoints and configurations use.
 
 A new task is one module with a ``TASK`` and one line in ``TASKS``; trainer, checkpoints and configurations stay as
 they are.
@@ -79,7 +79,7 @@ class StepLoss:
 
 
 class Learner(nn.Module):
-    """What a run trains: the model that checkpoints keep and, if that is fine-tuned too, the backbone before it."""
+    """The trained modules of a run: the model that checkpoints keep and, if it is fine-tuned, the backbone."""
 
     def __init__(self, model: nn.Module, backbone: nn.Module | None = None, backbone_lr: float = 0.0) -> None:
         """``backbone_lr`` is the peak learning rate of the backbone."""

@@ -1,4 +1,4 @@
-"""The tokens that coco-caption scores, without Java: Penn Treebank tokens in lower case, most punctuation removed.
+"""coco-caption's tokens without Java: Penn Treebank tokens in lower case, without most punctuation.
 
 coco-caption runs Stanford's PTBTokenizer 3.4.1 and drops a list of punctuation from its output. This is a tokenizer of
 its own, written from three sources: the Treebank's published conventions, the rules of nltk's Treebank tokenizers

@@ -1,4 +1,4 @@
-"""The words a model knows, and their numbers."""
+"""The vocabulary: the words of a model, and their ids."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several processes training one model: the only module that knows ``torch.distributed``.
+"""Training one model in several processes; no other module uses ``torch.distributed``.
 
 Started by ``torchrun --nproc-per-node N -m captioner train ...``. Every process walks the same global batches, takes
 the rows ``rank::size`` of each and divides its loss by the *global* number of tokens; the sum of the gradients over the

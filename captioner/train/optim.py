@@ -1,4 +1,4 @@
-"""Learning rates over the steps of a run, and the optimizers."""
+"""Learning-rate schedules, and the optimizers."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def _repeats(record: dict[str, Any], epoch: int) -> bool:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The objects of a log; a last line cut short by a kill is left out, and so is what is no object of a log."""
+    """The objects of a log, without a last line that a kill cut short and without invalid lines."""
     records = []
     for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
         with suppress(ValueError, RecursionError):

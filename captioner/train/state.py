@@ -1,4 +1,4 @@
-"""The state of an unfinished run in one safetensors file: tensors, and plain JSON in the header. Never pickle."""
+"""The state of an unfinished run in one safetensors file, without pickle: tensors, and JSON in the header."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def load_state(
     tensors, header = _read(path)
     scalars = _parse(path, header, "scalars")
     if bad := not_finite(tensors):
-        raise CheckpointError(f"{path}: {bad} holds values that are not finite; start anew with --no-resume")
+        raise CheckpointError(f"{path}: {bad} holds values that are not finite; start over with --no-resume")
     try:
         learner.load_state_dict(_under(tensors, "learner."))
         slots: dict[int, dict[str, Any]] = {}
@@ -64,7 +64,7 @@ def load_state(
             for i, average_tensor in enumerate(average):
                 average_tensor.copy_(tensors[f"average.{i}"])
     except (RuntimeError, KeyError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{path}: {' '.join(str(error).split())}; start anew with --no-resume") from None
+        raise CheckpointError(f"{path}: {' '.join(str(error).split())}; start over with --no-resume") from None
     return _parse(path, header, "metadata")
 
 
@@ -82,16 +82,16 @@ def _parse(path: Path, header: dict[str, str], name: str) -> dict[str, Any]:
             return values
     except (KeyError, ValueError, RecursionError):
         pass
-    raise CheckpointError(f"{path}: its header is damaged at {name!r}; start anew with --no-resume")
+    raise CheckpointError(f"{path}: its header is damaged at {name!r}; start over with --no-resume")
 
 
 def _read(path: Path, prefix: str | None = "") -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         tensors, header = read_tensors(path, prefix)
     except CheckpointError as error:
-        raise CheckpointError(f"{error}; start anew with --no-resume") from None
+        raise CheckpointError(f"{error}; start over with --no-resume") from None
     if header.get("format") != FORMAT or header.get("version") != VERSION:
-        raise CheckpointError(f"{path}: not a training state of version {VERSION}; start anew with --no-resume")
+        raise CheckpointError(f"{path}: not a training state of version {VERSION}; start over with --no-resume")
     return tensors, header
 
 

@@ -31,7 +31,7 @@ from captioner.train.state import load_state, read_metadata, save_state
 
 DRAW_SECONDS = 20.0  # between two drawings of the curve
 MAY_CHANGE = ("name", "train.epochs", "train.patience", "train.device", "train.log_every", "train.save_minutes")
-"""Settings that a resumed run may have otherwise than the interrupted one."""
+"""Settings that may change when a run is resumed."""
 MAY_CHANGE_ANYWHERE = ("workers",)
 """The same, in any section of a task."""
 
@@ -43,12 +43,12 @@ FILES = {
     "log.jsonl": Kind("the log of a run", rb'\{"kind"'),
     "curve.png": PLOT,
 }
-"""What a run writes into its output folder."""
+"""The files in a run's output folder."""
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a run reached."""
+    """The result of a run."""
 
     checkpoint: Path
     """The best epoch's checkpoint."""
@@ -239,7 +239,7 @@ class Trainer:
         for note in self.notes:
             show.say(note)
         if self.resuming:
-            show.say(f"resuming at epoch {self.position.epoch}, batch {self.position.batch}; --no-resume starts anew")
+            show.say(f"resuming at epoch {self.position.epoch}, batch {self.position.batch}; --no-resume starts over")
             return
         self.log.write(
             "start",
@@ -449,7 +449,7 @@ def _check_same(before: dict[str, Any], experiment: Experiment) -> None:
         if was[key] != value and key not in MAY_CHANGE and key.rpartition(".")[2] not in MAY_CHANGE_ANYWHERE
     ]
     if changed:
-        advice = "start anew with --no-resume or choose another output"
+        advice = "start over with --no-resume or choose another output"
         raise ConfigError(f"{experiment.output} holds a run with other settings ({'; '.join(changed)}); {advice}")
 
 

@@ -42,7 +42,7 @@ from captioner.web.video import Shown, VideoError, is_video, video_clips
 
 HERE = Path(__file__).parent
 LOCAL = ("127.0.0.1", "localhost", "[::1]", "::1")
-"""Names under which the page may be asked for; others may be a stranger's, led here by DNS rebinding."""
+"""Host names that are answered; others may be a stranger's name that leads here (DNS rebinding)."""
 PAGE = 60
 """Images on a page of the gallery."""
 MOST_PAGES = 10**6
@@ -50,19 +50,19 @@ MOST_RESULTS = 100
 DEFAULT_RESULTS = 24
 THUMBNAIL_WAITING = 500
 SHORT_BAR = 0.1
-"""Probability of the best caption below which its bar would say nothing, and is a whole one."""
+"""If the best caption's probability is lower, bars are drawn relative to it."""
 FETCHES, FETCHES_WAITING = 4, 8
 VIDEOS, VIDEOS_WAITING = 1, 2
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What ``create_app`` may be told."""
+    """Settings of ``create_app``."""
 
     index: Path
     """Folder of the index, which may be made later."""
     hosts: Sequence[str] = ()
-    """Names under which the page may be asked for, beside ``LOCAL``."""
+    """Further host names that are answered."""
     most_bytes: int = 20 * 2**20
     """Of a request's body and of a fetched image."""
     at_once: int = 2
@@ -317,7 +317,7 @@ class _Site:
 
 
 def entry_json(entry: Entry) -> dict[str, Any]:
-    """An indexed image for the API; where it lies on this machine is nobody's business."""
+    """An indexed image for the API, without its path on this machine."""
     return {
         "id": entry.id,
         "name": file_name(entry),

@@ -1,4 +1,4 @@
-"""What the server computes: captions, classes, first layers and searches, with the model and the index kept open."""
+"""The server's computations: captions, classes, first layers and searches, with one open model and index."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ from captioner.search.query import Match, by_sentence, similar, unit
 ALTERNATIVES, CLASSES, SIMILAR = 3, 5, 8
 """Captions, classes and similar images that are shown of an image."""
 RANKINGS = {0.0: "and their probabilities as whole sentences", 1.0: "and the mean probability of a word in each"}
-"""What the scores of captions are, by the length penalty that ranks them."""
+"""The meaning of captions' scores, by the length penalty that ranks them."""
 IMAGE_MEMORY = 2**28
 """Bytes that reading one image may take."""
 LARGEST_FILE = 2**28
-"""Bytes of a file of the index that is handed out."""
+"""Largest file of the index, in bytes, that is served."""
 THUMBNAILS = 1000
 """Small images that are kept in memory, some 15 kB each."""
 PREVIEW = 1024
 """Largest side in pixels of an uploaded image that is shown again."""
 CHECK_SECONDS = 2.0
-"""How often the index is looked at for changes."""
+"""Seconds between two checks of the index for changes."""
 TYPES = {
     b"\xff\xd8\xff": "image/jpeg",
     b"\x89PNG\r\n\x1a\n": "image/png",
@@ -64,7 +64,7 @@ class Alternative(NamedTuple):
 
 
 class Described(NamedTuple):
-    """What is known of an image."""
+    """The description of an image."""
 
     captions: list[Alternative]
     """Best first."""
@@ -171,7 +171,7 @@ class Engine:
         except (OSError, ValueError):
             content = b""
         if sha256_of(content) != entry.digest or not content:
-            raise ImageError(Path(entry.path).name, "has changed or gone since it was indexed; index it again")
+            raise ImageError(Path(entry.path).name, "has changed or disappeared since it was indexed; index it again")
         return content
 
     def thumbnail(self, entry: Entry) -> bytes:

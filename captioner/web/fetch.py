@@ -1,4 +1,4 @@
-"""Fetch an image by its address without being led to machines that only this one can reach (SSRF).
+"""Fetch an image by its address, protected against addresses inside of the network (SSRF).
 
 The name is resolved once, every address that it has is checked, and the connection goes to a checked address: a name
 that resolves otherwise a moment later changes nothing. Each redirect begins anew. There are limits on time, bytes and

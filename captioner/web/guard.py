@@ -1,4 +1,4 @@
-"""What stands between the network and the application: limits on bodies and work, origins, and headers."""
+"""Middleware between the network and the application: limits on bodies and work, checks of origins, and headers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 BODY_SECONDS = 30.0
 """Seconds in which the body of a request must have arrived."""
 RECEIVING = 64
-"""Bodies that may be on their way; beyond, a request is sent away."""
+"""Most request bodies that may arrive at the same time; further requests are refused."""
 RETRY_SECONDS = 2
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 HEADERS = {
@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 
 class Busy(HTTPException):
-    """More work than this machine does at a time."""
+    """Raised if too much work is waiting."""
 
     def __init__(self) -> None:
         super().__init__(503, "busy with other images; try again in a moment", {"Retry-After": str(RETRY_SECONDS)})

@@ -1,4 +1,4 @@
-"""What requests ask for, checked: an uploaded or fetched image, and the values of a query."""
+"""Checked contents of requests: an uploaded or fetched image, and the values of a query."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Videos of visitors: what happens in them and when, by recognizers, clip captioners, or captions of single frames."""
+"""Descriptions of visitors' videos, with times, by recognizers, clip captioners, or captions of single frames."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class VideoError(DataError):
 
 @dataclass(frozen=True)
 class Clip:
-    """What a model says of a part of a video."""
+    """A model's description of a part of a video."""
 
     start: float
     end: float
@@ -91,12 +91,10 @@ def _checked_end(path: Path) -> float:
     extent = read_extent(path)
     pixels = extent.width * extent.height
     if extent.end > SECONDS:
-        raise VideoError(
-            f"it lasts {extent.end:,.0f} seconds, more than the {SECONDS} that are taken; send a part of it"
-        )
+        raise VideoError(f"it lasts {extent.end:,.0f} seconds, more than the limit of {SECONDS}; send a part of it")
     if pixels > FRAME_PIXELS or pixels * extent.frames > ALL_PIXELS:
         raise VideoError(
-            f"{extent.frames:,} frames of {extent.width} x {extent.height} pixels are more than are taken; "
+            f"{extent.frames:,} frames of {extent.width} x {extent.height} pixels are more than the limit; "
             "make it smaller or shorter"
         )
     return extent.end

@@ -1,1 +1,1 @@
-"""Captions written where people need them: sidecar files, metadata inside images, alt texts of pages."""
+"""Write captions to sidecar files, metadata inside images, and alt texts of pages."""

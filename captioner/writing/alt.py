@@ -1,4 +1,4 @@
-"""Images of HTML and Markdown pages that lack an alternative text, and pages in which they have one.
+"""Find images without alternative texts in HTML and Markdown pages, and fill these in.
 
 Only the texts are put in; every other byte of a page stays. In HTML an empty ``alt`` says that an image is decoration,
 so only images without the attribute lack one; Markdown has no such rule, and there an empty text is missing.

@@ -1,4 +1,4 @@
-"""What every place for captions offers, and what became of one."""
+"""The interface of all destinations of captions, and the record of a written file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Written:
 
 
 class Destination(Protocol):
-    """Where captions of images go: one file for each image."""
+    """A destination of captions: one file for each image."""
 
     def target(self, image: ImageFile) -> Path:
         """The file for an image."""

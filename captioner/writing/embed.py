@@ -1,4 +1,4 @@
-"""Captions inside JPEG, PNG and WebP files: metadata change, and what is decoded from the file does not."""
+"""Captions inside JPEG, PNG and WebP files: only metadata change, not the decoded image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""EXIF's ImageDescription (tag 0x010E of the first directory of a TIFF block), changed where nothing else moves.
+"""EXIF's ImageDescription (tag 0x010E of the first directory of a TIFF block), changed without moving other data.
 
 Makers' notes hold places of bytes that only their makers know: a new text is written over the old one or behind all.
 """

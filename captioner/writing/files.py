@@ -1,4 +1,4 @@
-"""Captions of a stream of images into all the places where they are wanted, with those already there respected."""
+"""Write the captions of a stream of images to all destinations, and respect existing captions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class CaptionFiles:
     destinations: Sequence[Destination] = ()
     composer: Composer = field(default_factory=Composer)
     existing: str = "skip"
-    """What becomes of captions that are there: one of ``EXISTING``."""
+    """How existing captions are treated: one of ``EXISTING``."""
     dry_run: bool = False
     labels: Callable[[Path], Sequence[str]] = lambda path: ()
     """The classes of an image, for templates that name them."""
@@ -89,7 +89,7 @@ class CaptionFiles:
             check_inside(image, target)
             owner = self._owners.setdefault(target, image.path)
             if owner != image.path:
-                raise ImageError(image.path, f"its caption would go into {target}, as that of {owner}; rename one")
+                raise ImageError(image.path, f"its caption would go into {target}, like that of {owner}; rename one")
         if not self.destinations or self.existing != "skip":
             return True
         try:

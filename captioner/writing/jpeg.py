@@ -104,7 +104,7 @@ def _split(data: bytes) -> tuple[list[Segment], bytes]:
 
 def _segments(data: bytes) -> Iterator[Segment]:
     if data[:2] != b"\xff\xd8":
-        raise DataError("is no JPEG")
+        raise DataError("is not a JPEG")
     at = 2
     while data[at : at + 1] == b"\xff" and at + 4 <= len(data):
         marker, (length,) = data[at + 1], struct.unpack_from(">H", data, at + 2)

@@ -89,7 +89,7 @@ def _inflate(data: bytes) -> bytes:
 
 def _chunks(data: bytes) -> Iterator[Chunk]:
     if not data.startswith(SIGNATURE):
-        raise DataError("is no PNG")
+        raise DataError("is not a PNG")
     at = len(SIGNATURE)
     while at + 12 <= len(data):
         (length,) = struct.unpack_from(">I", data, at)

@@ -1,4 +1,4 @@
-"""Text files beside images, as those who train image generators keep captions: ``photo.txt`` for ``photo.jpg``."""
+"""Text files beside images, such as ``photo.txt`` for ``photo.jpg``, as used to train image generators."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Sidecars:
             raise UsageError(f"--sidecar {self.suffix}: give a suffix such as .txt or .caption")
         last = "." + self.suffix.rpartition(".")[2].lower()
         if last in SUFFIXES | UNREAD_SUFFIXES | {".xmp"}:
-            raise UsageError(f"--sidecar {self.suffix}: such files are no text; choose another suffix, or --xmp")
+            raise UsageError(f"--sidecar {self.suffix}: such files are not text; choose another suffix, or --xmp")
 
     def target(self, image: ImageFile) -> Path:
         return place(image, self.folder).with_suffix(self.suffix)

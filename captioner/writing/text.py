@@ -1,4 +1,4 @@
-"""From a model's caption to the text that is written: replacements, a template, prefix, suffix and a trigger word."""
+"""Make the written text from a model's caption: replacements, a template, prefix, suffix and a trigger word."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ FIELDS = ("caption", "labels", "name", "folder")
 """What a template may name: the caption, the image's likeliest classes, its file name without suffix, its folder."""
 EXISTING = ("skip", "overwrite", "append", "prepend")
 SEPARATOR = ", "
-"""Between a caption that was there and one that is added, and after a trigger word."""
+"""Text between an existing caption and an added one, and after a trigger word."""
 _TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
 
 @dataclass(frozen=True)
 class Composer:
-    """Makes the text that is written. Raises ``UsageError`` for a template or pattern that is none."""
+    """Makes the written text. Raises ``UsageError`` for an invalid template or pattern."""
 
     replace: Sequence[tuple[str, str]] = ()
     """Regular expressions and what they become in the model's caption, one after the other."""
@@ -46,7 +46,7 @@ class Composer:
         for match in _TOKEN.finditer(self.template):
             if match[0] not in ("{{", "}}") and match[1] not in FIELDS:
                 known = ", ".join(f"{{{name}}}" for name in FIELDS)
-                raise UsageError(f"--template: {match[0]} is none of {known}; write {{{{ and }}}} for braces")
+                raise UsageError(f"--template: {match[0]} is not one of {known}; write {{{{ and }}}} for braces")
 
     @property
     def needs_labels(self) -> bool:

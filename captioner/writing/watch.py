@@ -1,4 +1,4 @@
-"""Images that arrive in folders, each once it is whole: its size and time have stayed the same between two looks."""
+"""Images that arrive in folders, once they are complete: size and time have not changed between two checks."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def _header(chunks: list[Chunk]) -> bytes:
 
 def _chunks(data: bytes) -> Iterator[Chunk]:
     if data[:4] != b"RIFF" or data[8:12] != b"WEBP":
-        raise DataError("is no WebP")
+        raise DataError("is not a WebP")
     (size,) = struct.unpack_from("<I", data, 4)
     end = 8 + size
     if end > len(data):

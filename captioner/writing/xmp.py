@@ -1,4 +1,4 @@
-"""XMP (ISO 16684-1): the description of an image in XML, changed in place so that every other byte stays.
+"""XMP (ISO 16684-1): the description of an image in XML, changed in place without changing any other byte.
 
 ``dc:description`` holds the caption and ``photoshop:CaptionWriter`` who wrote it, which is what that field is for.
 Nothing marks the image itself as made by a machine, because it is not.

@@ -90,7 +90,7 @@ def translate(
     alignment: Annotated[str, choice(tuple(MODELS))] = "ibm1",
     heuristic: Annotated[str, choice(HEURISTICS)] = "intersection",
     order: Annotated[int, typer.Option(min=1, max=10, help="Length of the language model's n-grams.")] = 4,
-    seed: Annotated[int, typer.Option(help="Of tuning.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of tuning.")] = 0,
     processes: Annotated[int, typer.Option(min=1, max=256)] = os.cpu_count() or 1,
 ) -> None:
     clips = read_clips("clips", clip_file)

@@ -1,4 +1,4 @@
-"""Which phrases of a tuple become which phrases of a sentence, and how likely each is.
+"""The phrase table: which phrases of a tuple become which phrases of a sentence, with probabilities.
 
 A phrase pair is what an alignment allows (Koehn, Och and Marcu 2003): no word of it is aligned to one outside. Words of
 the sentence that are aligned to nothing, most articles and prepositions, belong to every pair that they border on,

@@ -1,4 +1,4 @@
-"""Alignment, phrase table, language model, decoder and weights as one model."""
+"""The translation model: alignment, phrase table, language model, decoder and weights."""
 
 from __future__ import annotations
 

@@ -261,7 +261,7 @@ def test_weights_fit_exactly_or_not_at_all() -> None:
         fit_weights(CompactCNN(), {**state, "head.0.weight2": state["head.0.weight"]}, "x")
     with pytest.raises(BackboneError, match=re.escape("head.0.weight is (1, 160, 1, 1)")):
         fit_weights(CompactCNN(), {**state, "head.0.weight": state["head.0.weight"][:1]}, "x")
-    with pytest.raises(BackboneError, match=r"head.0.weight is torch.int64, the architecture wants torch.float32"):
+    with pytest.raises(BackboneError, match=r"head.0.weight is torch.int64, but the architecture needs torch.float32"):
         fit_weights(CompactCNN(), {**state, "head.0.weight": state["head.0.weight"].long()}, "x")
     with pytest.raises(BackboneError, match=r"head.0.weight holds values that are not finite"):
         fit_weights(CompactCNN(), {**state, "head.0.weight": state["head.0.weight"] * float("nan")}, "x")
@@ -275,11 +275,11 @@ def test_weights_fit_exactly_or_not_at_all() -> None:
     [
         ("torchvison:vgg16", "did you mean torchvision"),
         ("nonsense", "starts with one of compact, default, efficientnet-lite, local"),
-        ("torchvision:resnet51", "near: resnet50"),
+        ("torchvision:resnet51", "similar names: resnet50"),
         ("torchvision:resnet18@fc7", "only VGG and AlexNet have fc7"),
         ("torchvision:resnet18@fc9", "no layer 'fc9'; the outermost ones are conv1"),
         ("compact:x", "takes no name"),
-        ("compact", "no weights come with it; name a file with --weights"),
+        ("compact", "it has no weights of its own; give a file with --weights"),
         ("default:x", "takes no name"),
         ("efficientnet-lite:9", "choose one of 0, 1, 2"),
         ("local:missing.yaml", "missing.yaml: cannot be read: No such file"),
@@ -316,7 +316,7 @@ def test_weight_files_of_ones_own(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ("a: " + "[" * 20_000, "record.yaml: not YAML: maximum recursion"),
-        ("size: 8\nsize: 9", "not YAML: the key 'size' is there twice"),
+        ("size: 8\nsize: 9", "not YAML: the key 'size' occurs twice"),
         ("architecture: a.py:f\nweights: w\nsize: " + "9" * 5000, "size: expected int, got '9999"),
         ("architecture: a.py:f\nweights: w\nsize: 2024-13-45", "size: expected int, got '2024-13-45'"),
     ],
@@ -344,7 +344,7 @@ def test_a_record_that_names_no_possible_file_is_one_error(tmp_path: Path) -> No
         record = {"architecture": architecture, "weights": weights, "size": 8}
         (tmp_path / "record.yaml").write_text(yaml.safe_dump(record))
         torch.save({}, tmp_path / "w.pth")
-        with pytest.raises(BackboneError, match="no weight file at|should be FILE.py:FUNCTION"):
+        with pytest.raises(BackboneError, match="no weight file at|must be FILE.py:FUNCTION"):
             load_backbone(f"local:{tmp_path / 'record.yaml'}")
 
 
@@ -352,7 +352,7 @@ def test_a_record_that_a_model_names_runs_no_python(tmp_path: Path, monkeypatch:
     """Would catch a stranger's model that runs the Python file beside it."""
     record = local_record(tmp_path)
     (tmp_path / "net.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n{TINY}")
-    with pytest.raises(BackboneError, match="whose Python file would be run; if you trust it, set CAPTIONER_TRUST"):
+    with pytest.raises(BackboneError, match="which runs a Python file; if you trust it, set CAPTIONER_TRUST"):
         load_backbone(f"local:{record}", trusted=False)
     assert not (tmp_path / "ran").exists()
     monkeypatch.setenv("CAPTIONER_TRUST_RECORDS", "1")

@@ -35,7 +35,7 @@ def test_a_site(run: Run, model: Path) -> None:
     """The diff is what --write does. Would catch one that patch refuses, and changes where nothing is missing."""
     before = {path: path.read_bytes() for path in Path("site").rglob("*.*")}
     status, diff, err = run("site")
-    assert (status, err) == (0, ["3 texts missing; --write puts them in"])
+    assert (status, err) == (0, ["3 texts missing; --write adds them"])
     assert {path: path.read_bytes() for path in Path("site").rglob("*.*")} == before
     texts = [sentence(load(model).caption(f"site/images/0{number}.png")) for number in (0, 2)]
     assert run("site", "--write")[::2] == (0, ["3 texts written"])
@@ -50,7 +50,7 @@ def test_a_site(run: Run, model: Path) -> None:
         path.write_bytes(data)
     subprocess.run(["patch", "-p1", "--binary", "-s"], input="".join(f"{line}\n" for line in diff).encode(), check=True)
     assert {path: path.read_bytes() for path in Path("site").rglob("*.*")} == written
-    assert run("site") == (0, [], ["0 texts missing; --write puts them in"])
+    assert run("site") == (0, [], ["0 texts missing; --write adds them"])
 
 
 def test_what_is_wrong_with_one_image(run: Run) -> None:

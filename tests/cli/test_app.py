@@ -179,7 +179,7 @@ def test_data_commands(tmp_path: Path) -> None:
 
     by_hand = run("data", "get", "flickr30k-images", "--folder", str(tmp_path))
     assert by_hand.returncode == 1
-    assert by_hand.stderr.startswith("error: flickr30k-images cannot be fetched by a program: fill in the form")
+    assert by_hand.stderr.startswith("error: flickr30k-images cannot be downloaded automatically: fill in the form")
     assert by_hand.stderr.count("\n") == 1
 
 
@@ -211,4 +211,4 @@ def test_no_option_takes_gigabytes(
     except SystemExit as leaving:
         status = int(leaving.code or 0)
     assert status == 2
-    assert re.search("between|range|more than|less than or equal", capsys.readouterr().err)
+    assert re.search("between|range|at most|more than|less than or equal", capsys.readouterr().err)

@@ -151,7 +151,7 @@ def test_an_image_given_twice_has_one_result(run: Run, folder: Path) -> None:
     Path("photos/link.png").symlink_to("00.png")
     photo = folder / "photos" / "00.png"
     status, _, err = run("photos/00.png", photo, "./photos/../photos/00.png", "photos", "-o", "results.json")
-    assert (status, err[1]) == (0, "note: given before: 3 images; each has one result")
+    assert (status, err[1]) == (0, "note: given more than once: 3 images; the file has one result for each")
     ids = [item["image_id"] for item in json.loads(Path("results.json").read_text())]
     assert ids == ["00.png", "01.png", "02.png", "03.png", "link.png"]
 

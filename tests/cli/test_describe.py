@@ -144,8 +144,8 @@ def test_load_returns_a_clip_captioner(model: Path, predictions: Path) -> None:
     [
         (["a.jpg"], {}, CheckpointError, "captions clips: give it label predictions or a video, not images"),
         ("p.h5", {"intervals": 5.0}, UsageError, "intervals are for a video; p.h5 holds label predictions"),
-        ("v.mp4", {"ids": ["a"]}, UsageError, "ids are for label predictions; v.mp4 is taken for a video"),
-        ("v.mp4", {"beam_size": 2, "num_samples": 2}, UsageError, "exclude each other"),
+        ("v.mp4", {"ids": ["a"]}, UsageError, "ids are for label predictions, but v.mp4 is read as a video"),
+        ("v.mp4", {"beam_size": 2, "num_samples": 2}, UsageError, "cannot be combined"),
     ],
 )
 def test_sources_and_options_that_a_clip_captioner_refuses(
@@ -196,7 +196,7 @@ def test_an_interrupted_run_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr(ClipCaptioner, "decode", None)  # nothing is left to do
         status, _, err = cli(*command, "--clip", IDS[1], "--clip", IDS[0], "--clip", IDS[2])
-    assert status == 0 and any(line.startswith("note: kept 3 captions") for line in err)
+    assert status == 0 and any(line.startswith("note: resuming with 3 captions") for line in err)
     by_id = {one["image_id"]: one for one in json.loads(results.read_text())}
     assert by_id == {one["image_id"]: one for one in json.loads(whole)}
     assert not partial.exists()
@@ -250,13 +250,13 @@ def test_other_models_are_refused(cli: Run, predictions: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["p.h5", "--intervals", "0-1"], "--intervals is for a video; p.h5 is taken for label predictions"),
+        (["p.h5", "--intervals", "0-1"], "--intervals is for a video, but p.h5 is read as label predictions"),
         (["p.h5", "--srt", "x.srt"], "--srt is for a video"),
-        (["v.mp4", "--clip", "a"], "--clip is for label predictions; v.mp4 is taken for a video"),
+        (["v.mp4", "--clip", "a"], "--clip is for label predictions, but v.mp4 is read as a video"),
         (["v.mp4", "-o", "r.json"], "-o is for label predictions"),
         (["p.h5", "-o", "r.json", "--num-return-sequences", "2"], "-o"),
-        (["v.mp4", "--intervals", "0-1", "--every", "2"], "exclude each other"),
-        (["v.mp4", "--intervals", "0:1"], "not seconds as in 0-5.2,5.2-9"),
+        (["v.mp4", "--intervals", "0-1", "--every", "2"], "not both"),
+        (["v.mp4", "--intervals", "0:1"], "seconds such as 0-5.2,5.2-9"),
         (["v.mp4", "--every", "0"], "--every must be at least"),
         (["v.mp4", "--method", "greedy", "--beam-size", "3"], "beam_size is for method beam, not greedy"),
     ],
@@ -356,7 +356,11 @@ def test_a_bad_interval_costs_only_itself(cli: Run, packed: Path, video: Path, t
     assert (tmp_path / "v.srt").read_text().count("-->") == 2
     listed.write_text("0\t1\n1 second\n")
     status, lines, err = cli("describe", video, "--intervals", listed, "--model", packed)
-    assert (status, lines, err) == (1, [], [f"error: {listed}, line 2: not START<tab>END in seconds: 1 second"])
+    assert (status, lines, err) == (
+        1,
+        [],
+        [f"error: {listed}, line 2: expected START<tab>END in seconds, not 1 second"],
+    )
 
 
 def test_a_clock_that_jumps_is_noted(cli: Run, packed: Path, tmp_path: Path) -> None:
@@ -367,7 +371,7 @@ def test_a_clock_that_jumps_is_noted(cli: Run, packed: Path, tmp_path: Path) -> 
     video = save_video(tmp_path / "v.ts", [(time, plain("red")) for time in (0, 40, 7_200_000, 7_200_040)])
     status, lines, err = cli("describe", video, "--model", packed)
     assert (status, len(lines), len(err)) == (0, 1, 1)
-    assert err[0].startswith(f"note: {video}: its clock jumps from ")
+    assert err[0].startswith(f"note: {video}: its timestamps jump from ")
 
 
 def test_a_model_without_crf_and_a_file_that_is_no_video(cli: Run, model: Path, packed: Path, video: Path) -> None:

@@ -56,7 +56,7 @@ def test_what_is_missing_is_named_with_its_command(monkeypatch: pytest.MonkeyPat
     said = {line[0]: line[1].strip() for line in lines if len(line) > 1}
     assert said["web"] == "nowhere is missing" and said["serve"] == "needs: pip install 'captioner[web]'"
     assert said["search"] == said["export"] == "ready"
-    assert said["default.safetensors"].startswith("whole, 15.0 MB")
+    assert said["default.safetensors"].startswith("intact, 15.0 MB")
 
 
 def test_json_is_one_object(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -129,7 +129,7 @@ def test_bad_videos_cost_only_themselves(model: Path, tmp_path: Path, cli: Run) 
     for name, reason in (
         ("broken.mp4", "damaged"),
         ("empty.mp4", "the file is empty"),
-        ("sound.mp4", "no moving image"),
+        ("sound.mp4", "no video stream"),
         ("none.mp4", "no such video file"),
     ):
         assert any(line.startswith("error: ") and name in line and reason in line for line in errors), (name, errors)

@@ -96,12 +96,12 @@ def test_an_interrupted_run_goes_on(run: Any, decoded: list[int]) -> None:
     assert not PARTIAL.exists() and sum(decoded) == 6
     status, _, err = run("photos", stop_after=2)
     assert status == 130 and not Path("results.json").exists()
-    assert f"note: the captions so far are in {PARTIAL}; the same command goes on from there" in err
+    assert f"note: the captions so far are in {PARTIAL}; run the same command again to resume" in err
     assert images_in(PARTIAL) == ["00.png", "01.png", "02.png", "03.png"]
     decoded.clear()
     status, lines, err = run("photos")
     assert (status, lines) == (0, [])
-    assert err == [f"note: kept 4 captions of a run that was stopped ({PARTIAL})", "6 captions written to results.json"]
+    assert err == [f"note: resuming with 4 captions of a stopped run ({PARTIAL})", "6 captions written to results.json"]
     assert results() == whole and sum(decoded) == 2 and not PARTIAL.exists()
 
 
@@ -147,7 +147,9 @@ def test_other_options_or_another_model_start_anew(run: Any, decoded: list[int],
         decoded.clear()
         status, _, err = run("photos", option)
         assert (status, sum(decoded), PARTIAL.exists()) == (0, 6, False)
-        assert err[0] == f"note: {PARTIAL} is of a run with another model, options or features and will be replaced"
+        assert (
+            err[0] == f"note: {PARTIAL} belongs to a run with another model, options or features and will be replaced"
+        )
 
 
 def test_features_are_resumed_by_id(run: Any, decoded: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,11 +202,11 @@ def test_damaged_lines_cost_only_themselves(run: Any, decoded: list[int]) -> Non
     decoded.clear()
     _, _, err = run("photos", stop_after=1)
     assert err[:2] == [
-        f"note: kept 3 captions of a run that was stopped ({PARTIAL})",
-        f"note: {PARTIAL}: left out {len(odd)} damaged lines",
+        f"note: resuming with 3 captions of a stopped run ({PARTIAL})",
+        f"note: {PARTIAL}: ignored {len(odd)} damaged lines",
     ]
     status, _, err = run("photos")
-    assert (status, err[0]) == (0, f"note: kept 5 captions of a run that was stopped ({PARTIAL})")
+    assert (status, err[0]) == (0, f"note: resuming with 5 captions of a stopped run ({PARTIAL})")
     assert len(results()) == 6 and sum(decoded) == 3
 
 
@@ -217,7 +219,7 @@ def test_a_foreign_file_is_left_alone(run: Any) -> None:
     PARTIAL.unlink()
     os.mkfifo(PARTIAL)
     status, _, [line] = run("photos")
-    assert status == 2 and "is not a file" in line
+    assert status == 2 and "which is not a file" in line
     PARTIAL.unlink()
     PARTIAL.symlink_to("photos/00.png")
     status, _, [line] = run("photos", "photos/00.png")

@@ -90,4 +90,4 @@ def test_models_that_do_not_go_together(cli: Run, tmp_path: Path) -> None:
     tiny.save_tiny(tmp_path / "tiny.safetensors")
     models = ("--model", "default", "--model", tmp_path / "tiny.safetensors")
     status, _, err = cli("serve", "--index", tmp_path / "index", *models)
-    assert status == 2 and "both caption images; name one" in err[0]
+    assert status == 2 and "both caption images; give only one" in err[0]

@@ -118,7 +118,8 @@ def test_two_images_of_one_sidecar(run: Run) -> None:
     status, _, err = run("photos", "--sidecar", ".txt")
     assert status == 1
     assert (
-        err[0] == "error: photos/00.png: its caption would go into photos/00.txt, as that of photos/00.jpg; rename one"
+        err[0]
+        == "error: photos/00.png: its caption would go into photos/00.txt, like that of photos/00.jpg; rename one"
     )
     assert len(sidecars("photos")) == 4
 
@@ -181,7 +182,7 @@ def test_a_folder_that_may_not_be_written(run: Run) -> None:
 def test_a_caption_without_words_is_not_written(run: Run) -> None:
     """Would catch an empty sidecar, which looks like a caption until somebody opens it."""
     status, lines, err = run("photos", "--sidecar", ".txt", "--replace", ".+", "")
-    assert status == 1 and not lines and len(err) == 5 and "gave no words" in err[0]
+    assert status == 1 and not lines and len(err) == 5 and "gave an empty caption" in err[0]
     assert not sidecars("photos")
 
 
@@ -201,12 +202,12 @@ def test_csv(run: Run) -> None:
     [
         (["--sidecar", ".txt", "--existing", "keep"], "choose one of skip, overwrite, append, prepend"),
         (["--output-dir", "x"], "--output-dir is for --sidecar and --xmp"),
-        (["--dry-run"], "nothing would be written"),
+        (["--dry-run"], "--dry-run needs an option"),
         (["--replace", "a"], "--replace needs two values"),
-        (["--template", "{x}"], "none of {caption}"),
+        (["--template", "{x}"], "not one of {caption}"),
         (["--sidecar", ".png"], "choose another suffix"),
-        (["--xmp", "--num-return-sequences", "2"], "one caption an image"),
-        (["--watch", "-o", "x.json"], "not with --watch"),
+        (["--xmp", "--num-return-sequences", "2"], "one caption per image"),
+        (["--watch", "-o", "x.json"], "cannot be used with --watch"),
     ],
 )
 def test_options_that_contradict(run: Run, arguments: list[str], reason: str) -> None:

@@ -77,7 +77,7 @@ def test_crf_files_that_cannot_be_read(tmp_path: Path) -> None:
         load_crf(tmp_path / "none")
     with pytest.raises(ConfigError, match="unary: 'deep' is not one of linear, mlp"):
         CRFConfig(unary="deep")
-    with pytest.raises(DataError, match="features of dimension 2; the CRF was trained on dimension 3"):
+    with pytest.raises(DataError, match="the features have dimension 2, but the CRF was trained on 3"):
         predict(model, ClipArrays(["a"], ["a"], np.zeros((1, 2), np.float32), np.zeros((1, 2), np.int64)))
 
 
@@ -100,5 +100,5 @@ def test_probabilities_that_are_no_numbers_are_an_error(name: str, value: float)
     model = CRF(CRFConfig(), LABELS, 3, [(0, 1)]).eval()
     model.state_dict()[name].fill_(value)
     features = np.array([[0, 4, -4], [1, 1, 1]], np.float32)
-    with pytest.raises(DataError, match="the CRF gives probabilities that are no numbers"):
+    with pytest.raises(DataError, match="the CRF gives probabilities that are not numbers"):
         predict(model, ClipArrays(["a", "b"], ["v", "v"], features, np.full((2, 2), -1)))

@@ -173,7 +173,7 @@ def test_nothing_wrong_is_written(tmp_path: Path) -> None:
 def test_nodes_that_a_group_cannot_be_named_after(tmp_path: Path, name: str) -> None:
     """Would catch a node that overwrites the clips' ids or nests its datasets."""
     node = NodePredictions(("a",), np.zeros((1, 1), np.float32), np.zeros(1, np.int64))
-    with pytest.raises(DataError, match="not a valid name of a node"):
+    with pytest.raises(DataError, match="not a valid node name"):
         write_label_predictions(tmp_path / "p.h5", LabelPredictions(["a"], {name: node}))
 
 

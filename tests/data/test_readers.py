@@ -106,7 +106,7 @@ def test_kaggle_s_flickr8k_with_the_official_lists(kaggle):
     ("text", "message"),
     [
         ("a.jpg,a dog\n", r"line 1: expected the heading image,caption, found 'a.jpg,a dog'"),
-        ("image,caption\na.jpg,a dog, a cat\n", "line 2: expected image,caption; a caption with commas"),
+        ("image,caption\na.jpg,a dog, a cat\n", "line 2: expected image,caption; put a caption with commas"),
         ("image,caption\n,a dog\n", "line 2: expected image,caption"),
         ('image,caption\na.jpg,"a dog\n', "line 2: unexpected end of data"),
     ],

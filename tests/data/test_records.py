@@ -40,7 +40,7 @@ def test_splits_are_found_by_any_usual_name() -> None:
     ("text", "message"),
     [
         ("[" * 100_000, "nested too deeply"),
-        ("9" * 5_000, "a number of too many digits"),
+        ("9" * 5_000, "a number with too many digits"),
         ('[{"a": "\\ud83d"}]', "ud83d is half a character"),
         ('{"a\\udc00": 1}', "udc00 is half a character"),
         ("[1,\n2", "line 2: not valid JSON"),

@@ -154,11 +154,16 @@ def test_wrong_results_are_explained(tmp_path: Path, results: str, message: str)
             "a second caption for 1.jpg; .*are these the references",
         ),
         (coco_results(**CAPTIONS), coco_results(**CAPTIONS), ("a.json", "r.json"), "holds results, not references"),
-        (coco_results(**CAPTIONS), lines("a dog", "a dog"), ("a.json", "r.txt"), "has no images' names, but"),
-        (lines("a dog", "a cat"), TSV, ("a.txt", "r.tsv"), "has images' names, but the results have none"),
-        (lines("a dog", "a cat"), KARPATHY, ("a.txt", "r.json"), "go with references one a line"),
+        (coco_results(**CAPTIONS), lines("a dog", "a dog"), ("a.json", "r.txt"), "has no image names, but"),
+        (lines("a dog", "a cat"), TSV, ("a.txt", "r.tsv"), "has image names, but the results have none"),
+        (lines("a dog", "a cat"), KARPATHY, ("a.txt", "r.json"), "need text files with one reference a line"),
         (lines("a dog", "a cat"), lines("a", "b", "c"), ("a.txt", "r.txt"), "2 captions, but references for 3 lines$"),
-        (lines("a dog", "a cat"), lines(*"abcdef"), ("a.txt", "r.txt"), "6 lines, 3 times as many: one file a ref"),
+        (
+            lines("a dog", "a cat"),
+            lines(*"abcdef"),
+            ("a.txt", "r.txt"),
+            "6 lines, 3 times as many: write one file per ref",
+        ),
         (lines(*"abcdef"), lines("a", "b"), ("a.txt", "r.txt"), "6 captions, but references for 2 lines$"),
         ("\n\n", lines("a", "b"), ("a.txt", "r.txt"), "holds no captions"),
         (coco_results(**CAPTIONS), "1.jpg\ta\tb\n", JSON_TSV, "line 1: expected image<TAB>caption"),
@@ -184,15 +189,15 @@ def test_several_reference_files_and_folders(tmp_path: Path) -> None:
     one, two = write(tmp_path / "1.txt", lines("a", "b")), write(tmp_path / "2.txt", lines("a"))
     with pytest.raises(DataError, match=r"different numbers of lines: 1.txt 2, 2.txt 1"):
         read_references([one, two], aligned=True)
-    with pytest.raises(UsageError, match="go with plain results"):
+    with pytest.raises(UsageError, match="are for results with one caption a line"):
         read_references([one, two])
-    with pytest.raises(UsageError, match="say what it is with --format"):
+    with pytest.raises(UsageError, match="name its format with --format"):
         read_references([tmp_path])
     with pytest.raises(UsageError, match="no references"):
         read_references([])
     with pytest.raises(DataError, match="is a folder"):
         read_results(tmp_path)
-    with pytest.raises(UsageError, match="not with a data set"):
+    with pytest.raises(UsageError, match="not a data set"):
         read_references([tmp_path], "flickr8k", aligned=True)
 
 
@@ -280,7 +285,7 @@ def test_images_that_share_a_file_name_are_told_apart_by_their_ids(tmp_path: Pat
 
 def test_ids_that_do_not_tell_images_apart_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "val.json", shared_names("karpathy", "1"))
-    with pytest.raises(DataError, match="two images are called a.jpg#1; give each a name or an id of its own"):
+    with pytest.raises(DataError, match="two images are called a.jpg#1; give each its own name or id"):
         read_references([path])
     images = [{"id": 1, "file_name": "a.jpg"}, {"id": 1, "file_name": "b.jpg"}]
     write(path, json.dumps({"images": images, "annotations": [{"image_id": 1, "caption": "a"}]}))

@@ -48,7 +48,7 @@ def test_a_clock_that_is_set_back_goes_on(tmp_path: Path) -> None:
     """Would catch two recordings in one transport stream, the second of which is seen in no time at all."""
     path = save_video(tmp_path / "v.ts", [(40 * index, plain("red")) for index in range(50)])
     path.write_bytes(path.read_bytes() * 2)
-    with pytest.warns(UserWarning, match="v.ts: its clock jumps from"):
+    with pytest.warns(UserWarning, match="v.ts: its timestamps jump from"):
         frames = list(read_frames(path))
     assert frames[-1].end == pytest.approx(4, abs=0.2)
     assert all(0.03 < frame.end - frame.start < 0.2 for frame in frames)
@@ -62,7 +62,7 @@ def test_a_clock_that_jumps_is_noted_once(tmp_path: Path) -> None:
     frames = list(read_frames(path, notes.append))
     assert frames[-1].end == pytest.approx(7 * 0.04, abs=0.01)
     [note] = notes
-    assert note == f"{path}: its clock jumps from 0.12 to 7200.00 s; times go on from 0.12 s, and so after later jumps"
+    assert note == f"{path}: its timestamps jump from 0.12 to 7200.00 s; they continue from 0.12 s, also at later jumps"
 
 
 @pytest.mark.parametrize("name", ["photo.jpg", "photo.mp4"])
@@ -106,8 +106,8 @@ def test_pixels_become_square(tmp_path: Path) -> None:
         ("empty", "the file is empty"),
         ("text", "not a video"),
         ("headless", "not a video, or damaged from its beginning"),
-        ("cut off", "no image of this video can be decoded"),
-        ("sound", "has sound, but no moving image"),
+        ("cut off", "no frame of this video can be decoded"),
+        ("sound", "has sound, but no video stream"),
     ],
 )
 def test_what_is_no_video_is_said(kind: str, message: str, video: Path, tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_frames_at_given_times(tmp_path: Path) -> None:
     assert np.allclose(pairs, [(0, 0.9), (0.9, 1.0), (0.9, 1.0)], atol=0.002), (
         "the last frame moves from the one before"
     )
-    with pytest.raises(DataError, match="its images end at 1.0. s, but it should go on"):
+    with pytest.raises(DataError, match="its frames end early, at 1.0. s"):
         list(sample_frames(path, [0.1, 30.0]))
     single = save_video(tmp_path / "b.mp4", [(0, plain("red"))])
     [moment] = sample_frames(single, [0.0])
@@ -184,7 +184,7 @@ def test_the_end_is_known_without_decoding(tmp_path: Path) -> None:
     """Would catch an end counted in frames, and files without a moving image."""
     path = save_video(tmp_path / "a.mkv", [(0, plain("red")), (40, plain("red")), (5000, plain("green"))])
     assert read_end(path) == pytest.approx(list(read_frames(path))[-1].end, abs=0.05)
-    with pytest.raises(DataError, match="no moving image"):
+    with pytest.raises(DataError, match="no video stream"):
         read_end(save_sound(tmp_path / "sound.mp4"))
     (tmp_path / "empty.mp4").touch()
     with pytest.raises(DataError, match="the file is empty"):

@@ -31,9 +31,9 @@ def test_every_field_has_help() -> None:
         ({"max_length": 10**8}, "decoding.max_length must be between 1 and 10000, not 100000000"),
         ({"temperature": float("nan")}, "decoding.temperature must be between 0.001 and 1000, not nan"),
         ({"seed": 2**63}, "decoding.seed must be between 0 and"),
-        ({"num_return_sequences": 4}, "num_return_sequences 4 is more than the 3 that method beam gives"),
-        ({"method": "greedy", "num_return_sequences": 2}, "more than the 1 that method greedy gives"),
-        ({"method": "sample", "num_samples": 2, "num_return_sequences": 3}, "the 2 that method sample gives"),
+        ({"num_return_sequences": 4}, "num_return_sequences must be at most 3 with method beam, not 4"),
+        ({"method": "greedy", "num_return_sequences": 2}, "at most 1 with method greedy"),
+        ({"method": "sample", "num_samples": 2, "num_return_sequences": 3}, "at most 2 with method sample"),
     ],
 )
 def test_impossible_settings_are_refused(settings: dict[str, Any], reason: str) -> None:
@@ -71,17 +71,17 @@ def test_options_over_a_model_that_samples() -> None:
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"beam_size": 3, "num_samples": 5}, "beam_size and num_samples exclude each other; choose one"),
+        ({"beam_size": 3, "num_samples": 5}, "beam_size and num_samples cannot be combined; choose one"),
         ({"beam_size": 3, "method": "greedy"}, "beam_size is for method beam, not greedy"),
         ({"beam_size": 3, "method": "sample"}, "beam_size is for method beam, not sample"),
         ({"num_samples": 3, "method": "beam"}, "num_samples is for method sample, not beam"),
         ({"temperature": 0.5, "method": "greedy"}, "temperature is for method sample, not greedy"),
         (
             {"beam_size": 2, "num_return_sequences": 3},
-            "num_return_sequences 3 is more than the 2 that method beam gives",
+            "num_return_sequences must be at most 2 with method beam, not 3",
         ),
-        ({"method": "greedy", "num_return_sequences": 2}, "more than the 1 that method greedy gives"),
-        ({"num_samples": 2, "num_return_sequences": 3}, "more than the 2 that method sample gives"),
+        ({"method": "greedy", "num_return_sequences": 2}, "at most 1 with method greedy"),
+        ({"num_samples": 2, "num_return_sequences": 3}, "at most 2 with method sample"),
         ({"method": "widest"}, "no decoding method 'widest'; choose one of beam, greedy, sample"),
         ({"beem_size": 3}, "no decoding option 'beem_size'; did you mean beam_size"),
     ],

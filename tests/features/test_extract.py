@@ -96,7 +96,7 @@ def test_mirrored_images_have_stores_of_their_own(album: Path, tmp_path: Path) -
     np.testing.assert_allclose(FeatureStore(path, mirrored=True).get(["2.png"]), own, rtol=1e-5, atol=1e-6)
     with pytest.raises(FeatureStoreError, match="has mirrored True, this run has False; use another file"):
         extract(find_named([str(album)]), backbone, path, workers=0, dtype="float32")
-    with pytest.raises(UsageError, match="mirror is for one crop"):
+    with pytest.raises(UsageError, match="use mirror with one crop"):
         extract([], backbone, path, mirror=True, crops=10)
 
 

@@ -151,7 +151,7 @@ def test_extract_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
             assert leaving.value.code == 1
         errors = capsys.readouterr().err
         assert f"{added} added, {there} there already, 3 failed" in errors
-        for name, reason in (("sound.mp4", "no moving image"), ("empty.avi", "is empty"), ("broken.mp4", "damaged")):
+        for name, reason in (("sound.mp4", "no video stream"), ("empty.avi", "is empty"), ("broken.mp4", "damaged")):
             assert any(name in line and reason in line for line in errors.splitlines()), name
     store = FeatureStore(output)
     assert sorted(store.ids) == ["good.mp4", "short.mp4"] and store.spec.shape == (4, 3 * 64 * 64)

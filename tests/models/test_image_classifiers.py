@@ -120,7 +120,7 @@ def test_sizes_that_do_not_fit_are_refused() -> None:
     """Would catch an error of torch's in place of one that names the setting."""
     with pytest.raises(ConfigError, match=r"data.crop: 30 .*multiple of 4"):
         CNN(ImageModelConfig(), 3, 30, 10)
-    with pytest.raises(ConfigError, match=r"model.maps: 60 maps make no square"):
+    with pytest.raises(ConfigError, match=r"model.maps: 60 maps do not tile a square"):
         CNNLSTM(ImageModelConfig(maps=60), 3, 24, 10)
     with pytest.raises(ConfigError, match=r"data.crop: 12 .*LeNet"):
         LeNet(ImageModelConfig(), 1, 12, 10)

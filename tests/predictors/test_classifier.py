@@ -181,7 +181,7 @@ def test_more_classes_than_names_are_refused(images: list[Path]) -> None:
             raise NotImplementedError
 
     spec = lite.spec_of("0")
-    with pytest.raises(CheckpointError, match="tells 2 classes apart but names 3"):
+    with pytest.raises(CheckpointError, match="has 2 outputs but 3 class names"):
         ImageClassifier("two", ["a", "b", "c"], spec, Two()).classify(images[0], top=1)
 
 
@@ -242,7 +242,7 @@ def test_names_of_published_networks_that_are_wrong_are_explained() -> None:
     """Would catch a name taken for a file, and an error of another package's."""
     with pytest.raises(BackboneError, match="choose one of 0, 1, 2"):
         load_classifier("efficientnet-lite:9")
-    with pytest.raises(BackboneError, match="no classification network 'resnet51'; near: .*resnet50"):
+    with pytest.raises(BackboneError, match="no classification network 'resnet51'; similar names: .*resnet50"):
         load_classifier("torchvision:resnet51")
     with pytest.raises(MissingWeights, match="none/such"):
         load_classifier("transformers:none/such")

@@ -118,7 +118,7 @@ def test_prompts(models: Path) -> None:
     assert load(models / "blip-2", prompt="a man").caption(PHOTOS[0], max_length=6) == texts[0]
     with pytest.raises(UsageError, match="reads images only"):
         load(models / "vit-gpt2", prompt="a man")
-    with pytest.raises(UsageError, match="must be asked something"):
+    with pytest.raises(UsageError, match="needs a prompt"):
         load(models / "smolvlm", prompt=" ")
     with pytest.raises(UsageError, match="reads images only"):
         load("default", prompt="a man")

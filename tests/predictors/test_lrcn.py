@@ -248,5 +248,5 @@ def test_probabilities_that_are_no_numbers_are_an_error(tmp_path: Path, method: 
     captioner.runtime.model.embedding.weight.data.fill_(3e38)
     for parameter in captioner.runtime.model.parameters():
         parameter.data.mul_(3e38)
-    with pytest.raises(CheckpointError, match="gives probabilities that are no numbers"):
+    with pytest.raises(CheckpointError, match="gives probabilities that are not numbers"):
         captioner.decode(np.ones((2, captioner.runtime.model.feature_size), np.float32), DecodingConfig(method=method))

@@ -165,7 +165,7 @@ def test_word_lists_are_explained(tmp_path: Path) -> None:
             Lexicon(path)
     words = WORDS.read_text()
     for old, new, message in (
-        ("of_verbs: ", "of_verbs: cut\nof_verbs: ", "'of_verbs' is there twice"),
+        ("of_verbs: ", "of_verbs: cut\nof_verbs: ", "'of_verbs' occurs twice"),
         ("  beat: beat beaten", "  beat: [beat, beaten]", "irregular must be there, in the form"),
         ("  activities:", "  activities: cut\n  others:", "same must be there, in the form"),
     ):

@@ -168,7 +168,7 @@ def test_there_is_one_writer(tmp_path: Path, captioner: LRCNCaptioner, photos: P
     """Would catch two writers that give the same rows to different images."""
     with open_writer(tmp_path / "index", captioner) as writer:
         assert list(writer.update([str(photos)]))
-        with pytest.raises(SearchIndexError, match="another captioner index is at work"):
+        with pytest.raises(SearchIndexError, match="another captioner index is writing"):
             update(tmp_path / "index", captioner, photos)
 
 

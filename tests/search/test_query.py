@@ -104,7 +104,7 @@ def test_words_are_never_commands(captioner: LRCNCaptioner, index: Index) -> Non
     """Would catch a sentence that is taken for the language of full-text search, or for SQL."""
     for sentence in ('dog" OR caption:*', "NEAR(dog beach)", "dog; DROP TABLE images", "^dog -beach", "caption : dog"):
         by_sentence(index, captioner, sentence)
-    with pytest.raises(UsageError, match="no words to look for"):
+    with pytest.raises(UsageError, match="no words to search for"):
         by_sentence(index, captioner, " ?! the")
     with pytest.raises(UsageError, match="top"):
         by_sentence(index, captioner, "dog", top=0)

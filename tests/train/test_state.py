@@ -29,16 +29,16 @@ def test_a_stored_file_of_this_version_is_read() -> None:
 
 def test_a_state_of_another_model_is_refused() -> None:
     learner = nn.Linear(3, 1)
-    with pytest.raises(CheckpointError, match="size mismatch for weight.*; start anew with --no-resume"):
+    with pytest.raises(CheckpointError, match="size mismatch for weight.*; start over with --no-resume"):
         load_state(STORED, learner, torch.optim.AdamW(learner.parameters()), [])
 
 
 @pytest.mark.parametrize("metadata", ["[" * 20_000, "[1]", "9" * 5000, "{"])
 def test_a_damaged_header_is_one_error(tmp_path: Path, metadata: str) -> None:
-    """Would catch a traceback, where a run that starts anew is what helps."""
+    """Would catch a traceback, where starting over helps."""
     header = {"format": "captioner-training-state", "version": "2", "metadata": metadata}
     save_file({"learner.x": torch.ones(1)}, tmp_path / "state", header)
-    with pytest.raises(CheckpointError, match="its header is damaged at 'metadata'; start anew with --no-resume"):
+    with pytest.raises(CheckpointError, match="its header is damaged at 'metadata'; start over with --no-resume"):
         read_metadata(tmp_path / "state")
 
 
@@ -48,5 +48,5 @@ def test_values_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
     optimizer = torch.optim.AdamW(learner.parameters())
     learner.weight.data[0, 1] = torch.nan
     save_state(tmp_path / "state", learner, optimizer, [], {})
-    with pytest.raises(CheckpointError, match="learner.weight holds values that are not finite; start anew"):
+    with pytest.raises(CheckpointError, match="learner.weight holds values that are not finite; start over"):
         load_state(tmp_path / "state", learner, optimizer, [])

@@ -65,7 +65,7 @@ def test_limits(tmp_path: Path, film: bytes, monkeypatch: pytest.MonkeyPatch) ->
     """Would catch a visitor who keeps the machine busy, and an error that shows where files lie."""
     captioner: LRCNCaptioner = load(tiny.save_tiny(tmp_path / "tiny.safetensors"))
     for name, most, words in (
-        ("SECONDS", 5, "seconds, more than the 5"),
+        ("SECONDS", 5, "seconds, more than the limit of 5"),
         ("FRAME_PIXELS", 5000, "320 x 240 pixels"),
         ("ALL_PIXELS", 90_000, "16 frames"),
     ):
@@ -94,5 +94,5 @@ def test_frames_larger_than_any_video_are_refused(tmp_path: Path, monkeypatch: p
 
     path = save_video(tmp_path / "a.mp4", [(0, plain("red")), (40, plain("green"))])
     monkeypatch.setattr(reading, "MAX_PIXELS", 1000)
-    with pytest.raises(DataError, match="no image of this video can be decoded"):
+    with pytest.raises(DataError, match="no frame of this video can be decoded"):
         list(reading.read_frames(path))

@@ -45,9 +45,9 @@ def test_labels_are_asked_for_only_where_they_are_named() -> None:
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        ({"template": "{captions}"}, "none of {caption}, {labels}"),
+        ({"template": "{captions}"}, "not one of {caption}, {labels}"),
         ({"template": "{caption"}, "write {{ and }} for braces"),
-        ({"template": "{caption.__class__}"}, "none of"),
+        ({"template": "{caption.__class__}"}, "not one of"),
         ({"replace": [("(", "x")]}, r"--replace '\(' 'x'"),
         ({"replace": [("a", r"\2")]}, "--replace"),
         ({"replace": [("a", r"\g<name>")]}, "--replace"),

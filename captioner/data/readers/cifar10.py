@@ -30,7 +30,7 @@ def read_cifar10(root: Path, side: int, channels: int) -> tuple[ClassNames, Spli
         return ClassNames(CLASSES), {split: _read(folder, split) for split in FILES}
     for pickled in (root, root / "cifar-10-batches-py"):
         if (pickled / "data_batch_1").is_file():
-            raise DataError(f"{pickled}: pickles are not read, they may run code; get the binary version of CIFAR-10")
+            raise DataError(f"{pickled}: pickles are refused, as they may run code; get the binary version of CIFAR-10")
     if not (root / "train").is_dir():
         raise DataError(f"{root}: no CIFAR-10 here; looked for {FILES['train'][0]} and the folder train")
     return read_class_folders(root, side, channels, CLASSES)
@@ -51,10 +51,10 @@ def _records(path: Path) -> np.ndarray:
     try:
         size = path.stat().st_size
         if not size or size % RECORD:
-            raise DataError(f"{path}: {size} bytes are not a number of images of {RECORD}; get the file again")
+            raise DataError(f"{path}: {size} bytes, expected images of {RECORD} bytes; download the file again")
         records = np.fromfile(path, np.uint8).reshape(-1, RECORD)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     if (largest := int(records[:, 0].max())) >= len(CLASSES):
-        raise DataError(f"{path}: holds class {largest} of {len(CLASSES)}, counted from 0; get the file again")
+        raise DataError(f"{path}: holds class {largest} of {len(CLASSES)}, counted from 0; download the file again")
     return records

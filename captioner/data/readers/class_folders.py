@@ -27,7 +27,7 @@ def read_class_folders(
     folders = {SPLIT_NAMES[path.name.lower()]: path for path in sorted(root.iterdir()) if _is_split(path)}
     files = {split: _files(folder) for split, folder in (folders or {"train": root}).items()}
     if "train" not in files:
-        raise DataError(f"{root}: has folders of {', '.join(files)} but none of train")
+        raise DataError(f"{root}: has folders of {', '.join(files)} but no folder train")
     names = ClassNames(tuple(classes or sorted({name for name, _ in files["train"]})))
     if sum(map(len, files.values())) * side**2 * channels > LARGEST:
         raise DataError(f"{root}: its images take more than {LARGEST / 1e9:.0f} GB of memory; set data.side lower")
@@ -46,7 +46,7 @@ def _files(folder: Path) -> list[tuple[str, ImageFile]]:
             raise file
         name, slash, _ = file.id.partition("/")
         if not slash:
-            raise DataError(f"{file.path}: lies in no folder of a class; put each image into the folder of its class")
+            raise DataError(f"{file.path}: is not in a class folder; put each image into the folder of its class")
         found.append((name, file))
     return found
 

@@ -102,7 +102,7 @@ def _check_images(path: Path, images: list[Any]) -> dict[int | str, Any]:
         if not _is_id(image, "id"):
             raise DataError(f"{path}, image {index}: needs id (a number or text)")
         if listed.setdefault(image["id"], image).get("file_name") != image.get("file_name"):
-            raise DataError(f"{path}: two images have the id {image['id']}; give each an id of its own")
+            raise DataError(f"{path}: two images have the id {image['id']}; give each its own id")
     return listed
 
 

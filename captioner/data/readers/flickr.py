@@ -36,7 +36,7 @@ def read_flickr8k(root: Path) -> list[Captioned]:
     if tokens.name == _KAGGLE and not _has_lists(root):
         raise DataError(
             f"{tokens}: Kaggle's copy has no split; put {', '.join(_FLICKR8K_LISTS.values())} beside it "
-            "(captioner data get flickr8k-text), or take the format flickr8k-kaggle, where names decide; its scores "
+            "(captioner data get flickr8k-text), or use the format flickr8k-kaggle, which splits by name; its scores "
             "cannot be compared with published ones"
         )
     captions = read_table(tokens) if tokens.name == _KAGGLE else read_tokens(tokens)
@@ -125,7 +125,7 @@ def read_table(path: Path) -> dict[str, list[str]]:
                     raise DataError(f"{where}: expected the heading image,caption, found {shorten(','.join(row))}")
             elif any(cell.strip() for cell in row):
                 if len(row) != 2 or not row[0].strip():
-                    raise DataError(f"{where}: expected image,caption; a caption with commas stands in quotes")
+                    raise DataError(f"{where}: expected image,caption; put a caption with commas in quotes")
                 held = captions.setdefault(row[0].strip(), [])
                 held += filter(None, [" ".join(row[1].split())])
     except csv.Error as error:

@@ -34,7 +34,7 @@ def _read(root: Path, split: str) -> LabeledImages:
     if pixels.shape[1:] != (SIDE, SIDE):
         raise DataError(f"{images}: images of {pixels.shape[1]} x {pixels.shape[2]} pixels, not {SIDE} x {SIDE}")
     if len(pixels) != len(numbers) or not len(numbers):
-        raise DataError(f"{images} holds {len(pixels)} images, {labels} {len(numbers)} labels; get both again")
+        raise DataError(f"{images} holds {len(pixels)} images, {labels} {len(numbers)} labels; download both again")
     if (largest := int(numbers.max())) >= len(CLASSES):
         raise DataError(f"{labels}: holds the label {largest}; digits end at 9")
     ids = tuple(f"{split}/{number:05d}" for number in range(len(numbers)))
@@ -64,14 +64,14 @@ def read_idx(path: Path, axes: int) -> np.ndarray:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
             header = stream.read(start)
             if len(header) < start or header[:4] != bytes((0, 0, 8, axes)):
-                raise DataError(f"{path}: not an IDX file of bytes with {axes} axes; get the file again")
+                raise DataError(f"{path}: not an IDX file of bytes with {axes} axes; download the file again")
             shape = tuple(int.from_bytes(header[at : at + 4], "big") for at in range(4, start, 4))
             count = int(np.prod(shape, dtype=object))
             if count > LARGEST:
                 raise DataError(f"{path}: says that it holds {count} bytes, more than the {LARGEST} that are read")
             content = stream.read(count + 1)  # one more shows a file that is too long
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: damaged or not readable: {error}; get the file again") from error
+        raise DataError(f"{path}: damaged or not readable: {error}; download the file again") from error
     if len(content) != count:
         raise DataError(f"{path}: holds {'fewer' if len(content) < count else 'more'} than the {count} bytes it says")
     return np.frombuffer(content, np.uint8).reshape(shape).copy()  # torch wants arrays that can be written

@@ -1,4 +1,4 @@
-"""Your own data: a folder of images with captions in ``captions.tsv`` or ``captions.jsonl`` (docs/own-data.md)."""
+"""Your own data: a folder of images, and captions in ``captions.tsv`` or ``captions.jsonl`` (docs/own-data.md)."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def read_own(root: Path) -> list[Captioned]:
 
 
 def split_of(image_id: str) -> str:
-    """train (80 %), val or test (10 % each) from the name alone, so that adding images moves no other one."""
+    """train (80 %), val or test (10 % each) from the name alone, so that new images do not move others."""
     bucket = int.from_bytes(hashlib.sha256(same_name(image_id).encode()).digest()[:4]) % 10
     return "val" if bucket == 8 else "test" if bucket == 9 else "train"
 

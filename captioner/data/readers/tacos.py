@@ -105,7 +105,7 @@ def _rates(path: Path) -> dict[str, float]:
 
 def _rate(value: Any, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not MIN_RATE <= value <= MAX_RATE:
-        raise DataError(f"{where}: the frames per second must be a usual number above 0, found {shorten(value)}")
+        raise DataError(f"{where}: the frames per second must be a finite number above 0, found {shorten(value)}")
     return float(value)
 
 

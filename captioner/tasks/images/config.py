@@ -49,6 +49,6 @@ class ClassificationConfig:
 
 
 def check_classification(experiment: Experiment) -> None:
-    """Raise ``ConfigError`` for settings of training that this task has not."""
+    """Raise ``ConfigError`` for training settings that this task does not have."""
     if experiment.train.init_from:
         raise ConfigError("train.init_from: the task classification starts from random weights; leave it empty")

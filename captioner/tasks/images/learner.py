@@ -1,4 +1,4 @@
-"""What a run of the task ``classification`` trains, its loss and its dev scores."""
+"""The learner, loss and dev scores of the task ``classification``."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ class TextDataConfig(SentenceDataConfig):
 
 @dataclass(frozen=True)
 class LossConfig:
-    """What training minimizes."""
+    """The training objective."""
 
     objective: str = "cross_entropy"
     """cross_entropy, or self_critical: the CIDEr-D of captions sampled from the model, which train.init_from names."""

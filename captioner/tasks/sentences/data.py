@@ -159,7 +159,7 @@ def load_text(experiment: Experiment) -> SentenceData:
         raise ConfigError("data.text is empty: name a file with one sentence a line")
     sentences = [tokenize(sentence) for sentence in read_sentences(data.text)]
     if len(sentences) < 2:
-        raise DataError(f"{data.text}: one sentence is not enough; some are kept to measure the dev loss")
+        raise DataError(f"{data.text}: one sentence is not enough; some are held out for the dev loss")
     order = np.random.default_rng(0).permutation(len(sentences))  # the same dev sentences whatever the seed
     held = min(DEV_MOST, max(1, round(DEV_SHARE * len(sentences))))
     dev = [sentences[i] for i in order[:held]]

@@ -1,4 +1,4 @@
-"""What a run of a sentence task trains, and the loss of one step."""
+"""The learner of the sentence tasks, and the loss of one step."""
 
 from __future__ import annotations
 

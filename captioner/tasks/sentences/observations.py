@@ -1,4 +1,4 @@
-"""What a clip captioner sees of a training clip: each time another observation, with gold labels mixed in."""
+"""Observations of training clips: another one at each step, with gold labels mixed in."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def open_observations(config: ClipDataConfig, ids: Sequence[str], steps: int) ->
             )
         return None
     if any(list(store.ids) != list(labels[0].ids) for store in labels):
-        raise ConfigError("data.features: label predictions of other clips cannot be combined; use one file's kinds")
+        raise ConfigError("data.features: label predictions of different clips cannot be combined; use one file")
     known = {clip.clip_id: clip for clip in read_clips(config.format, config.root)}
     return Observations(labels, [known[name] for name in ids], config.gold_share, steps, config.observations)
 

@@ -1,4 +1,4 @@
-"""How a run of a sentence task begins: its network, its learner and its starting weights."""
+"""Set up a run of a sentence task: its network, learner and starting weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights from which a run starts: those of another checkpoint, and the statistics of the training features."""
+"""The starting weights of a run: those of another checkpoint, and the statistics of the training features."""
 
 from __future__ import annotations
 

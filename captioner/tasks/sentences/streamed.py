@@ -1,4 +1,4 @@
-"""Features of training images read shard by shard, for more of them than memory holds."""
+"""Features of training images read shard by shard, for data sets that do not fit into memory."""
 
 from __future__ import annotations
 

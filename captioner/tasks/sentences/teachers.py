@@ -1,4 +1,4 @@
-"""Knowledge distillation: trained models whose next-token distributions a run learns besides the captions."""
+"""Knowledge distillation: a run also learns the next-token distributions of trained models."""
 
 from __future__ import annotations
 
