@@ -1,21 +1,26 @@
 """Captions shard by shard: two workers against one, Ray against processes, many shards against few.
 
-All are whole processes that caption the same tars of photographs; a worker has one thread, as in a full machine. One
-worker alone opens images on other cores than the network's, so it is also measured on one core.
+All are whole processes that caption the same tars of photographs; a worker has one thread, as in a full machine. Their
+images/s count from the beginning of the first shard to the end of the last one, by the shards' statistics; the seconds
+before are rows of their own. One worker alone opens images on other cores than the network's, so it is also measured
+on one core.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Callable
+import time
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
+from statistics import median
 
 from benchmarks.images import PHOTO, make_images
-from benchmarks.measure import Measurement, compare, rate, run_command, seconds
+from benchmarks.measure import Measurement, compare, once, rate, run_command, seconds
 from benchmarks.memory import compare_memory
 from benchmarks.startup import captioner_command
 
@@ -33,13 +38,15 @@ def measure(
         write_tars(root / "small", images[:1], many)
         names = [str(image) for _ in range(shards) for image in images]
         plain = rate(count, lambda: run_command([*ONE_THREAD, *captioner_command(), "caption", *names]))
-        one, two = (speed(root, count, model, workers=workers) for workers in (1, 2))
+        whole = rate(count, lambda: run_command(command(root, "large/*.tar", model)))
         few = command(root, "small/{0000..0009}.tar", model)
         all_of_them = command(root, "small/*.tar", model)
         memory = compare_memory(f"memory of {many} shards over 10", all_of_them, few, MEMORY)
         return [
-            compare("2 workers over 1", "images/s", two, one, rounds=rounds, target=SPEEDUP),
-            compare("1 worker over the plain command", "images/s", one, plain, rounds=rounds),
+            compare(
+                "2 workers over 1", "images/s", Run(root, model, 2), Run(root, model), rounds=rounds, target=SPEEDUP
+            ),
+            compare("1 worker over the plain command", "images/s", whole, plain, rounds=rounds),
             memory,
             compare(  # both are finished now
                 f"{many} finished shards over 10",
@@ -52,21 +59,47 @@ def measure(
 
 
 def measure_engines(
-    count: int = 1200, shards: int = 8, rounds: int = 3, photo: Path = PHOTO, model: str = "default"
+    count: int = 2400, shards: int = 16, rounds: int = 3, photo: Path = PHOTO, model: str = "default"
 ) -> list[Measurement]:
     """Ratios of images a second: Ray over processes, and two workers over one where each has a core and no more."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         write_images(root, count, shards, photo)
-        local = speed(root, count, model, workers=2)
         if find_spec("ray"):
-            ray = speed(root, count, model, workers=2, engine="ray")
+            ray, local = Run(root, model, 2, engine="ray"), Run(root, model, 2)
             rows.append(compare("ray over local", "images/s", ray, local, rounds=rounds, target=RAY))
+            rows.append(once("start of ray over local", "s", median(ray.starts), median(local.starts)))
         if shutil.which("taskset") and len(os.sched_getaffinity(0)) > 1:
-            two, one = (speed(root, count, model, workers=cores, cores=cores) for cores in (2, 1))
-            rows.append(compare("2 workers on 2 cores over 1 on 1", "images/s", two, one, rounds=rounds))
+            two, one = (Run(root, model, cores, cores=cores) for cores in (2, 1))
+            name = "2 workers on 2 cores over 1 on 1"
+            rows.append(compare(name, "images/s", two, one, rounds=rounds, target=SPEEDUP))
     return rows
+
+
+@dataclass
+class Run:
+    """A command that captions the large tars, into a new folder each time."""
+
+    root: Path
+    model: str
+    workers: int = 1
+    engine: str = "local"
+    cores: int = 0
+    starts: list[float] = field(default_factory=list)
+    """Seconds before the first shard, of each call."""
+
+    def __call__(self) -> float:
+        """Images a second from the beginning of the first shard to the end of the last one."""
+        began = time.time()
+        line = command(self.root, "large/*.tar", self.model, self.workers, self.engine, self.cores)
+        run_command(line)
+        stats = [json.loads(path.read_bytes()) for path in Path(line[line.index("-o") + 1]).glob("0*.json")]
+        first = min(one["began"] for one in stats)
+        self.starts.append(first - began)
+        return float(
+            sum(one["images"] for one in stats) / (max(one["began"] + one["seconds"] for one in stats) - first)
+        )
 
 
 def command(root: Path, source: str, model: str, workers: int = 1, engine: str = "local", cores: int = 0) -> list[str]:
@@ -74,13 +107,6 @@ def command(root: Path, source: str, model: str, workers: int = 1, engine: str =
     bound = ["taskset", "-c", ",".join(map(str, sorted(os.sched_getaffinity(0))[:cores]))] if cores else []
     options = ["--engine", engine, "--workers", str(workers), "-o", tempfile.mkdtemp(dir=root), "--model", model]
     return [*bound, *ONE_THREAD, *captioner_command(), "caption", str(root / source), *options]
-
-
-def speed(
-    root: Path, count: int, model: str, workers: int, engine: str = "local", cores: int = 0
-) -> Callable[[], float]:
-    """A function that captions the large tars anew and returns images a second."""
-    return lambda: count / seconds(lambda: run_command(command(root, "large/*.tar", model, workers, engine, cores)))
 
 
 def write_images(root: Path, count: int, shards: int, photo: Path) -> list[Path]:

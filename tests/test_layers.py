@@ -18,6 +18,7 @@ FLOORS = {
     "captioner.registry": 0.5,
     "captioner.optional": 0.5,
     "captioner.parts": 0.5,
+    "captioner.places": 0.6,
     "captioner.precision": 0.5,
     "captioner.provenance": 0.5,
     "captioner.seeds": 0.5,

@@ -13,7 +13,7 @@ import numpy as np
 from captioner.crf.predictions import KINDS, LabelPredictions, read_label_predictions
 from captioner.data.clips import whole_clip
 from captioner.errors import FeatureStoreError
-from captioner.features.shards import RUN, ShardStore
+from captioner.features.shards import open_shards
 from captioner.features.spec import FeatureSpec, Store
 from captioner.features.store import FeatureStore
 
@@ -74,10 +74,14 @@ class LabelPredictionsStore:
 
 
 def open_store(path: str | Path, *, mirrored: bool | None = False) -> Store:
-    """Open a feature store, features in shards, or a label-predictions file: ``FILE@map`` or ``FILE@marginals``."""
+    """Open a feature store, features in shards, or a label-predictions file: ``FILE@map`` or ``FILE@marginals``.
+
+    Shards may be in an object store, such as ``s3://bucket/features``.
+    """
+    shards = open_shards(path, mirrored)
+    if shards is not None:
+        return shards
     name, at, kind = str(path).rpartition("@")
-    if Path(path, RUN).exists():
-        return ShardStore(path, mirrored=mirrored)
     if not at or Path(path).exists():
         return FeatureStore(path, mirrored=mirrored)
     if kind not in KINDS:

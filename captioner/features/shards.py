@@ -1,8 +1,11 @@
-"""Features in Parquet, shard by shard, as ``captioner extract --engine`` writes them, read as a store."""
+"""Features in shards, read as a store: Parquet of ``captioner extract --engine``, and tars as WebDataset has them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import io
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,13 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from captioner.data.records import Names, read_json
+from captioner.data.records import Names, parse_json
+from captioner.data.tars import TARS, read_tar
 from captioner.errors import DataError, FeatureStoreError, UsageError
 from captioner.features.spec import FeatureSpec, check_mirrored, read_spec
 from captioner.optional import require
+from captioner.places import Folder, is_address, open_source
 
 RUN = "run.json"
 """The file that says of what the shards of a folder are."""
+TAR_KEY = "webdataset"
+"""Key of the features of tars, whatever made them."""
 SETTINGS: Mapping[str, type] = {"crops": int, "mirrored": bool, "precision": str}
 """What a run and a store record of how features were computed."""
 
@@ -73,31 +80,43 @@ def _read_table(source: Any, where: str, dimension: int, names: Sequence[str]) -
         raise DataError(f"{where}: damaged or not a file of features ({error})") from error
 
 
-class ShardStore:
-    """Reads the folder of a finished run (a ``captioner.features.spec.Store``); keys are in memory, features are not.
+class ShardedStore(ABC):
+    """Features in the files of a folder (a ``captioner.features.spec.Store``); keys are in memory, features are not."""
 
-    Raises ``FeatureStoreError`` for a run that is not finished, and for features of the other kind (``mirrored``).
-    """
-
-    dtype = "float16"
-
-    def __init__(self, path: str | Path, *, mirrored: bool | None = False) -> None:
-        self.path = Path(path)
-        self._run = parse_run(read_json(self.path / RUN), str(path))
-        check_mirrored(str(path), self._run.options["mirrored"], mirrored)
+    def __init__(self, path: str | Path) -> None:
+        self.path = path
+        self._folder = Folder(str(path).rstrip("/"))
 
     def __len__(self) -> int:
         return len(self._index[0])
 
     @property
+    @abstractmethod
     def spec(self) -> FeatureSpec:
         """What the features are."""
-        return self._run.spec
 
     @property
+    @abstractmethod
     def weights_digest(self) -> str:
-        """Digest of the weights that made the features."""
-        return self._run.weights_digest
+        """Digest of the weights that made the features; empty where nobody says."""
+
+    @property
+    @abstractmethod
+    def dtype(self) -> str:
+        """Type in which the features are stored: float16 or float32."""
+
+    @property
+    @abstractmethod
+    def _files(self) -> Sequence[str]:
+        """Names of the shards' files, in order."""
+
+    @abstractmethod
+    def _keys(self, shard: int) -> tuple[list[str], Sequence[bool]]:
+        """Keys of a shard's rows, and which of them have a feature."""
+
+    @abstractmethod
+    def read(self, shard: int) -> np.ndarray:
+        """The features of a shard, (n, D) of ``dtype``."""
 
     @cached_property
     def ids(self) -> list[str]:
@@ -115,7 +134,7 @@ class ShardStore:
 
     def places(self, ids: Sequence[str]) -> np.ndarray:
         """Shard and row in it of each of ``ids``, (N, 2) int64; the error names up to three that are missing."""
-        found = [self._index[0].get(self._names.find(name) or "") for name in ids]
+        found = [self._index[0].get(self._find(name) or "") for name in ids]
         missing = [name for name, place in zip(ids, found, strict=True) if place is None]
         if missing:
             raise FeatureStoreError(f"{self.path}: no features of {', '.join(missing[:3])} ({len(missing)} in all)")
@@ -130,16 +149,12 @@ class ShardStore:
             values[here] = self.read(int(shard))[places[here, 1]]
         return values
 
-    def read(self, shard: int) -> np.ndarray:
-        """The features of a shard, (n, D) float16."""
-        path = self._path(shard)
-        return read_shard(path, str(path), self.spec.dimension)[2]
+    def _find(self, name: str) -> str | None:
+        """The key of an image."""
+        return self._names.find(name)
 
-    def _path(self, shard: int) -> Path:
-        path = self.path / f"{shard:05d}.parquet"
-        if not path.with_suffix(".json").exists():
-            raise FeatureStoreError(f"{self.path}: shard {shard:05d} is not done; finish the run first")
-        return path
+    def _place(self, shard: int) -> str:
+        return f"{self._folder.name}/{self._files[shard]}"
 
     @cached_property
     def _names(self) -> Names:
@@ -150,12 +165,146 @@ class ShardStore:
         """Key to (shard, row), the first where a key repeats; and the keys without a feature."""
         rows: dict[str, tuple[int, int]] = {}
         unfinished: list[str] = []
-        for shard in range(self._run.shards):
-            path = self._path(shard)
-            table = _read_table(path, str(path), self.spec.dimension, ["key", "error"])
-            for row, (key, error) in enumerate(zip(*(one.to_pylist() for one in table.columns), strict=True)):
-                if error is None:
+        for shard in range(len(self._files)):
+            for row, (key, good) in enumerate(zip(*self._keys(shard), strict=True)):
+                if good:
                     rows.setdefault(key, (shard, row))
                 else:
                     unfinished.append(key)
         return rows, unfinished
+
+
+class ShardStore(ShardedStore):
+    """The Parquet files of a finished run of ``captioner extract --engine``.
+
+    Raises ``FeatureStoreError`` for a run that is not finished, and for features of the other kind (``mirrored``).
+    """
+
+    dtype = "float16"
+
+    def __init__(self, path: str | Path, *, mirrored: bool | None = False) -> None:
+        super().__init__(path)
+        self._run = parse_run(parse_json(_text(self._folder, RUN), f"{path}/{RUN}"), str(path))
+        check_mirrored(str(path), self._run.options["mirrored"], mirrored)
+
+    @property
+    def spec(self) -> FeatureSpec:
+        return self._run.spec
+
+    @property
+    def weights_digest(self) -> str:
+        return self._run.weights_digest
+
+    @cached_property
+    def _files(self) -> Sequence[str]:
+        names = self._folder.names()
+        numbers = [f"{number:05d}" for number in range(self._run.shards)]
+        missing = next((number for number in numbers if f"{number}.json" not in names), None)
+        if missing is not None:
+            raise FeatureStoreError(f"{self.path}: shard {missing} is not done; finish the run first")
+        return [f"{number}.parquet" for number in numbers]
+
+    def _keys(self, shard: int) -> tuple[list[str], Sequence[bool]]:
+        with open_source(self._place(shard)) as stream:
+            table = _read_table(stream, self._place(shard), self.spec.dimension, ["key", "error"])
+        return table["key"].to_pylist(), table["error"].is_null().to_pylist()
+
+    def read(self, shard: int) -> np.ndarray:
+        with open_source(self._place(shard)) as stream:
+            return read_shard(stream, self._place(shard), self.spec.dimension)[2]
+
+
+class TarStore(ShardedStore):
+    """The tars of a folder, as WebDataset has them: a vector of numpy in each member ``KEY.npy``.
+
+    The key of an image is the member's name without ``.npy``: that of the image, with its suffix or without it. Nothing
+    in a tar says what made the features, nor whether of mirrored images. Raises ``DataError`` for a damaged tar, and a
+    vector that is not like the first one.
+    """
+
+    weights_digest = ""
+
+    @cached_property
+    def spec(self) -> FeatureSpec:
+        return FeatureSpec(TAR_KEY, len(self._first))
+
+    @cached_property
+    def dtype(self) -> str:
+        return str(self._first.dtype)
+
+    @cached_property
+    def _files(self) -> Sequence[str]:
+        return sorted(name for name in self._folder.names() if name.endswith(TARS))
+
+    @cached_property
+    def _first(self) -> np.ndarray:
+        """The first vector, (D,)."""
+        vectors = (vector for shard in range(len(self._files)) for _, vector in self._vectors(shard))
+        found = next(vectors, None)
+        if found is None:
+            raise FeatureStoreError(f"{self.path}: no tars with features, KEY.npy, in this folder")
+        return found
+
+    def _keys(self, shard: int) -> tuple[list[str], Sequence[bool]]:
+        keys = [key for key, _ in self._checked(shard)]
+        return keys, [True] * len(keys)
+
+    def read(self, shard: int) -> np.ndarray:
+        return np.stack([vector for _, vector in self._checked(shard)])
+
+    def _checked(self, shard: int) -> Iterator[tuple[str, np.ndarray]]:
+        """Keys and vectors, all like the first one."""
+        for key, vector in self._vectors(shard):
+            if (vector.shape, vector.dtype) != (self._first.shape, self._first.dtype):
+                raise DataError(
+                    f"{self._place(shard)}: {key}.npy has {len(vector)} numbers in {vector.dtype}, the first one of "
+                    f"the folder {len(self._first)} in {self.dtype}"
+                )
+            yield key, vector
+
+    def _vectors(self, shard: int) -> Iterator[tuple[str, np.ndarray]]:
+        """Keys and vectors (D,) float16 or float32."""
+        for name, data, error in read_tar(self._place(shard), (".npy",)):
+            if error:
+                raise DataError(f"{self._place(shard)}: {name}: {error}")
+            yield os.path.splitext(name)[0], _read_vector(data, f"{self._place(shard)}: {name}")
+
+    def _find(self, name: str) -> str | None:
+        return super()._find(name) or super()._find(os.path.splitext(name)[0])
+
+
+def open_shards(path: str | Path, mirrored: bool | None) -> ShardedStore | None:
+    """The store in a folder of shards, on this disk or in an object store; None for a path that is something else.
+
+    Raises ``FeatureStoreError`` for an address without shards.
+    """
+    if not is_address(str(path)) and not os.path.isdir(path):
+        return None
+    names = Folder(str(path).rstrip("/")).names()
+    if RUN in names:
+        return ShardStore(path, mirrored=mirrored)
+    if any(name.endswith(TARS) for name in names):
+        return TarStore(path)
+    if is_address(str(path)):
+        raise FeatureStoreError(f"{path}: neither {RUN} of captioner extract --engine nor tars are here")
+    return None
+
+
+def _text(folder: Folder, name: str) -> str:
+    try:
+        return folder.read(name).decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{folder.name}/{name}: cannot be read ({error})") from error
+
+
+def _read_vector(data: bytes, where: str) -> np.ndarray:
+    """The vector (D,) in a file of numpy; ``DataError`` for anything else."""
+    try:
+        vector: np.ndarray = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+    except Exception as error:  # numpy's reader of headers raises many kinds
+        raise DataError(f"{where}: damaged or not an array of numpy ({error})") from error
+    if vector.ndim != 1 or not vector.size or vector.dtype not in (np.float16, np.float32):
+        raise DataError(f"{where}: not a vector in float16 or float32 but {vector.dtype} {vector.shape}")
+    if not np.isfinite(vector).all():
+        raise DataError(f"{where}: some numbers are not finite")
+    return vector

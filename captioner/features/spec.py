@@ -114,7 +114,7 @@ class Store(Protocol):
     """Stored features by id. What trains or predicts from features reads them through this interface alone."""
 
     @property
-    def path(self) -> Path:
+    def path(self) -> str | Path:
         """The file or folder, for messages."""
         ...
 

@@ -20,10 +20,10 @@ from captioner.features.shards import RUN, SETTINGS, parse_run, read_shard
 from captioner.features.store import FeatureStore
 from captioner.features.writer import FeatureWriter
 from captioner.optional import require
+from captioner.places import Folder, mark
 from captioner.predictors.streams import batches, prefetch
 from captioner.scale.job import Job, read_record, run_shard, start_run
 from captioner.scale.outputs import Fields
-from captioner.scale.places import Folder, mark
 from captioner.scale.rows import Row, Spool
 from captioner.scale.shards import SHARD_SIZE, Shard
 

@@ -22,9 +22,9 @@ from captioner.data.records import parse_json
 from captioner.errors import CaptionerError, DataError, UsageError, shorten
 from captioner.features.shards import RUN
 from captioner.files import sha256
+from captioner.places import Folder
 from captioner.registry import resolve
 from captioner.scale.outputs import Fields, open_records
-from captioner.scale.places import Folder
 from captioner.scale.rows import Row, rows_of
 from captioner.scale.shards import Shard
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from captioner.errors import DataError
 from captioner.optional import require
-from captioner.scale.places import Folder
+from captioner.places import Folder
 
 
 def repeated_keys(output: str, most: int = 10) -> tuple[int, dict[str, list[str]]]:

@@ -9,12 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from captioner.data.images import SUFFIXES
+from captioner.data.tars import MOST_BYTES, read_tar, too_large
 from captioner.errors import DataError, ImageError
-from captioner.scale.places import is_address, open_source
+from captioner.places import is_address, open_source
 from captioner.scale.shards import Shard
-
-MOST_BYTES = 2**28
-"""Bytes that one image file may have in a tar, a table or an object store."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +31,8 @@ class Row:
 def rows_of(shard: Shard) -> Iterator[Row]:
     """The shard's rows in order, one in memory at a time; ``DataError`` where the shard itself is damaged."""
     if shard.kind == "tar":
-        from captioner.scale.tars import tar_rows
-
-        yield from tar_rows(shard.source)
+        for name, data, error in read_tar(shard.source, SUFFIXES):
+            yield Row(name, data=data, error=error)
     elif shard.kind == "table":
         from captioner.scale.tables import table_rows
 
@@ -80,11 +78,6 @@ class Spool:
         """Remove a file that ``place`` made; files of others stay."""
         if isinstance(path, Path) and path.parent == Path(self._folder.name):
             path.unlink()
-
-
-def too_large(size: int) -> str:
-    """Why an image file of ``size`` bytes is not read; empty where it is."""
-    return f"{size:,} bytes, more than the {MOST_BYTES:,} that are read" if size > MOST_BYTES else ""
 
 
 def _row(key: str, content: str | bytes | None) -> Row:

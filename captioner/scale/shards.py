@@ -13,12 +13,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 from captioner.data.images import SUFFIXES, find_named
+from captioner.data.tars import TARS
 from captioner.errors import ImageError, UsageError
+from captioner.places import find_store, is_address, mark, store_errors
 from captioner.scale.patterns import expand_braces
-from captioner.scale.places import find_store, is_address, mark, store_errors
 from captioner.scale.tables import TABLES, count_rows
 
-TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 SHARD_SIZE = 1000
 """Images or rows of a shard, for sources that are not cut yet."""
 

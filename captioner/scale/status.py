@@ -11,8 +11,8 @@ from typing import Any
 
 from captioner.errors import UsageError
 from captioner.features.shards import RUN
+from captioner.places import Folder
 from captioner.scale.job import HEARTBEAT, READERS, read_record
-from captioner.scale.places import Folder
 
 SILENCE = 4 * HEARTBEAT
 """Seconds without a sign of life after which a shard counts as stopped."""

@@ -12,7 +12,7 @@ from typing import Any
 from captioner.data.records import parse_json
 from captioner.errors import DataError, shorten
 from captioner.optional import require
-from captioner.scale.places import open_source
+from captioner.places import open_source
 
 TABLES = (".parquet", ".csv", ".jsonl", ".ndjson")
 LONGEST = 2**20

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from captioner.features.label_predictions import open_store
 from captioner.features.store import FeatureStore
 from tests import tiny
 from tests.conftest import CHECKOUT, Run
@@ -221,6 +222,9 @@ def test_an_s3_server(folder: Path, cli: Run, bucket: Any, monkeypatch: pytest.M
     plain, found = FeatureStore("plain.h5"), FeatureStore("features.h5")
     assert found.ids == [f"photos/{name}" for name in plain.ids]
     np.testing.assert_allclose(found.get(found.ids), plain.get(plain.ids), atol=2e-3)
+    remote = open_store("s3://bucket/features/")  # as training reads it
+    assert (remote.ids, remote.unfinished) == (found.ids, found.unfinished)
+    np.testing.assert_array_equal(remote.get(found.ids), found.get(found.ids))
 
 
 def test_a_store_that_fails_is_one_line(folder: Path, cli: Run, bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:

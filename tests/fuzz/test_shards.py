@@ -16,17 +16,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captioner.features.shards import read_shard
+from captioner.data.images import SUFFIXES
+from captioner.data.tars import read_tar
+from captioner.features.shards import TarStore, read_shard
 from captioner.scale.job import Job, Outcome, give_up, run_shard, start_run
 from captioner.scale.keys import repeated_keys
 from captioner.scale.patterns import expand_braces
 from captioner.scale.shards import Shard, make_plan
 from captioner.scale.status import read_status
 from captioner.scale.tables import count_rows, table_rows
-from captioner.scale.tars import tar_rows
 from tests.fuzz import attempt, corrupted, damaged, damaged_file, fuzz
 from tests.fuzz.worker import isolated
-from tests.scale.toy import make_job, shards_of, write_tars
+from tests.scale.toy import make_job, shards_of, write_tar, write_tars
 
 
 @functools.cache
@@ -59,7 +60,7 @@ def valid(name: str) -> bytes:
 def test_damaged_tars(tmp_path: Path, name: str, data: st.DataObject) -> None:
     path = tmp_path / name
     path.write_bytes(data.draw(corrupted(valid(name))))
-    attempt(lambda: list(tar_rows(str(path))))
+    attempt(lambda: list(read_tar(str(path), SUFFIXES)))
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
@@ -112,6 +113,16 @@ def test_damaged_features(tmp_path: Path, data: st.DataObject) -> None:
     isolated(read_features, path)
 
 
+@given(data=st.data())
+@fuzz
+def test_damaged_vectors(tmp_path: Path, data: st.DataObject) -> None:
+    """Features in tars."""
+    stream = io.BytesIO()
+    np.save(stream, np.ones(20, np.float16))
+    write_tar(tmp_path / "a.tar", {"a.npy": data.draw(corrupted(stream.getvalue()))})
+    attempt(lambda: TarStore(tmp_path).get(["a"]))
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Job, list[Shard], dict[str, bytes]]:
     """A run of two shards of which one is done, and its files."""
@@ -153,6 +164,6 @@ def test_the_files_that_are_damaged_are_valid(tmp_path: Path, name: str) -> None
     assert len(make_plan([str(tmp_path / name)]).shards) == 1
     assert read_shard(io.BytesIO(valid_features()), "features", 3)[1].tolist() == [True] * 19 + [False]
     if "tar" in name:
-        assert [bool(row.error) for row in tar_rows(str(tmp_path / name))] == [False, False, False, True]
+        assert [bool(row.error) for row in read_tar(str(tmp_path / name), SUFFIXES)] == [False, False, False, True]
     else:
         assert len(list(table_rows(str(tmp_path / name), "path", 0, 2))) == 2

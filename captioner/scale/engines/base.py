@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import tempfile
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+from captioner.scale.engines import remover
 from captioner.scale.job import Job, Outcome, give_up
 from captioner.scale.shards import Shard
 
@@ -56,3 +60,15 @@ def environment(values: Mapping[str, str]) -> Iterator[None]:
     finally:
         for name in added:
             del os.environ[name]
+
+
+@contextmanager
+def temporary_folder() -> Iterator[str]:
+    """A folder for the temporary files of a run, which is removed even when this process is killed: by another one.
+
+    That also ends processes that use it then.
+    """
+    folder = tempfile.mkdtemp(prefix="captioner-")
+    command = [sys.executable, "-I", "-S", remover.__file__, folder]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True):  # Ctrl-C does not reach it
+        yield folder

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import tempfile
 import threading
@@ -15,7 +14,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
 from captioner.errors import CaptionerError
-from captioner.scale.engines.base import Queue, Report, cores, environment
+from captioner.scale.engines.base import Queue, Report, cores, environment, temporary_folder
 from captioner.scale.job import Job, Outcome, attempt
 from captioner.scale.shards import Shard
 
@@ -31,25 +30,24 @@ def run(job: Job, shards: Sequence[Shard], workers: int, report: Report) -> None
     """
     queue = Queue(job, shards, report)
     crew: list[_Worker] = []
-    spool = tempfile.TemporaryDirectory(prefix="captioner-", ignore_cleanup_errors=True)
-    try:
-        while len(queue) or crew:
-            while len(crew) < workers and (shard := queue.take()):
-                crew.append(_Worker.start(job, shard, workers, spool.name))
-            for ready in connection.wait([worker.pipe for worker in crew]):
-                worker = next(one for one in crew if one.pipe is ready)
-                outcome = worker.outcome()
-                queue.end(outcome)
-                if worker.is_alive and (shard := queue.take()):
-                    worker.give(shard)
-                else:
-                    worker.stop()
-                    crew.remove(worker)
-    finally:
-        for worker in crew:
-            worker.process.kill()
-            worker.process.join()
-        spool.cleanup()
+    with temporary_folder() as spool:
+        try:
+            while len(queue) or crew:
+                while len(crew) < workers and (shard := queue.take()):
+                    crew.append(_Worker.start(job, shard, workers, spool))
+                for ready in connection.wait([worker.pipe for worker in crew]):
+                    worker = next(one for one in crew if one.pipe is ready)
+                    outcome = worker.outcome()
+                    queue.end(outcome)
+                    if worker.is_alive and (shard := queue.take()):
+                        worker.give(shard)
+                    else:
+                        worker.stop()
+                        crew.remove(worker)
+        finally:
+            for worker in crew:
+                worker.process.kill()
+                worker.process.join()
 
 
 @dataclass
@@ -104,7 +102,7 @@ def _serve(job: Job, pipe: Connection, spool: str) -> None:
     """What a process does: shards from the pipe, until it is closed. Temporary files are in the folder ``spool``."""
     tempfile.tempdir = spool
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the driver ends its processes
-    threading.Thread(target=_die_with_parent, args=(spool,), daemon=True).start()
+    threading.Thread(target=_die_with_parent, daemon=True).start()
     try:
         work = job.open()
     except CaptionerError as error:
@@ -115,10 +113,9 @@ def _serve(job: Job, pipe: Connection, spool: str) -> None:
             pipe.send(attempt(pipe.recv(), job, work))
 
 
-def _die_with_parent(spool: str) -> None:
-    """End this process when the driver is killed, which cannot say so nor remove the folder."""
+def _die_with_parent() -> None:
+    """End this process when the driver is killed, which cannot say so."""
     parent = parent_process()
     assert parent is not None
     connection.wait([parent.sentinel])
-    shutil.rmtree(spool, ignore_errors=True)
     os._exit(1)

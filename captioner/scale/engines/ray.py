@@ -16,16 +16,20 @@ from typing import Any
 
 from captioner.errors import CaptionerError, UsageError
 from captioner.optional import require
-from captioner.scale.engines.base import Queue, Report, cores, environment
+from captioner.places import is_address
+from captioner.scale.engines.base import Queue, Report, cores, environment, temporary_folder
 from captioner.scale.job import Job, Outcome, attempt
-from captioner.scale.places import is_address
 from captioner.scale.shards import Shard
 
 PRIVATE = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 """Nothing is reported to Ray's makers, and Ray hides no GPU."""
+NICE = {"RAY_worker_niceness": "0"}
+"""Actors have the priority of this command, as the processes of the engine ``local``; Ray's own choice is nice 15."""
 OBJECTS = 80 * 2**20
 """Bytes for objects that processes share, the fewest that Ray takes: shards and outcomes are small."""
 
+STARTS = 3
+"""How often an embedded Ray is started; it waits 30 seconds for its own processes, which are slow on a busy machine."""
 CONNECT = 10.0
 """Seconds that a cluster has to answer."""
 
@@ -37,13 +41,13 @@ def run(job: Job, shards: Sequence[Shard], workers: int, report: Report, address
     ``CaptionerError`` where the model cannot be loaded in an actor, ``UsageError`` where there is no such cluster.
     """
     queue = Queue(job, shards, report)
-    with _connected(address or os.environ.get("RAY_ADDRESS"), workers) as ray:
+    with _connected(address or os.environ.get("RAY_ADDRESS"), workers) as (ray, spool):
         share = _share(ray, job, workers)
         crew: dict[Any, tuple[Any, Shard | None]] = {}  # by what is awaited; no shard while the model is loaded
         while len(queue) or any(shard for _, shard in crew.values()):
             while len(crew) < workers and sum(shard is None for _, shard in crew.values()) < len(queue):
                 actor = ray.remote(Worker).options(**share).remote()
-                crew[actor.open.remote(job, os.getcwd())] = actor, None
+                crew[actor.open.remote(job, os.getcwd(), spool)] = actor, None
             (ready, *_), _ = ray.wait(list(crew), num_returns=1)
             actor, shard = crew.pop(ready)
             if _is_alive(ray, ready, shard, queue) and (shard := queue.take()):
@@ -55,8 +59,12 @@ def run(job: Job, shards: Sequence[Shard], workers: int, report: Report, address
 class Worker:
     """The class of the actors."""
 
-    def open(self, job: Job, folder: str) -> str:
-        """Load the model, in the driver's folder; returns what is wrong, if anything."""
+    def open(self, job: Job, folder: str, spool: str | None) -> str:
+        """Load the model; returns what is wrong, if anything.
+
+        The actor works in the driver's folder, with temporary files in ``spool``, or where its node has them.
+        """
+        tempfile.tempdir = spool
         try:
             os.chdir(folder)
         except OSError:
@@ -105,26 +113,35 @@ def embedded() -> Mapping[str, str]:
 
 
 @contextmanager
-def _connected(address: str | None, workers: int) -> Iterator[Any]:
-    """Ray, connected to a cluster for the length of the block."""
+def _connected(address: str | None, workers: int) -> Iterator[tuple[Any, str | None]]:
+    """Ray for the length of the block, and where it is embedded, the folder for its temporary files and the actors'."""
     with ExitStack() as stack:
+        folder = None
         options: dict[str, Any] = {"address": address}
         variables: Mapping[str, str] = PRIVATE
         if address:
             _check_reachable(address)
         else:
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="captioner-", ignore_cleanup_errors=True))
-            variables = {**PRIVATE, **embedded()}
+            folder = stack.enter_context(temporary_folder())
+            variables = {**PRIVATE, **NICE, **embedded()}
             options = {"address": "local", "num_cpus": max(workers, cores()), "object_store_memory": OBJECTS}
             options |= {"include_dashboard": False, "_temp_dir": folder}
         stack.enter_context(environment(variables))  # before the import, which reads some of them
         ray = require("ray", "ray")
         stack.callback(ray.shutdown)
+        _start(ray, options)
+        yield ray, folder
+
+
+def _start(ray: Any, options: Mapping[str, Any]) -> None:
+    """Start Ray, or connect to it; ``CaptionerError`` where that is impossible."""
+    for start in range(1, STARTS + 1):
         try:
             ray.init(**options, log_to_driver=False, logging_level="error")
+            return
         except Exception as error:  # Ray raises that class itself where a node takes too long to start
-            raise CaptionerError(f"Ray cannot be reached or started: {' '.join(str(error).split())}") from error
-        yield ray
+            if start == STARTS or "timed out during startup" not in str(error):
+                raise CaptionerError(f"Ray cannot be reached or started: {' '.join(str(error).split())}") from error
 
 
 def _check_reachable(address: str) -> None:

@@ -35,7 +35,8 @@ class CaptionDataConfig(SentenceDataConfig):
     root: str = "."
     """Folder (or file, for own data) that the reader opens."""
     features: tuple[str, ...] = ()
-    """Feature stores; several are concatenated in this order. A folder is a store in parts."""
+    """Feature stores; several are concatenated in this order. A folder is a store in parts, or shards of features
+    (docs/scale.md), which may be in an object store."""
     features_mirrored: tuple[str, ...] = ()
     """The same stores made with captioner extract --mirror; training uses one or the other at random."""
     shuffle_buffer: int = 0

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -20,12 +20,12 @@ from captioner.data import Captioned, read_dataset, read_sentences
 from captioner.data.batching import CaptionBatches
 from captioner.decoding.config import DecodingConfig
 from captioner.errors import ConfigError, DataError
-from captioner.features.shards import ShardStore
+from captioner.features.shards import ShardedStore
 from captioner.features.spec import FeatureSpec, Store
 from captioner.seeds import mix_seeds
 from captioner.tasks.sentences.config import CaptioningConfig, ClipCaptioningConfig, FinetuneConfig
 from captioner.tasks.sentences.image_files import ImageFiles
-from captioner.tasks.sentences.streamed import StreamedFeatures
+from captioner.tasks.sentences.streamed import Stores, StreamedFeatures
 from captioner.text.tokenizers import tokenize
 from captioner.text.vocabulary import PAD, Vocabulary
 
@@ -233,56 +233,70 @@ def _with_features(
     data: SentenceData, config: CaptioningConfig | ClipCaptioningConfig, records: Sequence[Captioned]
 ) -> SentenceData:
     """``data`` with the cached features of ``records``."""
-    paths = {"input": config.data.features, "teacher": config.loss.teacher_features}
-    mirrored_paths = {"input": config.data.features_mirrored, "teacher": config.loss.teacher_features_mirrored}
-    if not paths["input"]:
-        raise ConfigError("data.features is empty: name the feature stores, made with `captioner extract`")
+    stores, mirrored = _open_stores(config)
     ids = [record.image_id for record in records]
-    stores = {name: [open_store(path) for path in some] for name, some in paths.items() if some}
-    for store in (one for some in stores.values() for one in some):
-        if store.spec.frames:
-            raise ConfigError(f"{store.path}: has {store.spec.frames} vectors for each item; sentences need one")
     features = {name: _read_features(some, ids) for name, some in stores.items()}
-    mirrored = None
-    if mirrored_paths["input"]:
-        mirrored = {
-            name: _read_features([open_store(path, mirrored=True) for path in mirrored_paths[name]], ids)
-            for name in stores
-        }
-        for name, table in mirrored.items():
-            if table.shape != features[name].shape:
-                key = {"input": "data.features", "teacher": "loss.teacher_features"}[name]
-                raise ConfigError(f"{key}_mirrored give {table.shape[1]} numbers, {key} {features[name].shape[1]}")
-    return replace(
-        data,
-        images=CachedFeatures(features, mirrored),
-        inputs=[store.spec for store in stores["input"]],
-        teacher_size=features["teacher"].shape[1] if "teacher" in features else 0,
-    )
+    flipped = None
+    if mirrored is not None:
+        flipped = {name: _read_features(some, ids) for name, some in mirrored.items()}
+    return replace(data, images=CachedFeatures(features, flipped), **_described(stores))
 
 
 def _with_streamed(
     data: SentenceData, config: CaptioningConfig | ClipCaptioningConfig, records: Sequence[Captioned]
 ) -> SentenceData:
     """``data`` with features that are read shard by shard, and batches in an order for that."""
-    stores = [open_store(path) for path in config.data.features]
-    others = config.data.features_mirrored + config.loss.teacher_features
-    if len(stores) != 1 or not isinstance(stores[0], ShardStore) or others:
-        raise ConfigError(
-            "data.shuffle_buffer reads one folder of captioner extract --engine in data.features, without "
-            "features_mirrored or teacher_features; 0 reads all features into memory"
-        )
-    images = StreamedFeatures(stores[0], [record.image_id for record in records], data.dev_rows)
+    stores, mirrored = _open_stores(config)
+    for store in chain(*stores.values(), *(mirrored or {}).values()):
+        if not isinstance(store, ShardedStore):
+            raise ConfigError(
+                f"{store.path}: data.shuffle_buffer reads folders of captioner extract --engine, or of tars with "
+                "features; 0 reads all features into memory"
+            )
+    ids = [record.image_id for record in records]
+    images = StreamedFeatures(cast(Stores, stores), cast(Stores | None, mirrored), ids, data.dev_rows)
     shards = images.places[:, 0].numpy()
     # The statistics come of whole shards, taken at random, for a sample from all of them would read all.
     order = np.random.default_rng(data.seed).permutation(shards.max() + 1)[shards[data.train_rows]]
     return replace(
         data,
         images=images,
-        inputs=[stores[0].spec],
         train_batches=data.train_batches.by_shards(shards, config.data.shuffle_buffer),
         train_rows=data.train_rows[torch.from_numpy(np.argsort(order, kind="stable"))][:STATISTICS_FROM],
+        **_described(stores),
     )
+
+
+def _open_stores(
+    config: CaptioningConfig | ClipCaptioningConfig,
+) -> tuple[dict[str, list[Store]], dict[str, list[Store]] | None]:
+    """The stores that the model (``input``) and the teachers (``teacher``) read, and those of mirrored images, if any.
+
+    Raises ``ConfigError`` where there are none, and for features that do not fit.
+    """
+    paths = {"input": config.data.features, "teacher": config.loss.teacher_features}
+    mirrored_paths = {"input": config.data.features_mirrored, "teacher": config.loss.teacher_features_mirrored}
+    if not paths["input"]:
+        raise ConfigError("data.features is empty: name the feature stores, made with `captioner extract`")
+    stores = {name: [open_store(path) for path in some] for name, some in paths.items() if some}
+    for store in (one for some in stores.values() for one in some):
+        if store.spec.frames:
+            raise ConfigError(f"{store.path}: has {store.spec.frames} vectors for each item; sentences need one")
+    if not mirrored_paths["input"]:
+        return stores, None
+    mirrored = {name: [open_store(path, mirrored=True) for path in mirrored_paths[name]] for name in stores}
+    for name in stores:
+        found, wanted = (sum(store.spec.dimension for store in some[name]) for some in (mirrored, stores))
+        if found != wanted:
+            key = {"input": "data.features", "teacher": "loss.teacher_features"}[name]
+            raise ConfigError(f"{key}_mirrored give {found} numbers, {key} {wanted}")
+    return stores, mirrored
+
+
+def _described(stores: Mapping[str, Sequence[Store]]) -> dict[str, Any]:
+    """What ``SentenceData`` says of the features."""
+    teacher = sum(store.spec.dimension for store in stores.get("teacher", ()))
+    return {"inputs": [store.spec for store in stores["input"]], "teacher_size": teacher}
 
 
 def load_clips(experiment: Experiment) -> SentenceData:

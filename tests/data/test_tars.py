@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from captioner.data import tars
+from captioner.data.images import SUFFIXES
+from captioner.data.tars import read_tar
 from captioner.errors import DataError
-from captioner.scale import rows, tars
-from captioner.scale.tars import tar_rows
 from tests.scale.toy import write_tar
 
 
@@ -25,17 +26,17 @@ def add(tar: tarfile.TarFile, name: str, data: bytes = b"", **fields: object) ->
 def test_images_come_in_order_with_their_bytes(tmp_path: Path) -> None:
     """Would catch other members of a sample taken for images, and hidden files of a Mac."""
     path = write_tar(tmp_path / "a.tar", {"b/2.jpg": b"two", "b/2.txt": b"text", "b/._2.jpg": b"x", "b/1.PNG": b"one"})
-    assert [(row.key, row.data, row.error) for row in tar_rows(str(path))] == [
+    assert [tuple(row) for row in read_tar(str(path), SUFFIXES)] == [
         ("b/2.jpg", b"two", ""),
         ("b/1.PNG", b"one", ""),
     ]
     (tmp_path / "a.tar.gz").write_bytes(gzip.compress(path.read_bytes()))
-    assert list(tar_rows(str(tmp_path / "a.tar.gz"))) == list(tar_rows(str(path)))
+    assert list(read_tar(str(tmp_path / "a.tar.gz"), SUFFIXES)) == list(read_tar(str(path), SUFFIXES))
 
 
 def test_hostile_members_are_errors_and_the_rest_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Would catch a link that is followed, a name that is trusted, a huge member in memory, a key twice."""
-    monkeypatch.setattr(rows, "MOST_BYTES", 1000)
+    monkeypatch.setattr(tars, "MOST_BYTES", 1000)
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
         add(tar, "link.png", type=tarfile.SYMTYPE, linkname="/etc/passwd")
         add(tar, "hard.png", type=tarfile.LNKTYPE, linkname="good.png")
@@ -47,8 +48,8 @@ def test_hostile_members_are_errors_and_the_rest_goes_on(tmp_path: Path, monkeyp
         add(tar, "good.png", b"good")
         add(tar, "good.png", b"again")
         add(tar, "last.png", b"last")
-    found = list(tar_rows(str(tmp_path / "a.tar")))
-    assert [row.key for row in found if not row.error] == ["good.png", "last.png"]
+    found = list(read_tar(str(tmp_path / "a.tar"), SUFFIXES))
+    assert [row.name for row in found if not row.error] == ["good.png", "last.png"]
     reasons = [row.error for row in found if row.error]
     assert [reason.split()[0:2] for reason in reasons] == [
         *[["a", "link,"]] * 3,
@@ -70,7 +71,7 @@ def test_a_damaged_tar_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "cut.tar.gz").write_bytes(gzip.compress(whole)[:1000])
     for name in ("cut.tar", "between.tar", "text.tar", "cut.tar.gz", "missing.tar"):
         with pytest.raises(DataError, match=name):
-            list(tar_rows(str(tmp_path / name)))
+            list(read_tar(str(tmp_path / name), SUFFIXES))
 
 
 def test_a_header_of_gigabytes_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,4 +80,4 @@ def test_a_header_of_gigabytes_is_not_read(tmp_path: Path, monkeypatch: pytest.M
     with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.GNU_FORMAT) as tar:
         add(tar, "x" * 2000 + ".png", b"x")
     with pytest.raises(DataError, match="more than the 1,000"):
-        list(tar_rows(str(tmp_path / "a.tar")))
+        list(read_tar(str(tmp_path / "a.tar"), SUFFIXES))

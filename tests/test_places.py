@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from captioner.errors import DataError, UsageError
-from captioner.scale.places import Folder, find_store, open_source
+from captioner.places import Folder, find_store, open_source
 
 
 def test_an_address_that_nobody_can_open_is_one_error() -> None:

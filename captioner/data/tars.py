@@ -1,19 +1,21 @@
-"""Tars of images, as WebDataset has them, read as a stream: nothing is unpacked, and no member's name is a path."""
+"""Tars as WebDataset has them, read as a stream: nothing is unpacked, and no member's name is a path."""
 
 from __future__ import annotations
 
 import os
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import PurePosixPath
-from typing import Self
+from typing import NamedTuple, Self
 
-from captioner.data.images import SUFFIXES
 from captioner.errors import DataError
-from captioner.scale.places import open_source
-from captioner.scale.rows import Row, too_large
+from captioner.places import open_source
 
+TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+"""Suffixes of their names."""
+MOST_BYTES = 2**28
+"""Bytes that a member may have, as any image file in a table or an object store."""
 LONGEST_HEADER = 2**20
 """Bytes that the long name or the attributes of a member may have; they are read into memory."""
 HEADERS = (
@@ -25,7 +27,15 @@ HEADERS = (
 )
 
 
-class _Member(tarfile.TarInfo):
+class Member(NamedTuple):
+    """A file in a tar, or why it is not read."""
+
+    name: str
+    data: bytes = b""
+    error: str = ""
+
+
+class _Header(tarfile.TarInfo):
     """A member whose headers have a limit, in a tar that has an end."""
 
     @classmethod
@@ -38,20 +48,20 @@ class _Member(tarfile.TarInfo):
         return member
 
 
-def tar_rows(source: str) -> Iterator[Row]:
-    """A row for each member with an image's suffix, in order, compressed tars included.
+def read_tar(source: str, suffixes: Collection[str]) -> Iterator[Member]:
+    """The members whose names end with one of ``suffixes``, in order, of compressed tars too.
 
-    Links, devices, hidden files, names that lead elsewhere, huge members and second ones of a name are no images: they
+    Links, devices, hidden files, names that lead elsewhere, huge members and second ones of a name are not read: they
     give an error, hidden files nothing. Raises ``DataError`` where the tar is damaged or cut off.
     """
     seen: set[str] = set()
     with open_source(source) as stream:
         try:
-            with tarfile.open(fileobj=stream, mode="r|*", tarinfo=_Member) as tar:
+            with tarfile.open(fileobj=stream, mode="r|*", tarinfo=_Header) as tar:
                 for member in tar:
                     tar.members = []  # type: ignore[attr-defined]  # or the list would grow with the tar
-                    if _is_image(member.name):
-                        yield _row(tar, member, seen)
+                    if _is_wanted(member.name, suffixes):
+                        yield _read(tar, member, seen)
                         seen.add(member.name)
         except DataError as error:
             raise DataError(f"{source}: {error}") from error
@@ -59,22 +69,26 @@ def tar_rows(source: str) -> Iterator[Row]:
             raise DataError(f"{source}: damaged, cut off or not a tar ({error})") from error
 
 
-def _is_image(name: str) -> bool:
+def too_large(size: int) -> str:
+    """Why a file of ``size`` bytes is not read; empty where it is."""
+    return f"{size:,} bytes, more than the {MOST_BYTES:,} that are read" if size > MOST_BYTES else ""
+
+
+def _is_wanted(name: str, suffixes: Collection[str]) -> bool:
     base = name.rpartition("/")[2]
-    return os.path.splitext(base)[1].lower() in SUFFIXES and not base.startswith(".")
+    return os.path.splitext(base)[1].lower() in suffixes and not base.startswith(".")
 
 
-def _row(tar: tarfile.TarFile, member: tarfile.TarInfo, seen: set[str]) -> Row:
-    """The member's bytes, or why it is not read."""
+def _read(tar: tarfile.TarFile, member: tarfile.TarInfo, seen: set[str]) -> Member:
     error = _refusal(member, seen)
     if error:
-        return Row(member.name, error=error)
+        return Member(member.name, error=error)
     file = tar.extractfile(member)
     assert file is not None, "a regular file"
     data = file.read()
     if len(data) < member.size:
         raise DataError(f"cut off in the member {member.name}")
-    return Row(member.name, data=data)
+    return Member(member.name, data)
 
 
 def _refusal(member: tarfile.TarInfo, seen: set[str]) -> str:
@@ -84,5 +98,5 @@ def _refusal(member: tarfile.TarInfo, seen: set[str]) -> str:
     if parts[:1] == ("/",) or ".." in parts or "\\" in member.name:
         return "a name that leads out of the tar"
     if not member.isreg() or member.issparse():
-        return "a link, folder, device or sparse file, not an image"
+        return "a link, folder, device or sparse file"
     return too_large(member.size) or ("" if member.size else "the file is empty")
