@@ -21,8 +21,9 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -70,6 +71,8 @@ SYSTEMS: Mapping[str, Mapping[str, Any]] = {
 """Settings of the model by the name of a system, which has an RGB and a flow stream."""
 HELD_OUT = 0.2
 """Share of the training clips by which systems named so choose the weight of the flow; the others train on all."""
+MIRRORED = (50, 16)
+"""Epochs and batch size of the small network on mirrored clips, those of the configuration activity-small."""
 SAME_SCENE = 0.6
 """Cosine of two clips' mean features, less the mean of all clips', above which they show one scene."""
 RIDGE = 1000.0
@@ -96,7 +99,7 @@ ARID = Study(("train", "validate"), gamma=0.45, frames={"RGB": 16, "flow": 32})
 ARID_SYSTEMS = tuple(name for name in SYSTEMS if name not in ("LRCN, shuffled", "LRCN, part held out"))
 STUDIES = {
     "arid": replace(ARID, systems=ARID_SYSTEMS),
-    "arid-folds": replace(ARID, systems=("single frame", "LRCN", "LRCN, centered"), folds=2),
+    "arid-folds": replace(ARID, systems=("single frame", "mean of frames", "LRCN"), folds=2),
     "fight": replace(FIGHT, systems=BASIC),
     "fight-scenes": replace(FIGHT, systems=("single frame", "LRCN", "LRCN, shuffled", "LRCN, part held out")),
     "fight-neighbors": replace(FIGHT, systems=BASIC, folds=0),
@@ -108,12 +111,14 @@ def activity_tables(
     data: Annotated[Path, typer.Argument(help="Folder of the data set.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for features, runs and the page.")],
     only: Annotated[list[str] | None, typer.Option(help="Only this system; may be repeated.  [default: all]")] = None,
+    stream: Annotated[list[str] | None, typer.Option(help="Only RGB, or only flow.  [default: both]")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of every system, from 0 on.")] = 3,
 ) -> None:
     if study not in STUDIES:
         raise UsageError(f"{study}: choose one of {', '.join(STUDIES)}")
     chosen = STUDIES[study]
-    names = [name for name in chosen.systems if only is None or name in only]
+    names = _chosen("--only", only, chosen.systems)
+    streams = _chosen("--stream", stream, tuple(chosen.frames))
     output.mkdir(parents=True, exist_ok=True)
     for folder in chosen.folders:
         if not (output / folder).exists():
@@ -121,12 +126,10 @@ def activity_tables(
     rows = ROWS[study](data, output)
     write_text(output / "videos.tsv", "".join(f"{row}\n" for row in ["video\tlabel\tsplit\tgroup", *rows]))
     runs = []
-    for name in names:
-        for stream in ("RGB", "flow"):
-            store = make_store(chosen, output, stream, pixels=name.startswith("small"))
-            for seed in range(seeds):
-                for split in range(1, max(chosen.folds, 1) + 1):
-                    runs.append(train_one(chosen, output, f"{stream}, {name}", store, SYSTEMS[name], seed, split))
+    for name, one in product(names, streams):
+        store = make_store(chosen, output, one, pixels=name.startswith("small"))
+        for seed, split in product(range(seeds), range(1, max(chosen.folds, 1) + 1)):
+            runs.append(train_one(chosen, output, f"{one}, {name}", store, SYSTEMS[name], seed, split))
     arguments = [*map(str, runs), "-o", str(output / "page"), "--title", study]
     status = recognition.main(arguments)
     if (pixels := output / "rgb-pixels.h5").exists() and not chosen.folds:
@@ -217,6 +220,7 @@ def train_one(
     folder = output / "runs" / f"{re.sub('[^a-z]+', '-', name.lower())}-seed{seed}-split{split}"
     if (folder / "best.safetensors").exists():
         return folder
+    epochs, batch_size = MIRRORED if "mirrored" in name else (study.epochs, 32)
     values = {
         "task": "activity",
         "name": name,
@@ -227,12 +231,20 @@ def train_one(
         | {"folds": study.folds, "split": split}
         | ({"shift": 4, "mirror": "mirrored" in name} if model.get("front") == "pixels" else {}),
         "loss": {"label_smoothing": 0.1},
-        "train": {"epochs": study.epochs, "evaluate_every": study.epochs, "batch_size": 32, "seed": seed}
+        "train": {"epochs": epochs, "evaluate_every": epochs, "batch_size": batch_size, "seed": seed}
         | {"device": "cpu", "precision": "float32"},
     }
     print_error(f"training {folder}")
     train(parse_experiment(values, name), progress=False)
     return folder
+
+
+def _chosen(option: str, names: Sequence[str] | None, known: Sequence[str]) -> Sequence[str]:
+    """``names`` of ``known``, or all of them where none are given."""
+    for name in names or ():
+        if name not in known:
+            raise UsageError(f"{option} {name}: choose one of {'; '.join(known)}")
+    return names or known
 
 
 def _fight_scenes(data: Path, output: Path) -> Iterator[str]:

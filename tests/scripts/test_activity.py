@@ -6,11 +6,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from captioner.data.activity import read_videos
+from captioner.errors import UsageError
 from captioner.features.store import FeatureStore
 from captioner.features.video_spec import VideoSpec
 from captioner.features.writer import FeatureWriter
@@ -66,6 +68,14 @@ def test_tables_of_arid_and_fights(tmp_path: Path) -> None:
     scenes = dict.fromkeys(names, 0) | {names[1]: 1}
     groups = [row.split("\t")[3] for row in activity_tables.fight_rows(tmp_path, scenes=scenes)]
     assert groups == ["scene 0", "scene 1", "scene 0"]
+
+
+@pytest.mark.parametrize("wrong", [{"only": ["LSTM"]}, {"stream": ["rgb"]}])
+def test_systems_and_streams_are_checked(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    """Would catch a misspelled system that is left out of the table without a word."""
+    with pytest.raises(UsageError, match="choose one of"):
+        activity_tables.activity_tables("fight", tmp_path, tmp_path / "out", **wrong)
+    assert not (tmp_path / "out").exists()
 
 
 def test_scenes_are_linked(tmp_path: Path) -> None:
