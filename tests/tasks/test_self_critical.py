@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -59,6 +61,32 @@ def test_the_reward_is_the_metric_with_the_end_as_a_word() -> None:
     assert wanted[0] > 0.1
     whole, open_ended = reward([7, 7], [[*references[7][0], END_WORD], references[7][0]])
     assert whole > open_ended
+
+
+def test_the_reward_by_bleu_is_that_of_each_caption() -> None:
+    """Against the definition in loops; would catch counts of other captions, orders mixed up and an unended caption
+    that earns as much as an ended one."""
+    references = {
+        1: ["he cuts the carrot".split(), "she slices a carrot on the board".split()],
+        4: ["he waits".split()],
+    }
+    reward = CaptionReward(references, "bleu4")
+    captions = [(1, [*"he cuts a carrot".split(), END_WORD]), (4, ["he"]), (4, []), (1, "he cuts a carrot".split())]
+    wanted = []
+    for row, caption in captions:
+        ended = [[*line, END_WORD] for line in references[row]]
+        parts = []
+        for n in range(1, 5):
+            grams = Counter(tuple(caption[i : i + n]) for i in range(len(caption) - n + 1))
+            seen = [Counter(tuple(line[i : i + n]) for i in range(len(line) - n + 1)) for line in ended]
+            matches = sum(min(count, max(one[gram] for one in seen)) for gram, count in grams.items())
+            parts.append((matches + (n > 1)) / max(1, grams.total() + (n > 1)))
+        closest = min((abs(len(line) - len(caption)), len(line)) for line in ended)[1]
+        wanted.append(math.exp(min(0, 1 - closest / max(1, len(caption)))) * math.prod(parts) ** 0.25)
+    found = reward([row for row, _ in captions], [caption for _, caption in captions])
+    assert found == pytest.approx(wanted, rel=1e-12)
+    assert found[0] > found[3] and found[2] == 0
+    assert reward([4], [["he", "waits", END_WORD]]) == [1]
 
 
 def test_advantages_are_against_the_other_captions_of_the_image() -> None:

@@ -82,7 +82,9 @@ class LossConfig:
     """What training minimizes."""
 
     objective: str = "cross_entropy"
-    """cross_entropy, or self_critical: the CIDEr-D of captions sampled from the model, which train.init_from names."""
+    """cross_entropy, or self_critical: the score of captions sampled from the model, which train.init_from names."""
+    reward: str = "cider"
+    """Score of a sampled caption: cider (CIDEr-D) or bleu4 (smoothed); self_critical only."""
     num_samples: int = 5
     """Captions sampled for each image; self_critical only."""
     label_smoothing: float = 0.0
@@ -98,6 +100,7 @@ class LossConfig:
 
     def __post_init__(self) -> None:
         choose("loss.objective", self.objective, ("cross_entropy", "self_critical"))
+        choose("loss.reward", self.reward, ("cider", "bleu4"))
         within("loss.num_samples", self.num_samples, 2, 1000)
         within("loss.label_smoothing", self.label_smoothing, 0, 0.9)
         within("loss.teacher_weight", self.teacher_weight, 0, 1)

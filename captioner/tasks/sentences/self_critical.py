@@ -1,4 +1,4 @@
-"""Self-critical training: the model samples captions and learns from their CIDEr-D instead of from given captions.
+"""Self-critical training: the model samples captions and learns from their scores instead of from given captions.
 
 Rennie et al. 2017 ("Self-critical sequence training for image captioning", CVPR): the gradient of the expected reward
 is estimated from sampled captions, each weighted by its reward minus a baseline. The baseline here is the mean reward
@@ -11,14 +11,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from captioner.decoding.config import DecodingConfig
 from captioner.decoding.sampling import sample
+from captioner.metrics.base import Array
+from captioner.metrics.bleu import Bleu
 from captioner.metrics.cider import CiderD, DocumentFrequency
-from captioner.metrics.corpus import Corpus, Tokens
+from captioner.metrics.corpus import ORDER, Corpus, Tokens
 from captioner.text.vocabulary import END, PAD, SPECIALS, START
 
 if TYPE_CHECKING:
@@ -28,22 +31,40 @@ END_WORD = SPECIALS[END]  # no tokenizer makes it
 
 
 class CaptionReward:
-    """CIDEr-D against the references of training images, over which document frequencies are counted.
+    """CIDEr-D or BLEU-4 against the references of training images, over which document frequencies are counted.
 
     The end counts as a word, in references and captions alike: without it "a man in a" earns nearly as much as
     "a man in a hat", and models learn to stop in the middle of a phrase.
     """
 
-    def __init__(self, references: Mapping[int, Sequence[Tokens]]) -> None:
-        """``references``: tokens of each image's captions by the image's row."""
+    def __init__(self, references: Mapping[int, Sequence[Tokens]], metric: str = "cider") -> None:
+        """``references``: tokens of each image's captions by the image's row; ``metric``: cider or bleu4."""
         self._references = {row: [[*line, END_WORD] for line in lines] for row, lines in references.items()}
-        self._metric = CiderD(DocumentFrequency(list(self._references.values())))
+        self._metric = CiderD(DocumentFrequency(list(self._references.values()))) if metric == "cider" else Bleu()
 
     def __call__(self, rows: Sequence[int], captions: Sequence[Tokens]) -> list[float]:
         """The reward of each caption for the image of its row; complete captions end in ``END_WORD``."""
         counted = self._metric.statistics(Corpus(captions, [self._references[row] for row in rows]))
-        rewards: list[float] = counted[:, 0].tolist()
+        rewards: list[float] = (smoothed_bleu(counted) if isinstance(self._metric, Bleu) else counted[:, 0]).tolist()
         return rewards
+
+
+def smoothed_bleu(counted: Array) -> Array:
+    """BLEU-4 (N,), from 0 to 1, of single captions with the statistics (N, 10) of ``Bleu``.
+
+    1 is added to the matches and the number of n-grams of order 2 to 4 (Lin and Och 2004, "ORANGE", section 4), for
+    few captions share four words in a row with a reference while the model is learning.
+    """
+    length, closest, correct, total = (
+        counted[:, :1],
+        counted[:, 1:2],
+        counted[:, 2 : 2 + ORDER],
+        counted[:, 2 + ORDER :],
+    )
+    added = np.arange(ORDER) > 0
+    precision = (correct + added) / np.maximum(total + added, 1)  # (N, 4)
+    brevity = np.exp(np.minimum(0, 1 - closest / np.maximum(length, 1)))  # (N, 1)
+    return np.asarray(brevity[:, 0] * precision.prod(1) ** (1 / ORDER))
 
 
 class Sampler:
