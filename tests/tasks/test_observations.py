@@ -61,6 +61,20 @@ def test_each_observation_of_the_clip_is_drawn_as_often(folder: Path) -> None:
     assert set(draw(open_at(folder, "marginals", most=2), 0)[:, 0].round(3)) == {np.float32(0.1), np.float32(0.3)}
 
 
+def test_a_sentence_may_have_observations_of_its_own(folder: Path) -> None:
+    """Would catch predictions of one sentence that go to the others of its clip."""
+    first = np.array([0.1, 0.2, 0.3, 0.4])
+    table = np.log(np.stack([first, 1 - first], 1)).astype(np.float32)
+    nodes = {node: NodePredictions(LABELS[:2], table, np.zeros(4, np.int64)) for node in NODES}
+    write_label_predictions(folder / "p.h5", LabelPredictions(["a", "a#2", "a#2~2", "b"], nodes))
+    write_clips(folder / "clips.jsonl", [Clip(f"a#{n}", "a", 0, 1, ("x",), "train") for n in (1, 2)])
+    config = ClipDataConfig(root=str(folder / "clips.jsonl"), features=(f"{folder}/p.h5@marginals",))
+    observations = open_observations(config, ["a#1", "a#2"], 10)
+    assert observations is not None
+    assert set(draw(observations, 0)[:, 0].round(3)) == {np.float32(0.1)}
+    assert set(draw(observations, 1)[:, 0].round(3)) == {np.float32(0.2), np.float32(0.3)}
+
+
 def test_gold_labels_are_those_of_the_sentence(folder: Path) -> None:
     """Would catch labels of another sentence, gold labels of a clip that has none, and probabilities off 1."""
     both = open_at(folder, "map", "marginals", share=(1.0, 1.0))

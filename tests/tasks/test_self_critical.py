@@ -63,30 +63,41 @@ def test_the_reward_is_the_metric_with_the_end_as_a_word() -> None:
     assert whole > open_ended
 
 
-def test_the_reward_by_bleu_is_that_of_each_caption() -> None:
-    """Against the definition in loops; would catch counts of other captions, orders mixed up and an unended caption
-    that earns as much as an ended one."""
+@pytest.mark.parametrize("most", [30, 3], ids=["long", "short"])
+def test_the_reward_by_bleu_is_the_slope_of_bleu(most: int) -> None:
+    """Against BLEU-4 in loops with a caption counted a little more; would catch a wrong brevity penalty and a mean that
+    is not the score. ``short`` captions are shorter than their references."""
     references = {
-        1: ["he cuts the carrot".split(), "she slices a carrot on the board".split()],
-        4: ["he waits".split()],
+        1: ["he cuts the red carrot".split(), "she slices a carrot".split()],
+        4: ["he waits a little".split()],
     }
-    reward = CaptionReward(references, "bleu4")
-    captions = [(1, [*"he cuts a carrot".split(), END_WORD]), (4, ["he"]), (4, []), (1, "he cuts a carrot".split())]
-    wanted = []
-    for row, caption in captions:
-        ended = [[*line, END_WORD] for line in references[row]]
-        parts = []
-        for n in range(1, 5):
-            grams = Counter(tuple(caption[i : i + n]) for i in range(len(caption) - n + 1))
-            seen = [Counter(tuple(line[i : i + n]) for i in range(len(line) - n + 1)) for line in ended]
-            matches = sum(min(count, max(one[gram] for one in seen)) for gram, count in grams.items())
-            parts.append((matches + (n > 1)) / max(1, grams.total() + (n > 1)))
-        closest = min((abs(len(line) - len(caption)), len(line)) for line in ended)[1]
-        wanted.append(math.exp(min(0, 1 - closest / max(1, len(caption)))) * math.prod(parts) ** 0.25)
-    found = reward([row for row, _ in captions], [caption for _, caption in captions])
-    assert found == pytest.approx(wanted, rel=1e-12)
-    assert found[0] > found[3] and found[2] == 0
-    assert reward([4], [["he", "waits", END_WORD]]) == [1]
+    lines = [(1, "he cuts the carrot"), (4, "he waits a little"), (4, ""), (1, "he cuts the red carrot on a board")]
+    captions = [(row, [*line.split()[:most], END_WORD]) for row, line in lines]
+    captions += [(4, ["he", "waits", "a", "little", END_WORD])] * 2
+
+    def bleu(weights: list[float]) -> float:
+        sums = [0.0] * 10
+        for weight, (row, caption) in zip(weights, captions, strict=True):
+            ended = [[*line, END_WORD] for line in references[row]]
+            closest = min((abs(len(line) - len(caption)), len(line)) for line in ended)[1]
+            counts = [len(caption), closest]
+            for n in range(1, 5):
+                grams, *seen = (
+                    Counter(tuple(line[i : i + n]) for i in range(len(line) - n + 1)) for line in [caption, *ended]
+                )
+                counts.append(sum(min(count, max(one[gram] for one in seen)) for gram, count in grams.items()))
+            counts += [max(0, len(caption) - n) for n in range(4)]
+            sums = [total + weight * count for total, count in zip(sums, counts, strict=True)]
+        precision = math.prod(sums[2 + n] / sums[6 + n] for n in range(4)) ** 0.25
+        return math.exp(min(0, 1 - sums[1] / sums[0])) * precision
+
+    found = CaptionReward(references, "bleu4")([row for row, _ in captions], [caption for _, caption in captions])
+    whole, step = bleu([1.0] * 6), 1e-6
+    assert sum(found) / 6 == pytest.approx(whole)
+    for place in range(6):
+        up, down = ([1 + (i == place) * sign * step for i in range(6)] for sign in (1, -1))
+        slope = (math.log(bleu(up)) - math.log(bleu(down))) / (2 * step)
+        assert found[place] == pytest.approx(whole * (1 + 6 * slope), rel=1e-5)
 
 
 def test_advantages_are_against_the_other_captions_of_the_image() -> None:

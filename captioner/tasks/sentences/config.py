@@ -84,7 +84,7 @@ class LossConfig:
     objective: str = "cross_entropy"
     """cross_entropy, or self_critical: the score of captions sampled from the model, which train.init_from names."""
     reward: str = "cider"
-    """Score of a sampled caption: cider (CIDEr-D) or bleu4 (smoothed); self_critical only."""
+    """Score of a sampled caption: cider (CIDEr-D) or bleu4 (what it adds to that of the batch); self_critical only."""
     num_samples: int = 5
     """Captions sampled for each image; self_critical only."""
     label_smoothing: float = 0.0

@@ -46,11 +46,14 @@ class Observations:
     """
 
     def __init__(self, stores: Stores, clips: Sequence[Clip], shares: Sequence[float], steps: int, most: int) -> None:
-        """``clips`` are those of the rows that are drawn for; at most ``most`` observations of each are used."""
+        """``clips`` are those of the rows that are drawn for; at most ``most`` observations of each are used.
+
+        A clip of a single sentence (``CLIP#3``) has the observations of its clip unless it has its own.
+        """
         self.stores = stores
         self.shares, self.steps = shares, steps
         rows = stores[0].predictions.observations
-        found = [rows[whole_clip(clip.clip_id)][:most] for clip in clips]
+        found = [(rows.get(clip.clip_id) or rows[whole_clip(clip.clip_id)])[:most] for clip in clips]
         self.counts = np.array([len(own) for own in found])  # (N,)
         self.first = self.counts.cumsum() - self.counts  # (N,): a clip's part of ``rows`` begins there
         self.rows = np.array([row for own in found for row in own])  # (sum of counts,): rows of the files

@@ -43,28 +43,28 @@ class CaptionReward:
         self._metric = CiderD(DocumentFrequency(list(self._references.values()))) if metric == "cider" else Bleu()
 
     def __call__(self, rows: Sequence[int], captions: Sequence[Tokens]) -> list[float]:
-        """The reward of each caption for the image of its row; complete captions end in ``END_WORD``."""
+        """The reward of each caption for the image of its row; complete captions end in ``END_WORD``.
+
+        By BLEU-4, which is no mean over captions, it is what the caption adds to the score of all.
+        """
         counted = self._metric.statistics(Corpus(captions, [self._references[row] for row in rows]))
-        rewards: list[float] = (smoothed_bleu(counted) if isinstance(self._metric, Bleu) else counted[:, 0]).tolist()
+        rewards: list[float] = (contributions(counted) if isinstance(self._metric, Bleu) else counted[:, 0]).tolist()
         return rewards
 
 
-def smoothed_bleu(counted: Array) -> Array:
-    """BLEU-4 (N,), from 0 to 1, of single captions with the statistics (N, 10) of ``Bleu``.
+def contributions(counted: Array) -> Array:
+    """What each of N captions adds to the BLEU-4 B of all, from 0 to 1, for the statistics (N, 10) of ``Bleu``: (N,).
 
-    1 is added to the matches and the number of n-grams of order 2 to 4 (Lin and Och 2004, "ORANGE", section 4), for
-    few captions share four words in a row with a reference while the model is learning.
+    B (1 + N d log B / d w) for a caption of weight w = 1, whose mean is B. BLEU-4 of single captions is another score:
+    it is 0 without four words in a row that match, and smoothed (Lin and Och 2004) it teaches sentences of four words.
     """
-    length, closest, correct, total = (
-        counted[:, :1],
-        counted[:, 1:2],
-        counted[:, 2 : 2 + ORDER],
-        counted[:, 2 + ORDER :],
-    )
-    added = np.arange(ORDER) > 0
-    precision = (correct + added) / np.maximum(total + added, 1)  # (N, 4)
-    brevity = np.exp(np.minimum(0, 1 - closest / np.maximum(length, 1)))  # (N, 1)
-    return np.asarray(brevity[:, 0] * precision.prod(1) ** (1 / ORDER))
+    sums = np.maximum(counted.sum(0), 1)  # (10,): where nothing matches, as if one did
+    length, closest, correct, total = sums[0], sums[1], sums[2 : 2 + ORDER], sums[2 + ORDER :]
+    slope = (counted[:, 2 : 2 + ORDER] / correct - counted[:, 2 + ORDER :] / total).mean(1)
+    if length < closest:  # the logarithm of the brevity penalty is 1 - closest / length
+        slope += (closest * counted[:, 0] / length - counted[:, 1]) / length
+    bleu = np.exp(min(0, 1 - closest / length)) * (correct / total).prod() ** (1 / ORDER)
+    return np.asarray(bleu * (1 + len(counted) * slope))
 
 
 class Sampler:
