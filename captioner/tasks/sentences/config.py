@@ -55,6 +55,9 @@ class ClipDataConfig(CaptionDataConfig):
     gold_share: tuple[float, ...] = (0.0, 0.0)
     """Share of the gold labels in a training clip's label predictions, at the first step and at the last; linear
     between them. Marginals are averaged with the gold labels; a MAP assignment is replaced by them so often."""
+    observe_by: str = "clip"
+    """Whose observations a training sentence has: clip, its clip's own; or labels, those of the training clips with the
+    most labels in common with it, so that their doubt is about what it says (clips.jsonl beside the sentences)."""
     observations: int = 1000
     """Observations of a training clip to use at most, of those that the label predictions hold; each step draws one."""
 
@@ -65,6 +68,7 @@ class ClipDataConfig(CaptionDataConfig):
         for share in self.gold_share:
             within("data.gold_share", share, 0, 1)
         within("data.observations", self.observations, 1, 1000)
+        choose("data.observe_by", self.observe_by, ("clip", "labels"))
 
 
 @dataclass(frozen=True)
