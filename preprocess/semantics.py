@@ -3,7 +3,8 @@
 "The man cuts the carrot with a knife on the cutting board" is cut, knife, carrot, NULL, cutting board. By default spaCy
 only tokenizes (``spacy.blank("en")``, which needs no trained pipeline) and rules read the tokens as clauses
 (preprocess/clauses.py) with the word lists of cooking.yaml. With an installed pipeline, such as
-``Extractor("en_core_web_sm")``, the clauses come from its dependency parse instead. docs/tacos.md defines the nodes.
+``Extractor("en_core_web_sm")``, the clauses come from its dependency parse instead. docs/tacos-labels.md defines the
+nodes.
 """
 
 from __future__ import annotations

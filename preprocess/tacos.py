@@ -21,15 +21,16 @@ from typing import Annotated
 
 import typer
 
-from captioner.cli.program import create_app, run
+from captioner.cli.program import choice, create_app, run
 from captioner.data.clips import CLIP_READERS, NODES, NULL, OTHER, SENTENCE, Clip, read_clips, write_clips
-from captioner.errors import DataError, print_error
+from captioner.errors import DataError, UsageError, print_error
 from captioner.files import Kind, check_output, write_text
 from preprocess.lexicon import WORDS
 from preprocess.semantics import Extractor, Labels, merge_synonyms
 
 DETAILS = (1, 3, 4)
 """Tool, source and target: nodes that few sentences name."""
+SCORE_BY = ("clips", "sentences", "left-out")
 
 
 @dataclass(frozen=True)
@@ -121,11 +122,16 @@ def krippendorff(units: Sequence[Sequence[Hashable]]) -> tuple[float, float]:
     return observed, (observed - chance) / (1 - chance) if chance < 1 else float("nan")
 
 
-def label_clips(clips: Sequence[Clip], tuples: Mapping[str, Labels], share: float) -> list[Clip]:
-    """Clips with the consensus of their sentences as labels; labels that they have are kept."""
-    corpus = Counter(
+def event_counts(clips: Sequence[Clip], tuples: Mapping[str, Labels]) -> Counter[tuple[str, str]]:
+    """How many training sentences have each pair of activity and object."""
+    return Counter(
         (tuples[text][0], tuples[text][2]) for clip in clips if clip.split == "train" for text in clip.sentences
     )
+
+
+def label_clips(clips: Sequence[Clip], tuples: Mapping[str, Labels], share: float) -> list[Clip]:
+    """Clips with the consensus of their sentences as labels; labels that they have are kept."""
+    corpus = event_counts(clips, tuples)
     return [
         clip
         if clip.labels
@@ -144,6 +150,27 @@ def split_sentences(clips: Sequence[Clip], tuples: Mapping[str, Labels]) -> list
         for number, text in enumerate(clip.sentences, start=1):
             labels = tuples[text] if text in tuples and tuples[text][0] != NULL else clip.labels
             found.append(replace(clip, clip_id=f"{clip.clip_id}{SENTENCE}{number}", sentences=(text,), labels=labels))
+    return found
+
+
+def single_references(clips: Sequence[Clip], tuples: Mapping[str, Labels], share: float, left_out: bool) -> list[Clip]:
+    """Each sentence of a val or test clip as a clip of its own; with ``left_out`` its labels are those of the others.
+
+    What scores a caption has then not told its labels. Sentences equal to the one that is left out are, too; clips
+    whose sentences are all equal are dropped, so that the clips are the same with ``left_out`` and without.
+    """
+    corpus = event_counts(clips, tuples)
+    found = []
+    for clip in clips:
+        if clip.split == "train":
+            found.append(clip)
+            continue
+        for number, text in enumerate(clip.sentences, start=1):
+            others = [tuples[other] for other in clip.sentences if other != text]
+            if others:
+                labels = consensus(others, corpus, share) if left_out else clip.labels
+                name = f"{clip.clip_id}{SENTENCE}{number}"
+                found.append(replace(clip, clip_id=name, sentences=(text,), labels=labels))
     return found
 
 
@@ -186,6 +213,10 @@ def prepare(
         float, typer.Option(min=0, max=1, help="Share of the sentences that must name a tool or place.")
     ] = 0.25,
     keep_synonyms: Annotated[bool, typer.Option("--keep-synonyms", help="Do not merge synonyms.")] = False,
+    score_by: Annotated[
+        str,
+        choice(SCORE_BY, help="Val and test are clips; or sentences, with the labels of the clip or of its others."),
+    ] = "clips",
     parser: Annotated[str, typer.Option(help="Installed spaCy pipeline, such as en_core_web_sm.")] = "",
     words: Annotated[Path, typer.Option(help="Word lists in the form of preprocess/cooking.yaml.")] = WORDS,
 ) -> None:
@@ -198,16 +229,21 @@ def prepare(
     raw = {sentence: extract(sentence) for clip in clips for sentence in clip.sentences}
     tuples = raw if keep_synonyms else {text: merge_synonyms(labels, extract.words) for text, labels in raw.items()}
     full = label_clips(clips, tuples, share)
+    if score_by == "left-out" and any(clip.labels for clip in clips):
+        raise UsageError("--score-by left-out reads labels from sentences, but the corpus has labels of its own")
     if not any(clip.split == "train" for clip in full):
         raise DataError(f"{corpus}: no training clips, from which the label sets come")
     sets = label_sets(full, min_count, max_labels)
+    table = report([replace_rare(clip, sets) for clip in full], sets, agreement(full, tuples))
+    if score_by != "clips":
+        full = single_references(full, tuples, share, score_by == "left-out")
     kept = [replace_rare(clip, sets) for clip in full]
     write_clips(output / "clips.jsonl", kept)
     own = tuples if all(clip.labels is None for clip in clips) else {}  # labels of the corpus are other words
     write_clips(output / "sentences.jsonl", [replace_rare(clip, sets) for clip in split_sentences(kept, own)])
     document = {"format": "captioner-labels", "version": 1, "nodes": sets}
     write_text(output / "labels.json", json.dumps(document, indent=1, ensure_ascii=False) + "\n")
-    print(report(kept, sets, agreement(full, tuples)))
+    print(table)
     print_error(f"wrote clips.jsonl, sentences.jsonl and labels.json to {output}")
 
 

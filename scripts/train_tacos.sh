@@ -59,6 +59,8 @@ recognizer() {  # FOLDER STORE MARK NOTE: all steps that follow from one feature
     for kind in map marginals; do
         file=$results/smt-$kind$mark.json
         make_file "$file" python -m eval.smt "${inputs[@]}" --input $kind -o "$file"
+        file=$results/smt-untuned-$kind$mark.json
+        make_file "$file" python -m eval.smt "${inputs[@]}" --input $kind --no-tune -o "$file"
         file=$results/nearest-$kind$mark.json
         make_file "$file" python -m eval.tuples nearest "${inputs[@]}" --input $kind -o "$file"
     done
@@ -69,7 +71,8 @@ recognizer() {  # FOLDER STORE MARK NOTE: all steps that follow from one feature
         clip_captioner b "(b), CRF max" map "$seed"
         clip_captioner c "(c), CRF prob" marginals "$seed"
     done
-    python -m eval.report "${runs[@]}" "$results"/{smt,nearest}-{map,marginals}"$mark".json "$results/template$mark.json" \
+    python -m eval.report "${runs[@]}" "$results"/{smt,smt-untuned,nearest}-{map,marginals}"$mark".json \
+        "$results/template$mark.json" \
         --baseline "(c), CRF prob$note" --root "$clips" --format clips --published tacos --title "$title$note" \
         --metrics bleu,cider -o "$here/report" > "$here/table.md"
     folders+=("$here")

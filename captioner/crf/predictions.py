@@ -17,7 +17,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from captioner.data.clips import NULL, whole_clip
+from captioner.data.clips import NULL, OBSERVATION
 from captioner.data.records import Names
 from captioner.errors import DataError, shorten
 from captioner.files import atomic_path, check_readable, stored_dataset
@@ -72,10 +72,10 @@ class LabelPredictions:
 
     @cached_property
     def observations(self) -> dict[str, list[int]]:
-        """Rows of each whole clip's observations, ``CLIP``, ``CLIP~2`` and so on, in the order of the file."""
+        """Rows of each clip's observations, ``CLIP``, ``CLIP~2`` and so on, in the order of the file."""
         found: dict[str, list[int]] = defaultdict(list)
         for row, name in enumerate(self.ids):
-            found[whole_clip(name)].append(row)
+            found[name.partition(OBSERVATION)[0]].append(row)
         return dict(found)
 
     def select(self, ids: Sequence[str]) -> np.ndarray:

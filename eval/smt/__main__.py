@@ -90,6 +90,7 @@ def translate(
     alignment: Annotated[str, choice(tuple(MODELS))] = "ibm1",
     heuristic: Annotated[str, choice(HEURISTICS)] = "intersection",
     order: Annotated[int, typer.Option(min=1, max=10, help="Length of the language model's n-grams.")] = 4,
+    tuned: Annotated[bool, typer.Option("--tune/--no-tune", help="Choose the weights by BLEU-4 on val.")] = True,
     seed: Annotated[int, typer.Option(help="Seed of tuning.")] = 0,
     processes: Annotated[int, typer.Option(min=1, max=256)] = os.cpu_count() or 1,
 ) -> None:
@@ -104,7 +105,8 @@ def translate(
     print_error(f"training on {len(pairs)} sentences")
     model = train_smt(pairs, model=alignment, heuristic=heuristic, order=order)
     references = tokenize_groups([clip.sentences for clip in val], tokenize)
-    model.tune(tuned_on, references, seed, processes)
+    if tuned:
+        model.tune(tuned_on, references, seed, processes)
     weights = ", ".join(f"{name} {w:.3f}" for name, w in zip(ALL_FEATURES, model.weights, strict=True))
     print_error(f"weights: {weights}")
     began = time.monotonic()

@@ -178,7 +178,7 @@ def test_the_demo_runs_whole_and_goes_on_where_it_was(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "synthetic:snr=0.4" in done.stdout and "(c) decoder, CRF prob" in done.stdout
     results = sorted((tmp_path / "out" / "synthetic-snr0.4" / "results").iterdir())
-    assert len(results) == 8 and all("synthetic" in path.name for path in results)
+    assert len(results) == 10 and all("synthetic" in path.name for path in results)
     page = (tmp_path / "out" / "synthetic-snr0.4" / "report" / "index.html").read_text()
     assert "synthetic features" in page and "SMT (Rohrbach et al. 2013)" in page
     times = {path: path.stat().st_mtime_ns for path in results}

@@ -259,6 +259,14 @@ def test_the_command_describes_the_clips(files: list[str], kind: str, capsys: py
     assert "BLEU-4" in capsys.readouterr().err
 
 
+def test_without_tuning_no_dev_score_is_read(files: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Would catch a control that is tuned all the same: its weights are those before tuning."""
+    assert command.main([*files[:-2], "--no-tune", "--processes", "1", *files[-2:]]) == 0
+    said_weights = capsys.readouterr().err.split("weights: ")[1].split("\n")[0]
+    assert [float(part.split()[-1]) for part in said_weights.split(", ")] == START.tolist()
+    assert len(results(files)) == len(TUPLES)
+
+
 def test_predictions_are_learned_from_in_turn() -> None:
     """Would catch one observation for all sentences of a clip, or gold labels that are lost."""
     clip = Clip("a", "a", 0, 1, ("x", "y", "z"), "train", labels=("cut", NULL, "egg", NULL, NULL))

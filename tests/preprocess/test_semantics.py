@@ -302,6 +302,37 @@ def test_prepare(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert apart[1].labels == (OTHER, OTHER, "fig", NULL, NULL)  # what it tells itself: chop, with a knife
 
 
+def test_test_sentences_without_their_own_labels(corpus: Path, tmp_path: Path) -> None:
+    """Would catch labels that the scoring sentence, or an equal one, has told, and training clips taken apart."""
+    with (corpus / "test.txt").open("a") as stream:
+        stream.write(
+            "b.avi_3_4:He cuts a fig.#He cuts a fig.#She rinses it.#\nb.avi_5_6:She rinses it.#She rinses it.#\n"
+        )
+    found = {}
+    for kind in ("sentences", "left-out"):
+        out = tmp_path / kind
+        assert tacos.main([str(corpus), "-o", str(out), "--score-by", kind]) == 0
+        clips = read_clips("clips", out)
+        assert [clip.split for clip in clips] == ["train"] * 6 + ["test"] * 5
+        found[kind] = {clip.clip_id: (clip.sentences, clip.labels) for clip in clips[6:]}
+    assert list(found["sentences"]) == ["b_1_2#1", "b_1_2#2", "b_3_4#1", "b_3_4#2", "b_3_4#3"]
+    cut, wash = labels("cut - fig - -"), labels("wash - - - -")
+    assert [found["sentences"][f"b_3_4#{n}"][1] for n in (1, 2, 3)] == [cut] * 3
+    assert [found["left-out"][f"b_3_4#{n}"][1] for n in (1, 2, 3)] == [wash, wash, cut]
+    assert found["left-out"]["b_1_2#1"] == (("He cuts the durian in the sink.",), labels("cut - <other> - -"))
+
+
+def test_labels_of_a_corpus_cannot_leave_a_sentence_out(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Would catch labels of experts replaced by read ones in the test clips alone."""
+    given = [replace(clip, labels=labels("stir spoon soup - pot")) for clip in read_clips("tacos", corpus)]
+    write_clips(tmp_path / "given.jsonl", given)
+    arguments = [str(tmp_path / "given.jsonl"), "--format", "clips", "-o", str(tmp_path / "out")]
+    assert tacos.main([*arguments, "--score-by", "left-out"]) == 2
+    assert "labels of its own" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
 def test_prepare_never_replaces_something_else(
     corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -61,6 +61,47 @@ def test_each_observation_of_the_clip_is_drawn_as_often(folder: Path) -> None:
     assert set(draw(open_at(folder, "marginals", most=2), 0)[:, 0].round(3)) == {np.float32(0.1), np.float32(0.3)}
 
 
+def test_a_sentence_may_have_observations_of_its_own(folder: Path) -> None:
+    """Would catch predictions of one sentence that go to the others of its clip."""
+    first = np.array([0.1, 0.2, 0.3, 0.4])
+    table = np.log(np.stack([first, 1 - first], 1)).astype(np.float32)
+    nodes = {node: NodePredictions(LABELS[:2], table, np.zeros(4, np.int64)) for node in NODES}
+    write_label_predictions(folder / "p.h5", LabelPredictions(["a", "a#2", "a#2~2", "b"], nodes))
+    write_clips(folder / "clips.jsonl", [Clip(f"a#{n}", "a", 0, 1, ("x",), "train") for n in (1, 2)])
+    config = ClipDataConfig(root=str(folder / "clips.jsonl"), features=(f"{folder}/p.h5@marginals",))
+    observations = open_observations(config, ["a#1", "a#2"], 10)
+    assert observations is not None
+    assert set(draw(observations, 0)[:, 0].round(3)) == {np.float32(0.1)}
+    assert set(draw(observations, 1)[:, 0].round(3)) == {np.float32(0.2), np.float32(0.3)}
+
+
+def test_observations_by_labels_are_those_of_clips_alike(folder: Path) -> None:
+    """Would catch a clip's own observations kept where others say what its sentence says, clips of val, and sentences
+    that no clip matches fully."""
+    alike = {"a": "cut", "b": "wash", "c": "cut"}
+    clips = [Clip(name, name, 0, 1, ("x",), "train", labels=(label, *"----")) for name, label in alike.items()]
+    first = np.arange(1, 6) / 10
+    table = np.log(np.stack([first, 0.95 - first, np.full(5, 0.05)], 1)).astype(np.float32)
+    nodes = {node: NodePredictions(LABELS, table, np.zeros(5, np.int64)) for node in NODES}
+    write_label_predictions(folder / "p.h5", LabelPredictions(["a", "b", "a~2", "c", "v"], nodes))
+    val = Clip("v", "v", 0, 1, ("x",), "val", labels=("wash", *"----"))
+    write_clips(folder / "clips.jsonl", [*clips, val])
+    told = {"a#1": ("wash", *"----"), "a#2": ("cut", *"----"), "b#1": ("wash", "wash", *"---")}
+    sentences = [Clip(name, name[0], 0, 1, ("x",), "train", labels=labels) for name, labels in told.items()]
+    write_clips(folder / "sentences.jsonl", [*sentences, val])
+    config = ClipDataConfig(
+        root=str(folder / "sentences.jsonl"), features=(f"{folder}/p.h5@marginals",), observe_by="labels"
+    )
+    observations = open_observations(config, [*told, "v"], 10)
+    assert observations is not None
+    seen = [set(draw(observations, row)[:, 0].round(3).tolist()) for row in range(4)]
+    expected = [{0.2}, {0.1, 0.3, 0.4}, {0.2}, {0.5}]
+    assert [sorted(one) for one in seen] == [pytest.approx(sorted(one)) for one in expected]
+    write_clips(folder / "clips.jsonl", [val])
+    with pytest.raises(ConfigError, match="no label predictions for a training clip of .*clips.jsonl"):
+        open_observations(config, [*told, "v"], 10)
+
+
 def test_gold_labels_are_those_of_the_sentence(folder: Path) -> None:
     """Would catch labels of another sentence, gold labels of a clip that has none, and probabilities off 1."""
     both = open_at(folder, "map", "marginals", share=(1.0, 1.0))

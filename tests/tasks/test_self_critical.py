@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -59,6 +61,43 @@ def test_the_reward_is_the_metric_with_the_end_as_a_word() -> None:
     assert wanted[0] > 0.1
     whole, open_ended = reward([7, 7], [[*references[7][0], END_WORD], references[7][0]])
     assert whole > open_ended
+
+
+@pytest.mark.parametrize("most", [30, 3], ids=["long", "short"])
+def test_the_reward_by_bleu_is_the_slope_of_bleu(most: int) -> None:
+    """Against BLEU-4 in loops with a caption counted a little more; would catch a wrong brevity penalty and a mean that
+    is not the score. ``short`` captions are shorter than their references."""
+    references = {
+        1: ["he cuts the red carrot".split(), "she slices a carrot".split()],
+        4: ["he waits a little".split()],
+    }
+    lines = [(1, "he cuts the carrot"), (4, "he waits a little"), (4, ""), (1, "he cuts the red carrot on a board")]
+    captions = [(row, [*line.split()[:most], END_WORD]) for row, line in lines]
+    captions += [(4, ["he", "waits", "a", "little", END_WORD])] * 2
+
+    def bleu(weights: list[float]) -> float:
+        sums = [0.0] * 10
+        for weight, (row, caption) in zip(weights, captions, strict=True):
+            ended = [[*line, END_WORD] for line in references[row]]
+            closest = min((abs(len(line) - len(caption)), len(line)) for line in ended)[1]
+            counts = [len(caption), closest]
+            for n in range(1, 5):
+                grams, *seen = (
+                    Counter(tuple(line[i : i + n]) for i in range(len(line) - n + 1)) for line in [caption, *ended]
+                )
+                counts.append(sum(min(count, max(one[gram] for one in seen)) for gram, count in grams.items()))
+            counts += [max(0, len(caption) - n) for n in range(4)]
+            sums = [total + weight * count for total, count in zip(sums, counts, strict=True)]
+        precision = math.prod(sums[2 + n] / sums[6 + n] for n in range(4)) ** 0.25
+        return math.exp(min(0, 1 - sums[1] / sums[0])) * precision
+
+    found = CaptionReward(references, "bleu4")([row for row, _ in captions], [caption for _, caption in captions])
+    whole, step = bleu([1.0] * 6), 1e-6
+    assert sum(found) / 6 == pytest.approx(whole)
+    for place in range(6):
+        up, down = ([1 + (i == place) * sign * step for i in range(6)] for sign in (1, -1))
+        slope = (math.log(bleu(up)) - math.log(bleu(down))) / (2 * step)
+        assert found[place] == pytest.approx(whole * (1 + 6 * slope), rel=1e-5)
 
 
 def test_advantages_are_against_the_other_captions_of_the_image() -> None:

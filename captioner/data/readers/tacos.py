@@ -82,7 +82,7 @@ def read_tacos_multilevel(root: Path) -> list[Clip]:
     ``root`` is a ``.tsv`` or ``.csv`` file, or a folder with such files and ``video_info.json``. Start and end are
     frames; ``level`` is detailed, short or single, the corpus' three levels of detail. Without a column ``split`` the
     split is in the file name. The layout of the files in the authors' archive could not be confirmed; this table is our
-    own and has the columns that the paper describes (docs/tacos.md).
+    own and has the columns that the paper describes (docs/tacos-labels.md).
     """
     if not root.exists():
         raise DataError(f"{root}: no such file or folder")

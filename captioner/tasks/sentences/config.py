@@ -56,6 +56,9 @@ class ClipDataConfig(CaptionDataConfig):
     gold_share: tuple[float, ...] = (0.0, 0.0)
     """Share of the gold labels in a training clip's label predictions, at the first step and at the last; linear
     between them. Marginals are averaged with the gold labels; a MAP assignment is replaced by them so often."""
+    observe_by: str = "clip"
+    """Whose observations a training sentence has: clip, its clip's own; or labels, those of the training clips with the
+    most labels in common with it, so that their doubt is about what it says (clips.jsonl beside the sentences)."""
     observations: int = 1000
     """Observations of a training clip to use at most, of those that the label predictions hold; each step draws one."""
 
@@ -66,6 +69,7 @@ class ClipDataConfig(CaptionDataConfig):
         for share in self.gold_share:
             within("data.gold_share", share, 0, 1)
         within("data.observations", self.observations, 1, 1000)
+        choose("data.observe_by", self.observe_by, ("clip", "labels"))
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,9 @@ class LossConfig:
     """The training objective."""
 
     objective: str = "cross_entropy"
-    """cross_entropy, or self_critical: the CIDEr-D of captions sampled from the model, which train.init_from names."""
+    """cross_entropy, or self_critical: the score of captions sampled from the model, which train.init_from names."""
+    reward: str = "cider"
+    """Score of a sampled caption: cider (CIDEr-D) or bleu4 (what it adds to that of the batch); self_critical only."""
     num_samples: int = 5
     """Captions sampled for each image; self_critical only."""
     label_smoothing: float = 0.0
@@ -99,6 +105,7 @@ class LossConfig:
 
     def __post_init__(self) -> None:
         choose("loss.objective", self.objective, ("cross_entropy", "self_critical"))
+        choose("loss.reward", self.reward, ("cider", "bleu4"))
         within("loss.num_samples", self.num_samples, 2, 1000)
         within("loss.label_smoothing", self.label_smoothing, 0, 0.9)
         within("loss.teacher_weight", self.teacher_weight, 0, 1)

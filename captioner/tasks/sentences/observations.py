@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -33,7 +34,36 @@ def open_observations(config: ClipDataConfig, ids: Sequence[str], steps: int) ->
     if any(list(store.ids) != list(labels[0].ids) for store in labels):
         raise ConfigError("data.features: label predictions of different clips cannot be combined; use one file")
     known = {clip.clip_id: clip for clip in read_clips(config.format, config.root)}
-    return Observations(labels, [known[name] for name in ids], config.gold_share, steps, config.observations)
+    rows = observed_rows(labels[0], [known[name] for name in ids], config)
+    return Observations(labels, [known[name] for name in ids], config.gold_share, steps, rows)
+
+
+def observed_rows(store: LabelPredictionsStore, clips: Sequence[Clip], config: ClipDataConfig) -> list[list[int]]:
+    """Rows of ``store`` that may be drawn for each clip, as ``config.observe_by`` says.
+
+    A clip of a single sentence (``CLIP#3``) has the observations of its clip unless it has its own; by labels it has
+    those of all training clips whose labels agree with its own on most nodes, for a clip's own labels may be others.
+    """
+    known = store.predictions.observations
+    own = [(known.get(clip.clip_id) or known[whole_clip(clip.clip_id)])[: config.observations] for clip in clips]
+    if config.observe_by == "clip":
+        return own
+    root = Path(config.root)
+    path = root if root.is_dir() else root.with_name("clips.jsonl")
+    train = [clip for clip in read_clips(config.format, path) if clip.split == "train" and clip.clip_id in known]
+    if not train:
+        raise ConfigError(f"data.observe_by labels: no label predictions for a training clip of {path}")
+    tuples = gold_labels(train, store.predictions.labels)  # (C, V)
+    alike: dict[bytes, list[int]] = {}
+    for place, labels in enumerate(gold_labels(clips, store.predictions.labels)):
+        if clips[place].split != "train" or (labels < 0).any():
+            continue
+        if labels.tobytes() not in alike:
+            common = (tuples == labels).sum(1)  # (C,)
+            nearest = np.flatnonzero(common == common.max())
+            alike[labels.tobytes()] = [row for n in nearest for row in known[train[n].clip_id][: config.observations]]
+        own[place] = alike[labels.tobytes()]
+    return own
 
 
 class Observations:
@@ -45,12 +75,12 @@ class Observations:
     gold labels keep their predictions.
     """
 
-    def __init__(self, stores: Stores, clips: Sequence[Clip], shares: Sequence[float], steps: int, most: int) -> None:
-        """``clips`` are those of the rows that are drawn for; at most ``most`` observations of each are used."""
+    def __init__(
+        self, stores: Stores, clips: Sequence[Clip], shares: Sequence[float], steps: int, found: Sequence[Sequence[int]]
+    ) -> None:
+        """``clips`` are those of the rows that are drawn for, ``found`` the rows of the stores of each."""
         self.stores = stores
         self.shares, self.steps = shares, steps
-        rows = stores[0].predictions.observations
-        found = [rows[whole_clip(clip.clip_id)][:most] for clip in clips]
         self.counts = np.array([len(own) for own in found])  # (N,)
         self.first = self.counts.cumsum() - self.counts  # (N,): a clip's part of ``rows`` begins there
         self.rows = np.array([row for own in found for row in own])  # (sum of counts,): rows of the files

@@ -55,7 +55,7 @@ def make_caption_learner(
         size = data.teacher_size or model.feature_size
         teachers = load_teachers(config.loss.teachers, data.outputs, size, device)
     if config.loss.self_critical:
-        reward = CaptionReward(data.train_references)
+        reward = CaptionReward(data.train_references, config.loss.reward)
         sampler = Sampler(reward, data.outputs.words, config.loss.num_samples, config.decoding.max_length)
     if data.backbone is not None:
         data.backbone.requires_grad_(True)

@@ -1,4 +1,4 @@
-"""Self-critical training: the model samples captions and learns from their CIDEr-D instead of from given captions.
+"""Self-critical training: the model samples captions and learns from their scores instead of from given captions.
 
 Rennie et al. 2017 ("Self-critical sequence training for image captioning", CVPR): the gradient of the expected reward
 is estimated from sampled captions, each weighted by its reward minus a baseline. The baseline here is the mean reward
@@ -11,14 +11,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from captioner.decoding.config import DecodingConfig
 from captioner.decoding.sampling import sample
+from captioner.metrics.base import Array
+from captioner.metrics.bleu import Bleu
 from captioner.metrics.cider import CiderD, DocumentFrequency
-from captioner.metrics.corpus import Corpus, Tokens
+from captioner.metrics.corpus import ORDER, Corpus, Tokens
 from captioner.text.vocabulary import END, PAD, SPECIALS, START
 
 if TYPE_CHECKING:
@@ -28,22 +31,40 @@ END_WORD = SPECIALS[END]  # no tokenizer makes it
 
 
 class CaptionReward:
-    """CIDEr-D against the references of training images, over which document frequencies are counted.
+    """CIDEr-D or BLEU-4 against the references of training images, over which document frequencies are counted.
 
     The end counts as a word, in references and captions alike: without it "a man in a" earns nearly as much as
     "a man in a hat", and models learn to stop in the middle of a phrase.
     """
 
-    def __init__(self, references: Mapping[int, Sequence[Tokens]]) -> None:
-        """``references``: tokens of each image's captions by the image's row."""
+    def __init__(self, references: Mapping[int, Sequence[Tokens]], metric: str = "cider") -> None:
+        """``references``: tokens of each image's captions by the image's row; ``metric``: cider or bleu4."""
         self._references = {row: [[*line, END_WORD] for line in lines] for row, lines in references.items()}
-        self._metric = CiderD(DocumentFrequency(list(self._references.values())))
+        self._metric = CiderD(DocumentFrequency(list(self._references.values()))) if metric == "cider" else Bleu()
 
     def __call__(self, rows: Sequence[int], captions: Sequence[Tokens]) -> list[float]:
-        """The reward of each caption for the image of its row; complete captions end in ``END_WORD``."""
+        """The reward of each caption for the image of its row; complete captions end in ``END_WORD``.
+
+        By BLEU-4, which is no mean over captions, it is what the caption adds to the score of all.
+        """
         counted = self._metric.statistics(Corpus(captions, [self._references[row] for row in rows]))
-        rewards: list[float] = counted[:, 0].tolist()
+        rewards: list[float] = (contributions(counted) if isinstance(self._metric, Bleu) else counted[:, 0]).tolist()
         return rewards
+
+
+def contributions(counted: Array) -> Array:
+    """What each of N captions adds to the BLEU-4 B of all, from 0 to 1, for the statistics (N, 10) of ``Bleu``: (N,).
+
+    B (1 + N d log B / d w) for a caption of weight w = 1, whose mean is B. BLEU-4 of single captions is another score:
+    it is 0 without four words in a row that match, and smoothed (Lin and Och 2004) it teaches sentences of four words.
+    """
+    sums = np.maximum(counted.sum(0), 1)  # (10,): where nothing matches, as if one did
+    length, closest, correct, total = sums[0], sums[1], sums[2 : 2 + ORDER], sums[2 + ORDER :]
+    slope = (counted[:, 2 : 2 + ORDER] / correct - counted[:, 2 + ORDER :] / total).mean(1)
+    if length < closest:  # the logarithm of the brevity penalty is 1 - closest / length
+        slope += (closest * counted[:, 0] / length - counted[:, 1]) / length
+    bleu = np.exp(min(0, 1 - closest / length)) * (correct / total).prod() ** (1 / ORDER)
+    return np.asarray(bleu * (1 + len(counted) * slope))
 
 
 class Sampler:
