@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+from sacrebleu.metrics.bleu import BLEU, BLEUScore
 
 from captioner.metrics.base import Array
 from captioner.metrics.corpus import ORDER, Corpus, Integers, Ngrams, lookup, sum_by
-
-if TYPE_CHECKING:
-    from sacrebleu.metrics.bleu import BLEUScore
 
 
 class Bleu:
@@ -50,8 +46,6 @@ class Bleu:
 
 def _compute_bleu(row: list[int], order: int) -> BLEUScore:
     """sacreBLEU's score of the n-grams up to ``order`` from a sum (10,) of statistics."""
-    from sacrebleu.metrics.bleu import BLEU  # heavy, and captions by a checkpoint do not need it
-
     length, closest, correct, total = row[0], row[1], row[2 : 2 + order], row[2 + ORDER : 2 + ORDER + order]
     return BLEU.compute_bleu(correct, total, length, closest, smooth_method="none", max_ngram_order=order)
 

@@ -18,8 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from captioner.decoding.config import DecodingConfig
 from captioner.decoding.sampling import sample
-from captioner.metrics.base import Array
-from captioner.metrics.bleu import Bleu
+from captioner.metrics.base import Array, Metric
 from captioner.metrics.cider import CiderD, DocumentFrequency
 from captioner.metrics.corpus import ORDER, Corpus, Tokens
 from captioner.text.vocabulary import END, PAD, SPECIALS, START
@@ -40,7 +39,13 @@ class CaptionReward:
     def __init__(self, references: Mapping[int, Sequence[Tokens]], metric: str = "cider") -> None:
         """``references``: tokens of each image's captions by the image's row; ``metric``: cider or bleu4."""
         self._references = {row: [[*line, END_WORD] for line in lines] for row, lines in references.items()}
-        self._metric = CiderD(DocumentFrequency(list(self._references.values()))) if metric == "cider" else Bleu()
+        if metric == "cider":
+            self._metric: Metric = CiderD(DocumentFrequency(list(self._references.values())))
+        else:
+            from captioner.metrics.bleu import Bleu  # needs sacreBLEU, which captions by a checkpoint should not load
+
+            self._metric = Bleu()
+        self._by_share = metric != "cider"
 
     def __call__(self, rows: Sequence[int], captions: Sequence[Tokens]) -> list[float]:
         """The reward of each caption for the image of its row; complete captions end in ``END_WORD``.
@@ -48,7 +53,7 @@ class CaptionReward:
         By BLEU-4, which is no mean over captions, it is what the caption adds to the score of all.
         """
         counted = self._metric.statistics(Corpus(captions, [self._references[row] for row in rows]))
-        rewards: list[float] = (contributions(counted) if isinstance(self._metric, Bleu) else counted[:, 0]).tolist()
+        rewards: list[float] = (contributions(counted) if self._by_share else counted[:, 0]).tolist()
         return rewards
 
 
