@@ -64,8 +64,8 @@ class WritingOptions:
         from captioner.writing.files import CaptionFiles
         from captioner.writing.text import Composer
 
-        pairs = [tuple(pair.split(PAIR)) for pair in self.replace]
-        composer = Composer(pairs, self.template, self.prefix, self.suffix, self.trigger)  # type: ignore[arg-type]
+        pairs = [(old, new) for old, _, new in (pair.partition(PAIR) for pair in self.replace)]
+        composer = Composer(pairs, self.template, self.prefix, self.suffix, self.trigger)
         writer = f"captioner {__version__} ({printable(model)})"
         labels = _classes(self.labels_by, device) if composer.needs_labels else lambda path: ()
         return CaptionFiles(self._destinations(writer), composer, self.existing, self.dry_run, labels)
