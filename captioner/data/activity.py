@@ -1,7 +1,7 @@
 """Labeled videos: the record that every reader returns, and their division into train, val and test by group.
 
-Clips of one group, such as those cut from one recording, look alike; a model that saw some of them knows the others. So
-a group is never divided.
+Videos of one group, such as those cut from one recording, look alike, so a model that has seen some of them knows the
+others. Therefore a group is never divided among splits.
 
 To add a data set, write a function ``(folder, number of the official split) -> list[LabeledVideo]`` and add one line to
 ``VIDEO_READERS``.
@@ -27,26 +27,26 @@ VIDEO_READERS = {
     "hmdb51": "captioner.data.readers.hmdb51:read_hmdb51",
 }
 OFFICIAL = ("ucf101", "hmdb51")
-"""Readers of data sets with official splits, three each, besides which no other counts."""
+"""Readers of data sets with three official splits; results on other divisions are not comparable."""
 
 
 @dataclass(frozen=True)
 class LabeledVideo(Labeled):
-    """A video with its class; ``image_id`` is its id in a feature store, ``split`` empty where none is given."""
+    """A video with its class; ``image_id`` is its id in a feature store, ``split`` is empty if none is given."""
 
     group: str = ""
-    """Videos of one group are never divided among splits."""
+    """The video's group, which is never divided among splits."""
 
 
 def read_videos(
     format: str, root: str | Path, *, split: int = 1, folds: int = 0, dev_share: float = 0.0
 ) -> list[LabeledVideo]:
-    """The videos of a data set, each in train, val or test.
+    """Read the videos of a data set, each in train, val or test.
 
-    ``split`` is the number of an official split or, with ``folds``, of the fold that is tested, from 1. Without either,
-    videos without a split are for training. ``dev_share`` of the training videos of each class, in whole groups, are
-    for val, unless the data set has its own. Raises ``DataError`` for what is wrong with the files, for folds of data
-    sets with official splits, and for groups that are in two splits.
+    ``split`` is the number, from 1, of an official split or, with ``folds``, of the test fold. Without either, videos
+    that name no split are for training. If the data set has no val videos, ``dev_share`` of the training videos of each
+    class become val, in whole groups. Raises ``DataError`` for faulty files, for folds of data sets with official
+    splits, and for groups that are in two splits.
     """
     if folds and format in OFFICIAL:
         raise DataError(f"{format} has official splits; other divisions of it are not comparable: set data.folds=0")
@@ -57,7 +57,7 @@ def read_videos(
     if folds:
         videos = _divide(videos, split, folds)
     videos = [replace(video, split=video.split or "train") for video in videos]
-    if format != "hmdb51":  # whose groups can only be guessed from the names
+    if format != "hmdb51":  # its groups can only be guessed from the names
         _check_groups(videos, str(root))
     if dev_share and not any(video.split == "val" for video in videos):
         videos = _hold_out(videos, dev_share)
@@ -83,7 +83,7 @@ def _check_groups(videos: Sequence[LabeledVideo], where: str) -> None:
 
 
 def _divide(videos: Sequence[LabeledVideo], fold: int, folds: int) -> list[LabeledVideo]:
-    """Fold number ``fold`` as test, the others as train; each group goes to the fold with fewest of its classes."""
+    """Fold number ``fold`` as test, the others as train; a group goes to the fold with fewest videos of its classes."""
     if folds < 2 or not 1 <= fold <= folds:
         raise DataError(f"fold {fold} of {folds}: choose data.split from 1 to data.folds, and two folds or more")
     groups = _groups(videos)
@@ -92,7 +92,7 @@ def _divide(videos: Sequence[LabeledVideo], fold: int, folds: int) -> list[Label
     counts = np.zeros((folds, len({video.label for video in videos})))
     labels = {label: number for number, label in enumerate(sorted({video.label for video in videos}))}
     fold_of = {}
-    for name, members in sorted(groups.items(), key=lambda item: -len(item[1])):  # large ones first; the sort is stable
+    for name, members in sorted(groups.items(), key=lambda item: -len(item[1])):  # large groups first; stable
         mine = np.bincount([labels[video.label] for video in members], minlength=len(labels))
         fold_of[name] = int(np.lexsort((counts.sum(1), counts[:, mine > 0].sum(1)))[0])
         counts[fold_of[name]] += mine
@@ -100,9 +100,9 @@ def _divide(videos: Sequence[LabeledVideo], fold: int, folds: int) -> list[Label
 
 
 def _hold_out(videos: Sequence[LabeledVideo], share: float) -> list[LabeledVideo]:
-    """Some training groups as val, about ``share`` of each class; every class keeps a training group.
+    """Make some training groups val, about ``share`` of each class; every class keeps at least one training group.
 
-    Which ones does not depend on a run's seed, so that runs are compared on the same val videos.
+    The choice does not depend on the run's seed, so that runs are compared on the same val videos.
     """
     groups = _groups([video for video in videos if video.split == "train"])
     order = [list(groups)[i] for i in np.random.default_rng(0).permutation(len(groups))]

@@ -1,7 +1,7 @@
-"""Classifiers of sequences of frame features: recurrent layers or none, a label at every frame or one for all.
+"""Classifiers of sequences of frame features, with or without recurrent layers.
 
-LRCN (Donahue et al. 2015, section 4) is dropout, an LSTM, dropout and a linear layer at every frame; the softmax is
-averaged over the frames of a clip and over the clips of a video.
+LRCN (Donahue et al. 2015, section 4) applies dropout, an LSTM, dropout and a linear layer at every frame. Class
+probabilities are averaged over the frames of a clip and over the clips of a video.
 """
 
 from __future__ import annotations
@@ -27,30 +27,30 @@ class SequenceConfig:
     """The classifier of a sequence of frames."""
 
     front: str = "features"
-    """features, or pixels: the small convolutional network before the recurrent layer, trained with it."""
+    """features, or pixels: a small convolutional network before the recurrent layer, trained with it."""
     input: str = "raw"
-    """raw; centered: less the mean over the video's frames; normalized: that, divided by its root mean square over the
-    video; difference: less the frame before."""
+    """raw: as given; centered: minus the video's mean over frames; normalized: centered, then divided by the video's
+    root mean square; difference: minus the previous frame."""
     cell: str = "lstm"
     """lstm, gru or none."""
     hidden_dim: int = 256
-    """Units of a recurrent layer, in each direction."""
+    """Hidden units of a recurrent layer, in each direction."""
     num_layers: int = 1
-    """Recurrent layers."""
+    """Number of recurrent layers."""
     bidirectional: bool = False
-    """Whether a second layer reads the frames backward."""
+    """Whether a second recurrent layer reads the frames backward."""
     pooling: str = "frames"
-    """frames: a label at every frame, their probabilities averaged; last or mean: of the outputs, before one label."""
+    """frames: probabilities at every frame, averaged; last or mean: one prediction from the last or mean output."""
     input_dropout: float = 0.9
-    """Share of the input that is dropped in training; 0.9 in the paper."""
+    """Dropout rate before the recurrent layer; 0.9 in the paper."""
     dropout: float = 0.5
-    """Share of the recurrent layer's output that is dropped in training."""
+    """Dropout rate after the recurrent layer."""
     window: int = 16
-    """Frames of a clip; a shorter video is one clip."""
+    """Frames of a clip; a shorter video is a single clip."""
     stride: int = 8
-    """Frames from the start of a clip to that of the next, when a whole video is classified."""
+    """Frames between the starts of two clips when a whole video is classified."""
     shuffle: bool = False
-    """Control: the frames of a clip in random order, in training and after."""
+    """Control experiment: shuffle the frames of each clip, in training and evaluation."""
 
     def __post_init__(self) -> None:
         choose("model.front", self.front, ("features", "pixels"))
@@ -76,14 +76,14 @@ class SmallCNN(nn.Sequential):
         layers: list[nn.Module] = []
         channels = 3
         for width, factor in ((16, 4), (32, 4), (64, 2), (64, 2)):
-            # The largest value is the same before and after ReLU, which then has a fraction of the work.
+            # Max pooling and ReLU commute; pooling first leaves ReLU fewer values.
             layers += [nn.Conv2d(channels, width, 3, padding=1), nn.MaxPool2d(factor), nn.ReLU(), nn.Dropout(dropout)]
             channels = width
-        super().__init__(*layers[:-1], nn.Flatten())  # no dropout behind the last
+        super().__init__(*layers[:-1], nn.Flatten())  # no dropout after the last
 
 
 class SequenceClassifier(nn.Module):
-    """Sequences of T vectors of D numbers to class probabilities."""
+    """Class probabilities from sequences of T vectors of D numbers."""
 
     feature_mean: Tensor
     feature_std: Tensor
@@ -113,7 +113,7 @@ class SequenceClassifier(nn.Module):
         self.head = nn.Linear(size, classes)
 
     def change(self, features: Tensor) -> Tensor:
-        """The ``input`` of the configuration from whole videos (B, T, D), before they are cut into clips."""
+        """Apply ``model.input`` to whole videos (B, T, D), before they are cut into clips; same shape."""
         if self.config.input in ("centered", "normalized"):
             centered = features - features.mean(1, keepdim=True)
             if self.config.input == "centered":
@@ -125,7 +125,7 @@ class SequenceClassifier(nn.Module):
 
     @torch.no_grad()
     def set_statistics(self, parts: Iterable[Tensor]) -> None:
-        """Set mean and deviation to those of videos (N, T, D), for each number, or for each channel of pixels."""
+        """Set the mean and standard deviation of videos (N, T, D): of each feature, or of each channel of pixels."""
         count, total, squares = 0, *torch.zeros(2, len(self.feature_mean), dtype=torch.float64)
         for part in parts:
             values = self._by_number(self.change(part)).flatten(0, -2).double().cpu()
@@ -135,7 +135,7 @@ class SequenceClassifier(nn.Module):
         self.feature_std.copy_((squares / count - mean.square()).clamp(min=SMALLEST_DEVIATION**2).sqrt())
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Logits at each frame (B, W, C) of clips (B, W, D) cut from changed videos; (B, 1, C) with other poolings."""
+        """Logits at each frame (B, W, C) of clips (B, W, D) from ``change``; (B, 1, C) with pooling last or mean."""
         if self.config.shuffle:
             clips = self._shuffled(clips)
         values = (self._by_number(clips) - self.feature_mean) / self.feature_std
@@ -153,31 +153,31 @@ class SequenceClassifier(nn.Module):
 
     @torch.inference_mode()
     def predict(self, videos: Tensor) -> Tensor:
-        """Class probabilities (B, C) of videos (B, T, D): the mean over the frames of all clips, and over the clips."""
+        """Class probabilities (B, C) of videos (B, T, D): the mean over each clip's frames, then over the clips."""
         changed = self.change(videos)
         clips = [changed[:, start : start + self.config.window] for start in self.starts(videos.shape[1])]
         return torch.stack([self(clip).softmax(-1).mean(1) for clip in clips]).mean(0)
 
     def starts(self, frames: int) -> list[int]:
-        """Where the clips of a video of so many frames start; the last one ends with the video, and none is twice."""
+        """First frames of a video's clips, given its number of frames; the last clip ends with the video."""
         last = max(frames - self.config.window, 0)
         return [*range(0, last, self.config.stride), last]
 
     def _last(self, outputs: Tensor) -> Tensor:
-        """The output (B, 1, H) of each direction at its last step, of outputs (B, W, H)."""
+        """The output (B, 1, H) of each direction at its last step, from outputs (B, W, H)."""
         if not self.config.bidirectional:
             return outputs[:, -1:]
         size = self.config.hidden_dim
         return torch.cat([outputs[:, -1:, :size], outputs[:, :1, size:]], 2)
 
     def _by_number(self, features: Tensor) -> Tensor:
-        """Features (B, T, D) as they are; images of pixels as (B * T * S * S, 3), a row for each pixel."""
+        """Features (B, T, D) unchanged; pixels as (B * T * S * S, 3), one row per pixel."""
         if self.config.front == "features":
             return features
         return features.reshape(-1, 3, self.side * self.side).transpose(1, 2).reshape(-1, 3)
 
     def _shuffled(self, clips: Tensor) -> Tensor:
-        """Each clip's frames in an order of their own: any in training, after it always the same for a clip's place."""
+        """Shuffle each clip's frames: at random in training, in evaluation in a fixed order per row of the batch."""
         shape = clips.shape[:2]
         if self.training:
             keys = torch.rand(shape, device=clips.device)

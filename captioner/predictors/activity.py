@@ -1,4 +1,4 @@
-"""From videos to activities.
+"""Recognize activities in videos.
 
 from captioner import load
 recognizer = load("runs/activity")
@@ -28,15 +28,15 @@ from captioner.predictors import find_model
 from captioner.predictors.torch_runtime import TorchRuntime
 
 TOP = 5
-"""Activities that are returned of each video."""
+"""Number of activities that are returned for each video."""
 WINDOW = 10.0
-"""Seconds of the clips that a video is cut into."""
+"""Length in seconds of the clips that a video is cut into."""
 Source = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
 class Guess:
-    """An activity and its probability, 0 to 1."""
+    """An activity and its probability, from 0 to 1."""
 
     label: str
     probability: float
@@ -44,7 +44,7 @@ class Guess:
 
 @dataclass(frozen=True)
 class Recognition:
-    """The activities in one video or clip, the most probable first, or the error that prevented them."""
+    """The activities in one video or clip, most probable first, or the error that prevented them."""
 
     video: str
     guesses: tuple[Guess, ...] = ()
@@ -54,7 +54,7 @@ class Recognition:
 
 
 class ActivityRecognizer:
-    """A classifier of videos, with the networks that make features of their frames or their optical flow."""
+    """A classifier of videos, with the networks that compute features of the frames or of their optical flow."""
 
     def __init__(self, runtime: TorchRuntime, name: str = "model") -> None:
         self.runtime, self.name = runtime, name
@@ -80,9 +80,9 @@ class ActivityRecognizer:
     def results(
         self, sources: Iterable[Source | ImageError], *, top: int = TOP, every: float | None = None
     ) -> Generator[Recognition, None, None]:
-        """A ``Recognition`` of each video or, with ``every``, of each clip of so many seconds, as they are made.
+        """Yield a ``Recognition`` of each video or, with ``every``, of each clip of that many seconds.
 
-        A last clip of less than half of that joins the one before. Errors are part of the results.
+        If less than half a clip is left at the end, the last clip is longer instead. Errors are results too.
         """
         if top < 1 or (every is not None and not every > 0):
             raise UsageError(f"top ({top}) must be at least 1, the length of clips ({every}) above 0 seconds")
@@ -102,7 +102,7 @@ class ActivityRecognizer:
                 yield Recognition(path, error=ImageError(path, reason))
 
     def probabilities(self, views: Sequence[np.ndarray]) -> np.ndarray:
-        """Probabilities (C,) of a clip from what each input's network sees of it, (T, S, S, 3) uint8."""
+        """Class probabilities (C,) of a clip from each input's frames or flow images, (T, S, S, 3) uint8."""
         images = [normalize(view, spec) for view, spec in zip(views, self.specs, strict=True)]
         features = torch.from_numpy(self.runtime.encode(images)).to(self.runtime.device)  # (T, D)
         model: SequenceClassifier = self.runtime.model
@@ -110,7 +110,7 @@ class ActivityRecognizer:
         return found
 
     def guess(self, probabilities: np.ndarray, top: int = TOP) -> tuple[Guess, ...]:
-        """The ``top`` activities by ``probabilities`` (C,)."""
+        """The ``top`` activities, given the class probabilities (C,)."""
         best = np.argsort(-probabilities, kind="stable")[:top]
         return tuple(Guess(self.classes[number], float(probabilities[number])) for number in best)
 
@@ -122,7 +122,7 @@ class ActivityRecognizer:
 
 
 def load_recognizer(model: Source, device: str = "cpu") -> ActivityRecognizer:
-    """The recognizer of a checkpoint file or of a training run's folder; errors as of ``captioner.load``."""
+    """Load the recognizer from a checkpoint file or the folder of a training run; errors as of ``captioner.load``."""
     path = find_model(model)
     checkpoint = load_checkpoint(path)
     if checkpoint.task != "activity":
@@ -131,7 +131,7 @@ def load_recognizer(model: Source, device: str = "cpu") -> ActivityRecognizer:
 
 
 def _edges(end: float, every: float | None) -> list[float]:
-    """Where the clips of a video begin and end, in seconds."""
+    """Boundaries of the clips of a video, in seconds."""
     if every is None:
         return [0.0, end]
     count = max(1, int(end / every + 0.5))

@@ -1,5 +1,5 @@
-"""Millions of images: deterministic shards, engines that work through them, and one pure function from shard to output.
+"""Runs over millions of images: reproducible shards, and engines that process them.
 
-A shard is done when its statistics (``00042.json``) exist; they are written last, by renaming. Whatever is killed, the
-same command goes on from the files in the output folder.
+A shard is done when its statistics (``00042.json``) exist; they are written last, by renaming. After an interruption,
+the same command resumes from the files in the output folder.
 """

@@ -1,4 +1,4 @@
-"""Rows to captions, by any model of ``captioner.load``."""
+"""Captions for the images of a shard, by any model of ``captioner.load``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from captioner.scale.rows import Row, Spool
 
 
 class Captions:
-    """A captioner of rows; the captions of an image are those of ``captioner caption`` for its file."""
+    """Captions the images of rows. The captions equal those of ``captioner caption`` for the same files."""
 
     columns = {"caption": "string", "log_prob": "float64"}  # noqa: RUF012
 
@@ -24,12 +24,12 @@ class Captions:
         self._options, self._prompt = options, prompt
 
     def settings(self) -> dict[str, Any]:
-        """The model's digest, the decoding options and the prompt; a batch's size decides nothing."""
+        """The model's digest, the decoding options and the prompt. Not the batch size: it changes no caption."""
         options = {name: value for name, value in self._options.items() if name != "batch_size"}
         return {"model": self._captioner.digest, "options": options, "prompt": self._prompt}
 
     def __call__(self, rows: Iterator[Row]) -> Iterator[tuple[Row, Sequence[Fields], str]]:
-        """For each row its captions, best first, with log probabilities (nats), or an error."""
+        """Yield each row with its captions, best first, and their log probabilities (nats), or with an error."""
         waiting: deque[tuple[Row, Path | ImageError]] = deque()
         with Spool() as spool:
 

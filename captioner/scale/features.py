@@ -1,4 +1,4 @@
-"""Rows to features of a backbone, as ``captioner extract`` computes them, and such a run to a feature store."""
+"""Features for the images of a shard, as ``captioner extract`` computes them, and conversion to and from stores."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from captioner.scale.shards import SHARD_SIZE, Shard
 
 LARGEST = float(np.finfo(np.float16).max)
 READ_AT_ONCE = 1024
-"""Rows of Parquet in memory together."""
+"""Rows that are read at a time from a store."""
 
 
 class Features:
-    """A backbone over rows."""
+    """Computes the features of a backbone for the images of rows."""
 
     def __init__(
         self,
@@ -55,13 +55,13 @@ class Features:
         self.columns: Mapping[str, str] = {"features": f"float16[{self._backbone.spec.dimension}]"}
 
     def settings(self) -> dict[str, Any]:
-        """What a feature store records."""
+        """The settings that a feature store records."""
         spec: BackboneSpec = self._backbone.spec
         options = {"crops": self._crops, "mirrored": self._mirror, "precision": self._precision}
         return {"spec": spec.to_dict(), "weights_digest": self._digest, **options}
 
     def __call__(self, rows: Iterator[Row]) -> Iterator[tuple[Row, Sequence[Fields], str]]:
-        """For each row its feature, (D,) float16, or an error."""
+        """Yield each row with its feature, (D,) float16, or with an error."""
         with Spool() as spool, closing(prefetch(partial(self._prepare, spool), rows, self._size)) as prepared:
             for batch in batches(prepared, self._size):
                 good = [views for _, views in batch if not isinstance(views, ImageError)]
@@ -73,7 +73,7 @@ class Features:
                         yield row, *_checked(next(found))
 
     def _prepare(self, spool: Spool, row: Row) -> tuple[Row, np.ndarray | ImageError]:
-        """The row without its bytes, and its crops (C, S, S, 3) uint8."""
+        """The row without its bytes, with its crops (C, S, S, 3) uint8 or its error."""
         image = spool.place(row)
         try:
             if isinstance(image, ImageError):
@@ -97,9 +97,9 @@ def _checked(feature: np.ndarray) -> tuple[Sequence[Fields], str]:
 
 
 def export_features(source: Path, output: str) -> int:
-    """Write a feature store as a run on shards, which ``import_features`` reads; returns the number of features.
+    """Write a feature store as a finished run on shards, for ``import_features``; returns the number of features.
 
-    Raises ``UsageError`` for stores of videos and of float32, which shards do not hold.
+    Raises ``UsageError`` for stores of videos or of float32, which shards cannot hold.
     """
     store = FeatureStore(source, mirrored=None)
     if store.spec.frames or store.dtype != "float16":
@@ -115,7 +115,7 @@ def export_features(source: Path, output: str) -> int:
 
 
 class _Stored:
-    """The features of rows, read from a store."""
+    """Reads the features of rows from a store."""
 
     def __init__(self, store: FeatureStore) -> None:
         self._store = store
@@ -135,7 +135,7 @@ class _Stored:
 def import_features(source: str, output: Path) -> tuple[int, int]:
     """Write the features of a run on shards into the store ``output``; returns the numbers of features and failures.
 
-    Raises ``UsageError`` for a run of something else, and one that is not finished, ``DataError`` for damaged files.
+    Raises ``UsageError`` for a run that is unfinished or holds no features, and ``DataError`` for damaged files.
     """
     folder = Folder(source)
     names = folder.names()

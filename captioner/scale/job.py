@@ -1,8 +1,8 @@
-"""The pure function from a shard to its files, and the record of a run that every process gets.
+"""Process one shard into its files, and describe a run so that every process can load it.
 
 Files of shard 00042 in the output folder: ``00042.jsonl`` or ``.parquet`` (the records), ``00042.failed.jsonl`` (rows
-without a result, if any), and last ``00042.json`` (statistics: the shard is done). ``00042.running`` is there while
-somebody works on it, ``00042.error.json`` where the shard itself failed.
+without a result, if any), and last ``00042.json`` (statistics: the shard is done). ``00042.running`` exists while a
+process works on the shard, ``00042.error.json`` if the shard itself failed.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from captioner.scale.shards import Shard
 
 FORMAT, VERSION = "captioner-shard", 1
 HEARTBEAT = 15.0
-"""Seconds between two signs of life of a shard."""
+"""Seconds between two updates of ``00042.running``."""
 LARGEST = 1e15
-"""Of the numbers in the files of a run."""
+"""Largest number that is accepted in the files of a run."""
 READERS = 16
-"""Statistics that are read at a time: an object store answers slowly, but many at once."""
+"""Statistics files that are read at a time: an object store is slow to answer, but answers many requests at once."""
 COLUMNS = {"key": "string", "shard": "string"}
-"""Columns in front of those of the work; ``error`` follows them."""
+"""Columns before those of the work; ``error`` comes after them."""
 WORKS = {
     "caption": "captioner.scale.captions:Captions",
     "extract": "captioner.scale.features:Features",
@@ -44,17 +44,17 @@ WORKS = {
 
 
 class Work(Protocol):
-    """What is done with the rows of a shard, with a model that is loaded once."""
+    """A function from rows to results, such as captions, with a model that is loaded once."""
 
     columns: Mapping[str, str]
-    """Names of what it finds for a row, with pyarrow's names of their types."""
+    """The fields of a result, with pyarrow's names of their types."""
 
     def settings(self) -> dict[str, Any]:
-        """All that decides the result: the model's digest and its options; ready for JSON."""
+        """Everything that affects the results: the model's digest and the options, as JSON values."""
         ...
 
     def __call__(self, rows: Iterator[Row]) -> Iterator[tuple[Row, Sequence[Fields], str]]:
-        """For each row, in order: the row without its bytes, what was found (one record or several), or an error."""
+        """Yield in order each row without its bytes, its results (one record or more), and an error or ''."""
         ...
 
 
@@ -65,19 +65,19 @@ class Job:
     work: str
     """An entry of ``WORKS``."""
     options: Mapping[str, Any]
-    """What the work is made with."""
+    """Arguments of the work's constructor."""
     settings: Mapping[str, Any]
-    """What decides the results, by the work itself."""
+    """The work's ``settings()``."""
     output: str
     """The output folder."""
     output_format: str = "jsonl"
     retries: int = 2
-    """How often a shard that failed is tried again."""
+    """How often a failed shard is tried again."""
     works: Mapping[str, str] = field(default_factory=lambda: WORKS)
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the settings."""
+        """SHA-256 of everything that affects the output."""
         decisive = [VERSION, self.work, self.settings, self.output_format]
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
@@ -89,7 +89,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What has come of a shard, or of an attempt at it."""
+    """The result of an attempt at a shard: its statistics, or an error."""
 
     shard: Shard
     stats: Mapping[str, Any] | None = None
@@ -97,12 +97,12 @@ class Outcome:
 
 
 def start_run(job: Job, shards: Sequence[Shard]) -> list[Shard]:
-    """Write down the run, and return the shards that are not done.
+    """Record the run in its folder, and return the shards that are not done.
 
-    Raises ``UsageError`` where the folder holds shards of other settings or sources.
+    Raises ``UsageError`` if the folder holds shards of other settings or sources.
     """
     folder = Folder(job.output)
-    folder.remove_unfinished(f"{RUN}.", age=HEARTBEAT)  # other ranks may start as well
+    folder.remove_unfinished(f"{RUN}.", age=HEARTBEAT)  # other ranks may be starting too
     names = folder.names()
     if RUN in names:
         check_same(read_record(folder, RUN), job.digest, f"{job.output}/{RUN}")
@@ -116,12 +116,12 @@ def start_run(job: Job, shards: Sequence[Shard]) -> list[Shard]:
             check_same(stats, shard.digest(job.digest), f"{job.output}/{shard.name}.json")
     finished = {shard.name for shard in done}
     left = [f"{name}{end}" for name in finished for end in (".running", ".error.json") if f"{name}{end}" in names]
-    folder.remove(left)  # of a process that was killed between its last two steps
+    folder.remove(left)  # left by a process that was killed between its last two steps
     return [shard for shard in shards if shard.name not in finished]
 
 
 def check_same(found: Mapping[str, Any], digest: str, name: str) -> None:
-    """Raise ``UsageError`` unless a file was written with the settings and sources of ``digest``."""
+    """Raise ``UsageError`` unless ``found`` was written with the settings and sources of ``digest``."""
     if found.get("digest") != digest:
         raise UsageError(
             f"{name} is of a run with another model, other options or other sources; choose another folder with -o"
@@ -129,19 +129,19 @@ def check_same(found: Mapping[str, Any], digest: str, name: str) -> None:
 
 
 def attempt(shard: Shard, job: Job, work: Work) -> Outcome:
-    """``run_shard``; whatever goes wrong is part of the outcome."""
+    """Call ``run_shard``; an exception becomes the outcome's error."""
     try:
         return Outcome(shard, run_shard(shard, job, work))
     except (CaptionerError, OSError) as error:
         return Outcome(shard, error=str(error))
-    except Exception as error:  # a bad shard, or a fault in a decoder, never stops the run
+    except Exception as error:  # a bad shard or a bug in a decoder must not stop the run
         return Outcome(shard, error=f"{type(error).__name__}: {error}")
 
 
 def run_shard(shard: Shard, job: Job, work: Work) -> dict[str, Any]:
-    """Write the shard's files; returns the statistics, which are written last.
+    """Write the shard's files and return the statistics, which are written last.
 
-    Running it again gives the same records. Raises ``DataError`` where the shard cannot be read.
+    Running it again gives the same records. Raises ``DataError`` if the shard cannot be read.
     """
     folder, began = Folder(job.output), time.time()
     digest, name = shard.digest(job.digest), shard.name
@@ -177,7 +177,7 @@ def run_shard(shard: Shard, job: Job, work: Work) -> dict[str, Any]:
 
 
 def give_up(outcome: Outcome, job: Job, attempts: int) -> None:
-    """Write down that a shard failed; the next run tries it again."""
+    """Record that a shard failed; the next run tries it again."""
     folder = Folder(job.output)
     record = {"format": FORMAT, "version": VERSION, "shard": outcome.shard.name, "source": outcome.shard.source}
     text = json.dumps(record | {"error": outcome.error, "attempts": attempts}) + "\n"
@@ -186,7 +186,7 @@ def give_up(outcome: Outcome, job: Job, attempts: int) -> None:
 
 
 class _Counter:
-    """Counts the rows of a shard, and writes signs of life."""
+    """Counts the rows of a shard, and updates its ``.running`` file."""
 
     def __init__(self, folder: Folder, name: str, began: float) -> None:
         self.images = 0
@@ -194,7 +194,7 @@ class _Counter:
         self._folder, self._name, self._began, self._next = folder, name, began, 0.0
 
     def count(self, results: Iterable[tuple[Row, Sequence[Fields], str]]) -> Iterator[Fields]:
-        """The records of the results; a failed row has one with an error."""
+        """Yield the records of the results; a failed row has one record, with its error."""
         self._sign()
         for row, records, error in results:
             if error:
@@ -214,7 +214,7 @@ class _Counter:
 
 
 def read_record(folder: Folder, name: str, fields: Mapping[str, type] = MappingProxyType({})) -> dict[str, Any]:
-    """A JSON file of this package with these fields; ``DataError`` for anything else."""
+    """Read a JSON file of this package that has these fields; raises ``DataError`` for any other file."""
     where = f"{folder.name}/{name}"
     try:
         found = parse_json(folder.read(name).decode(), where)
@@ -229,7 +229,7 @@ def read_record(folder: Folder, name: str, fields: Mapping[str, type] = MappingP
 
 
 def _fits(value: Any, kind: type) -> bool:
-    """Whether a value of JSON is a text, or a number from 0 to ``LARGEST`` of this kind."""
+    """Whether a JSON value is a string, if ``kind`` is str, or else a number of this kind from 0 to ``LARGEST``."""
     if kind is str:
         return isinstance(value, str)
     number = isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)

@@ -1,4 +1,4 @@
-"""Keys that occur in more than one shard of a finished run: two images of a name, or an image given twice."""
+"""Keys that occur in several shards of a finished run: two images of the same name, or an image given twice."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from captioner.places import Folder
 
 
 def repeated_keys(output: str, most: int = 10) -> tuple[int, dict[str, list[str]]]:
-    """How many keys several shards have, and the first ``most`` of them with their shards.
+    """The number of keys that occur in several shards, and the first ``most`` of them with their shards.
 
-    Takes 8 bytes of memory for each image, and reads the output twice where there are such keys.
+    Uses 8 bytes of memory for each image. If there are such keys, the output is read twice.
     """
     folder = Folder(output)
     names = sorted(name for name in folder.names() if name.partition(".")[0].isdecimal() and _is_output(name))
@@ -46,7 +46,7 @@ def _number(key: str) -> int:
 
 
 def _keys(folder: Folder, name: str) -> set[str]:
-    """The keys of a shard, each once."""
+    """The distinct keys of a shard."""
     return set(_read_keys(folder, name))
 
 
@@ -58,5 +58,5 @@ def _read_keys(folder: Folder, name: str) -> Iterator[str]:
             yield from table["key"].to_pylist()
         else:
             yield from (str(json.loads(line)["key"]) for line in data.splitlines())
-    except (OSError, ValueError, KeyError, TypeError) as error:  # pyarrow's errors of damage are ValueErrors
+    except (OSError, ValueError, KeyError, TypeError) as error:  # pyarrow raises ValueErrors for damaged files
         raise DataError(f"{folder.name}/{name}: damaged ({error}); remove {name.partition('.')[0]}.json") from error

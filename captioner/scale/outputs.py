@@ -1,4 +1,4 @@
-"""The files that records of a shard go into: JSON lines or Parquet."""
+"""Write the records of a shard as JSON lines or Parquet."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from captioner.optional import require
 
 FORMATS = ("jsonl", "parquet")
 ROWS = 10_000
-"""Rows of a Parquet row group, which are in memory until it is written."""
+"""Rows of a Parquet row group, which is held in memory until it is written."""
 
 Fields = Mapping[str, Any]
 Write = Callable[[Fields], None]
 
 
 def check_format(name: str) -> None:
-    """Raise ``UsageError`` for an unknown format, ``MissingDependency`` for one whose package is not installed."""
+    """Raise ``UsageError`` for an unknown format, ``MissingDependency`` if its package is not installed."""
     if name not in FORMATS:
         raise UsageError(f"--output-format {name}: choose one of {', '.join(FORMATS)}")
     if name == "parquet":
@@ -31,10 +31,10 @@ def check_format(name: str) -> None:
 
 @contextmanager
 def open_records(path: Path, kind: str, columns: Mapping[str, str], digest: str) -> Iterator[Write]:
-    """A function that writes a record with ``columns`` into the file ``path``.
+    """Open the file ``path`` and give a function that writes a record with ``columns`` into it.
 
-    Their types are pyarrow's names, or such as ``float16[1280]`` for an array of 1,280 numbers. A record without an
-    array gets one of zeros: pyarrow before 26 cannot read a missing list of fixed size.
+    The columns' types are pyarrow's names, or ``float16[1280]`` for an array of 1,280 numbers. A record without an
+    array gets one of zeros, because pyarrow before 26 cannot read a missing list of fixed size.
 
     ``digest`` goes into the metadata of a Parquet file.
     """
@@ -63,7 +63,7 @@ def open_records(path: Path, kind: str, columns: Mapping[str, str], digest: str)
 
 
 def _type(pyarrow: Any, text: str) -> Any:
-    """The type that ``text`` names: ``string``, or ``float16[1280]`` for a list of fixed size."""
+    """The type called ``text``: such as ``string``, or ``float16[1280]`` for a list of fixed size."""
     name, _, size = text.rstrip("]").partition("[")
     scalar = pyarrow.type_for_alias(name)
     return pyarrow.list_(scalar, int(size)) if size else scalar

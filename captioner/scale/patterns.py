@@ -1,4 +1,4 @@
-"""Brace expansion as in bash: ``{000..099}``, ``{a,b}``, nested; done here because not every shell does it."""
+"""Brace expansion as in bash: ``{000..099}``, ``{a,b}``, nested. Not every shell has it, so it is done here."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from captioner.errors import UsageError, shorten
 
 MOST = 10_000_000
-"""Names that one pattern may stand for."""
+"""Most names that one pattern may expand to."""
 RANGE = re.compile(r"(-?\d{1,15})\.\.(-?\d{1,15})(?:\.\.(-?\d{1,15}))?")
 
 
 def expand_braces(pattern: str) -> list[str]:
-    """The names that ``pattern`` stands for, in order; ``UsageError`` for more than ``MOST``.
+    """Expand ``pattern`` to its names, in order; raises ``UsageError`` for more than ``MOST``.
 
-    A range keeps the zeros in front of its first or last number. Braces without a comma or range stay as they are.
+    A range keeps the leading zeros of its first or last number. Braces without a comma or range stay as they are.
     """
     names: list[str] = []
     for name in _expand(pattern):
@@ -27,7 +27,7 @@ def expand_braces(pattern: str) -> list[str]:
 
 
 def _expand(pattern: str) -> Iterator[str]:
-    """The names one by one, the last braces changing fastest."""
+    """Yield the names, the last braces changing fastest."""
     found = _first_group(pattern)
     if found is None:
         yield pattern
@@ -39,7 +39,7 @@ def _expand(pattern: str) -> Iterator[str]:
 
 
 def _first_group(pattern: str) -> tuple[int, Iterator[str] | list[str], int] | None:
-    """(Start, what its braces stand for, end) of the first group; None where there is none."""
+    """(Start, alternatives, end) of the first group of braces; None if there is none."""
     for start, sign in enumerate(pattern):
         if sign != "{":
             continue
@@ -56,7 +56,7 @@ def _first_group(pattern: str) -> tuple[int, Iterator[str] | list[str], int] | N
 
 
 def _cuts(pattern: str, start: int) -> list[int] | None:
-    """Places of the brace at ``start``, of the commas of its own, and of the brace that closes it."""
+    """Positions of the brace at ``start``, of its own commas, and of its closing brace; None if it is not closed."""
     depth, cuts = 0, [start]
     for place in range(start, len(pattern)):
         depth += {"{": 1, "}": -1}.get(pattern[place], 0)

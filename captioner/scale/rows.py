@@ -1,4 +1,4 @@
-"""The rows of a shard: an image each, by path or as bytes, with a key."""
+"""The rows of a shard: one image each, as a path or as bytes, with a key."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from captioner.scale.shards import Shard
 
 @dataclass(frozen=True)
 class Row:
-    """One image of a shard, or why there is none."""
+    """One image of a shard, or the error that takes its place."""
 
     key: str
-    """The path as it was given, or the member's name in its tar."""
+    """The path as given, or the member's name in its tar."""
     path: str = ""
     data: bytes = b""
-    """The image file's bytes where ``path`` is empty."""
+    """The bytes of the image file, if ``path`` is empty."""
     error: str = ""
 
 
 def rows_of(shard: Shard) -> Iterator[Row]:
-    """The shard's rows in order, one in memory at a time; ``DataError`` where the shard itself is damaged."""
+    """Yield the shard's rows in order, one in memory at a time; raises ``DataError`` if the shard itself is damaged."""
     if shard.kind == "tar":
         for name, data, error in read_tar(shard.source, SUFFIXES):
             yield Row(name, data=data, error=error)
@@ -49,14 +49,14 @@ def rows_of(shard: Shard) -> Iterator[Row]:
 
 
 class Spool:
-    """A folder for temporary files in which images that are bytes become files.
+    """A temporary folder that gives images a path if they are bytes.
 
-    So images from everywhere are opened by the same code.
+    All images are then opened by the same code.
     """
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="captioner-")
-        self._numbers = itertools.count()  # several threads may ask
+        self._numbers = itertools.count()  # several threads may call place()
 
     def __enter__(self) -> Spool:
         return self
@@ -65,7 +65,7 @@ class Spool:
         self._folder.cleanup()
 
     def place(self, row: Row) -> Path | ImageError:
-        """The row's file, or its error."""
+        """The file of the row's image, or the row's error."""
         if row.error:
             return ImageError(row.key, row.error)
         if not row.data:
@@ -75,7 +75,7 @@ class Spool:
         return path
 
     def remove(self, path: Path | ImageError) -> None:
-        """Remove a file that ``place`` made; files of others stay."""
+        """Remove a file that ``place`` made; other files stay."""
         if isinstance(path, Path) and path.parent == Path(self._folder.name):
             path.unlink()
 

@@ -1,6 +1,6 @@
-"""The shards of a run: the same sources give the same shards, on every machine and after every restart.
+"""Divide the sources of a run into shards: the same sources give the same shards on every machine and every restart.
 
-A tar is one shard. Images and rows of tables are cut into shards of equal size.
+A tar is one shard. Images and rows of tables are divided into shards of equal size.
 """
 
 from __future__ import annotations
@@ -20,51 +20,51 @@ from captioner.scale.patterns import expand_braces
 from captioner.scale.tables import TABLES, count_rows
 
 SHARD_SIZE = 1000
-"""Images or rows of a shard, for sources that are not cut yet."""
+"""Images or rows of a shard, unless the source is a tar."""
 
 
 @dataclass(frozen=True)
 class Shard:
-    """A piece of work."""
+    """A part of a run that is processed, retried and recorded as a whole."""
 
     kind: str
-    """tar, table, images, or store: a feature store that is exported."""
+    """tar, table, images, or store (a feature store that is exported)."""
     source: str
-    """The tar or table; for images the first of them."""
+    """The tar or table; for images, the first of them."""
     column: str = ""
-    """Of a table: the column with paths or bytes."""
+    """For a table: the column with paths or bytes."""
     first: int = 0
-    """Of a table: number of its first row."""
+    """For a table: the number of its first row."""
     count: int | None = None
-    """Rows or images; None for a tar, which nobody has read yet."""
+    """Number of rows or images; None for a tar, which has not been read yet."""
     images: tuple[str, ...] = field(default=(), repr=False)
     """Paths of images."""
     mark: tuple[int, ...] = ()
-    """Size (bytes) and time of change (ns) of a tar or table on this disk."""
+    """Size (bytes) and modification time (ns) of a local tar or table."""
     name: str = ""
-    """The shard's number in five digits or more; the names of its files begin with it."""
+    """The shard's number, in at least five digits; its files' names begin with it."""
 
     def digest(self, settings: str) -> str:
-        """SHA-256 of all that decides the output: the shard, and the digest of the run's settings."""
+        """SHA-256 of everything that affects the output: the shard, and the digest of the run's settings."""
         return hashlib.sha256(json.dumps([settings, asdict(self)], sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What the sources hold."""
+    """The shards of the sources, and the errors found in them."""
 
     shards: list[Shard]
     errors: list[ImageError]
-    """Sources that name nothing, and images of folders in formats that are not read."""
+    """Sources that match nothing, and images in folders whose formats cannot be read."""
 
 
 def is_shard_source(argument: str) -> bool:
-    """Whether only this package reads a source: tars, tables and addresses of fsspec, also as patterns."""
+    """Whether a source is a tar, a table or a pattern of them, which only this package reads."""
     return not os.path.isdir(argument) and argument.lower().endswith((*TARS, *TABLES))
 
 
 def make_plan(arguments: Sequence[str], column: str = "path", size: int = SHARD_SIZE) -> Plan:
-    """The shards of ``arguments``: files, folders and patterns, with braces, of images, tars and tables.
+    """The shards of ``arguments``: images, tars and tables, as files, folders and patterns (with braces).
 
     Tars and tables come first, in the order of the arguments. Raises ``DataError`` for one that cannot be read.
     """
@@ -93,7 +93,7 @@ def _table_shards(source: str, column: str, size: int) -> Iterator[Shard]:
 
 
 def _sources(arguments: Sequence[str]) -> Iterator[str | ImageError]:
-    """Tars, tables and images by name, in order."""
+    """Yield the tars, tables and images by name, in order."""
     for argument in arguments:
         if argument == "-":
             raise UsageError("paths on stdin cannot be read again after a restart; write them into a CSV file")
@@ -108,14 +108,14 @@ def _sources(arguments: Sequence[str]) -> Iterator[str | ImageError]:
 
 
 def _files(name: str) -> Sequence[str | ImageError]:
-    """Tars or tables by name or pattern."""
+    """Tars or tables with this name, or that match this pattern."""
     if os.path.lexists(name) or not glob.has_magic(name):
         return [name] if os.path.exists(name) else [ImageError(name, "no such file")]
     return sorted(glob.glob(name, recursive=True)) or [ImageError(name, "no file matches this pattern")]
 
 
 def _addresses(name: str) -> Sequence[str | ImageError]:
-    """What an address with ``*``, ``?`` or ``[`` matches, or the address itself."""
+    """The matches of an address that contains ``*``, ``?`` or ``[``, or else the address itself."""
     if not is_shard_source(name) and not name.lower().endswith(tuple(SUFFIXES)):
         return [ImageError(name, "is not the address of tars, tables or images; end it with *.tar, for example")]
     if not glob.has_magic(name):

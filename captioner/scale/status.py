@@ -1,4 +1,4 @@
-"""How far a run is, from the files in its output folder alone."""
+"""The progress of a run, read only from the files in its output folder."""
 
 from __future__ import annotations
 
@@ -15,39 +15,39 @@ from captioner.places import Folder
 from captioner.scale.job import HEARTBEAT, READERS, read_record
 
 SILENCE = 4 * HEARTBEAT
-"""Seconds without a sign of life after which a shard counts as stopped."""
+"""A shard counts as stopped when its ``.running`` file is older than this, in seconds."""
 
 STATS: Mapping[str, type] = {"shard": str, "images": int, "failed": int, "seconds": float}
 SIGN: Mapping[str, type] = {"shard": str, "at": float, "began": float}
 FAILURE: Mapping[str, type] = {"shard": str, "error": str}
-"""Fields that are read of a shard's files."""
+"""The fields that are read from a shard's files."""
 
 
 @dataclass(frozen=True)
 class Status:
-    """Shards and images of a run."""
+    """Progress of a run, in shards and images."""
 
     shards: int
     done: int
     running: int
     failed: Mapping[str, str]
-    """The shards that failed, with the reason."""
+    """The failed shards, with their errors."""
     images: int
-    """With a result, in shards that are done."""
+    """Images with a result, in the shards that are done."""
     failed_images: int
     images_per_second: float
-    """Of all shards that run now, by the speed of those that are done; of one where none runs."""
+    """Speed of all running shards together, estimated from those that are done; of one shard if none runs."""
     seconds_left: float | None
-    """None where no shard is done or none runs."""
+    """None if no shard is done or none runs."""
 
     @property
     def waiting(self) -> int:
-        """Shards that nobody works on."""
+        """Shards that no process works on."""
         return max(0, self.shards - self.done - self.running - len(self.failed))
 
 
 def read_status(output: str) -> Status:
-    """The status of the run in the folder ``output``; ``UsageError`` where there is none."""
+    """The status of the run in the folder ``output``; raises ``UsageError`` if there is none."""
     folder = Folder(output)
     names = folder.names()
     if RUN not in names:
@@ -71,7 +71,7 @@ def _count(
     rate = images / seconds if seconds else 0.0
     left = shards - len(stats) - len(failed)
     rest = None
-    if stats and live:  # the time of a shard, less what those that run have behind them
+    if stats and live:  # a shard's mean time, less the time that the running ones have had
         spent = math.fsum(one["at"] - one["began"] for one in live)
         rest = max(0.0, left * seconds / len(stats) - spent) / len(live)
     return Status(
@@ -87,7 +87,7 @@ def _count(
 
 
 def _read_all(folder: Folder, names: Sequence[str], fields: Mapping[str, type]) -> list[dict[str, Any]]:
-    """The records; those that somebody removed meanwhile are left out."""
+    """The records; files that another process has removed meanwhile are left out."""
 
     def read(name: str) -> list[dict[str, Any]]:
         try:

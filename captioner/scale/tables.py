@@ -16,13 +16,13 @@ from captioner.places import open_source
 
 TABLES = (".parquet", ".csv", ".jsonl", ".ndjson")
 LONGEST = 2**20
-"""Characters of a line of CSV or JSON."""
+"""Most characters in a line of CSV or JSON."""
 BATCH = 64
-"""Rows of Parquet that are in memory together."""
+"""Rows of Parquet that are in memory at a time."""
 
 
 def count_rows(source: str) -> int:
-    """Rows of a table; of Parquet from its footer, of others by reading it."""
+    """Number of rows of a table; Parquet gives it in its footer, other tables are read."""
     if source.lower().endswith(".parquet"):
         with _parquet(source) as file:
             return int(file.metadata.num_rows)
@@ -30,10 +30,10 @@ def count_rows(source: str) -> int:
 
 
 def table_rows(source: str, column: str, first: int, count: int) -> Iterator[tuple[str, str | bytes | None]]:
-    """(Key, path or bytes) of ``count`` rows from number ``first``.
+    """Yield (key, path or bytes) of ``count`` rows, from row ``first`` on.
 
-    The key of a row is its path; of bytes it is the column ``key``, the ``path`` beside the bytes, or the row's number.
-    Raises ``DataError`` for a table that is damaged or has no such column.
+    The key of a row with a path is the path. The key of a row with bytes is its column ``key``, the ``path`` beside the
+    bytes, or the row's number. Raises ``DataError`` for a table that is damaged or lacks the column.
     """
     if source.lower().endswith(".parquet"):
         rows = _parquet_rows(source, column, first, count)
@@ -47,7 +47,7 @@ def table_rows(source: str, column: str, first: int, count: int) -> Iterator[tup
 
 def _entry(row: Mapping[str, Any], column: str, number: str) -> tuple[str, str | bytes | None]:
     value, key = row[column], row.get("key")
-    if isinstance(value, dict):  # an image of Hugging Face datasets
+    if isinstance(value, dict):  # an image as Hugging Face datasets store it
         key = key or value.get("path")
         value = value.get("bytes") or value.get("path")
     if isinstance(value, str):
@@ -66,7 +66,7 @@ def _text_rows(source: str) -> Iterator[Mapping[str, Any]]:
 
 
 def _lines(text: io.TextIOWrapper) -> Iterator[str]:
-    """Lines that end; a damaged file could be one endless line."""
+    """Yield lines of at most ``LONGEST`` characters: a damaged file could be one endless line."""
     while line := text.readline(LONGEST + 1):
         if len(line) > LONGEST:
             raise DataError(f"a line of more than {LONGEST:,} characters")
@@ -93,7 +93,7 @@ def _parquet(source: str) -> Iterator[Any]:
 
 
 def _parquet_rows(source: str, column: str, first: int, count: int) -> Iterator[Mapping[str, Any]]:
-    """The rows of the row groups that hold them; others are not read."""
+    """Yield the rows; only the row groups that hold them are read."""
     with _parquet(source) as file:
         groups, start = [], 0
         skipped = first

@@ -1,4 +1,4 @@
-"""Videos to activities: classifiers of sequences of frame features (Donahue et al. 2015, section 4)."""
+"""Recognize activities in videos: classifiers of sequences of frame features (Donahue et al. 2015, section 4)."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ from captioner.models.sequence import SequenceClassifier, SequenceConfig
 from captioner.tasks.base import StepLoss, Task
 
 AT_ONCE = 256
-"""Videos that are classified, or read from a store, at a time."""
+"""Videos that are classified at a time, or read at a time from a store."""
 
 
 @dataclass(frozen=True)
 class ActivityDataConfig:
-    """The labeled videos, their division and their features."""
+    """The labeled videos, their division into splits, and their features."""
 
     format: str = "folders"
-    """Reader: one of captioner.data.activity.VIDEO_READERS."""
+    """The reader of the data set: a name in captioner.data.activity.VIDEO_READERS."""
     root: str = "."
     """Folder (or file, for tsv) that the reader opens."""
     split: int = 1
-    """Number of the official split or, with folds, of the fold that is tested."""
+    """Number of the official split, from 1; with folds, number of the test fold."""
     folds: int = 0
-    """Divide the videos into so many folds by group; 0 keeps the data set's own splits."""
+    """Divide the videos into this many folds, in whole groups; 0 keeps the data set's own splits."""
     dev_share: float = 0.1
     """Share of the training videos that are held out as dev, in whole groups; unused if the data set has dev videos."""
     features: tuple[str, ...] = ()
     """Feature stores of the videos, made with captioner extract --frames; several are concatenated frame by frame."""
     features_mirrored: tuple[str, ...] = ()
-    """The same stores made with --mirror; training uses one or the other at random."""
+    """The same stores, made with --mirror; training picks one or the other at random."""
     mirror: bool = False
     """Pixels only: mirror half of the clips at random."""
     shift: int = 0
-    """Pixels only: move clips by up to so many pixels in each direction at random."""
+    """Pixels only: shift clips at random by at most this many pixels in each direction."""
 
     def __post_init__(self) -> None:
         within("data.split", self.split, 1)
@@ -58,7 +58,7 @@ class ActivityDataConfig:
 
 @dataclass(frozen=True)
 class ActivityConfig:
-    """Sections of the task ``activity``."""
+    """The configuration sections of the task ``activity``."""
 
     model: SequenceConfig = field(default_factory=SequenceConfig)
     data: ActivityDataConfig = field(default_factory=ActivityDataConfig)
@@ -72,9 +72,9 @@ class ActivityBatch:
     videos: Tensor
     """Features (B, T, D)."""
     starts: Tensor
-    """First frame of the clip that is taken of each, (B,)."""
+    """Index of each clip's first frame in its video, (B,)."""
     labels: Tensor
-    """Numbers of the classes, (B,)."""
+    """Class indices, (B,)."""
     label_smoothing: float = 0.0
 
     def __len__(self) -> int:
@@ -87,7 +87,7 @@ class ActivityBatch:
 
 @dataclass
 class ActivityData:
-    """Everything that a run reads; the same in every process. A ``captioner.tasks.base.TrainingData``."""
+    """Everything that a run reads; equal in every process. Implements ``captioner.tasks.base.TrainingData``."""
 
     inputs: Sequence[VideoSpec]
     outputs: ClassNames
@@ -95,14 +95,14 @@ class ActivityData:
     batch_size: int
     seed: int
     features: Tensor
-    """(N, T, D) of all videos, in the type of the stores."""
+    """Features (N, T, D) of all videos, in the stores' dtype."""
     mirrored: Tensor | None
-    """The same of the mirrored videos."""
+    """The same for the mirrored videos."""
     labels: Tensor
-    """(N,)."""
+    """Class indices, (N,)."""
     train_rows: Tensor
     dev_rows: Tensor
-    """Rows of dev videos; those of the training videos where none are held out."""
+    """Rows of the dev videos; if none are held out, rows of training videos."""
     notes: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
@@ -111,7 +111,7 @@ class ActivityData:
     def batches(self, epoch: int, skip: int = 0, rank: int = 0, size: int = 1) -> Iterator[ActivityBatch]:
         """The batches of an epoch after the first ``skip``; process ``rank`` of ``size`` gets videos ``rank::size``.
 
-        What is random depends on the seed, the epoch and the batch's number alone.
+        Randomness depends only on the seed, the epoch and the batch's number.
         """
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.train_rows))
         for number, chosen in enumerate(np.array_split(order, len(self))):
@@ -119,7 +119,7 @@ class ActivityData:
                 yield self._batch(self.train_rows[torch.from_numpy(chosen)], (epoch, number), slice(rank, None, size))
 
     def _batch(self, rows: Tensor, place: tuple[int, int], mine: slice) -> ActivityBatch:
-        """A random clip of each of the videos ``rows``, of some of them mirrored; ``mine`` are kept."""
+        """A random clip of each video in ``rows``, mirrored at random; only the videos ``mine`` are kept."""
         random = np.random.default_rng([self.seed, *place])
         data = self.config.data
         last = max(self.features.shape[1] - self.config.model.window, 0)
@@ -137,7 +137,7 @@ class ActivityData:
 
 
 def load_activity(experiment: Experiment) -> ActivityData:
-    """The videos and features that a run needs; raises ``ConfigError`` and ``DataError`` for what is missing."""
+    """Load the videos and features of a run; raises ``ConfigError`` and ``DataError`` for missing or wrong ones."""
     config: ActivityConfig = experiment.config
     data, train = config.data, experiment.train
     stores = open_stores(data.features)
@@ -172,7 +172,7 @@ def load_activity(experiment: Experiment) -> ActivityData:
 
 
 def open_stores(paths: Sequence[str]) -> list[FeatureStore]:
-    """The feature stores of videos at ``paths``; ``ConfigError`` where there are none or their frames differ."""
+    """Open the feature stores of videos; raises ``ConfigError`` without any, or if their numbers of frames differ."""
     if not paths:
         raise ConfigError("data.features is empty: name the feature stores, made with captioner extract --frames")
     stores = [FeatureStore(path) for path in paths]
@@ -184,14 +184,14 @@ def open_stores(paths: Sequence[str]) -> list[FeatureStore]:
 
 
 def video_spec(store: FeatureStore) -> VideoSpec:
-    """What the features of a store are; ``ConfigError`` unless they are of videos."""
+    """The specification of a store's features; raises ``ConfigError`` unless they are features of videos."""
     if not isinstance(store.spec, VideoSpec):
         raise ConfigError(f"{store.path}: features of images, not of videos; use captioner extract --frames")
     return store.spec
 
 
 def read_features(stores: Sequence[FeatureStore], ids: Sequence[str]) -> Tensor:
-    """Features (N, T, D) of ``ids`` from all stores, side by side in D; float16 if every store is."""
+    """Features (N, T, D) of ``ids``, concatenated along D over the stores; float16 if all stores are."""
     dtype = torch.float16 if all(store.dtype == "float16" for store in stores) else torch.float32
     size = sum(store.spec.dimension for store in stores)
     table = torch.empty(len(ids), stores[0].spec.frames, size, dtype=dtype)
@@ -203,12 +203,12 @@ def read_features(stores: Sequence[FeatureStore], ids: Sequence[str]) -> Tensor:
 
 
 def build_classifier(config: ActivityConfig, inputs: Sequence[FeatureSpec], outputs: ClassNames) -> SequenceClassifier:
-    """The classifier with its initial weights."""
+    """Build the classifier, with its initial weights."""
     return SequenceClassifier(config.model, sum(spec.dimension for spec in inputs), len(outputs))
 
 
 def start_activity(experiment: Experiment, data: ActivityData, learner: Any) -> list[str]:
-    """Set the statistics of the training features; returns lines for the log."""
+    """Set the classifier's statistics of the training features; returns lines for the log."""
     device = next(learner.parameters()).device
     learner.model.set_statistics(
         data.features[rows].float().to(device) for rows in torch.split(data.train_rows, AT_ONCE)
@@ -217,7 +217,7 @@ def start_activity(experiment: Experiment, data: ActivityData, learner: Any) -> 
 
 
 def activity_loss(learner: Any, batch: ActivityBatch) -> StepLoss:
-    """Cross-entropy in nats, the mean over the frames of each clip, summed over the clips."""
+    """Cross-entropy in nats, averaged over the frames of each clip and summed over the clips."""
     model: SequenceClassifier = learner.model
     videos = model.change(batch.videos)
     places = batch.starts[:, None] + torch.arange(min(model.config.window, videos.shape[1]), device=videos.device)
@@ -232,7 +232,7 @@ def activity_loss(learner: Any, batch: ActivityBatch) -> StepLoss:
 
 @torch.inference_mode()
 def evaluate_activity(learner: Any, data: ActivityData, precision: str) -> dict[str, float]:
-    """``accuracy``, the percentage of dev videos whose class is the most probable one, and ``dev_loss`` in nats."""
+    """``accuracy``, the percentage of dev videos whose most probable class is correct, and ``dev_loss`` in nats."""
     learner.eval()
     device = next(learner.parameters()).device
     parts = [

@@ -1,4 +1,4 @@
-"""Engines: what works through the shards of a run. Each is a function ``run(job, shards, workers, report)``."""
+"""Engines, which process the shards of a run. Each is a function ``run(job, shards, workers, report)``."""
 
 from __future__ import annotations
 
@@ -8,4 +8,4 @@ ENGINES = {
     "slurm": "captioner.scale.engines.ranks:run_slurm",
     "torchrun": "captioner.scale.engines.ranks:run_torchrun",
 }
-"""Processes of this machine, actors of Ray, or this process as one of several that somebody else starts."""
+"""Local processes, Ray actors, or this process as one of several that a scheduler starts."""

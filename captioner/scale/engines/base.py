@@ -1,4 +1,4 @@
-"""What engines share: shards that wait, the shards that failed and are tried again, and the cores."""
+"""What the engines share: the queue of shards with retries, the number of cores, and temporary folders."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from captioner.scale.job import Job, Outcome, give_up
 from captioner.scale.shards import Shard
 
 Report = Callable[[Outcome], None]
-"""Is told the end of each shard."""
+"""Called with the final outcome of each shard."""
 
 
 class Queue:
-    """Shards that wait; those that fail come back until their retries are used up."""
+    """The shards that are still to do; failed ones come back until their retries are used up."""
 
     def __init__(self, job: Job, shards: Sequence[Shard], report: Report) -> None:
         self._job, self._report = job, report
@@ -30,11 +30,11 @@ class Queue:
         return len(self._waiting)
 
     def take(self) -> Shard | None:
-        """The next shard; None where there is none."""
+        """The next shard; None if none is waiting."""
         return self._waiting.popleft() if self._waiting else None
 
     def end(self, outcome: Outcome) -> None:
-        """Note the end of an attempt."""
+        """Record the outcome of an attempt."""
         name = outcome.shard.name
         self._attempts[name] += 1
         if outcome.error and self._attempts[name] <= self._job.retries:
@@ -46,13 +46,13 @@ class Queue:
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager
 def environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Environment variables for processes that start in this block; those that are set already stay as they are."""
+    """Set environment variables within the block, for the processes that it starts; existing variables are kept."""
     added = {name: value for name, value in values.items() if name not in os.environ}
     os.environ.update(added)
     try:
@@ -64,9 +64,9 @@ def environment(values: Mapping[str, str]) -> Iterator[None]:
 
 @contextmanager
 def temporary_folder() -> Iterator[str]:
-    """A folder for the temporary files of a run, which is removed even when this process is killed: by another one.
+    """A folder for the temporary files of a run.
 
-    That also ends processes that use it then.
+    A separate process (``remover.py``) removes it even if this one is killed, and ends processes that still use it.
     """
     folder = tempfile.mkdtemp(prefix="captioner-")
     command = [sys.executable, "-I", "-S", remover.__file__, folder]

@@ -1,4 +1,4 @@
-"""Processes of this machine: each loads the model once, and they share the cores."""
+"""Local processes, each of which loads the model once; they share the cores."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from captioner.scale.job import Job, Outcome, attempt
 from captioner.scale.shards import Shard
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-CONTEXT = get_context("spawn")  # a fork after torch or ONNX Runtime started threads can hang
+CONTEXT = get_context("spawn")  # a fork can hang after torch or ONNX Runtime has started threads
 
 
 def run(job: Job, shards: Sequence[Shard], workers: int, report: Report) -> None:
-    """Work through ``shards`` with ``workers`` processes.
+    """Process ``shards`` with ``workers`` processes.
 
-    A process that dies costs an attempt at its shard and is replaced. Raises ``CaptionerError`` where the model cannot
-    be loaded in a process.
+    A process that dies uses up one attempt at its shard and is replaced. Raises ``CaptionerError`` if a process cannot
+    load the model.
     """
     queue = Queue(job, shards, report)
     crew: list[_Worker] = []
@@ -52,7 +52,7 @@ def run(job: Job, shards: Sequence[Shard], workers: int, report: Report) -> None
 
 @dataclass
 class _Worker:
-    """A process with a shard to do."""
+    """A process and the shard that it works on."""
 
     process: BaseProcess
     pipe: Connection
@@ -65,18 +65,18 @@ class _Worker:
         process = CONTEXT.Process(target=_serve, args=(job, theirs, spool), daemon=True)
         with environment(dict.fromkeys(THREADS, str(max(1, cores() // workers)))):
             process.start()
-        theirs.close()  # so that the death of the process ends the pipe
+        theirs.close()  # so that the pipe closes when the process dies
         worker = cls(process, ours, shard)
         worker.give(shard)
         return worker
 
     def give(self, shard: Shard) -> None:
         self.shard = shard
-        with suppress(BrokenPipeError):  # it died; outcome() says so
+        with suppress(BrokenPipeError):  # it died; outcome() reports it
             self.pipe.send(shard)
 
     def outcome(self) -> Outcome:
-        """What came of the shard."""
+        """Wait for the outcome of the shard."""
         try:
             found: Outcome | CaptionerError = self.pipe.recv()
         except (EOFError, ConnectionError):
@@ -99,9 +99,9 @@ def _death(status: int) -> str:
 
 
 def _serve(job: Job, pipe: Connection, spool: str) -> None:
-    """What a process does: shards from the pipe, until it is closed. Temporary files are in the folder ``spool``."""
+    """Main function of a process: handle the shards from the pipe until it closes; temporary files go to ``spool``."""
     tempfile.tempdir = spool
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the driver ends its processes
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the driver ends its own
     threading.Thread(target=_die_with_parent, daemon=True).start()
     try:
         work = job.open()
@@ -114,7 +114,7 @@ def _serve(job: Job, pipe: Connection, spool: str) -> None:
 
 
 def _die_with_parent() -> None:
-    """End this process when the driver is killed, which cannot say so."""
+    """End this process when the driver ends, even if it was killed and could send no message."""
     parent = parent_process()
     assert parent is not None
     connection.wait([parent.sentinel])

@@ -1,4 +1,4 @@
-"""One of several processes that a scheduler starts: each takes every n-th shard, and none knows the others."""
+"""One of N processes that a scheduler starts: each takes every N-th shard, and they do not communicate."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from captioner.scale.shards import Shard
 
 
 def run_slurm(job: Job, shards: Sequence[Shard], workers: int, report: Report) -> None:
-    """The shards of this task of a job array, of this process of a step, or of both."""
+    """Process the shards of this task of a job array, of this process of a step, or of both."""
     _run(job, _share(shards, slurm_rank(os.environ)), workers, report)
 
 
 def run_torchrun(job: Job, shards: Sequence[Shard], workers: int, report: Report) -> None:
-    """The shards of this process of torchrun."""
+    """Process the shards of this process of torchrun."""
     _run(job, _share(shards, torchrun_rank(os.environ)), workers, report)
 
 
 def slurm_rank(variables: Mapping[str, str]) -> tuple[int, int]:
-    """This process's number from 0, and how many there are; ``UsageError`` outside of SLURM.
+    """This process's number, from 0, and the number of processes; raises ``UsageError`` outside of SLURM.
 
-    See "Job Array Support" of SLURM's manual and "OUTPUT ENVIRONMENT VARIABLES" of srun(1). ``SLURM_NTASKS`` is set in
-    batch scripts too, where one process runs; ``SLURM_STEP_NUM_TASKS`` by srun alone.
+    See "Job Array Support" in SLURM's manual and "OUTPUT ENVIRONMENT VARIABLES" in srun(1). ``SLURM_NTASKS`` is also
+    set in batch scripts, which are one process; ``SLURM_STEP_NUM_TASKS`` is set by srun alone.
     """
     if not {"SLURM_ARRAY_TASK_ID", "SLURM_STEP_NUM_TASKS"} & variables.keys():
         raise UsageError("--engine slurm: no job array and no srun here; submit it with sbatch --array=0-99")
@@ -39,7 +39,7 @@ def slurm_rank(variables: Mapping[str, str]) -> tuple[int, int]:
 
 
 def torchrun_rank(variables: Mapping[str, str]) -> tuple[int, int]:
-    """This process's number from 0, and how many there are; ``UsageError`` outside of torchrun."""
+    """This process's number, from 0, and the number of processes; raises ``UsageError`` outside of torchrun."""
     if "RANK" not in variables or "WORLD_SIZE" not in variables:
         raise UsageError("--engine torchrun: RANK and WORLD_SIZE are not set; start it with torchrun")
     return _checked(_number(variables, "RANK"), _number(variables, "WORLD_SIZE"))
@@ -59,7 +59,7 @@ def _checked(rank: int, size: int) -> tuple[int, int]:
 
 
 def _share(shards: Sequence[Shard], rank: tuple[int, int]) -> list[Shard]:
-    """By the shards' own numbers, so that a restart, which has fewer left, gives each process the same ones."""
+    """The shards of this process, by their own numbers: they stay the same after a restart, when fewer are left."""
     return [shard for shard in shards if int(shard.name) % rank[1] == rank[0]]
 
 

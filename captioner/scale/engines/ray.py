@@ -1,4 +1,4 @@
-"""Actors of Ray that hold the model: on this machine, or on a cluster that is there."""
+"""Ray actors, each of which loads the model once: on this machine, or on an existing cluster."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ from captioner.scale.job import Job, Outcome, attempt
 from captioner.scale.shards import Shard
 
 PRIVATE = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
-"""Nothing is reported to Ray's makers, and Ray hides no GPU."""
+"""Ray sends no usage statistics, and hides no GPU from an actor without one."""
 NICE = {"RAY_worker_niceness": "0"}
-"""Actors have the priority of this command, as the processes of the engine ``local``; Ray's own choice is nice 15."""
+"""Actors have this command's priority, as in the engine ``local``; Ray's default is nice 15."""
 OBJECTS = 80 * 2**20
-"""Bytes for objects that processes share, the fewest that Ray takes: shards and outcomes are small."""
+"""Bytes of Ray's shared memory: the fewest that it accepts, since shards and outcomes are small."""
 
 STARTS = 3
-"""How often an embedded Ray is started; it waits 30 seconds for its own processes, which are slow on a busy machine."""
+"""Attempts to start an embedded Ray. It waits 30 s for its own processes, too short a time on a busy machine."""
 CONNECT = 10.0
-"""Seconds that a cluster has to answer."""
+"""Seconds within which a cluster must answer."""
 
 
 def run(job: Job, shards: Sequence[Shard], workers: int, report: Report, address: str | None = None) -> None:
-    """Work through ``shards`` with ``workers`` actors, on the cluster at ``address`` or ``RAY_ADDRESS``, else here.
+    """Process ``shards`` with ``workers`` actors, on the cluster at ``address`` or ``RAY_ADDRESS``, else locally.
 
-    An actor that is lost, with its node or alone, costs an attempt at its shard and is replaced. Raises
-    ``CaptionerError`` where the model cannot be loaded in an actor, ``UsageError`` where there is no such cluster.
+    If an actor or its node is lost, that uses up one attempt at its shard, and the actor is replaced. Raises
+    ``CaptionerError`` if an actor cannot load the model, ``UsageError`` if there is no such cluster.
     """
     queue = Queue(job, shards, report)
     with _connected(address or os.environ.get("RAY_ADDRESS"), workers) as (ray, spool):
         share = _share(ray, job, workers)
-        crew: dict[Any, tuple[Any, Shard | None]] = {}  # by what is awaited; no shard while the model is loaded
+        crew: dict[Any, tuple[Any, Shard | None]] = {}  # by the awaited call; no shard while the model is loading
         while len(queue) or any(shard for _, shard in crew.values()):
             while len(crew) < workers and sum(shard is None for _, shard in crew.values()) < len(queue):
                 actor = ray.remote(Worker).options(**share).remote()
@@ -57,12 +57,12 @@ def run(job: Job, shards: Sequence[Shard], workers: int, report: Report, address
 
 
 class Worker:
-    """The class of the actors."""
+    """The actors' class."""
 
     def open(self, job: Job, folder: str, spool: str | None) -> str:
-        """Load the model; returns what is wrong, if anything.
+        """Load the model; returns an error, or ''.
 
-        The actor works in the driver's folder, with temporary files in ``spool``, or where its node has them.
+        The actor works in the driver's folder. Its temporary files go to ``spool``, or to its node's default.
         """
         tempfile.tempdir = spool
         try:
@@ -81,11 +81,11 @@ class Worker:
 
 
 def _is_alive(ray: Any, ready: Any, shard: Shard | None, queue: Queue) -> bool:
-    """Note what an actor has done; whether it can go on. ``CaptionerError`` where it cannot load the model."""
+    """Record an actor's result; returns whether it can continue. ``CaptionerError`` if it cannot load the model."""
     try:
         found: Outcome | str = ray.get(ready)
     except ray.exceptions.RayError as error:
-        shard = shard or queue.take()  # or actors that die of the model would come again for ever
+        shard = shard or queue.take()  # an attempt, or actors that die while loading would be replaced for ever
         if shard:
             queue.end(Outcome(shard, error=_death(str(error))))
         return False
@@ -97,16 +97,16 @@ def _is_alive(ray: Any, ready: Any, shard: Shard | None, queue: Queue) -> bool:
 
 
 def _death(message: str) -> str:
-    """Why an actor was lost, of the many lines of Ray's error."""
+    """The cause of an actor's death, from the many lines of Ray's error."""
     found = re.search(r"because (its .*? has died)", message)
     return f"{found[1]}; memory may be short" if found else f"its actor was lost: {' '.join(message.split())}"
 
 
 @functools.cache
 def embedded() -> Mapping[str, str]:
-    """Variables with which Ray listens on 127.0.0.1 alone, as on macOS, and to holders of a token: to this user.
+    """Variables that limit Ray to 127.0.0.1 (its default on macOS) and to holders of a token, that is to this user.
 
-    It reads them when it is imported, so there are none where somebody else has done that.
+    Ray reads them when it is imported, so there are none if it has already been imported.
     """
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     return {} if "ray" in sys.modules else {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", **token}
@@ -114,7 +114,7 @@ def embedded() -> Mapping[str, str]:
 
 @contextmanager
 def _connected(address: str | None, workers: int) -> Iterator[tuple[Any, str | None]]:
-    """Ray for the length of the block, and where it is embedded, the folder for its temporary files and the actors'."""
+    """Connect to Ray within the block; also gives the temporary folder of an embedded Ray and its actors, else None."""
     with ExitStack() as stack:
         folder = None
         options: dict[str, Any] = {"address": address}
@@ -134,18 +134,18 @@ def _connected(address: str | None, workers: int) -> Iterator[tuple[Any, str | N
 
 
 def _start(ray: Any, options: Mapping[str, Any]) -> None:
-    """Start Ray, or connect to it; ``CaptionerError`` where that is impossible."""
+    """Start Ray or connect to it; raises ``CaptionerError`` if it fails."""
     for start in range(1, STARTS + 1):
         try:
             ray.init(**options, log_to_driver=False, logging_level="error")
             return
-        except Exception as error:  # Ray raises that class itself where a node takes too long to start
+        except Exception as error:  # Ray raises Exception itself if a node takes too long to start
             if start == STARTS or "timed out during startup" not in str(error):
                 raise CaptionerError(f"Ray cannot be reached or started: {' '.join(str(error).split())}") from error
 
 
 def _check_reachable(address: str) -> None:
-    """Raise ``UsageError`` where nobody listens at a host and port; Ray itself would try for many minutes."""
+    """Raise ``UsageError`` if nothing listens at ``address``; Ray itself would keep trying for many minutes."""
     found = re.fullmatch(r"(?:ray://)?\[?(.+?)\]?:(\d+)", address)
     if found:
         try:
@@ -155,9 +155,9 @@ def _check_reachable(address: str) -> None:
 
 
 def _share(ray: Any, job: Job, workers: int) -> dict[str, float]:
-    """What each actor takes of its node: the most cores with which all find room; Ray limits its threads to them.
+    """The resources of each actor: as many cores as leave room for all (Ray limits an actor's threads to them).
 
-    And a GPU, where there are some and the device is not the processor.
+    Each actor also gets a GPU, if the cluster has some and the device is not the CPU.
     """
     nodes = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
     sizes = (size for size in range(max(nodes, default=1), 0, -1) if sum(node // size for node in nodes) >= workers)

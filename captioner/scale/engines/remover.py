@@ -1,7 +1,7 @@
-"""A script beside a run's driver: when that has ended or was killed, removes its folder for temporary files.
+"""Remove a run's temporary folder when its driver has ended or was killed: ``python remover.py FOLDER``.
 
-``python remover.py FOLDER``; the driver's end is that of stdin. Processes that still use the folder are ended first,
-where ``/proc`` tells of them: those of Ray need seconds, some of them a minute, to miss a driver that was killed.
+The driver holds the other end of stdin, so its end closes stdin. Processes that still use the folder are ended first,
+if ``/proc`` shows them: Ray's take seconds, some a minute, to notice that their driver was killed.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 TRIES, PAUSE = 300, 0.1
-"""How often the folder is removed, and seconds between: a process that has just started may write into it."""
+"""How often the folder is removed, and the seconds between: a process that has just started may write into it."""
 
 
 def main(folder: str) -> None:
-    """Wait for the end of the driver, and clean up."""
+    """Wait for the driver to end, then clean up."""
     spared = {os.getpid(), os.getppid()}
     sys.stdin.read()
     for _ in range(TRIES):
@@ -34,9 +34,9 @@ def main(folder: str) -> None:
 
 
 def users_of(folder: str) -> Iterator[int]:
-    """Processes that have ``folder`` in their command line, or a file in it open."""
+    """Processes that name ``folder`` in their command line or have a file in it open."""
     for pid in filter(str.isdecimal, os.listdir("/proc") if os.path.isdir("/proc") else ()):
-        with suppress(OSError):  # it has ended, or is somebody else's
+        with suppress(OSError):  # it has ended, or belongs to another user
             with open(f"/proc/{pid}/cmdline", "rb") as stream:
                 is_named = folder.encode() in stream.read()
             if is_named or any(
