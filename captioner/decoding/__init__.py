@@ -1,7 +1,7 @@
 """Decoding: from a model's next-token probabilities to sentences of token ids.
 
-A decoding method is one file with a function like ``decode`` below and one line in ``METHODS``. It knows token ids and
-the ``Decoder`` protocol only: no model, no words.
+A decoding method is one file with a function like ``decode`` below and one line in ``METHODS``. It uses only token ids
+and the ``Decoder`` protocol: no model, no words.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ def decode(
 ) -> list[list[Hypothesis]]:
     """Decode the ``count`` sequences of ``state`` by ``config.method``.
 
-    ``start`` and ``end`` are the ids of the tokens before the first and after the last one of a sentence. Returns for
-    each sequence ``config.num_return_sequences`` hypotheses (or as many as there are, at least one), best first.
+    ``start`` and ``end`` are the ids of the start and end tokens. Returns for each sequence
+    ``config.num_return_sequences`` hypotheses (or as many as there are, at least one), best first.
     """
     one_wide = config.method == "beam" and config.beam_size == 1
     name = "greedy" if one_wide else config.method  # the same result in less time

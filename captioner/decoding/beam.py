@@ -1,8 +1,8 @@
 """Beam search over many images at once, carrying the recurrent state from step to step.
 
-One step is ``expand`` (the best continuations of each hypothesis), ``prune`` (the best of those for each image, split
-into finished and unfinished ones) and ``finish`` (the scores that unfinished hypotheses have to beat). Hypotheses are
-rows of arrays, ordered by image; an image has one row for each unfinished hypothesis.
+Each step calls ``expand`` (the best continuations of each hypothesis), ``prune`` (the best of those for each image,
+split into finished and unfinished ones) and ``finish`` (the scores that unfinished hypotheses have to beat). Hypotheses
+are rows of arrays, ordered by image; an image has one row for each unfinished hypothesis.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from captioner.decoding.protocol import Decoder, Hypothesis
 
 
 class Beam(NamedTuple):
-    """R hypotheses."""
+    """R unfinished hypotheses."""
 
     image: Array
-    """Index of the image that each belongs to, (R,), ascending."""
+    """Index of each hypothesis' image, (R,), ascending."""
     ids: Array
     """Tokens so far, (R, steps), without the start token."""
     log_prob: Array
@@ -31,13 +31,13 @@ class Beam(NamedTuple):
 
 
 class Candidates(NamedTuple):
-    """M continuations by one token."""
+    """M continuations, each by one token."""
 
     row: Array
-    """Index of the hypothesis that each continues, (M,)."""
+    """Index of the hypothesis that each one continues, (M,)."""
     token: Array
     log_prob: Array
-    """Of the whole hypothesis, including the token, in nats."""
+    """Log probability of the whole hypothesis, with the token, (M,), in nats."""
 
 
 def beam_search(
@@ -45,15 +45,15 @@ def beam_search(
 ) -> list[list[Hypothesis]]:
     """The ``num_return_sequences`` best hypotheses for each of the ``count`` images of ``state``, best first.
 
-    A hypothesis that ends among the ``beam_size`` best continuations of its image is finished; the ``beam_size`` best
-    unfinished ones are kept. An image is done when ``beam_size`` hypotheses are finished or no unfinished one can still
-    be among the best, so that beam size 1 is greedy decoding. At ``max_length`` tokens a hypothesis is cut, without an
-    end token, and competes with the finished ones.
+    A hypothesis whose end token is among the ``beam_size`` best continuations of its image is finished; the
+    ``beam_size`` best unfinished ones are kept. An image is done when ``beam_size`` hypotheses are finished or no
+    unfinished one can still be among the best; so beam size 1 is greedy decoding. At ``max_length`` tokens a hypothesis
+    is cut, without an end token, and competes with the finished ones.
     """
     width, best, max_length = config.beam_size, config.num_return_sequences, config.max_length
     assert best <= width, "DecodingConfig checks this for method beam"
     log_probs, state = decoder.step(np.full(count, start, np.int64), state)  # (R, V)
-    finished: list[tuple[Beam, float]] = []  # with the divisor of their log probability
+    finished: list[tuple[Beam, float]] = []  # each with the divisor of its log probabilities
     beam, scores = _begin(log_probs, width)
     for step in range(1, max_length + 1):
         divisor = step**config.length_penalty
@@ -76,7 +76,7 @@ def beam_search(
 
 
 def _begin(log_probs: Array, width: int) -> tuple[Beam, Array]:
-    """One hypothesis without tokens for each image of log probabilities (N, V); no finished scores (N, width)."""
+    """One empty hypothesis for each image of log probabilities (N, V), and no finished scores (N, width) yet."""
     xp, on, count = namespace(log_probs), device(log_probs), log_probs.shape[0]
     image = xp.arange(count, dtype=xp.int64, device=on)
     ids = xp.empty((count, 0), dtype=xp.int64, device=on)
@@ -85,9 +85,9 @@ def _begin(log_probs: Array, width: int) -> tuple[Beam, Array]:
 
 
 def expand(beam: Beam, log_probs: Array, width: int) -> tuple[Array, Array]:
-    """Tokens that continue each hypothesis best, (R, K), and the log probabilities of the whole, from log_probs (R, V).
+    """The best next tokens of each hypothesis, (R, K), and the log probabilities with them, from log_probs (R, V).
 
-    K is ``width + 1``: one more than ``width``, because one of them may be the end token.
+    K is ``width + 1`` because one of them may be the end token.
     """
     log_prob, token = top_k(log_probs, min(width + 1, log_probs.shape[1]))
     return token, log_prob + beam.log_prob[:, None]
@@ -96,19 +96,20 @@ def expand(beam: Beam, log_probs: Array, width: int) -> tuple[Array, Array]:
 def prune(
     image: Array, tokens: Array, log_probs: Array, count: int, width: int, end: int
 ) -> tuple[Candidates, Candidates]:
-    """Split continuations (R, K) into those that end among their image's ``width`` best, and the best that go on.
+    """Split continuations (R, K) into finished ones and the best unfinished ones.
 
-    ``image`` (R,) is the index of the image of each row. Both parts come image by image, at most ``width`` of each,
-    best first; impossible continuations are left out.
+    A continuation is finished if its token is ``end`` and it is among its image's ``width`` best. ``image`` (R,) is the
+    index of the image of each row. Both parts are ordered by image, at most ``width`` each, best first; impossible
+    continuations are left out.
     """
     xp = namespace(image)
     per_row = tokens.shape[1]
     first, table = _by_image(image, log_probs, count, width)
     flat = xp.reshape(table, (count, width * per_row))
-    # An image's hypotheses end at most `width` times, so that twice the width holds as many that go on.
+    # At most `width` continuations of an image end, so its best 2 * width include `width` unfinished ones.
     log_prob, place = top_k(flat, min(2 * width, flat.shape[1]))  # (count, P)
     there = xp.isfinite(log_prob)
-    row = (first[:, None] + place // per_row) * there  # an image without rows would point nowhere
+    row = (first[:, None] + place // per_row) * there  # an image without rows has no valid index
     token = tokens[row, place % per_row]
     ends = (token == end) & there
     ending = ends & (xp.arange(place.shape[1], device=device(place)) < width)
@@ -139,13 +140,13 @@ def finish(scores: Array, finished: Beam, divisor: float) -> Array:
 
 
 def _by_image(image: Array, values: Array, count: int, width: int) -> tuple[Array, Array]:
-    """The row where each image begins (count,), and ``values`` (R, ...) by image, (count, width, ...), then -inf.
+    """The first row of each image (count,), and ``values`` (R, ...) as a table (count, width, ...) padded with -inf.
 
     ``image`` (R,) is the index of the image of each row, ascending.
     """
     xp, on = namespace(image), device(image)
     first = xp.searchsorted(image, xp.arange(count, device=on))
-    slot = xp.arange(len(image), device=on) - first[image]  # a row's place within its image
+    slot = xp.arange(len(image), device=on) - first[image]  # a row's position within its image
     table = xp.full((count, width, *values.shape[1:]), -math.inf, dtype=values.dtype, device=on)
     table[image, slot] = values
     return first, table
@@ -154,8 +155,8 @@ def _by_image(image: Array, values: Array, count: int, width: int) -> tuple[Arra
 def can_win(beam: Beam, scores: Array, best: int, divisor: float) -> Array:
     """Indices (M,) of the hypotheses that may still be among the ``best`` of their image.
 
-    Log probabilities only fall, so none will score more than its current one over that of the longest length
-    (``divisor``).
+    Log probabilities only fall, so the best possible score is the current log probability over ``divisor``, that of the
+    longest length.
     """
     kept = scores[beam.image]  # (R, width)
     xp = namespace(kept)
@@ -164,7 +165,7 @@ def can_win(beam: Beam, scores: Array, best: int, divisor: float) -> Array:
 
 
 def _rank(finished: list[tuple[Beam, float]], count: int, best: int) -> list[list[Hypothesis]]:
-    """The ``best`` hypotheses of each image, best first; an empty one where the decoder allows no token at all."""
+    """The ``best`` hypotheses of each image, best first; an empty hypothesis if the decoder allows no token at all."""
     found: list[list[tuple[float, Hypothesis]]] = [[] for _ in range(count)]
     for beam, divisor in finished:
         for image, ids, log_prob in zip(*(part.tolist() for part in beam), strict=True):

@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 def _setting(default: T, text: str, low: float | None = None, high: float | None = None) -> T:
-    """A field whose ``metadata`` holds its help text and the range of its values (None: unbounded)."""
+    """A field with its help text and the range of its values (None: unbounded) in ``metadata``."""
     return field(default=default, metadata={"help": text, "low": low, "high": high})
 
 
@@ -27,8 +27,8 @@ def _setting(default: T, text: str, low: float | None = None, high: float | None
 class DecodingConfig:
     """Decoding settings, named as in transformers' ``generate``. A method reads the fields that it uses.
 
-    The help text of each field is also that of the command line's option. Raises ``ConfigError`` for a value out of
-    range, and where ``num_return_sequences`` is more than the method gives.
+    The help text of each field is also that of the command-line option. Raises ``ConfigError`` for a value out of
+    range, and if ``num_return_sequences`` is more than the method can return.
     """
 
     method: str = _setting("beam", "Decoding method: beam, greedy or sample.")

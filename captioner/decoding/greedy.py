@@ -1,4 +1,4 @@
-"""Greedy decoding, and the loop that it shares with sampling: one token at a time for many sequences at once."""
+"""Greedy decoding, and the loop it shares with sampling, which adds one token at a time to many sequences at once."""
 
 from __future__ import annotations
 
@@ -35,19 +35,20 @@ def rollout(
     start: int,
     end: int,
 ) -> list[Hypothesis]:
-    """Decode ``count`` sequences whose next tokens (N,) ``choose`` picks from log probabilities (N, V).
+    """Decode ``count`` sequences; ``choose`` picks their next tokens (N,) from log probabilities (N, V).
 
-    Sequences that have ended are not stepped further. Of ``config``, ``max_length`` and ``no_repeat_ngram_size`` count.
+    Sequences that have ended take no further steps. Of ``config``, only ``max_length`` and ``no_repeat_ngram_size`` are
+    used.
     """
     max_length = config.max_length
     log_probs, state = decoder.step(np.full(count, start, np.int64), state)
     xp, on = namespace(log_probs), device(log_probs)
     rows = xp.arange(count, dtype=xp.int64, device=on)
-    live = rows  # rows of the result that are still growing
+    live = rows  # rows of unfinished sequences
     ids = xp.full((count, min(max_length, FIRST_LENGTH)), end, dtype=xp.int64, device=on)
     total = xp.zeros(count, dtype=log_probs.dtype, device=on)
     for step in range(max_length):
-        if step == ids.shape[1]:  # doubled as needed: few sentences come near a large maximum
+        if step == ids.shape[1]:  # doubled as needed: few sentences reach a large maximum
             ids = xp.concat([ids, xp.full_like(ids, end)], axis=1)
         tokens = choose(block_repeated_ngrams(log_probs, ids[live, :step], config.no_repeat_ngram_size))
         total[live] += log_probs[rows[: len(tokens)], tokens]

@@ -20,11 +20,11 @@ BUILT_IN = ("beam", "greedy", "sample")
 
 
 def with_options(config: DecodingConfig, options: Mapping[str, Any]) -> DecodingConfig:
-    """``config`` with the fields that ``options`` sets; None leaves a field as it is.
+    """``config`` with the fields that ``options`` sets; None leaves a field unchanged.
 
-    ``num_samples`` alone selects method sample, ``beam_size`` alone selects beam. Where ``num_return_sequences`` needs
-    a wider beam or more samples than ``config`` has, and ``options`` does not set them, they are raised to it; where
-    only ``config`` sets it, it is lowered to what the method gives.
+    ``num_samples`` alone selects method sample, ``beam_size`` alone selects beam. If ``options`` sets
+    ``num_return_sequences``, the beam size or number of samples is raised to it unless ``options`` sets that too. If
+    only ``config`` sets it, it is lowered to what the method can return.
 
     Raises ``UsageError`` for unknown options, values out of range, and options that contradict each other or the
     method.
@@ -47,9 +47,9 @@ def with_options(config: DecodingConfig, options: Mapping[str, Any]) -> Decoding
 
 
 def check_options(options: Mapping[str, Any]) -> str | None:
-    """The decoding method that ``options`` select, or None where they leave it to the model.
+    """The decoding method that ``options`` select, or None if they leave it to the model.
 
-    Raises ``UsageError`` for all that can be said to be wrong before the model's own settings are known.
+    Raises ``UsageError`` for every error that can be found without the model's own settings.
     """
     options = {name: value for name, value in options.items() if value is not None}
     for name in options:
@@ -76,6 +76,6 @@ def check_options(options: Mapping[str, Any]) -> str | None:
 
 
 def _check_used(name: str, method: str, options: Mapping[str, Any]) -> None:
-    """Raise ``UsageError`` for an option of another method; a method of other packages may read any."""
+    """Raise ``UsageError`` for an option of another method; methods of other packages may read any option."""
     if name in options and method in BUILT_IN and method != USED_BY[name]:
         raise UsageError(f"{name} is for method {USED_BY[name]}, not {method}")

@@ -1,4 +1,4 @@
-"""What a decoding method needs of a model (``Decoder``), and what it returns (``Hypothesis``)."""
+"""The interface that decoding methods need of a model (``Decoder``), and their result (``Hypothesis``)."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from captioner.decoding.config import DecodingConfig
 
-if TYPE_CHECKING:  # settings of decoding are read without numpy
+if TYPE_CHECKING:  # decoding settings must load without numpy
     from captioner.arrays import Array
 
 
 class Decoder(Protocol):
-    """A model of the next token.
+    """A model that predicts the next token.
 
-    A state stands for N sequences in progress; only the decoder looks inside. Arrays are numpy's or torch's, as the
-    decoder likes: decoding goes on with the kind of its log probabilities, on their device. What a decoder gets before
-    its first ``step`` returned is numpy's, so that one that works with torch starts by ``torch.as_tensor``.
+    A state represents N sequences in progress; only the decoder knows its contents. Arrays may be numpy's or torch's:
+    decoding uses the kind and device of the log probabilities that ``step`` returns. Before the first ``step``,
+    decoding passes numpy arrays, so a decoder in torch should call ``torch.as_tensor``.
     """
 
     def step(self, tokens: Array, state: Any) -> tuple[Array, Any]:
-        """Newest tokens (N,) int64 to log probabilities of the next ones (N, V), in nats, and the next state.
+        """From the newest tokens (N,) int64, the log probabilities of the next ones (N, V) in nats, and the next state.
 
         -inf marks tokens that cannot come next.
         """
         ...
 
     def select(self, state: Any, rows: Array) -> Any:
-        """The sequences ``rows`` (M,) int64 of a state, in that order; rows may repeat or be left out."""
+        """The state of the sequences ``rows`` (M,) int64, in that order; rows may repeat or be left out."""
         ...
 
 
@@ -40,7 +40,7 @@ class Hypothesis(NamedTuple):
 
 
 class DecodingMethod(Protocol):
-    """A function of ``captioner.decoding.METHODS``; arguments and result as of ``captioner.decoding.decode``."""
+    """The type of the functions in ``METHODS``; arguments and result as of ``captioner.decoding.decode``."""
 
     def __call__(
         self, decoder: Decoder, state: Any, count: int, config: DecodingConfig, *, start: int, end: int

@@ -1,4 +1,4 @@
-"""Sampling from the model, and the most probable of several samples."""
+"""Sampling from the model, and selection of the most probable samples."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from captioner.decoding.greedy import rollout
 from captioner.decoding.protocol import Decoder, Hypothesis
 
 AT_ONCE = 4096
-"""Sentences that are sampled together; more of them take more time, not more memory."""
+"""Most sentences that are sampled at a time, to limit memory."""
 
 
 def best_of_samples(
     decoder: Decoder, state: Any, count: int, config: DecodingConfig, *, start: int, end: int
 ) -> list[list[Hypothesis]]:
-    """The ``num_return_sequences`` most probable different sentences among ``num_samples`` samples of each image.
+    """The ``num_return_sequences`` most probable distinct sentences among ``num_samples`` samples of each image.
 
-    Every image is sampled on its own, starting from ``seed``. Sentences are ranked by their log probability under the
-    untempered model.
+    Each image is sampled separately, starting from ``seed``. Sentences are ranked by their log probability under the
+    model, without temperature.
     """
     found = []
     for image in range(count):
@@ -50,16 +50,15 @@ def sample(
 ) -> list[list[Hypothesis]]:
     """``config.num_samples`` sampled sentences for each of the ``count`` sequences of ``state``, unranked.
 
-    Log probabilities are divided by ``temperature`` before sampling, so that below 1 probable words become more
-    probable. The paper (arXiv 1411.4389v4, Table 6) *multiplies* by its T: its T = 1.5 is temperature 0.667 here.
-    Hypotheses report the log probability under the untempered model. The result is a function of the model, the state
-    and ``seed``, or of ``generator``, which goes on where an earlier call left it; the random numbers do not depend on
-    the kind of arrays and their device.
+    Log probabilities are divided by ``temperature`` before sampling: a value below 1 favors probable words. The paper
+    (arXiv 1411.4389v4, Table 6) *multiplies* by its T: its T = 1.5 is temperature 0.667 here. Hypotheses report the log
+    probability without temperature. The result depends only on the model, the state and ``seed``, or ``generator``,
+    which continues from earlier calls; the random numbers do not depend on the kind of arrays or their device.
     """
     numbers = generator or np.random.default_rng(config.seed)
 
     def choose(log_probs: Array) -> Array:
-        probs = softmax(log_probs / config.temperature)  # spreads the mass of blocked tokens over the others
+        probs = softmax(log_probs / config.temperature)  # renormalizes over the tokens that are not blocked
         return _sample_columns(probs, numbers)
 
     number = config.num_samples
@@ -69,9 +68,9 @@ def sample(
 
 
 def _sample_columns(probs: Array, generator: np.random.Generator) -> Array:
-    """A column for each row of ``probs`` (N, V), sampled in proportion to them; zero probability is never sampled.
+    """Sample a column for each row of ``probs`` (N, V), in proportion to them; zero probability is never sampled.
 
-    By inverting the cumulative sum at one random number a row: ``torch.multinomial`` uses N x V of them, which takes
+    Inverts the cumulative sum at one random number per row. ``torch.multinomial`` draws N x V of them, which takes
     longer than a small model needs to compute the probabilities.
     """
     xp = namespace(probs)
@@ -81,6 +80,6 @@ def _sample_columns(probs: Array, generator: np.random.Generator) -> Array:
 
 
 def _most_probable(samples: list[Hypothesis], number: int) -> list[Hypothesis]:
-    """The ``number`` most probable sentences, each once; ties in the order of their tokens."""
+    """The ``number`` most probable distinct sentences; ties in the order of their tokens."""
     different = {hypothesis.ids: hypothesis for hypothesis in samples}.values()
     return sorted(different, key=lambda hypothesis: (-hypothesis.log_prob, hypothesis.ids))[:number]

@@ -1,4 +1,4 @@
-"""An index of a person's images, found again by another image or by a sentence.
+"""An index of a person's images, which can be searched by an image or a sentence.
 
 Importing this package loads neither torch nor any model.
 """

@@ -1,4 +1,4 @@
-"""A contact sheet: small images with their captions in one self-contained HTML file."""
+"""A contact sheet: thumbnails with their captions in one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from captioner.files import Kind
 from captioner.search.query import Match
 
 SIDE = 320
-"""Largest side of a small image in pixels."""
+"""Largest side of a thumbnail in pixels."""
 START = "<!doctype html>\n<!-- contact sheet of captioner -->\n"
 SHEET = Kind("a contact sheet of this program", START.encode())
 STYLE = """
@@ -27,7 +27,7 @@ h1 { font-size: 1.4rem } h2 { font-size: 1.1rem; margin: 2rem 0 1rem } small { c
 
 
 def contact_sheet(title: str, groups: Sequence[Sequence[Match]]) -> str:
-    """The page of groups of matches; an image that cannot be read is left out with a note."""
+    """The HTML page of groups of matches; an image that cannot be read is replaced by a note."""
     parts = [f'{START}<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">']
     parts.append(f"<title>{escape(printable(title))}</title><style>{STYLE}</style><h1>{escape(printable(title))}</h1>")
     for number, group in enumerate(groups, 1):
@@ -38,7 +38,7 @@ def contact_sheet(title: str, groups: Sequence[Sequence[Match]]) -> str:
 
 
 def to_jpeg(image: Image.Image, side: int = SIDE) -> bytes:
-    """A JPEG of an RGB image whose larger side has at most ``side`` pixels."""
+    """A JPEG of an RGB image, scaled down so that its larger side has at most ``side`` pixels."""
     small = image.copy()
     small.thumbnail((side, side))
     content = io.BytesIO()

@@ -1,9 +1,9 @@
 """The index on disk: a folder with an SQLite database and a file of vectors.
 
-``index.sqlite`` holds paths, digests, sizes and times of the files, their captions with log probabilities, their
-classes, and words for full-text search; ``vectors-GENERATION.f16`` holds the unit vectors. A row of the file is never
-written twice, and the database names the rows: what is committed there is what there is. Hence a kill at any moment
-leaves the state of the last commit, and a reader, who reads in one transaction, sees the state of one moment.
+``index.sqlite`` holds the files' paths, digests, sizes and times, their captions with log probabilities, their
+classes, and words for full-text search; ``vectors-GENERATION.f16`` holds the unit vectors. The database refers to
+vectors by row, a row of the vector file is never overwritten, and only what is committed in the database counts. So a
+kill at any moment leaves the state of the last commit, and a reader, who reads in one transaction, sees one state.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from captioner.search.vectors import Approximate, Exact, Nearest, VectorFile
 
 DATABASE, LOCK = "index.sqlite", "writer.sqlite"
 APPLICATION, VERSION = 0x63617074, 2
-"""SQLite's ``application_id`` of an index ("capt"), and the ``user_version`` that is read here."""
+"""SQLite's ``application_id`` of an index ("capt"), and the ``user_version`` that this release reads."""
 SCHEMA = """
 CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE folders (path BLOB PRIMARY KEY);
@@ -46,7 +46,7 @@ CREATE VIRTUAL TABLE words USING fts5 (caption, classes, tokenize = "porter unic
 """
 COLUMNS = "id, path, digest, size, mtime_ns, row, norm, caption, log_prob, classes"
 MOST = 500
-"""Parameters of one query."""
+"""Most parameters in one query."""
 
 
 class ClassShare(NamedTuple):
@@ -65,18 +65,18 @@ class Entry:
     digest: str
     """SHA-256 of the file."""
     size: int
-    """Bytes."""
+    """Size of the file in bytes."""
     mtime_ns: int
-    """When the file was changed, as ``os.stat`` says."""
+    """Modification time of the file, from ``os.stat``."""
     row: int
-    """Of its unit vector."""
+    """Row of its unit vector in the vector file."""
     norm: float
-    """Length of the feature, by which the vector was divided."""
+    """Norm of the feature; the vector is the feature divided by it."""
     caption: str
     log_prob: float | None
-    """None where the captioner does not say."""
+    """None if the captioner gives none."""
     classes: tuple[ClassShare, ...]
-    """The likeliest, best first; none where the captioner's network has no layer of classes."""
+    """The most probable classes, best first; empty if the captioner's network has no class layer."""
 
 
 @dataclass(frozen=True)
@@ -85,11 +85,11 @@ class Model:
 
     name: str
     captioner: str
-    """SHA-256 of the captioner's file, or of what else decides its captions."""
+    """SHA-256 of the captioner's file, or of the settings that determine its captions."""
     embedder: str
     """Name of the model whose features are searched."""
     backbone: str
-    """Digests of the networks' preparation and weights."""
+    """Digests of the networks' preprocessing and weights."""
     dimension: int
 
     def __str__(self) -> str:
@@ -97,14 +97,14 @@ class Model:
 
 
 def default_folder() -> Path:
-    """Where the index is unless one is named: ``$CAPTIONER_INDEX``, or ``index`` in captioner's cache folder."""
+    """The default folder of the index: ``$CAPTIONER_INDEX``, or ``index`` in captioner's cache folder."""
     return Path(os.environ.get("CAPTIONER_INDEX") or cache_folder() / "index")
 
 
 class Index:
-    """An index as it was at the moment it was opened. May be used by several threads.
+    """An index as it was when it was opened; several threads may use it.
 
-    Raises ``SearchIndexError`` where ``folder`` holds no index, or one of another version or damaged.
+    Raises ``SearchIndexError`` if ``folder`` holds no index, a damaged one, or one of another version.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -143,12 +143,12 @@ class Index:
 
     @cached_property
     def exact(self) -> Exact:
-        """The product with all vectors."""
+        """Exact search over all vectors."""
         return Exact(self.file.read(self.rows), self.rows)
 
     @cached_property
     def nearest(self) -> Nearest:
-        """The graph of neighbors where ``captioner index`` made one, else ``exact``."""
+        """The graph of neighbors if ``captioner index`` made one, else ``exact``."""
         graph, end = graph_path(self.folder, self.generation), self.settings().get("graph_end")
         if not isinstance(end, str) or not re.fullmatch("[0-9]{1,12}", end) or not graph.is_file():
             return self.exact
@@ -162,7 +162,7 @@ class Index:
         return [os.fsdecode(path) for (path,) in self.query("SELECT path FROM folders ORDER BY path")]
 
     def entries(self, ids: Sequence[int]) -> list[Entry]:
-        """The images of ``ids``, in that order; those that there are."""
+        """The images with these ids, in that order; unknown ids are skipped."""
         found: dict[int, Entry] = {}
         for first in range(0, len(ids), MOST):
             some = [int(one) for one in ids[first : first + MOST]]
@@ -172,12 +172,12 @@ class Index:
         return [found[int(one)] for one in ids if int(one) in found]
 
     def page(self, first: int, count: int) -> list[Entry]:
-        """``count`` images from number ``first`` on, the newest files first."""
+        """``count`` images from number ``first`` on, newest files first."""
         rows = self.query(f"SELECT {COLUMNS} FROM images ORDER BY mtime_ns DESC, id LIMIT ? OFFSET ?", (count, first))
         return [read_entry(row) for row in rows]
 
     def at(self, path: str) -> Entry | None:
-        """The image that was indexed at a path."""
+        """The image that was indexed at a path; None if there is none."""
         rows = self.query(f"SELECT {COLUMNS} FROM images WHERE path = ?", (os.fsencode(path),))
         return read_entry(rows[0]) if rows else None
 
@@ -186,7 +186,7 @@ class Index:
         return self.entries(self.ids[np.searchsorted(self.rows, rows)].tolist())
 
     def vectors(self, entries: Sequence[Entry]) -> np.ndarray:
-        """Their unit vectors, (N, D) float32."""
+        """The unit vectors of ``entries``, (N, D) float32."""
         return self.file.read(np.array([entry.row for entry in entries], np.int64))
 
     def query(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
@@ -195,17 +195,17 @@ class Index:
 
 
 def connect(folder: Path, readonly: bool = False) -> sqlite3.Connection:
-    """The database; a reader takes no lock, also on a disk that it cannot write."""
+    """Open the database. A reader takes no lock, and can read an index on a read-only disk."""
     path = (folder / DATABASE).absolute().as_uri()
     mode = "rwc" if not readonly else "ro" if os.access(folder, os.W_OK) else "ro&immutable=1"
     db = sqlite3.connect(f"{path}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False, timeout=30)
-    db.execute("PRAGMA trusted_schema = OFF")  # the file may come from anybody
+    db.execute("PRAGMA trusted_schema = OFF")  # the file may come from a stranger
     return db
 
 
 @contextmanager
 def database_errors(folder: Path) -> Iterator[None]:
-    """Say what a failing database means."""
+    """Raise errors of the database as ``SearchIndexError``, with advice."""
     try:
         yield
     except sqlite3.Error as error:
@@ -216,7 +216,7 @@ def database_errors(folder: Path) -> Iterator[None]:
 
 
 def read_model(db: sqlite3.Connection, folder: Path) -> tuple[Model, int]:
-    """What made the index, and the generation of its vectors; raises ``SearchIndexError`` for any other database."""
+    """The models of the index and the generation of its vectors; raises ``SearchIndexError`` for other databases."""
     (application,), (version,) = (
         db.execute(f"PRAGMA {name}").fetchone() for name in ("application_id", "user_version")
     )
@@ -250,7 +250,7 @@ def damaged(folder: Path) -> SearchIndexError:
 
 
 def _check_schema(db: sqlite3.Connection, folder: Path) -> None:
-    """Raise ``SearchIndexError`` for tables other than ours, and for views and triggers: they are small programs."""
+    """Raise ``SearchIndexError`` for tables other than ours, and for views and triggers, which could run SQL."""
     known = {" ".join(statement.split()) for statement in SCHEMA.split(";\n")}
     for kind, name, table, sql in db.execute("SELECT type, name, tbl_name, sql FROM sqlite_master"):
         ours = isinstance(sql, str) and " ".join(sql.split()) in known
@@ -261,7 +261,7 @@ def _check_schema(db: sqlite3.Connection, folder: Path) -> None:
 
 
 def create(folder: Path, model: Model) -> None:
-    """Make an empty index in ``folder`` unless there is one; other things than an index may not be in it."""
+    """Make an empty index in ``folder`` unless it has one; raises ``SearchIndexError`` if it holds other files."""
     others = [name for name in os.listdir(folder) if not name.startswith((LOCK, DATABASE))]
     if others and not (folder / DATABASE).is_file():
         raise SearchIndexError(f"{folder}: is not empty and holds no index; name another folder with --index")
@@ -283,7 +283,7 @@ def write_settings(db: sqlite3.Connection, **values: str) -> None:
 
 
 def read_entry(row: Sequence[Any]) -> Entry:
-    """The image of a row of ``COLUMNS``; raises ``SearchIndexError`` for values that no image has."""
+    """The image in a row of ``COLUMNS``; raises ``SearchIndexError`` for invalid values."""
     match row:
         case (
             int(id),

@@ -48,9 +48,9 @@ from captioner.search.vectors import (
 )
 
 CLASSES = 5
-"""Number of classes that are kept for an image."""
+"""Number of classes that are kept for each image."""
 SPARE_ROWS = 1000
-"""Vectors of images that are gone are dropped once they are more than those of images, and more than this."""
+"""Unused vectors are dropped when there are more of them than of used ones, and more than this."""
 Kind = Literal["added", "changed", "moved", "unchanged", "removed", "failed"]
 
 
@@ -64,24 +64,24 @@ class Change(NamedTuple):
 
 @dataclass(frozen=True)
 class _Read:
-    """A file as it was read; ``inputs`` is None where an indexed image has the same bytes."""
+    """A file that was read; ``inputs`` is None if an indexed image has the same bytes."""
 
     path: str
     size: int
     mtime_ns: int
     digest: str
     inputs: list[np.ndarray] | None = None
-    """As the embedder takes it."""
+    """The image, prepared for the embedder."""
     prepared: Any = None
-    """As the captioner takes it, where that is another model."""
+    """The image, prepared for the captioner if that is another model."""
 
 
 @contextmanager
 def open_writer(folder: Path, captioner: Any, rebuild: bool = False, device: str = "cpu") -> Iterator[Writer]:
-    """The only writer of the index in ``folder``, which is made where there is none, with captions of ``captioner``.
+    """Open the index in ``folder`` for writing, with captions by ``captioner``; it is created if there is none.
 
-    With ``rebuild`` its images are dropped, its folders kept. Raises ``SearchIndexError`` for an index of another
-    captioner, a folder of other things, and while another process writes.
+    ``rebuild`` drops its images and keeps its list of folders. Raises ``SearchIndexError`` for an index by another
+    captioner, for a folder with other files, and while another process is writing.
     """
     models = models_of(captioner, device)
     model = made_by(models)
@@ -94,7 +94,7 @@ def open_writer(folder: Path, captioner: Any, rebuild: bool = False, device: str
                 generation = _drop_all(db, model, generation)
             else:
                 check_model(folder, known, model)
-            for old in folder.iterdir():  # of earlier generations; a reader may have been at work then
+            for old in folder.iterdir():  # files of earlier generations, kept until now for readers
                 stem = old.name.partition(".")[0]
                 if stem.startswith(("vectors-", "graph-")) and not stem.endswith(f"-{generation}"):
                     old.unlink()
@@ -103,7 +103,7 @@ def open_writer(folder: Path, captioner: Any, rebuild: bool = False, device: str
 
 @contextmanager
 def _lock(folder: Path) -> Iterator[None]:
-    """Hold the lock of writers, which the system releases when the process ends."""
+    """Hold the writers' lock, which the system releases when the process ends."""
     with closing(sqlite3.connect(folder / LOCK, isolation_level=None, timeout=0)) as lock:
         try:
             lock.execute("BEGIN EXCLUSIVE")
@@ -143,7 +143,7 @@ class Writer:
         self._classes: ClassLayer | None = class_layer(models.embedder.runtime, models.embedder.name)
         self._file = VectorFile(vector_path(folder, generation), model.dimension)
         self._rows: int = db.execute("SELECT coalesce(max(row), -1) + 1 FROM images").fetchone()[0]
-        self._waiting: list[np.ndarray] = []  # vectors of rows that are not in the file yet
+        self._waiting: list[np.ndarray] = []  # vectors that are not in the file yet
         self._digests = Counter(digest for (digest,) in db.execute("SELECT digest FROM images"))
 
     def __len__(self) -> int:
@@ -157,10 +157,10 @@ class Writer:
     def update(
         self, arguments: Sequence[str], stdin: Iterable[str] = (), batch_size: int = BATCH_SIZE
     ) -> Generator[Change, None, None]:
-        """Index the images that ``arguments`` name as for ``find_images``; yields what happened to each.
+        """Index the images that ``arguments`` name, as for ``find_images``; yields what happened to each.
 
-        Images of the index whose files are gone are removed, whatever the arguments. What was yielded is committed
-        with the batch it belongs to.
+        Indexed images whose files are gone are removed, whatever the arguments. Changes are yielded once their batch is
+        committed.
         """
         with _transaction(self._db):
             for folder in filter(os.path.isdir, arguments):
@@ -181,7 +181,7 @@ class Writer:
         yield from self._prune()
 
     def forget(self, folder: str) -> int:
-        """Drop a folder and its images, which may be gone; returns the number of images."""
+        """Drop a folder and its images, whether or not they still exist; returns the number of images."""
         root = os.path.realpath(folder)
         below = os.fsencode(os.path.join(root, ""))
         if os.fsencode(root) not in (path for (path,) in self._db.execute("SELECT path FROM folders")):
@@ -193,9 +193,9 @@ class Writer:
         return len(entries)
 
     def finish(self, nearest: str = "auto", advance: Callable[[int], Any] = lambda count: None) -> float | None:
-        """Drop unused vectors; build or extend the graph of neighbors where it is wanted, and return its recall.
+        """Drop unused vectors; build or extend the graph of neighbors if it is used, and return its recall, else None.
 
-        ``nearest`` is ``exact``, ``usearch`` or ``auto``, which takes the graph from ``LARGEST_EXACT`` images on.
+        ``nearest`` is ``exact``, ``usearch`` (the graph) or ``auto``: the graph for more than ``LARGEST_EXACT`` images.
         """
         rows = self._live_rows()
         if self._rows > 2 * len(rows) + SPARE_ROWS:
@@ -223,12 +223,12 @@ class Writer:
                 yield path
 
     def _read(self, path: str) -> _Read | ImageError:
-        """Runs in a thread: the database is not touched."""
+        """Read a file. Runs in a thread, so it must not use the database."""
         try:
-            require_regular(path, SearchIndexError)  # a pipe would be waited for
+            require_regular(path, SearchIndexError)  # reading a pipe could wait for ever
             stat = os.stat(path)
             found = _Read(path, stat.st_size, stat.st_mtime_ns, sha256(path))
-        except (OSError, ValueError, SearchIndexError):  # opening it says what is wrong
+        except (OSError, ValueError, SearchIndexError):  # opening the image below reports the cause
             found = None
         if found is not None and self._digests[found.digest]:
             return found
@@ -240,7 +240,7 @@ class Writer:
         return replace(found, inputs=inputs, prepared=prepared)
 
     def _prepare(self, path: str) -> tuple[list[np.ndarray] | ImageError, Any]:
-        """An image as the embedder takes it, and as the captioner does where that is another model."""
+        """An image, prepared for the embedder and, if that is another model, for the captioner; or its error."""
         captioner, embedder = self.models
         _, inputs = embedder.prepare(path)
         _, prepared = (path, None) if captioner is embedder else captioner.prepare(path)
@@ -269,7 +269,7 @@ class Writer:
         yield from changes
 
     def _reuse(self, read: _Read) -> Kind | None:
-        """Take over an indexed image with the same bytes: moved, if its file is gone, else copied; None without one."""
+        """Reuse an indexed image with the same bytes: ``moved`` if its file is gone, else copied; None without one."""
         same = [
             read_entry(row)
             for row in self._db.execute(f"SELECT {COLUMNS} FROM images WHERE digest = ? ORDER BY id", (read.digest,))
@@ -310,7 +310,7 @@ class Writer:
             yield Change(kind, read.path)
 
     def _describe(self, new: Sequence[_Read], features: np.ndarray) -> Iterable[tuple[Caption, ...] | ImageError]:
-        """The captions of images, whose features (N, D) the embedder made."""
+        """The captions of images, given the embedder's features (N, D)."""
         captioner, embedder = self.models
         if captioner is embedder:
             return embedder.decode(features, embedder.checkpoint.decoding)
@@ -320,7 +320,7 @@ class Writer:
         return [found for batch in some for found in captioner.describe(batch, config)]
 
     def _insert(self, read: _Read, vector: np.ndarray, entry: Entry) -> None:
-        """A new image with the captions and classes of ``entry``."""
+        """Add an image with the captions and classes of ``entry``."""
         self._waiting.append(vector)
         names = ", ".join(name for name, _ in entry.classes)
         values = (os.fsencode(read.path), read.digest, read.size, read.mtime_ns, self._rows, entry.norm, entry.caption)
@@ -333,7 +333,7 @@ class Writer:
         self._digests[read.digest] += 1
 
     def _clear(self, path: str) -> Kind:
-        """Remove what was indexed at a path; whether a new image there is ``added`` or ``changed``."""
+        """Remove the image indexed at a path; returns ``changed`` if there was one, else ``added``."""
         old = self._db.execute("SELECT id FROM images WHERE path = ?", (os.fsencode(path),)).fetchall()
         self._delete(old)
         return "changed" if old else "added"
@@ -346,7 +346,7 @@ class Writer:
         self._db.executemany("DELETE FROM words WHERE rowid = ?", ids)
 
     def _prune(self) -> Iterator[Change]:
-        """Remove images whose files are gone, except those of a folder that is not there: its disk may come back."""
+        """Remove images whose files are gone; if their whole folder is missing they stay, as its disk may come back."""
         away = [folder for folder in self.folders() if not _has_files(folder)]
         gone = [
             (id, path)
@@ -384,7 +384,7 @@ class Writer:
 
 
 def status(path: str) -> tuple[int, int] | None:
-    """Size and time of change (ns) of a file; None where there is none."""
+    """Size and modification time (ns) of a file; None if it does not exist."""
     with suppress(OSError, ValueError):
         found = os.stat(path)
         return found.st_size, found.st_mtime_ns
@@ -392,7 +392,7 @@ def status(path: str) -> tuple[int, int] | None:
 
 
 def _is_gone(path: str) -> bool:
-    """Whether there is no such file; a folder that may not be read hides its files, but they are not gone."""
+    """Whether a file does not exist; files in a folder that cannot be read are not gone."""
     try:
         os.stat(path)
     except (FileNotFoundError, NotADirectoryError):

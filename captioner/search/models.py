@@ -1,4 +1,4 @@
-"""The models of an index: one writes the captions, one computes the features for searching."""
+"""The models of an index: one writes the captions, one computes the features that are searched."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from captioner.predictors.lrcn import LRCNCaptioner
 from captioner.search.index import Model
 
 EMBEDDER = "default"
-"""The model whose features are searched where the captioner has none of its own: published ones, and servers."""
+"""The model that computes the features if the captioner (a published model or a server) computes none."""
 
 
 class Models(NamedTuple):
-    """The models of an index; one and the same where the captioner is an LRCN."""
+    """The models of an index; both are the same if the captioner is an LRCN."""
 
     captioner: BatchCaptioner
     embedder: LRCNCaptioner
-    """Its features are searched, give the classes, and rank by sentences."""
+    """Computes the features that are searched and the classes, and ranks images by a sentence."""
 
 
 def models_of(captioner: Any, device: str = "cpu") -> Models:
-    """A captioner with what embeds images for it; ``UsageError`` for a model that does not caption images."""
+    """The models for an index by ``captioner``; raises ``UsageError`` for a model that does not caption images."""
     if isinstance(captioner, LRCNCaptioner):
         return Models(captioner, captioner)
     if not isinstance(captioner, BatchCaptioner):
@@ -37,7 +37,7 @@ def models_of(captioner: Any, device: str = "cpu") -> Models:
 
 
 def made_by(models: Models) -> Model:
-    """The record of its models that an index carries."""
+    """The record of its models that an index keeps."""
     captioner: Captioner = models.captioner  # type: ignore[assignment]  # all that load returns have a digest
     embedder = models.embedder
     specs = embedder.checkpoint.inputs
@@ -47,7 +47,7 @@ def made_by(models: Models) -> Model:
 
 
 def check_model(folder: Path, known: Model, given: Model) -> None:
-    """Raise ``SearchIndexError`` unless ``given`` made the index, naming both."""
+    """Raise ``SearchIndexError``, which names both models, unless ``given`` made the index."""
     if (known.captioner, known.backbone) != (given.captioner, given.backbone):
         raise SearchIndexError(
             f"{folder}: made by {known}, not by {given}; give that model with --model, another index with --index, or "
@@ -56,7 +56,7 @@ def check_model(folder: Path, known: Model, given: Model) -> None:
 
 
 def check_embedder(folder: Path, known: Model, embedder: LRCNCaptioner) -> None:
-    """The same for a search, for which a captioner that has no features is not loaded."""
+    """The same for searches, which need only the embedder: a captioner without features is not loaded."""
     given = made_by(Models(embedder, embedder))
     if known.name != known.embedder:
         given = replace(given, name=known.name, captioner=known.captioner)

@@ -1,4 +1,4 @@
-"""Search an index: similar images, images that match a sentence, and duplicates. Each match says why it was found."""
+"""Search an index for similar images, images that match a sentence, and duplicates; each match gives its reason."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from captioner.text.vocabulary import END, START, UNK
 TOP = 10
 """Default number of results."""
 CANDIDATES = 200
-"""Images found by words that the model ranks."""
+"""Most images found by their words that the model then ranks."""
 FEW = 1000
-"""Images of an index up to which the model ranks all where no word of a sentence is found."""
+"""If no word of a sentence is found, the model ranks all images of an index of at most this size."""
 NEAR = 0.95
-"""Cosine from which two images count as near-duplicates."""
+"""Smallest cosine of near-duplicates."""
 ROWS = 1024
 """Images that are compared with all others at a time."""
 CLASS_WEIGHT = 0.5
@@ -34,7 +34,7 @@ STOP_WORDS = frozenset(
     "a an and are as at be by for from has have his her in is it its of on or that the their there they this to was "
     "were which while who with".split()
 )
-"""Words that are in nearly every caption."""
+"""Words that occur in nearly every caption."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,12 @@ class Match:
 
     entry: Entry
     score: float
-    """Cosine, or for a sentence the geometric mean of the model's probabilities of its words, 0 where it gives none."""
+    """Cosine; for a sentence, the geometric mean of its words' probabilities, or 0 if the model knows none of them."""
     why: str
 
 
 def unit(feature: np.ndarray) -> np.ndarray:
-    """A feature (D,) as a unit vector."""
+    """The unit vector of a feature (D,)."""
     found: np.ndarray = feature / max(float(np.linalg.norm(feature)), 1e-12)
     return found.astype(np.float32)
 
@@ -64,7 +64,7 @@ def similar(
 ) -> list[Match]:
     """The images whose vectors are nearest to a unit vector (D,), best first.
 
-    ``without`` is the query itself, if it is in the index; else ``digest`` is the SHA-256 of its file, where known.
+    ``without`` is the query's own entry, if it is in the index; else ``digest`` is the SHA-256 of its file, if known.
     """
     check_top(top)
     rows, scores = index.nearest.search(vector, top + (without is not None))
@@ -77,11 +77,11 @@ def similar(
 def by_sentence(
     index: Index, captioner: LRCNCaptioner, sentence: str, top: int = TOP, min_score: float = 0.0
 ) -> list[Match]:
-    """The images that a sentence describes, best first.
+    """The images that match a sentence, best first.
 
-    Captions and names of classes that share a word with it (by their stems, ranked by BM25) give the candidates; those
-    are ranked by the likelihood of the sentence given the image (Donahue et al., CVPR 2015, section 5.2), or by BM25
-    where the model knows none of its words. Where no word is found, the likelihood alone ranks a small index.
+    The candidates share a word with the sentence in their captions or class names (compared by stem, ranked by BM25).
+    They are ranked by the likelihood of the sentence given the image (Donahue et al., CVPR 2015, section 5.2), or by
+    BM25 if the model knows none of its words. If no word is found, the likelihood ranks all images of a small index.
     """
     check_top(top)
     words = query_words(sentence)
@@ -101,9 +101,9 @@ def by_sentence(
 
 
 def likelihoods(captioner: LRCNCaptioner, features: np.ndarray, sentence: str) -> np.ndarray:
-    """Geometric mean (N,) of the probabilities of a sentence's words and its end, given features (N, D) of images.
+    """Geometric mean (N,) of the probabilities of a sentence's words and its end, given image features (N, D).
 
-    Words that the model does not know are read, not counted; zeros where it knows none.
+    Words that the model does not know are inputs but not counted; the result is zeros if it knows none.
     """
     runtime = captioner.runtime
     numbers = captioner.checkpoint.outputs.encode(tokenize(sentence))
@@ -123,11 +123,11 @@ def likelihoods(captioner: LRCNCaptioner, features: np.ndarray, sentence: str) -
 
 
 def duplicates(index: Index, near: float = NEAR) -> list[list[Match]]:
-    """Groups of images that are alike: of the same bytes, or linked by cosines of at least ``near``.
+    """Groups of images with the same bytes, or linked by cosines of at least ``near``.
 
-    The score of a match is its cosine with the first of its group.
+    The score of a match is its cosine with the first image of its group.
     """
-    leaders = np.arange(len(index))  # a union-find over places in the index
+    leaders = np.arange(len(index))  # union-find over the images' positions
     for one, other in _close_pairs(index.exact.vectors, near):
         a, b = _leader(leaders, one), _leader(leaders, other)
         leaders[max(a, b)] = min(a, b)
@@ -142,26 +142,26 @@ def duplicates(index: Index, near: float = NEAR) -> list[list[Match]]:
 
 
 def query_words(sentence: str) -> list[str]:
-    """The different words of a sentence that say something: letters and digits, without the usual small words."""
+    """The distinct words of a sentence, of letters and digits, without stop words."""
     words = [word for word in re.findall(r"\w+", sentence.lower()) if word not in STOP_WORDS]
     return list(dict.fromkeys(words))[:32]
 
 
 def check_top(top: int) -> None:
-    """Raise ``UsageError`` unless ``top`` is a number of images."""
+    """Raise ``UsageError`` unless ``top`` is a valid number of images."""
     if not 1 <= top <= 10_000:
         raise UsageError(f"top must be between 1 and 10000, not {top}")
 
 
 def _full_text(index: Index, words: Sequence[str]) -> list[int]:
-    """Images whose captions or classes have a word, by BM25."""
+    """Ids of images whose captions or classes contain one of the words, ranked by BM25."""
     wanted = " OR ".join(f'"{word}"' for word in words)
     sql = f"SELECT rowid FROM words WHERE words MATCH ? ORDER BY bm25(words, 1.0, {CLASS_WEIGHT}) LIMIT ?"
     return [id for (id,) in index.query(sql, (wanted, CANDIDATES))]
 
 
 def _found_words(index: Index, ids: Sequence[int], words: Sequence[str]) -> dict[int, list[tuple[str, str]]]:
-    """For each image the words that it has, each with the column (caption or classes) it is in."""
+    """For each image, the words that it contains, each with its column (caption or classes)."""
     found: dict[int, list[tuple[str, str]]] = {id: [] for id in ids}
     for word in words:
         for column in ("caption", "classes"):
@@ -173,7 +173,7 @@ def _found_words(index: Index, ids: Sequence[int], words: Sequence[str]) -> dict
 
 
 def _features(index: Index, entries: Sequence[Entry]) -> np.ndarray:
-    """The features (N, D) of images as the network gave them, up to the rounding of float16."""
+    """The images' features (N, D) as the network computed them, up to float16 rounding."""
     norms = np.array([entry.norm for entry in entries], np.float32)
     return index.vectors(entries) * norms[:, None]
 
@@ -198,7 +198,7 @@ def _similar_match(entry: Entry, cosine: float, digest: str) -> Match:
 
 
 def _close_pairs(vectors: np.ndarray, near: float) -> Iterator[tuple[int, int]]:
-    """Pairs of rows of unit vectors (N, D) whose cosine is at least ``near``; copies, up to float16, always are."""
+    """Pairs of rows of unit vectors (N, D) with a cosine of at least ``near``; equal vectors always count."""
     for first in range(0, len(vectors), ROWS):
         cosines = vectors[first : first + ROWS] @ vectors[first:].T
         ones, others = np.nonzero(np.triu(cosines, 1) >= min(near, 0.999))

@@ -18,39 +18,39 @@ INDEXES = {"exact": "captioner.search.vectors:Exact", "usearch": "captioner.sear
 LARGEST_EXACT = 200_000
 """Largest number of vectors for exact search, for speed and memory."""
 BYTES = 2
-"""Bytes of a number on disk, float16."""
+"""Bytes per number on disk, float16."""
 ROWS = 8192
 """Vectors that are converted at a time."""
 COMPONENTS = 64
-"""Principal components of a vector, by which the graph knows it: neighbors in them are quick to find and small."""
+"""Principal components of the vectors that the graph stores: fewer numbers make it small and fast."""
 SAMPLE = 20_000
-"""Vectors from which the components are computed."""
+"""Most vectors from which the components are computed."""
 CONNECTIVITY, EXPANSION_ADD = 16, 64
-"""Neighbors of a vector in the graph, and how many candidates are kept while it is built."""
+"""The graph's neighbors per vector, and the candidates kept while it is built."""
 CANDIDATES, WHOLE = 800, 200
-"""Vectors that the graph gives, and the best of them that are read whole: their cosines decide."""
+"""Candidates that the graph returns, and how many of the best are read whole and ranked by cosine."""
 RECALL_QUERIES, RECALL_AT = 100, 10
 
 
 class Nearest(Protocol):
-    """Finds vectors that point where a query points."""
+    """Finds the nearest vectors of a query."""
 
     def search(self, query: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
-        """A unit vector (D,) to the rows (K,) of the ``top`` nearest and their cosines (K,), best first."""
+        """The rows (K,) of the ``top`` vectors nearest to a unit vector (D,), and their cosines (K,), best first."""
         ...
 
 
 class VectorFile:
-    """Rows of float16, (N, D), that are only ever appended: what a reader has opened does not change under it."""
+    """A file of float16 vectors (N, D) to which rows are only appended, so nothing changes for a reader."""
 
     def __init__(self, path: Path, dimension: int) -> None:
         self.path, self.dimension = path, dimension
         self._mapped: np.ndarray = np.empty((0, dimension), np.float16)
 
     def append(self, rows: int, vectors: np.ndarray) -> None:
-        """Write ``vectors`` (M, D) behind the first ``rows``; whatever a killed run left there is overwritten."""
+        """Write ``vectors`` (M, D) after the first ``rows``; anything that a killed run left there is overwritten."""
         content = np.ascontiguousarray(vectors, "<f2").tobytes()
-        self._mapped = self._mapped[:0]  # what is behind the new end would end the process
+        self._mapped = self._mapped[:0]  # reading a mapping past the file's new end would crash
         with open(self.path, "ab") as stream:
             stream.truncate(rows * self.dimension * BYTES)
             stream.write(content)
@@ -58,7 +58,7 @@ class VectorFile:
             os.fsync(stream.fileno())
 
     def read(self, rows: np.ndarray) -> np.ndarray:
-        """The vectors (M, D) float32 of ``rows`` (M,); raises ``SearchIndexError`` where the file is too short."""
+        """The vectors (M, D) float32 of ``rows`` (M,); raises ``SearchIndexError`` if the file is short or damaged."""
         if not len(rows):
             return np.empty((0, self.dimension), np.float32)
         stored = self._map(int(rows.max()) + 1)
@@ -70,7 +70,7 @@ class VectorFile:
         return found
 
     def _map(self, rows: int) -> np.ndarray:
-        """At least so many rows, on disk."""
+        """A memory map of at least this many rows."""
         if rows <= len(known := self._mapped):
             return known
         size = self.path.stat().st_size if self.path.is_file() else 0
@@ -83,7 +83,7 @@ class VectorFile:
 
 
 class Exact:
-    """The product of the query with all vectors, held in memory as float32: numpy has no fast one of float16."""
+    """Exact search: the product of the query with all vectors, in float32 because numpy is slow in float16."""
 
     def __init__(self, vectors: np.ndarray, rows: np.ndarray) -> None:
         """Unit vectors (N, D) float32 and the row (N,) of each."""
@@ -98,21 +98,22 @@ class Exact:
 
 
 class Approximate:
-    """usearch's graph of neighbors, memory-mapped; keys are rows. Those that came later are compared one by one.
+    """Approximate search in usearch's memory-mapped graph; vectors added after it was built are searched exactly.
 
-    The graph holds principal components of the vectors. It gives candidates, whose whole vectors give the cosines.
+    The graph holds principal components of the vectors, under their rows as keys. It gives candidates, which are then
+    ranked by the cosines of the whole vectors.
     """
 
     def __init__(self, graph: Any, axes: np.ndarray, file: VectorFile, rows: np.ndarray, later: Exact) -> None:
         """A usearch index, the axes (D, P) of its components, and the file of all vectors.
 
-        ``rows`` (N,), ascending, are those of the graph that still belong to images; ``later`` are beside it.
+        ``rows`` (N,), ascending, are the graph's rows that still belong to images; ``later`` holds the other rows.
         """
         self.graph, self.axes, self.file, self.rows, self.later = graph, axes, file, rows, later
 
     @classmethod
     def open(cls, path: Path, file: VectorFile, rows: np.ndarray, end: int) -> Approximate:
-        """The graph in a file that ``build_graph`` wrote of rows below ``end``; ``rows`` (N,) are all of the index."""
+        """Open a graph that ``build_graph`` wrote of rows below ``end``; ``rows`` (N,) are all rows of the index."""
         graph, axes = _restore(path, view=True), _read_axes(axes_path(path), file.dimension)
         if graph.ndim != axes.shape[1]:
             raise SearchIndexError(f"{path}: belongs to other vectors; index the images again (--rebuild)")
@@ -121,7 +122,7 @@ class Approximate:
 
     def search(self, query: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
         rows = self._candidates(query @ self.axes, min(max(top, CANDIDATES), len(self.rows)))
-        rows = np.sort(rows[: max(top, WHOLE)])  # the disk is read once, forward
+        rows = np.sort(rows[: max(top, WHOLE)])  # the disk is read in order
         more_rows, more_scores = self.later.search(query, top)
         scores = np.concatenate([self.file.read(rows) @ query, more_scores])
         rows = np.concatenate([rows, more_rows])
@@ -136,14 +137,14 @@ class Approximate:
             alive: np.ndarray = rows[self.rows[places] == rows][:count]
             if len(alive) >= count or wanted >= len(self.graph):
                 return alive
-            wanted = min(4 * wanted, len(self.graph))  # rows of images that are gone took the places
+            wanted = min(4 * wanted, len(self.graph))  # removed images took some of the places
         return np.empty(0, np.int64)
 
 
 def build_graph(path: Path, temporary: Path, file: VectorFile, rows: np.ndarray, advance: Callable[[int], Any]) -> None:
-    """Write the graph of ``rows`` (N,), ascending, to ``temporary``; what is in the one at ``path`` is kept.
+    """Write the graph of ``rows`` (N,), ascending, to ``temporary``; a graph at ``path`` is extended.
 
-    The axes of a new graph are written to ``axes_path(path)`` at once.
+    The axes of a new graph are written to ``axes_path(path)`` first.
     """
     usearch = require("usearch.index", "search")
     if path.is_file():
@@ -164,7 +165,7 @@ def build_graph(path: Path, temporary: Path, file: VectorFile, rows: np.ndarray,
 
 
 def axes_path(graph: Path) -> Path:
-    """Where the axes of a graph's components are."""
+    """The file of the axes of a graph's components."""
     return graph.with_suffix(".npy")
 
 
@@ -186,7 +187,7 @@ def _read_axes(path: Path, dimension: int) -> np.ndarray:
 
 
 def _restore(path: Path, view: bool = False) -> Any:
-    """The graph in a file; with ``view`` it stays there."""
+    """Open the graph in a file; with ``view`` it is memory-mapped, not loaded."""
     usearch = require("usearch.index", "search")
     try:
         return usearch.Index.restore(str(path), view=view)
@@ -195,7 +196,7 @@ def _restore(path: Path, view: bool = False) -> Any:
 
 
 def exact_rows(file: VectorFile, rows: np.ndarray, queries: np.ndarray, top: int) -> np.ndarray:
-    """The rows (Q, top) of the vectors nearest to queries (Q, D); a block of vectors is in memory at a time."""
+    """The rows (Q, top) of the vectors nearest to queries (Q, D); vectors are read block by block."""
     found, scores = np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32)
     for first in range(0, len(rows), ROWS):
         some = rows[first : first + ROWS]

@@ -1,12 +1,12 @@
 """Training one model in several processes; no other module uses ``torch.distributed``.
 
-Started by ``torchrun --nproc-per-node N -m captioner train ...``. Every process walks the same global batches, takes
-the rows ``rank::size`` of each and divides its loss by the *global* number of tokens; the sum of the gradients over the
-processes is then the gradient that one process would have computed on the whole batch.
+Started by ``torchrun --nproc-per-node N -m captioner train ...``. All processes go through the same global batches.
+Each takes the rows ``rank::size`` of a batch and divides its loss by the *global* number of tokens, so that the sum of
+the gradients over the processes is the gradient of the whole batch in one process.
 
-Why not ``DistributedDataParallel``: it averages, wants the loss inside ``forward`` and every process to have rows. It
-is not faster for a network of this size: steps a second with our sum are 0.97 to 1.03 times those with it
-(``python -m benchmarks.run gradients``; two processes over gloo, one thread each).
+``DistributedDataParallel`` is not used: it averages gradients, and needs the loss inside ``forward`` and rows in every
+process. It is not faster for a network of this size: with our sum, training does 0.97 to 1.03 times as many steps per
+second (``python -m benchmarks.run gradients``; two processes over gloo, one thread each).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class World:
-    """Which process this is (``rank`` from 0) of how many (``size``), and its index on this machine."""
+    """This process's number (``rank``, from 0), the number of processes (``size``), and its number on this machine."""
 
     rank: int = 0
     size: int = 1
@@ -39,14 +39,14 @@ class World:
         return slice(self.rank, count, self.size)
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Replace every gradient by its sum over the processes: one message for each element type."""
+        """Replace each gradient by its sum over the processes, with one message per dtype."""
         if self.size == 1:
             return
         grads: dict[torch.dtype, list[Tensor]] = {}
         for parameter in parameters:
             if not parameter.requires_grad:
                 continue
-            if parameter.grad is None:  # this process had no rows, or the parameter no part in the loss
+            if parameter.grad is None:  # this process had no rows, or the loss does not use the parameter
                 parameter.grad = torch.zeros_like(parameter)
             grads.setdefault(parameter.grad.dtype, []).append(parameter.grad)
         for tensors in grads.values():
@@ -70,13 +70,13 @@ class World:
         return value
 
     def broadcast_parameters(self, tensors: Iterable[Tensor]) -> None:
-        """Overwrite ``tensors`` with the main process's."""
+        """Overwrite ``tensors`` with those of the main process."""
         if self.size > 1:
             for tensor in tensors:
                 engine.broadcast(tensor.detach(), 0)
 
     def broadcast(self, values: Sequence[float], device: torch.device) -> list[float]:
-        """The main process's ``values``, in every process; all wait for it."""
+        """The main process's ``values``, in every process; all processes wait for it."""
         if self.size == 1:
             return list(values)
         message = torch.tensor(values, dtype=torch.float64, device=device)
@@ -91,7 +91,7 @@ class World:
 
 @contextmanager
 def world() -> Iterator[World]:
-    """The processes that ``torchrun`` started, joined for the length of the block; else this one alone."""
+    """Join the processes that ``torchrun`` started for the duration of the block; without torchrun, this one alone."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1 or "MASTER_ADDR" not in os.environ:
         yield World()
@@ -108,5 +108,5 @@ def world() -> Iterator[World]:
 
 
 def is_main_process() -> bool:
-    """Whether this process is the one that reports; also valid outside the block of ``world``."""
+    """Whether this process reports progress; also valid outside the block of ``world``."""
     return os.environ.get("RANK", "0") == "0"

@@ -10,7 +10,7 @@ from torch import nn
 
 
 class WeightAverage:
-    """Exponential moving average of a network's parameters (Polyak & Juditsky 1992); decay 0 keeps none."""
+    """Exponential moving average of a network's parameters (Polyak & Juditsky 1992); decay 0 disables it."""
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         self.decay = decay
@@ -19,7 +19,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Add the weights after ``step`` (from 1); early on the decay is lower, so that the start is forgotten."""
+        """Add the weights after ``step`` (from 1); the decay is lower in early steps, so the initial weights fade."""
         if self.decay:
             decay = min(self.decay, step / (step + 9))
             torch._foreach_lerp_(self.values, self.live, 1 - decay)

@@ -11,12 +11,12 @@ from torch import nn
 
 from captioner.config import TrainConfig
 
-WARM_UP = 0.02  # share of the steps over which the cosine schedule climbs to its peak
-MOMENTUM = 0.9  # LRCN's released solver
+WARM_UP = 0.02  # share of the steps in which the cosine schedule warms up to its peak
+MOMENTUM = 0.9  # as in LRCN's released solver
 
 
 def rate_factor(config: TrainConfig, step: int, total: int) -> float:
-    """Factor on the peak learning rate at ``step`` (from 0) of ``total`` steps, in 0..1."""
+    """Factor in 0..1 by which the peak learning rate is multiplied at ``step`` (from 0) of ``total`` steps."""
     if config.schedule == "constant":
         return 1.0
     if config.schedule == "halve":
@@ -47,7 +47,7 @@ def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
 
 
 def _groups(module: nn.Module, peak: float, decay: float) -> list[dict[str, Any]]:
-    """Parameter groups: matrices and kernels are decayed; biases and scales (1-d) are not."""
+    """Two parameter groups: weight decay applies to matrices and kernels, but not to biases and scales (1-d)."""
     parameters = [p for p in module.parameters() if p.requires_grad]
     matrices = [p for p in parameters if p.ndim > 1]
     vectors = [p for p in parameters if p.ndim <= 1]

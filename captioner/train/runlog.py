@@ -17,12 +17,12 @@ REWARD = "train_reward"
 
 
 class RunLog:
-    """``log.jsonl``: one object a line. Kinds: ``start``, ``steps`` (every so many steps), ``epoch``, ``end``."""
+    """``log.jsonl``: one object per line, of kind ``start``, ``steps`` (at regular intervals), ``epoch`` or ``end``."""
 
     def __init__(self, path: Path, resume_at: int | None, epoch: int = 1) -> None:
-        """Append to ``path`` after dropping what came later than step ``resume_at``; None starts it anew.
+        """Append to ``path``, after removing entries later than step ``resume_at``; None starts a new log.
 
-        ``epoch`` is the one that goes on: its last step may be done, but not its evaluation.
+        ``epoch`` is the one that resumes: its last step may be done, but not its evaluation.
         """
         self.path = path
         before = read_log(path) if resume_at is not None and path.exists() else []
@@ -30,19 +30,19 @@ class RunLog:
         write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
 
     def write(self, kind: str, step: int, **values: Any) -> None:
-        """Append one object; every one carries its ``kind`` and the number of optimizer ``step``s done."""
+        """Append one object with its ``kind`` and the number of optimizer ``step``s done."""
         with self.path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
 
 
 def _repeats(record: dict[str, Any], epoch: int) -> bool:
-    """Whether this is the end of an epoch that will end again."""
+    """Whether a record is the end of an epoch that will be run to its end again."""
     number = record.get("epoch")
     return record["kind"] == "epoch" and not (isinstance(number, int) and number < epoch)
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The objects of a log, without a last line that a kill cut short and without invalid lines."""
+    """The objects of a log; invalid lines, such as a last line cut off by a kill, are skipped."""
     records = []
     for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
         with suppress(ValueError, RecursionError):
@@ -68,7 +68,7 @@ def draw_curve(log: Path, image: Path, title: str, scores: Sequence[str]) -> Non
     right = left.twinx()
     for key, color in zip([REWARD, *scores], ["tab:red", *COLORS], strict=False):
         points = [(r["epoch"], r[key]) for r in epochs if key in r]
-        percent = any(value > 10 for _, value in points)  # which would squash the others
+        percent = any(value > 10 for _, value in points)  # it would flatten the other curves
         label = "training reward" if key == REWARD else f"dev {key}{' / 100' if percent else ''}"
         if points:
             scaled = [(epoch, value * (0.01 if percent else 1.0)) for epoch, value in points]
@@ -80,5 +80,5 @@ def draw_curve(log: Path, image: Path, title: str, scores: Sequence[str]) -> Non
 
 
 def display(wanted: bool, done: int, total: int) -> AbstractContextManager[Progress]:
-    """A progress bar over the batches of a run; silence unless ``wanted``."""
+    """A progress bar over the batches of a run if ``wanted``, else no output."""
     return progress_bar("training", total, done=done, hidden=not wanted)

@@ -24,9 +24,9 @@ def save_state(
     average: list[Tensor],
     metadata: dict[str, Any],
 ) -> None:
-    """Write weights, optimizer moments, moving average and ``metadata`` (anything JSON can hold), atomically.
+    """Write weights, optimizer moments, moving average and ``metadata`` (JSON values), atomically.
 
-    Everything is in one file, so a kill can never leave the parts of two different steps side by side.
+    One file holds everything, so a kill can never leave parts of two different steps.
     """
     tensors = {f"learner.{name}": value for name, value in learner.state_dict().items()}
     tensors |= {f"average.{i}": value for i, value in enumerate(average)}
@@ -39,7 +39,7 @@ def save_state(
             else:
                 scalars[key] = value
     header = {"format": FORMAT, "version": VERSION, "metadata": json.dumps(metadata), "scalars": json.dumps(scalars)}
-    # clone(): tied or flattened weights share memory, which the format refuses
+    # clone(): tied or flattened weights share memory, which safetensors refuses
     plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
     with atomic_path(path) as temporary:
         save_file(plain, temporary, metadata=header)
@@ -48,7 +48,7 @@ def save_state(
 def load_state(
     path: Path, learner: nn.Module, optimizer: torch.optim.Optimizer, average: list[Tensor]
 ) -> dict[str, Any]:
-    """Put a saved state back into its owners and return its ``metadata``; ``CheckpointError`` if it does not fit."""
+    """Load a saved state into its owners and return its ``metadata``; raises ``CheckpointError`` if it does not fit."""
     tensors, header = _read(path)
     scalars = _parse(path, header, "scalars")
     if bad := not_finite(tensors):
@@ -69,7 +69,7 @@ def load_state(
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """The ``metadata`` alone, from the header."""
+    """Read only the ``metadata``, from the header."""
     _, header = _read(path, None)
     return _parse(path, header, "metadata")
 

@@ -29,11 +29,11 @@ from captioner.train.optim import make_optimizer, rate_factor, set_rate
 from captioner.train.runlog import RunLog, display, draw_curve
 from captioner.train.state import load_state, read_metadata, save_state
 
-DRAW_SECONDS = 20.0  # between two drawings of the curve
+DRAW_SECONDS = 20.0  # seconds between two plots of the curve
 MAY_CHANGE = ("name", "train.epochs", "train.patience", "train.device", "train.log_every", "train.save_minutes")
 """Settings that may change when a run is resumed."""
 MAY_CHANGE_ANYWHERE = ("workers",)
-"""The same, in any section of a task."""
+"""Settings that may change in any section of a task."""
 
 
 FILES = {
@@ -63,7 +63,7 @@ class TrainResult:
 
 @dataclass
 class Sums:
-    """Sums over some steps and all processes: name to sum and count."""
+    """Sums over some steps and all processes, as name: (sum, count)."""
 
     values: dict[str, tuple[float, float]] = field(default_factory=dict)
 
@@ -78,37 +78,37 @@ class Sums:
 
     @property
     def terms(self) -> float:
-        """Terms of the loss, such as tokens."""
+        """Number of terms in the loss, such as tokens."""
         return self.values.get("terms", (0.0, 0.0))[0]
 
 
 @dataclass
 class Position:
-    """How far a run is; saved with the weights."""
+    """The progress of a run; saved with the weights."""
 
     epoch: int = 1
     """The current epoch, from 1."""
     batch: int = 0
-    """Batches of it that are done."""
+    """Batches of the current epoch that are done."""
     step: int = 0
-    """Optimizer steps done in all."""
+    """Optimizer steps done in total."""
     sums: dict[str, tuple[float, float]] = field(default_factory=dict)
     """``Sums`` of the current epoch."""
     best: float | None = None
-    """Best value of the selecting metric."""
+    """Best value so far of the metric that selects the checkpoint."""
     best_epoch: int = 0
     seconds: float = 0.0
-    """Time spent on all epochs so far, evaluation included."""
+    """Seconds spent on all epochs so far, including evaluation."""
     finished: bool = False
 
 
 def train(experiment: Experiment, *, resume: bool = True, progress: bool = True) -> TrainResult:
     """Train as ``experiment`` says; files go to ``experiment.output``.
 
-    ``best.safetensors`` and ``last.safetensors`` are checkpoints, ``state.safetensors`` is what a killed run resumes
-    from, ``log.jsonl`` the log, ``curve.png`` its plot (where matplotlib is installed). With ``resume`` an interrupted
-    run in that folder is continued and ends with the numbers it would have had.
-    torch's global random state is restored at the end.
+    ``best.safetensors`` and ``last.safetensors`` are checkpoints, ``state.safetensors`` is the state from which a
+    killed run resumes, ``log.jsonl`` is the log and ``curve.png`` its plot (if matplotlib is installed). With
+    ``resume``, an interrupted run in that folder continues and ends with the numbers that it would have had. torch's
+    global random state is restored at the end.
     """
     with world() as processes:
         device = _device(experiment.train.device, processes)
@@ -157,7 +157,7 @@ class Trainer:
         return self.config.metric or next(iter(self.task.metrics))
 
     def fit(self) -> TrainResult:
-        """Run all epochs that remain."""
+        """Run the remaining epochs."""
         position = self.position
         with display(self.progress, position.step, self.total) as show:
             self._announce(show)
@@ -181,7 +181,7 @@ class Trainer:
     def optimize(self, batch: Batch) -> dict[str, tuple[float | Tensor, float]]:
         """One optimizer step; returns this process's sums and counts by name, the loss still on the device."""
         config, position = self.config, self.position
-        # Dropout's random numbers depend on seed, step and process alone: nothing of them needs saving to resume.
+        # Dropout's random numbers depend only on seed, step and process, so resuming needs no saved random state.
         torch.manual_seed(mix_seeds(config.seed, position.step, self.processes.rank))
         set_rate(self.optimizer, rate_factor(config, position.step, self.total))
         self.optimizer.zero_grad(set_to_none=True)
@@ -202,7 +202,7 @@ class Trainer:
         return {**loss.shown, **terms} if loss.shown else {"loss": (loss.total.detach(), loss.count), **terms}
 
     def _resolve_precision(self) -> str:
-        """float32 or bfloat16, the same in every process."""
+        """float32 or bfloat16; the same in every process."""
         wanted = self.config.precision
         found = resolve_precision(wanted, self.device)
         [unable] = self.processes.sum_numbers([float(found != "bfloat16")], self.device)
@@ -212,7 +212,7 @@ class Trainer:
         return found
 
     def _open_files(self) -> None:
-        """Continue the interrupted run in the output folder, or remove what an earlier one left there."""
+        """Continue the interrupted run in the output folder, or remove the files of an earlier one."""
         if self.resuming:
             metadata = load_state(self.state_path, self.learner, self.optimizer, self.average.values)
             self.position = Position(**metadata["position"])
@@ -254,7 +254,7 @@ class Trainer:
         )
 
     def _epoch(self, show: Progress) -> None:
-        """The rest of the current epoch, its evaluation and its checkpoints."""
+        """Run the rest of the current epoch, evaluate it and write its checkpoints."""
         position, processes = self.position, self.processes
         began, resumed = time.monotonic(), Sums(position.sums).terms
         meter = _Meter(self.device)
@@ -272,7 +272,7 @@ class Trainer:
         self._finish_epoch(show, (Sums(position.sums).terms - resumed) / max(trained, 1e-9))
 
     def _report(self, meter: _Meter, show: Progress, began: float) -> None:
-        """Log what was done since the last report, if anything."""
+        """Log the steps since the last report, if there are any."""
         if not meter.steps:
             return
         position, steps = self.position, meter.steps
@@ -295,7 +295,7 @@ class Trainer:
         return f"{self.task.unit}_per_second"
 
     def _save_if_due(self, began: float) -> float:
-        """Save within an epoch when the last time is long ago; returns from when time is still to be counted."""
+        """Save within an epoch if the last save is long ago; returns the time up to which seconds are counted."""
         due = time.monotonic() - self.saved > 60 * self.config.save_minutes
         if not self.processes.broadcast_flag(due, self.device):
             return began
@@ -311,7 +311,7 @@ class Trainer:
             save_state(self.state_path, self.learner, self.optimizer, self.average.values, metadata)
 
     def _finish_epoch(self, show: Progress, speed: float) -> None:
-        """Evaluate, keep the best, write the log and the state; every process learns whether to stop."""
+        """Evaluate, keep the best checkpoint, write the log and the state; every process learns whether to stop."""
         position, config = self.position, self.config
         began = time.monotonic()
         record = {f"train_{name}": value for name, value in Sums(position.sums).means().items()}
@@ -325,7 +325,7 @@ class Trainer:
         if self.processes.is_main:
             self.log.write("epoch", position.step, epoch=position.epoch, seconds=round(position.seconds, 2), **record)
             show.say(self._line(record))
-        # Only the main process knows the scores. NaN stands for none.
+        # Only the main process knows the scores. NaN means none.
         best = math.nan if position.best is None else position.best
         stopped, best, best_epoch = self.processes.broadcast([float(stop), best, position.best_epoch], self.device)
         position.finished, position.best_epoch = bool(stopped), int(best_epoch)
@@ -336,7 +336,7 @@ class Trainer:
         self._save_state()
 
     def _evaluate(self) -> dict[str, float]:
-        """Dev metrics of the weights that are saved as ``last`` and, if they are the best so far, as ``best``."""
+        """Dev metrics of the weights, which are saved as ``last`` and, if they are the best so far, as ``best``."""
         position = self.position
         with self.average.applied():
             scores = self.task.evaluate(self.learner, self.data, self.precision)
@@ -371,20 +371,20 @@ class Trainer:
         )
 
     def _line(self, record: Mapping[str, float]) -> str:
-        """One epoch in a line; the best so far is marked with a star."""
+        """One epoch as a line of text; a star marks the best so far."""
         numbers = "  ".join(f"{name} {value:{_form(name)}}" for name, value in record.items())
         best = "  *" if self.position.best_epoch == self.position.epoch else ""
         return f"epoch {self.position.epoch}/{self.config.epochs}  {numbers}  {self.position.seconds:.0f} s{best}"
 
     def _draw(self) -> None:
-        """Draw the curve so far; ``MissingDependency`` without matplotlib."""
+        """Plot the curve so far; raises ``MissingDependency`` without matplotlib."""
         self.drawn = time.monotonic()
         scores = [name for name in self.task.metrics if name != "dev_loss"]
         draw_curve(self.output / "log.jsonl", self.output / "curve.png", self.experiment.name, scores)
 
 
 class _Meter:
-    """Sums and time since the last report; reads the loss from the device only when it is reported."""
+    """Sums and time since the last report; the loss is copied from the device only for a report."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -412,7 +412,7 @@ class _Meter:
 
 
 def _form(name: str) -> str:
-    """Format of a number in a line: losses and rewards, speeds, scores."""
+    """Number format for a line of text: losses and rewards, speeds, scores."""
     return ".3f" if name.startswith("train_") or name.endswith("_loss") else ".0f" if "per_second" in name else ".4g"
 
 
@@ -430,7 +430,7 @@ def _device(wanted: str, processes: World) -> torch.device:
 
 
 def _check_files(experiment: Experiment, folder: Path) -> None:
-    """``UsageError`` if a fresh run would replace a file that it reads, such as ``train.init_from``, or another's."""
+    """Raise ``UsageError`` if a new run would replace an input, such as ``train.init_from``, or a foreign file."""
     values = _flat(experiment.to_mapping()).values()
     inputs = [text for value in values for text in (value if isinstance(value, list) else [value])]
     named = [text for text in inputs if isinstance(text, str)]
@@ -439,9 +439,9 @@ def _check_files(experiment: Experiment, folder: Path) -> None:
 
 
 def _check_same(before: dict[str, Any], experiment: Experiment) -> None:
-    """``ConfigError`` if an interrupted run had other settings than the one that would resume it."""
+    """Raise ``ConfigError`` if the interrupted run had other settings than the one that would resume it."""
     default = dataclasses.replace(experiment, config=find_task(experiment.task).config(), train=TrainConfig())
-    was = _flat(default.to_mapping()) | _flat(before)  # a setting that did not exist then was as by default
+    was = _flat(default.to_mapping()) | _flat(before)  # a setting that did not exist then had its default value
     now = _flat(experiment.to_mapping())
     changed = [
         f"{key} was {was[key]}, now {value}"

@@ -1,4 +1,4 @@
-"""The application: pages that need no JavaScript, and the same as JSON under ``/api``; ``openapi.json`` describes that.
+"""The web application: pages that work without JavaScript, and the same as JSON under ``/api`` (``openapi.json``).
 
 from captioner import load
 from captioner.web.app import Settings, create_app
@@ -42,7 +42,7 @@ from captioner.web.video import Shown, VideoError, is_video, video_clips
 
 HERE = Path(__file__).parent
 LOCAL = ("127.0.0.1", "localhost", "[::1]", "::1")
-"""Host names that are answered; others may be a stranger's name that leads here (DNS rebinding)."""
+"""Host names that the server accepts; others could be a stranger's name for this machine (DNS rebinding)."""
 PAGE = 60
 """Images on a page of the gallery."""
 MOST_PAGES = 10**6
@@ -50,7 +50,7 @@ MOST_RESULTS = 100
 DEFAULT_RESULTS = 24
 THUMBNAIL_WAITING = 500
 SHORT_BAR = 0.1
-"""If the best caption's probability is lower, bars are drawn relative to it."""
+"""If the best caption's probability is lower than this, bars are drawn relative to it."""
 FETCHES, FETCHES_WAITING = 4, 8
 VIDEOS, VIDEOS_WAITING = 1, 2
 
@@ -60,27 +60,27 @@ class Settings:
     """Settings of ``create_app``."""
 
     index: Path
-    """Folder of the index, which may be made later."""
+    """Folder of the index, which may be created later."""
     hosts: Sequence[str] = ()
-    """Further host names that are answered."""
+    """Further host names that the server accepts."""
     most_bytes: int = 20 * 2**20
-    """Of a request's body and of a fetched image."""
+    """Most bytes of a request's body and of a fetched image."""
     at_once: int = 2
-    """Images that are computed at a time."""
+    """Images that are processed at the same time."""
     waiting: int = 8
-    """Images that wait meanwhile; more are refused with 503."""
+    """Images that may wait; further ones are refused with status 503."""
     body_seconds: float = 30.0
-    """Time in which an upload must have arrived."""
+    """Seconds in which an upload must have arrived."""
     fetcher: Fetcher | None = field(default=None)
-    """Fetches images by their addresses; None refuses to."""
+    """Fetches images by address; None refuses such requests."""
     device: str = "cpu"
-    """Of the model that embeds images where the captioner does not."""
+    """Device of the model that embeds images if the captioner does not."""
     video_models: Sequence[Any] = ()
-    """Recognizers and clip captioners; without any, frames of videos are captioned."""
+    """Recognizers and clip captioners; without any, single frames of videos are captioned."""
 
 
 def create_app(captioner: BatchCaptioner, settings: Settings) -> Starlette:
-    """The application around a captioner and the index at ``settings.index``.
+    """Create the application for a captioner and the index at ``settings.index``.
 
     Raises ``SearchIndexError`` for an index of another captioner.
     """
@@ -104,7 +104,7 @@ def create_app(captioner: BatchCaptioner, settings: Settings) -> Starlette:
 
 
 class _Site:
-    """The endpoints, each a page or its twin under ``/api``."""
+    """The endpoints: each page has a counterpart under ``/api``."""
 
     def __init__(self, engine: Engine, settings: Settings) -> None:
         self.engine, self.settings = engine, settings
@@ -142,7 +142,7 @@ class _Site:
         return self._page("home.html", newest=newest)
 
     async def to_home(self, request: Request) -> Response:
-        """Somebody reloads or bookmarks a result; uploads are not kept."""
+        """For a result that is reloaded or bookmarked: uploads are not kept."""
         return RedirectResponse("/", 303)
 
     async def caption(self, request: Request) -> Response:
@@ -238,7 +238,7 @@ class _Site:
         return FileResponse(HERE / "openapi.json", media_type="application/json")
 
     async def failed(self, request: Request, error: Exception) -> Response:
-        """An error as a page or as JSON; what goes wrong inside is a CaptionerError, the rest an HTTPException."""
+        """An error as a page or as JSON. This package's errors are ``CaptionerError``, the others ``HTTPException``."""
         status, headers, reason = 500, None, str(error)
         if isinstance(error, HTTPException):
             status, headers, reason = error.status_code, error.headers, error.detail
@@ -256,14 +256,14 @@ class _Site:
         return HTMLResponse(page, status, headers)
 
     async def gone(self, request: Request, error: Exception) -> Response:
-        """Whoever sent half an image is not there to read this."""
+        """The client disconnected before its upload ended, so nobody reads the response."""
         return Response(status_code=400)
 
     async def _sent(self, request: Request) -> Sent:
         return await read_sent(request, self.settings.fetcher, self.fetching)
 
     async def _clips(self, content: bytes) -> list[Shown]:
-        """What happens in a video, by its bytes."""
+        """The described clips of a video, given its bytes."""
         if not self.takes_videos:
             raise HTTPException(415, "videos are not read here; whoever runs this: pip install 'captioner[video]'")
         captioner, models = self.engine.captioner, self.settings.video_models
@@ -317,7 +317,7 @@ class _Site:
 
 
 def entry_json(entry: Entry) -> dict[str, Any]:
-    """An indexed image for the API, without its path on this machine."""
+    """An indexed image as JSON, without its path on this machine."""
     return {
         "id": entry.id,
         "name": file_name(entry),
@@ -334,7 +334,7 @@ def match_json(match: Match) -> dict[str, Any]:
 
 
 def clip_json(shown: Shown) -> dict[str, Any]:
-    """A clip of a video for the API."""
+    """A clip of a video as JSON."""
     clip = shown.clip
     caption, log_prob = (clip.caption.text, clip.caption.log_prob) if clip.caption else (None, None)
     times = {"start": round(clip.start, 3), "end": round(clip.end, 3)}
@@ -342,7 +342,7 @@ def clip_json(shown: Shown) -> dict[str, Any]:
 
 
 def shown_name(sent: Sent) -> str:
-    """The name of what was sent, as text that can be shown."""
+    """The file name of an upload, made safe to display."""
     return printable(PurePath(sent.name).name)[:80]
 
 
@@ -351,34 +351,34 @@ def classes_json(classes: Sequence[tuple[str, float]]) -> list[dict[str, Any]]:
 
 
 def file_name(entry: Entry) -> str:
-    """The name of an image's file, as text that can be shown."""
+    """An indexed image's file name, made safe to display."""
     return printable(PurePath(entry.path).name.encode(errors="replace").decode())
 
 
 def percent(share: float) -> str:
-    """A probability in percent with two digits that count."""
+    """A probability in percent with two significant digits."""
     value = 100 * share
     digits = 0 if value >= 10 else min(6, 1 - math.floor(math.log10(value))) if value > 0 else 0
     return f"{value:.{digits}f} %"
 
 
 def clock(seconds: float) -> str:
-    """A time as players show it."""
+    """A time as media players show it."""
     return f"{int(seconds + 0.5) // 60}:{int(seconds + 0.5) % 60:02}"
 
 
 def jpeg_uri(image: Image.Image, side: int = PREVIEW) -> str:
-    """A copy of an RGB image for a page: uploads are not kept, so there is no address to show them from."""
+    """An RGB image as a JPEG data URI: uploads are not kept, so the page has no address for them."""
     return f"data:image/jpeg;base64,{base64.b64encode(to_jpeg(image, side)).decode()}"
 
 
 def still_uri(image: Image.Image) -> str:
-    """A small copy of a frame."""
+    """A frame as a small data URI."""
     return jpeg_uri(image, SIDE)
 
 
 def data_uri(image: Image.Image) -> str:
-    """A drawing for a page, without loss."""
+    """A drawing as a lossless data URI."""
     content = io.BytesIO()
     image.save(content, "PNG")
     return f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}"

@@ -31,17 +31,17 @@ from captioner.search.models import check_model, made_by, models_of
 from captioner.search.query import Match, by_sentence, similar, unit
 
 ALTERNATIVES, CLASSES, SIMILAR = 3, 5, 8
-"""Captions, classes and similar images that are shown of an image."""
+"""Numbers of captions, classes and similar images that are shown for an image."""
 RANKINGS = {0.0: "and their probabilities as whole sentences", 1.0: "and the mean probability of a word in each"}
-"""The meaning of captions' scores, by the length penalty that ranks them."""
+"""How the page explains captions' scores, by the length penalty that ranks them."""
 IMAGE_MEMORY = 2**28
-"""Bytes that reading one image may take."""
+"""Most bytes of memory for reading one image."""
 LARGEST_FILE = 2**28
-"""Largest file of the index, in bytes, that is served."""
+"""Largest file, in bytes, that is served from the index."""
 THUMBNAILS = 1000
-"""Small images that are kept in memory, some 15 kB each."""
+"""Thumbnails that are kept in memory, about 15 kB each."""
 PREVIEW = 1024
-"""Largest side in pixels of an uploaded image that is shown again."""
+"""Largest side in pixels of an uploaded image when it is displayed."""
 CHECK_SECONDS = 2.0
 """Seconds between two checks of the index for changes."""
 TYPES = {
@@ -52,30 +52,31 @@ TYPES = {
     b"II*\0": "image/tiff",
     b"MM\0*": "image/tiff",
 }
-"""Media types by how a file begins."""
+"""Media types by the first bytes of a file."""
 
 
 class Alternative(NamedTuple):
-    """A caption, and by what its model ranks it among others."""
+    """A caption, and the score that its model ranks it by."""
 
     caption: Caption
     score: float | None
-    """exp(log probability / length ** length penalty): 1 is the mean of a word's probability, 0 the sentence's."""
+    """exp(log probability / length ** length penalty): with penalty 0 the sentence's probability, with 1 the geometric
+    mean of its words'."""
 
 
 class Described(NamedTuple):
-    """The description of an image."""
+    """The results for an image."""
 
     captions: list[Alternative]
     """Best first."""
     classes: tuple[ClassScore, ...]
-    """The likeliest, best first; empty where the model has no classes."""
+    """The most probable classes, best first; empty if the model has no classes."""
     similar: Sequence[Match]
     """Images of the index."""
 
 
 class FirstLayerImages(NamedTuple):
-    """Drawings of the first convolution."""
+    """Images that show the first convolution."""
 
     kernels: Image.Image
     maps: Image.Image
@@ -83,23 +84,23 @@ class FirstLayerImages(NamedTuple):
 
 @dataclass(frozen=True)
 class Summary:
-    """What the index is, for the page."""
+    """A summary of the index, for the page."""
 
     count: int
     problem: str
-    """Why there is none, or empty."""
+    """Why there is no index, or empty."""
 
 
 class Engine:
     """A captioner and an index, used by several threads."""
 
     def __init__(self, captioner: BatchCaptioner, folder: Path, device: str = "cpu") -> None:
-        """``folder`` may hold no index yet; raises ``SearchIndexError`` for one of another captioner."""
+        """``folder`` may have no index yet; raises ``SearchIndexError`` for an index by another captioner."""
         self.captioner, self.embedder = models = models_of(captioner, device)
         self.model = made_by(models)
         self._layer = class_layer(self.embedder.runtime, self.embedder.name)
         self._classifier: ImageClassifier | None = None
-        with suppress(CheckpointError):  # a network without classes is no error: they are left out
+        with suppress(CheckpointError):  # a network without classes is no error; none are shown
             self._classifier = load_classifier(self.embedder.name)
         self._index = LiveIndex(folder, self)
         self._thumbnails: OrderedDict[str, bytes] = OrderedDict()
@@ -108,7 +109,7 @@ class Engine:
 
     @property
     def ranking(self) -> str:
-        """What the scores of captions are."""
+        """What the captions' scores mean."""
         config = self.captioner.decoding_config({})
         penalty = config.length_penalty if self.captioner is self.embedder and config.method == "beam" else 0.0
         return RANKINGS.get(penalty, f"and their probabilities, to the power of 1 / length ** {penalty:g}")
@@ -121,47 +122,47 @@ class Engine:
             return Summary(0, str(error))
 
     def describe(self, image: Image.Image, digest: str, top: int = SIMILAR) -> Described:
-        """Captions, classes and similar images of an RGB image; ``digest`` is the SHA-256 of its file."""
+        """Captions, classes and similar images for an RGB image; ``digest`` is the SHA-256 of its file."""
         features = self._features(image)
         captions = self._captions(image, features)
         (classes,) = self._layer.best(features, CLASSES) if self._layer else [()]
         return Described(captions, classes, self._similar(features[0], digest, top))
 
     def similar_to(self, content: bytes, top: int, min_score: float) -> list[Match]:
-        """Images of the index that are similar to the image of a file's bytes."""
+        """Indexed images that are similar to the image in a file's bytes."""
         feature = self._features(read_image(content))[0]
         return similar(self._index.get(), unit(feature), top, min_score, digest=sha256_of(content))
 
     def similar_in_index(self, entry: Entry, top: int = SIMILAR, min_score: float = -1.0) -> list[Match]:
-        """Images of the index that are similar to one of it."""
+        """Indexed images that are similar to ``entry``."""
         index = self._index.get()
         (vector,) = index.vectors([entry])
         return similar(index, vector, top, min_score, without=entry)
 
     def search(self, sentence: str, top: int, min_score: float = 0.0) -> list[Match]:
-        """Images of the index that a sentence describes; raises ``SearchIndexError`` without an index."""
+        """Indexed images that match a sentence; raises ``SearchIndexError`` without an index."""
         return by_sentence(self._index.get(), self.embedder, sentence, top, min_score)
 
     def first_layer(self, image: Image.Image) -> FirstLayerImages | None:
-        """Kernels and maps of the first convolution for an RGB image; None where the model shows none."""
+        """Kernels and feature maps of the first convolution for an RGB image; None if the model cannot show them."""
         if self._classifier is None:
             return None
         kernels, maps = self._classifier.first_layer(image)
         return FirstLayerImages(sheet(kernel_tiles(kernels), 640, 16), sheet(map_tiles(maps), 640, 8))
 
     def page(self, first: int, count: int) -> list[Entry]:
-        """Images of the index, the newest files first; none without an index."""
+        """Indexed images, newest files first; none without an index."""
         return self._index.get().page(first, count)
 
     def entry(self, id: int) -> Entry | None:
-        """The image of a number."""
+        """The indexed image with this id; None if there is none."""
         found = self._index.get().entries([id])
         return found[0] if found else None
 
     def content(self, entry: Entry) -> bytes:
-        """The bytes of an indexed image; ``ImageError`` unless they are those that were indexed.
+        """The bytes of an indexed image; raises ``ImageError`` if they are not those that were indexed.
 
-        So nothing else on this machine can be read, whatever the path leads to by now.
+        So no other file of this machine can be read, wherever the path leads by now.
         """
         try:
             handle = os.open(entry.path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
@@ -197,7 +198,7 @@ class Engine:
         return self.embedder.encode([inputs])  # (1, D)
 
     def _captions(self, image: Image.Image, features: np.ndarray) -> list[Alternative]:
-        """The captions of an image whose features (1, D) the embedder made."""
+        """The captions of an image, given the embedder's features (1, D)."""
         config = self.captioner.decoding_config({})
         if config.method == "beam":
             config = replace(config, num_return_sequences=min(ALTERNATIVES, config.beam_size))
@@ -205,7 +206,7 @@ class Engine:
             (found,) = self.embedder.decode(features, config)
             penalty = config.length_penalty if config.method == "beam" else 0.0
         else:
-            found, penalty = self._published(image, config), 0.0  # what they count as a word is their own
+            found, penalty = self._published(image, config), 0.0  # their length in tokens is unknown
         ranked = [Alternative(one, score_of(one, penalty)) for one in found]
         return sorted(ranked, key=lambda one: -(one.score or 0.0))
 
@@ -213,7 +214,7 @@ class Engine:
         _, prepared = self.captioner.prepare(image)
         if isinstance(prepared, ImageError):
             raise prepared
-        with self._captioning:  # sampling and what transformers prints are settings of the whole process
+        with self._captioning:  # the seed and transformers' logging are global settings
             (found,) = self.captioner.describe([prepared], config)
         if isinstance(found, ImageError):
             raise found
@@ -222,12 +223,12 @@ class Engine:
     def _similar(self, feature: np.ndarray, digest: str, top: int) -> list[Match]:
         try:
             return similar(self._index.get(), unit(feature), top, digest=digest)
-        except SearchIndexError:  # the page says elsewhere that there is no index
+        except SearchIndexError:  # another part of the page says that there is no index
             return []
 
 
 class LiveIndex:
-    """The index as it is now: opened again when another process has changed it."""
+    """The current index; it is opened again when another process has changed it."""
 
     def __init__(self, folder: Path, engine: Engine) -> None:
         self._folder, self._engine = folder, engine
@@ -240,7 +241,7 @@ class LiveIndex:
             self.get()
 
     def get(self) -> Index:
-        """The index; raises ``SearchIndexError`` where there is none, or one of another captioner."""
+        """The index; raises ``SearchIndexError`` if there is none, or one by another captioner."""
         with self._lock:
             if self._index is None or time.monotonic() - self._checked > CHECK_SECONDS:
                 self._refresh()
@@ -261,11 +262,11 @@ class LiveIndex:
             except CaptionerError:
                 opened.close()
                 raise
-            self._index, self._seen = opened, now  # the old one closes when the last thread is done with it
+            self._index, self._seen = opened, now  # the old one closes when no thread uses it any more
         self._checked = time.monotonic()
 
     def _state(self) -> tuple[int, int] | None:
-        """Numbers that change with the index; None where there is none."""
+        """Numbers that change whenever the index does; None if there is no index."""
         try:
             file = os.stat(self._folder / DATABASE).st_ino
         except OSError:
@@ -279,10 +280,10 @@ class LiveIndex:
 
 
 def score_of(caption: Caption, penalty: float) -> float | None:
-    """What beam search ranks a caption by, as a probability; None where its model does not say."""
+    """The score that beam search ranks a caption by, as a probability; None if the model gives none."""
     if caption.log_prob is None:
         return None
-    return math.exp(caption.log_prob / (len(caption.text.split()) + 1) ** penalty)  # one more for its end
+    return math.exp(caption.log_prob / (len(caption.text.split()) + 1) ** penalty)  # plus the end token
 
 
 def sha256_of(content: bytes) -> str:
@@ -296,7 +297,7 @@ def read_image(content: bytes) -> Image.Image:
 
 
 def media_type(content: bytes) -> str:
-    """The media type of an image by its content."""
+    """The media type of an image file, by its content."""
     if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
         return "image/webp"
     if content[4:8] == b"ftyp":

@@ -1,8 +1,8 @@
-"""Fetch an image by its address, protected against addresses inside of the network (SSRF).
+"""Fetch an image by its address, without access to addresses inside the network (SSRF).
 
-The name is resolved once, every address that it has is checked, and the connection goes to a checked address: a name
-that resolves otherwise a moment later changes nothing. Each redirect begins anew. There are limits on time, bytes and
-redirects, no cookies, no credentials, no proxies.
+The name is resolved once, all of its addresses are checked, and the connection goes to a checked address, so it makes
+no difference if the name resolves otherwise a moment later. Each redirect is checked in the same way. Time, bytes and
+redirects are limited; no cookies, credentials or proxies are used.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from captioner.errors import CaptionerError
 
 PORTS = {"http": 80, "https": 443}
 REDIRECTS = 3
-"""Redirects that are followed."""
+"""Most redirects that are followed."""
 MOVED = (301, 302, 303, 307, 308)
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 REFUSED = tuple(map(ipaddress.ip_network, ("192.0.0.0/24", "192.88.99.0/24", "64:ff9b:1::/48")))
-"""Networks that some releases of Python take for public ones: protocol assignments, 6to4 relays, local NAT64."""
+"""Networks that some releases of Python consider public: protocol assignments, 6to4 relays, local NAT64."""
 COMPATIBLE = ipaddress.IPv6Network("::/96")
 ISATAP = (0x00005EFE, 0x02005EFE)
-"""The third quarter of an IPv6 address that carries an IPv4 address in its fourth."""
+"""The third 32 bits of an IPv6 address that carries an IPv4 address in the fourth."""
 LONGEST = 2048
-"""Characters of an address."""
+"""Most characters of an address."""
 CHUNK = 1 << 16
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class FetchError(CaptionerError):
-    """An address that is refused, or from which nothing came."""
+    """An address that is refused, or that cannot be fetched."""
 
 
 def _connect(address: str, port: int, timeout: float) -> socket.socket:
@@ -53,19 +53,19 @@ def _resolve(host: str, port: int) -> list[str]:
 
 @dataclass(frozen=True)
 class Fetcher:
-    """Limits of fetching, and how names are resolved and connections made."""
+    """Fetches images within limits; name resolution and connections can be replaced in tests."""
 
     seconds: float = 10
-    """Of all together, redirects included."""
+    """Limit for the whole fetch, including redirects."""
     most: int = 20 * 2**20
-    """Bytes of a file."""
+    """Most bytes of a file."""
     resolve: Callable[[str, int], Sequence[str]] = _resolve
-    """Host and port to IP addresses."""
+    """Resolves a host and port to IP addresses."""
     connect: Callable[[str, int, float], socket.socket] = _connect
-    """IP address, port and seconds to a connection."""
+    """Connects to an IP address and port, given a timeout in seconds."""
 
     def fetch(self, address: str) -> bytes:
-        """The content of an http(s) address; ``FetchError`` for any other, and where it cannot be had."""
+        """The content of an http(s) address; raises ``FetchError`` for other addresses and failed requests."""
         deadline = _Deadline(self.seconds)
         try:
             for _ in range(REDIRECTS + 1):
@@ -83,11 +83,11 @@ class Fetcher:
         raise FetchError(f"{address}: more than {REDIRECTS} redirects")
 
     def _get(self, url: SplitResult, deadline: _Deadline) -> tuple[bytes | None, str]:
-        """The content, or None and where a redirect leads."""
+        """The content and '', or None and the target of a redirect."""
         host, port = url.hostname or "", PORTS[url.scheme]
         checked = self._checked(host, port)
         connection = http.client.HTTPConnection(host, port)  # never connects itself
-        connection.default_port = port  # the Host header then has none
+        connection.default_port = port  # so that the Host header has no port
         plain = self.connect(checked, port, self.seconds)
         deadline.watch(plain)
         try:
@@ -106,7 +106,7 @@ class Fetcher:
             if response.getheader("Content-Encoding", "identity") != "identity":
                 raise FetchError(f"{here}: the server sent compressed data, which was not asked for")
             content = self._read(response, here)
-            if deadline.over:  # the end was not that of the file
+            if deadline.over:  # the deadline cut the file off
                 raise TimeoutError
             return content, here
         finally:
@@ -124,7 +124,7 @@ class Fetcher:
         return bytes(content)
 
     def _checked(self, host: str, port: int) -> str:
-        """An IP address of ``host``; ``FetchError`` unless all that it has are public."""
+        """An IP address of ``host``; raises ``FetchError`` unless all of its addresses are public."""
         found = list(self.resolve(host, port))
         if not found:
             raise FetchError(f"{host}: has no address")
@@ -135,7 +135,7 @@ class Fetcher:
 
 
 class _Deadline:
-    """Ends a connection when the time is over: a timeout of the socket would begin anew with every byte."""
+    """Closes a connection when the time is over: a socket's timeout restarts with every byte."""
 
     def __init__(self, seconds: float) -> None:
         self.over = False
@@ -172,7 +172,7 @@ def _is_public(address: IPAddress) -> bool:
     special = address.is_private or address.is_loopback or address.is_link_local or address.is_unspecified
     if isinstance(address, ipaddress.IPv6Address):
         special = special or address.is_site_local or address.scope_id is not None
-        if address in NAT64:  # judged by what it carries; Python calls it reserved
+        if address in NAT64:  # judged by the IPv4 address in it; Python calls it reserved
             return not special
     special = special or any(address in network for network in REFUSED)
     return address.is_global and not (special or address.is_multicast or address.is_reserved)
@@ -192,7 +192,7 @@ def _carried(address: IPAddress) -> list[IPAddress]:
 
 
 def _parse(address: str) -> SplitResult:
-    """The parts of an address that may be fetched; ``FetchError`` says why another may not."""
+    """The parts of an address that may be fetched; raises ``FetchError`` with the reason for any other."""
     if len(address) > LONGEST or not re.fullmatch(r"[!-~]+", address) or "\\" in address:
         raise FetchError(f"{address[:80]}: not an address of printable ASCII characters without spaces")
     try:

@@ -41,7 +41,7 @@ class Busy(HTTPException):
 
 
 class Worker:
-    """Runs functions in threads: ``at_once`` at a time, ``waiting`` more wait, and others are refused as ``Busy``."""
+    """Runs functions in threads: ``at_once`` at a time; ``waiting`` more may wait, and others raise ``Busy``."""
 
     def __init__(self, at_once: int, waiting: int) -> None:
         self._limiter: CapacityLimiter | None = None
@@ -50,7 +50,7 @@ class Worker:
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         if self._count >= self._most:
             raise Busy
-        if self._limiter is None:  # it belongs to a running loop
+        if self._limiter is None:  # a limiter belongs to a running event loop
             self._limiter = CapacityLimiter(self._at_once)
         self._count += 1
         try:
@@ -60,10 +60,10 @@ class Worker:
 
 
 class Guard:
-    """Middleware: headers for every response, no requests by other sites, bodies limited in bytes, time and number."""
+    """Middleware: headers on responses, no cross-site requests, and limits on bodies (bytes, time and number)."""
 
     def __init__(self, app: ASGIApp, most: int, seconds: float = BODY_SECONDS) -> None:
-        """``most`` bytes and ``seconds`` for the body of a request."""
+        """``most`` bytes and ``seconds`` are the limits for a request's body."""
         self.app, self.most, self.seconds = app, most, seconds
         self._receiving = 0
 
@@ -91,7 +91,7 @@ class Guard:
             self._receiving -= 1
 
     def _refusal(self, headers: Headers) -> HTTPException | None:
-        """Why a request is refused before its body is read."""
+        """The reason to refuse a request before its body is read, or None."""
         origin, site = headers.get("origin"), headers.get("sec-fetch-site")
         if site == "cross-site" or (origin and urlsplit(origin).netloc != headers.get("host")):
             return HTTPException(403, "requests of other sites are refused")
@@ -107,7 +107,7 @@ class Guard:
 
         async def limited() -> Message:
             nonlocal total, complete
-            if complete:  # what comes now is the end of the connection, which may take long
+            if complete:  # the next message is the end of the connection, which may come late
                 return await receive()
             try:
                 message = await asyncio.wait_for(receive(), end - loop.time())
@@ -123,5 +123,5 @@ class Guard:
 
 
 def too_large(most: int) -> HTTPException:
-    """The answer to a body of more than ``most`` bytes."""
+    """The response to a body of more than ``most`` bytes."""
     return HTTPException(413, f"more than the {most / 2**20:.0f} MB that are taken; send a smaller image")

@@ -1,4 +1,4 @@
-"""Checked contents of requests: an uploaded or fetched image, and the values of a query."""
+"""Validated contents of requests: an uploaded or fetched image, and query parameters."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from captioner.web.fetch import Fetcher, FetchError
 from captioner.web.guard import Worker
 
 FIELDS = 4
-"""Fields of a form, its file not counted."""
+"""Most fields of a form, not counting its file."""
 FIELD_BYTES = 4096
 LONGEST_SENTENCE = 500
-"""Characters of a sentence that is searched for."""
+"""Most characters of a sentence to search for."""
 
 
 class Sent(NamedTuple):
@@ -24,11 +24,11 @@ class Sent(NamedTuple):
 
     content: bytes
     name: str
-    """Its file name, or address."""
+    """Its file name or address."""
 
 
 async def read_sent(request: Request, fetcher: Fetcher | None, fetching: Worker) -> Sent:
-    """The image in the form of a request: the file ``image`` (or ``video``), or what ``url`` leads to where allowed."""
+    """The image in a form: the file ``image`` (or ``video``), or the content of the address ``url`` if allowed."""
     refusal = request.scope.get("captioner.refusal")
     if refusal is not None:
         raise refusal
@@ -49,7 +49,7 @@ async def read_sent(request: Request, fetcher: Fetcher | None, fetching: Worker)
 
 
 def whole_number(request: Request, name: str, default: int, most: int) -> int:
-    """A value of the query from 1 to ``most``."""
+    """A query parameter from 1 to ``most``."""
     text = request.query_params.get(name, "")
     if not text:
         return default
@@ -59,7 +59,7 @@ def whole_number(request: Request, name: str, default: int, most: int) -> int:
 
 
 def score(request: Request, default: float) -> float:
-    """The value ``min_score`` of the query, -1 to 1."""
+    """The query parameter ``min_score``, -1 to 1."""
     text = request.query_params.get("min_score", "")
     try:
         found = float(text) if text else default
@@ -71,7 +71,7 @@ def score(request: Request, default: float) -> float:
 
 
 def sentence(request: Request) -> str:
-    """The value ``q`` of the query; empty where there is none."""
+    """The query parameter ``q``; empty if there is none."""
     text = request.query_params.get("q", "").strip()
     if len(text) > LONGEST_SENTENCE:
         raise UsageError(f"a sentence may have {LONGEST_SENTENCE} characters, not {len(text)}")

@@ -1,4 +1,4 @@
-"""Descriptions of visitors' videos, with times, by recognizers, clip captioners, or captions of single frames."""
+"""Descriptions of uploaded videos, with times: by recognizers, clip captioners, or captions of single frames."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from captioner.predictors.classifier import ClassScore
 from captioner.predictors.images import BatchCaptioner
 
 SECONDS, FRAME_PIXELS, ALL_PIXELS = 600, 2**23, 4e10
-"""Limits: the length, the pixels of a frame (4K), and those of all frames (ten minutes of full HD)."""
+"""Limits: seconds, pixels of a frame (4K), and pixels of all frames (ten minutes of full HD)."""
 CLIP_SECONDS, FRAME_SECONDS = 10.0, 2.0
-"""Length of the clips that models of videos see, and time from frame to frame where there is no such model."""
+"""Length of the clips that video models describe, and the time between captioned frames without such a model."""
 MOST_CLIPS = 60
-"""Clips of a video; a longer one has longer clips."""
+"""Most clips of a video; a longer video is cut into longer clips."""
 SIDE = 1024
-"""Largest side in pixels of a frame that is looked at."""
+"""Largest side in pixels of a frame that is captioned or shown."""
 LABELS = 3
-"""Labels that are shown of a clip."""
+"""Labels that are shown for a clip."""
 STARTS = (b"\x1a\x45\xdf\xa3", b"OggS", b"FLV\x01", b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", b"\0\0\1\xba", b"\0\0\1\xb3")
-"""How files begin: Matroska and WebM, Ogg, Flash, ASF, MPEG."""
+"""The first bytes of files: Matroska and WebM, Ogg, Flash, ASF, MPEG."""
 STILL_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1", b"hevc", b"hevx")
-"""Brands of images in the container of MP4 (ISO 14496-12)."""
+"""Brands of images in MP4 containers (ISO 14496-12)."""
 
 
 class VideoError(DataError):
-    """A video that cannot be read, or is beyond the limits."""
+    """A video that cannot be read or exceeds the limits."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,11 @@ class Clip:
 
     start: float
     end: float
-    """In seconds."""
+    """Start and end are in seconds."""
     model: str
     caption: Caption | None = None
     labels: tuple[ClassScore, ...] = ()
-    """The likeliest activities, best first."""
+    """The most probable activities, best first."""
 
 
 class Shown(NamedTuple):
@@ -58,16 +58,16 @@ class Shown(NamedTuple):
 
 
 def is_video(content: bytes) -> bool:
-    """Whether a file is one of the videos that are taken, by its content."""
+    """Whether a file is a video of a supported kind, by its first bytes."""
     if content[4:8] == b"ftyp":
         return content[8:12] not in STILL_BRANDS
     return content.startswith(STARTS) or (content[:4] == b"RIFF" and content[8:12] == b"AVI ")
 
 
 def video_clips(content: bytes, captioner: BatchCaptioner, models: Sequence[Any]) -> list[Shown]:
-    """The clips of a video's bytes by each of ``models`` (recognizers, clip captioners), or else captions of frames.
+    """The clips of a video by each of ``models`` (recognizers, clip captioners), or else captions of its frames.
 
-    Raises ``VideoError`` for what is no video, damaged, or beyond the limits. The file is gone at the end.
+    Raises ``VideoError`` for bytes that are no video, are damaged, or exceed the limits. The temporary file is removed.
     """
     with tempfile.TemporaryDirectory(prefix="captioner-") as folder:
         path = Path(folder, "video")
@@ -101,7 +101,7 @@ def _checked_end(path: Path) -> float:
 
 
 def _clips(path: Path, model: Any, length: float) -> Iterator[Clip]:
-    """What a recognizer or a clip captioner says. Their classes are not imported: that would load torch."""
+    """A recognizer's or clip captioner's results. Their classes are not imported, since that would load torch."""
     if hasattr(model, "recognize"):
         for found in model.results([path], top=min(LABELS, len(model.classes)), every=length):
             if found.error is not None:
@@ -117,7 +117,7 @@ def _clips(path: Path, model: Any, length: float) -> Iterator[Clip]:
 
 
 def _captioned_frames(path: Path, end: float, captioner: BatchCaptioner) -> Iterator[Shown]:
-    """A caption for every frame that is looked at; neighbors with the same one are one clip."""
+    """Caption frames at equal intervals; neighbors with the same caption become one clip."""
     count = max(1, min(MOST_CLIPS, round(end / FRAME_SECONDS)))
     edges = [end * number / count for number in range(count + 1)]
     images = list(_stills(path, [(start + stop) / 2 for start, stop in pairwise(edges)]))
@@ -137,7 +137,7 @@ def _captioned_frames(path: Path, end: float, captioner: BatchCaptioner) -> Iter
 
 
 def _stills(path: Path, times: Sequence[float]) -> Iterator[Image.Image]:
-    """The frames at ascending ``times``, none larger than ``SIDE``: there may be many."""
+    """The frames at ascending ``times``, scaled down to ``SIDE`` to save memory."""
     for moment in sample_frames(path, times, warn=lambda text: None):
         image = moment.frame.image()
         image.thumbnail((SIDE, SIDE))
