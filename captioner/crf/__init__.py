@@ -1,1 +1,1 @@
-"""Conditional random field over the labels of a clip (activity, tool, object, ...), and files of label predictions."""
+"""A conditional random field over the labels of a clip (activity, tool, object, ...), and label-predictions files."""

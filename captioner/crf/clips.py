@@ -1,4 +1,4 @@
-"""The arrays that a CRF is trained on, from clips and feature stores: label sets, gold labels, batches, folds."""
+"""Clips and feature stores as the arrays that a CRF is trained on: label sets, gold labels, batches and folds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from captioner.errors import DataError
 from captioner.features.spec import Store
 
 LabelSets = Mapping[str, Sequence[str]]
-"""Labels of each node, by the node's name."""
+"""The labels of each node, by the node's name."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,12 +39,12 @@ class ClipArrays:
 
     @property
     def starts_video(self) -> np.ndarray:
-        """(N,) bool: the clip is the first one of its video."""
+        """(N,) bool: whether the clip is the first one of its video."""
         return np.array([row == 0 or name != self.videos[row - 1] for row, name in enumerate(self.videos)], bool)
 
     @property
     def labeled(self) -> np.ndarray:
-        """(N,) bool: at least one gold label is known."""
+        """(N,) bool: whether at least one gold label is known."""
         return np.asarray((self.gold >= 0).any(1))
 
     def batches(
@@ -52,7 +52,7 @@ class ClipArrays:
     ) -> Iterator[np.ndarray]:
         """``rows`` in batches of ``size``, shuffled by ``random`` unless it is None.
 
-        With ``chain`` a batch holds whole videos, as many as it takes to reach ``size``.
+        With ``chain`` a batch holds whole videos: the fewest that reach ``size`` clips.
         """
         if not chain:
             rows = rows if random is None else random.permutation(rows)
@@ -71,7 +71,7 @@ class ClipArrays:
 
 
 def clip_arrays(clips: Sequence[Clip], stores: Sequence[Store], labels: LabelSets) -> ClipArrays:
-    """Arrays of those ``clips`` that have features in all ``stores``, sorted by video and time."""
+    """Arrays of the clips that have features in all ``stores``, sorted by video and time."""
     held = [Names(store.ids) for store in stores]
     chosen = [clip for clip in clips if all(clip.clip_id in ids for ids in held)]
     chosen.sort(key=lambda clip: (clip.video, clip.start, clip.end, clip.clip_id))
@@ -81,7 +81,7 @@ def clip_arrays(clips: Sequence[Clip], stores: Sequence[Store], labels: LabelSet
 
 
 def gold_labels(clips: Sequence[Clip], labels: LabelSets) -> np.ndarray:
-    """(N, V) int64: index of each gold label; ``OTHER``'s where it is not in the label set, -1 where unknown."""
+    """(N, V) int64: index of each gold label; that of ``OTHER`` if it is not in the label set, -1 if unknown."""
     indices = [{label: index for index, label in enumerate(values)} for values in labels.values()]
     rows = [
         [index.get(label, index.get(OTHER, -1)) for index, label in zip(indices, clip.labels, strict=True)]

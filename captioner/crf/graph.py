@@ -14,7 +14,7 @@ Edge = tuple[int, int]
 """Two nodes, the lower index first."""
 GRAPHS = ("complete", "tree", "none")
 SMOOTHING = 0.5
-"""Added to the counts of a label, and to those of all label pairs of two nodes together."""
+"""Smoothing: added to the count of each label, and spread over the label pairs of two nodes."""
 
 
 def all_pairs(num_nodes: int) -> list[Edge]:
@@ -57,7 +57,7 @@ def spanning_forest(edges: Iterable[Edge]) -> list[Edge]:
 
 
 def depth_first(num_nodes: int, edges: Collection[Edge]) -> Iterator[int]:
-    """All nodes; each one but the first of its component comes after one of its neighbors."""
+    """All nodes in depth-first order: each but the first of its component comes after one of its neighbors."""
     visited: set[int] = set()
     for start in range(num_nodes):
         stack = [start]

@@ -24,7 +24,7 @@ UNDAMPED_ROUNDS = 10
 MAX_PRODUCT_ROUNDS = 20
 """Rounds of loopy max-product; messages that have not converged by then usually oscillate."""
 MATMUL_RANGE = 60.0
-"""Nats; a factor that spans more is not applied as a matrix product, in which exp would underflow."""
+"""In nats; a factor with a larger span is not applied as a matrix product, because exp would underflow."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class PairwiseMRF:
     transition: tuple[Tensor, ...] = ()
     """(L_v, L_v) for each node, from the previous clip of the video to this one; empty without a chain."""
     starts_video: Tensor | None = None
-    """(N,) bool: the clip has no previous one. Needed with ``transition``; clips of a video are consecutive rows."""
+    """(N,) bool: the clip has no previous one. Needed with ``transition``; a video's clips are consecutive rows."""
 
     def __len__(self) -> int:
         return len(self.unary[0])
@@ -66,13 +66,13 @@ class PairwiseMRF:
 
     @property
     def has_previous(self) -> Tensor:
-        """(N,) bool: there is a transition from the previous clip."""
+        """(N,) bool: whether there is a transition from the previous clip."""
         if not self.transition or self.starts_video is None:
             return torch.zeros(len(self), dtype=torch.bool, device=self.unary[0].device)
         return ~self.starts_video
 
     def score(self, labels: Tensor) -> Tensor:
-        """Unnormalized log probability of ``labels`` (N, V) int64 by clip (N,); transitions count at the later clip."""
+        """Unnormalized log probability (N,) of ``labels`` (N, V) int64; a transition counts for the later clip."""
         total = self.unary[0].new_zeros(len(self))
         for v, potentials in enumerate(self.unary):
             total = total + potentials.gather(1, labels[:, v, None])[:, 0]
@@ -90,7 +90,7 @@ class Marginals:
     log_marginals: tuple[Tensor, ...]
     """(N, L_v) for each node, normalized, in nats."""
     converged: Tensor
-    """(N,) bool; False where messages still changed after the last round."""
+    """(N,) bool; False if messages still changed in the last round."""
 
 
 @dataclass(frozen=True)
@@ -100,14 +100,14 @@ class MAPAssignment:
     labels: Tensor
     """(N, V) int64, one label for each node."""
     converged: Tensor
-    """(N,) bool; where False the assignment may not be the most probable one."""
+    """(N,) bool; if False, the assignment may not be the most probable one."""
 
 
 def marginals(mrf: PairwiseMRF, max_joint_states: int = 0, iterations: int = 100, tolerance: float = 1e-4) -> Marginals:
     """Log marginals of each node of each clip.
 
     Exact for graphs without loops (if ``iterations`` is at least their length) and for graphs with at most
-    ``max_joint_states`` entries in their joint table (see ``joint_node``); Bethe's approximation otherwise.
+    ``max_joint_states`` entries in their joint table (see ``joint_node``); otherwise the Bethe approximation.
     ``tolerance``, in nats, is the largest change of a message that counts as convergence.
     """
     with torch.no_grad():
@@ -127,8 +127,8 @@ def map_assignment(
 ) -> MAPAssignment:
     """The assignment with the highest score; exact under the same conditions as ``marginals``.
 
-    With loops the result of max-product is a starting point for ``icm``, as is ``initial`` (N, V), for example the
-    most probable label of each node; the better of the two local optima is returned.
+    In graphs with loops, ``icm`` improves the result of max-product and ``initial`` (N, V), for example the most
+    probable label of each node; the better of the two local optima is returned.
     """
     with torch.no_grad():
         joint = joint_node(mrf, max_joint_states)
@@ -147,10 +147,10 @@ def map_assignment(
 def log_partition(
     mrf: PairwiseMRF, allowed: tuple[Tensor, ...] | None = None, max_joint_states: int = 0, iterations: int = 30
 ) -> Tensor:
-    """Log of the sum over all assignments, added over the clips: (), in nats; exact where ``marginals`` is.
+    """Log of the sum over all assignments, summed over the clips: (), in nats; exact if ``marginals`` is.
 
     ``allowed``, (N, L_v) bool for each node, restricts the sum. The gradient is the marginals: the Bethe free energy is
-    stationary in the messages, so they are computed without a graph.
+    stationary in the messages, so these are computed without autograd.
     """
     if allowed is not None:
         pairs = zip(mrf.unary, allowed, strict=True)
@@ -165,7 +165,7 @@ def log_partition(
 def joint_node(mrf: PairwiseMRF, max_joint_states: int) -> PairwiseMRF | None:
     """The same MRF with one node whose labels are the joint assignments, in row-major order.
 
-    None where the graph has no loops, or its largest table would have more than ``max_joint_states`` entries.
+    None if the graph has no loops, or if its largest table would have more than ``max_joint_states`` entries.
     """
     sizes, chain = mrf.sizes, bool(mrf.transition)
     if not mrf.has_loops or math.prod(sizes) ** (1 + chain) > max_joint_states:
@@ -220,9 +220,9 @@ class BeliefPropagation:
     def run_bp(self, maximum: bool, iterations: int, tolerance: float, done: int = 0) -> Tensor:
         """Update all messages until they converge; returns for which clips they did, (N,) bool.
 
-        ``maximum`` is max-product, otherwise sum-product. Nodes of a clip send in turn, clips of a video all at once.
-        Without a chain, clips that have not converged continue alone as soon as a quarter of the batch has. ``done`` of
-        the ``iterations`` have been run already.
+        ``maximum`` selects max-product, otherwise sum-product. The nodes of a clip send in turn, the clips of a video
+        all at once. Without a chain, clips that have not converged continue separately once a quarter of the batch has.
+        ``done`` of the ``iterations`` have been run already.
         """
         mrf = self.mrf
         loopy, count = mrf.has_loops, mrf.num_nodes
@@ -247,13 +247,13 @@ class BeliefPropagation:
                 for w in receivers:
                     new = factors[v, w].message(belief - self.messages[w, v])
                     self.messages[v, w] = _update(self.messages[v, w], new, damping, change)
-            if not (loopy or in_time):  # every message was computed once, from final ones
+            if not (loopy or in_time):  # every message was computed from final messages
                 return torch.ones_like(change, dtype=torch.bool)
             self._update_in_time(in_time, damping, change)
         return change <= tolerance
 
     def _update_in_time(self, factors: list[tuple[Factor, Factor]], damping: float, change: Tensor) -> None:
-        """One round of messages between consecutive clips, both ways; the largest changes go into ``change`` (N,)."""
+        """One round of messages between consecutive clips, both ways; ``change`` (N,) is raised to the largest one."""
         has_previous = self.mrf.has_previous[:, None]  # (N, 1)
         for v, (ahead, back) in enumerate(factors):
             belief = self.belief(v)
@@ -274,7 +274,7 @@ class BeliefPropagation:
     def decode(self) -> Tensor:
         """Labels (N, V) after max-product: each node's best label given those of the nodes before it.
 
-        Conditioning along the edges keeps labels of different assignments with equal scores from being mixed.
+        Conditioning along the edges avoids mixing the labels of assignments with equal scores.
         """
         chosen: dict[int, Tensor] = {}
         for v in depth_first(self.mrf.num_nodes, self.mrf.pairwise.keys()):
@@ -326,7 +326,7 @@ class Factor:
         if not self.maximum:
             return (log[:, :, None] + self.table).logsumexp(1)
         # max_k(log + table) as a Chebyshev distance of positive vectors: torch.cdist needs no (N, K, L) tensor.
-        # A row that is below the largest by more than the table's span cannot win, so clamping changes nothing.
+        # A row that is below the largest by more than the table's span cannot win, so clamping does not matter.
         most = log.amax(1, keepdim=True)
         rest = (log - most).clamp_min(-self.span - 1)  # plus the smallest entry of the table: at least -2 span - 1
         shift = 2 * self.span + 2
@@ -353,7 +353,7 @@ def _conditional_scores(mrf: PairwiseMRF, labels: Tensor, node: int) -> Tensor:
 
 
 def _higher_score(mrf: PairwiseMRF, one: Tensor, other: Tensor) -> Tensor:
-    """For each video (without a chain: each clip) the assignment (N, V) with the higher score."""
+    """For each video (without a chain, for each clip), the assignment (N, V) with the higher score."""
     gain = mrf.score(other) - mrf.score(one)  # (N,)
     video = (~mrf.has_previous).long().cumsum(0) - 1
     gain = gain.new_zeros(len(gain)).index_add(0, video, gain)[video]

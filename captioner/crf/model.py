@@ -1,7 +1,7 @@
 """The conditional random field: log potentials from the features of a clip, and its file.
 
 A CRF file is a safetensors file with tensors ``crf.NAME`` and, for each cross-validation model, ``fold.INDEX.NAME``.
-Everything else is one JSON entry of its header. Opening a file never executes anything.
+All other data are one JSON entry of its header. Opening a file never executes anything.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ class CRFConfig:
     """Structure of a CRF."""
 
     graph: str = "complete"
-    """Pairs of nodes with a pairwise factor: complete (all), tree (Chow and Liu 1968) or none."""
+    """Pairs of nodes that have a pairwise factor: complete (all), tree (Chow and Liu 1968) or none."""
     chain: bool = False
-    """Factors between each node of a clip and the same node of the next clip of the video."""
+    """Whether factors join each node of a clip to the same node of the video's next clip."""
     unary: str = "linear"
-    """From features to unary potentials: linear, or mlp with one hidden layer that all nodes share."""
+    """How unary potentials depend on features: linear, or mlp (one hidden layer, shared by all nodes)."""
     hidden_dim: int = 256
     """Units of the hidden layer of ``mlp``."""
     dropout: float = 0.0
@@ -57,7 +57,7 @@ class CRFConfig:
 
 
 class CRF(nn.Module):
-    """Log potentials of a clip's nodes: linear in, or by an MLP from, its standardized features."""
+    """Log potentials of a clip's nodes, from its standardized features by a linear layer or an MLP."""
 
     feature_mean: Tensor
     feature_std: Tensor
@@ -65,7 +65,7 @@ class CRF(nn.Module):
     def __init__(
         self, config: CRFConfig, labels: Mapping[str, Sequence[str]], feature_dim: int, edges: Sequence[Edge]
     ) -> None:
-        """``labels`` of each node by its name; ``edges`` as ``choose_edges`` returns them. All factors start at 0."""
+        """``labels`` of each node by its name; ``edges`` are those of ``choose_edges``. All factors start at 0."""
         super().__init__()
         self.config = config
         self.labels = {name: tuple(values) for name, values in labels.items()}
@@ -87,7 +87,7 @@ class CRF(nn.Module):
 
     @property
     def inference(self) -> str:
-        """How likelihood and marginals are computed: ``exact`` or ``loopy belief propagation``."""
+        """How the likelihood and the marginals are computed: ``exact`` or ``loopy belief propagation``."""
         joint = math.prod(self.sizes) ** (1 + self.config.chain)
         loopy = has_loops(self.edges, self.config.chain) and joint > self.config.max_joint_states
         return "loopy belief propagation" if loopy else "exact"
@@ -112,15 +112,15 @@ class Fold:
 
 @dataclass(frozen=True)
 class FeatureSource:
-    """What made the features that a CRF was trained on."""
+    """The network that computed the features that a CRF was trained on."""
 
     key: str
-    """Key of the feature's spec, such as a backbone's."""
+    """Key of the features' spec, such as a backbone's name."""
     dimension: int
     digest: str
     """Digest of the spec."""
     weights_digest: str = ""
-    """Digest of the weights of the network that made the features."""
+    """Digest of the network's weights."""
 
     @classmethod
     def of(cls, store: Store) -> FeatureSource:
@@ -128,7 +128,7 @@ class FeatureSource:
         return cls(spec.key, spec.dimension, spec.digest, store.weights_digest)
 
     def mismatch(self, other: FeatureSource) -> str:
-        """The first field in which ``other`` differs, with both values; empty where they agree."""
+        """The first field in which ``other`` differs, with both values; empty if they are equal."""
         for name, value in asdict(self).items():
             if value != (theirs := getattr(other, name)):
                 return f"{name.replace('_', ' ')} {theirs}, not {value}"
@@ -140,10 +140,10 @@ class CRFFile:
     """Contents of a CRF file."""
 
     model: CRF
-    """Trained on all training clips; in evaluation mode."""
+    """The model that was trained on all training clips, in evaluation mode."""
     folds: tuple[Fold, ...] = ()
     features: tuple[FeatureSource, ...] = ()
-    """Of the features, which are concatenated in this order."""
+    """The sources of the features, in the order in which they are concatenated."""
     training: Mapping[str, Any] = field(default_factory=dict)
     """Training configuration and dev scores."""
     provenance: Mapping[str, str] = field(default_factory=dict)
@@ -199,7 +199,7 @@ def load_crf(path: str | Path) -> CRFFile:
 
         def build(edges: Any, prefix: str) -> CRF:
             sizes = (config, labels, int(header["feature_dim"]), _edges(edges, len(labels)))
-            with torch.device("meta"):  # takes no memory for what the file only declares
+            with torch.device("meta"):  # sizes that a file declares take no memory yet
                 _check_shapes(CRF(*sizes), tensors, prefix)
             return _load_state(CRF(*sizes), tensors, prefix)
 
@@ -213,7 +213,7 @@ def load_crf(path: str | Path) -> CRFFile:
             dict(header["training"]),
             dict(header["provenance"]),
         )
-    except Exception as error:  # a header may hold anything, and each part of it complains in its own way
+    except Exception as error:  # a header may hold anything, and raise any error
         reason = textwrap.shorten(f"{type(error).__name__}: {error}", 400)
         raise CheckpointError(f"{path}: not a valid CRF file: {reason}") from error
 

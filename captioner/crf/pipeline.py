@@ -35,8 +35,8 @@ def train(
 ) -> tuple[CRFFile, DevResult | None]:
     """Train a CRF, and ``folds`` cross-validation models, on the clips of split train that have features.
 
-    The epoch with the best score on split val is kept; the result on it is None without such clips. ``say`` gets a
-    line about the data, ``progress`` each epoch.
+    The epoch with the best score on split val is kept; the ``DevResult`` is None without such clips. ``say`` is called
+    with a line about the data, ``progress`` with each epoch.
     """
     labels = label_sets(clips)
     train_clips, dev = (
@@ -62,16 +62,16 @@ class PredictionResult:
     """Result of ``predict_clips``."""
 
     predictions: LabelPredictions
-    """Of the clips that have features, then of their further observations."""
+    """Predictions of the clips that have features, then of their further observations."""
     not_converged: NotConverged
     missing: int
     """Clips without features."""
 
 
 def predict_clips(crf: CRFFile, stores: Sequence[Store], clips: Sequence[Clip] | None = None) -> PredictionResult:
-    """Label predictions of ``clips`` and of their further observations, or of all that the first store has.
+    """Label predictions of ``clips`` and their further observations, or of all clips in the first store.
 
-    Raises ``UsageError`` where the clips are needed and not given.
+    Raises ``UsageError`` if ``clips`` are needed but not given.
     """
     if clips is None:
         if crf.model.config.chain:
@@ -89,7 +89,7 @@ def predict_clips(crf: CRFFile, stores: Sequence[Store], clips: Sequence[Clip] |
 
 
 def _observations(clips: Sequence[Clip], store: Store) -> list[Clip]:
-    """The further observations of ``clips`` in the store; those of equal number are clips of one copy of the video."""
+    """Further observations of ``clips`` in the store; those with the same number belong to one copy of the video."""
     known = {clip.clip_id: clip for clip in clips}
     found = []
     for name in store.ids:

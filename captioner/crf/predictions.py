@@ -1,4 +1,4 @@
-"""Label predictions: per-clip label marginals and the MAP assignment, from our CRF or any other model, and their file.
+"""Label predictions: per-clip label marginals and the MAP assignment, from our CRF or any other model; their file.
 
 docs/label-predictions.md describes the file.
 """
@@ -26,11 +26,11 @@ from captioner.provenance import provenance
 FORMAT = "captioner-label-predictions"
 VERSION = 2
 KINDS = ("map", "marginals")
-"""Vectors that label predictions are read as: one-hot MAP assignments, or all probabilities."""
+"""The forms in which label predictions are read as vectors: one-hot MAP assignments, or all probabilities."""
 TOLERANCE = 1e-3
-"""Largest accepted distance of the sum of a node's probabilities from 1."""
+"""Largest accepted difference from 1 of the sum of a node's probabilities."""
 BINS = 15
-"""Of the expected calibration error, as in Guo et al. (2017)."""
+"""Bins of the expected calibration error, as in Guo et al. (2017)."""
 DOCS = "docs/label-predictions.md"
 
 
@@ -41,7 +41,7 @@ class NodePredictions:
     labels: tuple[str, ...]
     """The L labels."""
     log_marginals: np.ndarray
-    """(N, L) float32, in nats; the probabilities of each row sum to 1, minus infinity is probability 0."""
+    """(N, L) float32, in nats; the probabilities of each row sum to 1, and minus infinity means probability 0."""
     map: np.ndarray
     """(N,) int64: index of the node's label in the clip's MAP assignment."""
 
@@ -53,9 +53,9 @@ class LabelPredictions:
     ids: list[str]
     """The N clip ids, without duplicates."""
     nodes: dict[str, NodePredictions]
-    """By name, in the order of vectors and words."""
+    """Predictions by the node's name, in the order of vectors and words."""
     source: str = ""
-    """Description of the model that made them, for reports."""
+    """Description of the model that made the predictions, for reports."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -79,7 +79,7 @@ class LabelPredictions:
         return dict(found)
 
     def select(self, ids: Sequence[str]) -> np.ndarray:
-        """Rows (M,) int64 of ``ids``; raises ``DataError`` for missing ones."""
+        """Rows (M,) int64 of ``ids``; raises ``DataError`` for ids without predictions."""
         names = Names(self.ids)
         missing = [name for name in ids if name not in names]
         if missing:
@@ -88,7 +88,7 @@ class LabelPredictions:
         return np.array([self.rows[names.find(name) or name] for name in ids], np.int64)
 
     def subset(self, ids: Sequence[str]) -> LabelPredictions:
-        """The predictions of ``ids``, in that order; raises as ``select``."""
+        """The predictions of ``ids``, in that order; raises ``DataError`` as ``select`` does."""
         rows = self.select(ids)
         nodes = {
             name: NodePredictions(node.labels, node.log_marginals[rows], node.map[rows])
@@ -111,7 +111,7 @@ class LabelPredictions:
         return tuple(node.labels[node.map[row]] for node in self.nodes.values())
 
     def words(self, row: int) -> list[str]:
-        """The words of the MAP assignment, node after node; ``take out`` has two, ``NULL`` none."""
+        """The words of the MAP assignment, node by node; ``take out`` has two words, ``NULL`` none."""
         return [word for label in self.assignment(row) if label != NULL for word in label.split()]
 
 
@@ -120,9 +120,9 @@ class Evaluation:
     """Scores of label predictions over the clips whose gold labels are known; shares are in 0..1."""
 
     accuracy: dict[str, float]
-    """Of each node's MAP label; nan where no gold label is known."""
+    """Accuracy of each node's MAP label; nan if none of its gold labels is known."""
     joint_accuracy: float
-    """Share of clips whose known labels are all right."""
+    """Share of clips whose known labels are all correct."""
     log_prob: float
     """Mean log marginal of the gold labels, in nats; probability 0 counts as the smallest float32."""
     ece: dict[str, float]
@@ -142,7 +142,7 @@ class Evaluation:
 
 
 def evaluate(predictions: LabelPredictions, gold: np.ndarray) -> Evaluation:
-    """Compare with gold labels (N, V) int64, -1 where unknown."""
+    """Evaluate against gold labels (N, V) int64, -1 where unknown."""
     known = gold >= 0
     right = np.stack([node.map for node in predictions.nodes.values()], 1) == gold
     accuracy, ece, logs = {}, {}, []
@@ -173,7 +173,7 @@ def calibration_error(log_marginals: np.ndarray, labels: np.ndarray, bins: int =
 
 
 def write_label_predictions(path: str | Path, predictions: LabelPredictions) -> None:
-    """Write a label-predictions file atomically; raises ``DataError`` for what ``read_label_predictions`` refuses."""
+    """Write a label-predictions file atomically; raises ``DataError`` for contents that could not be read again."""
     _check(str(path), predictions)
     with atomic_path(path) as temporary, h5py.File(temporary, "w", libver="v110") as file:
         file.attrs.update({"format": FORMAT, "version": VERSION, "source": predictions.source})
@@ -185,15 +185,15 @@ def write_label_predictions(path: str | Path, predictions: LabelPredictions) -> 
             for part, values in (
                 ("log_marginals", node.log_marginals.astype(np.float32)),
                 ("map", node.map.astype(np.int64)),
-            ):  # HDF5 compares the checksums of fletcher32 whenever it reads
+            ):  # HDF5 verifies fletcher32 checksums on reading
                 file.create_dataset(f"{name}/{part}", data=values, fletcher32=True)
 
 
 def read_label_predictions(path: str | Path) -> LabelPredictions:
     """Read a label-predictions file; a node without ``map`` gets its most probable labels.
 
-    Raises ``DataError`` for another format or version, wrong shapes, invalid labels, NaN, and probabilities that do not
-    sum to 1, naming the node and the clip.
+    Raises ``DataError``, which names the node and the clip, for another format or version, wrong shapes, invalid
+    labels, NaN, and probabilities that do not sum to 1.
     """
     with _open(Path(path)) as file:
         attributes = dict(file.attrs)
@@ -216,7 +216,7 @@ def read_label_predictions(path: str | Path) -> LabelPredictions:
 
 
 def _read_node(path: str | Path, file: h5py.File, name: str, count: int) -> NodePredictions:
-    """One node's group, for ``count`` clips; its values are not checked yet."""
+    """The group of one node, for ``count`` clips; its values are not checked yet."""
     for part in ("labels", "log_marginals"):
         if f"{name}/{part}" not in file:
             raise DataError(f"{path}: lacks {name}/{part} ({DOCS} lists what a file holds)")
@@ -234,7 +234,7 @@ def _read_node(path: str | Path, file: h5py.File, name: str, count: int) -> Node
 
 
 def _texts(file: h5py.File, name: str) -> list[str]:
-    """All of a dataset of texts; of numbers a file may declare as many as it likes."""
+    """All strings of a dataset; other types are refused before reading, as a file may declare any number of them."""
     data = stored_dataset(file, name)
     if data.ndim != 1 or h5py.check_string_dtype(data.dtype) is None:
         raise ValueError(f"{name} holds {data.dtype} of shape {data.shape}; it should hold texts, one after another")
@@ -242,7 +242,7 @@ def _texts(file: h5py.File, name: str) -> list[str]:
 
 
 def _rows(path: str | Path, name: str, data: h5py.Dataset, count: int) -> np.ndarray:
-    """All of ``data``, read only once it has as many rows as there are clips, whatever the file declares."""
+    """All of ``data``; it is read only if it has one row per clip, as a file may declare any size."""
     if data.shape[:1] != (count,):
         part = data.name.rpartition("/")[2]
         raise DataError(f"{path}: {name}/{part} has shape {data.shape}, expected {(count, *data.shape[1:])}")
@@ -302,6 +302,6 @@ def _open(path: Path) -> Iterator[h5py.File]:
     try:
         with h5py.File(path, "r", locking=False) as file:
             yield file
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:  # of h5py
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:  # raised by h5py
         check_readable(path, DataError)
         raise DataError(f"{path}: damaged, or not an HDF5 file ({' '.join(str(error).split())})") from error

@@ -1,4 +1,4 @@
-"""Predict the labels of clips with a CRF, and those of a training clip with the model of the fold that held it out."""
+"""Predict the labels of clips with a CRF; a training clip's by the model of the fold that held it out."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from captioner.data.clips import whole_clip
 from captioner.errors import DataError
 
 BATCH_CLIPS = 256
-"""Clips in one batch; with a chain whole videos, until there are this many."""
+"""Clips in a batch; with a chain, whole videos are added until there are this many."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ class NotConverged:
 def predict(
     crf: CRFFile | CRF, clips: ClipArrays, source: str = "", *, decode: bool = True
 ) -> tuple[LabelPredictions, NotConverged]:
-    """Label predictions of all clips; a clip of a cross-validation fold and its observations get those of its model.
+    """Label predictions of all clips. A clip of a cross-validation fold, and its observations, get that fold's model.
 
-    Without ``decode`` the most probable label of each node stands in for the MAP assignment, which is faster.
-    ``source`` is stored in the result. Raises ``DataError`` for features of another dimension
-    and for probabilities that are not numbers.
+    Without ``decode`` the most probable label of each node replaces the MAP assignment, which is faster. ``source`` is
+    stored in the result. Raises ``DataError`` for features of another dimension and for probabilities that are not
+    numbers.
     """
     file = CRFFile(crf) if isinstance(crf, CRF) else crf
     if clips.features.shape[1] != file.model.feature_dim:
@@ -64,7 +64,7 @@ def predict(
 
 
 def _infer(model: CRF, clips: ClipArrays, decode: bool) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
-    """Log marginals of each node, the MAP assignment (N, V), and (N, 2) bool for what did not converge."""
+    """Log marginals of each node, the MAP assignment (N, V), and (N, 2) bool, True for what did not converge."""
     states = model.config.max_joint_states
     with torch.inference_mode():
         mrf = model(torch.from_numpy(clips.features), torch.from_numpy(clips.starts_video))

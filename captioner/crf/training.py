@@ -1,7 +1,7 @@
 """Training a CRF by maximum conditional likelihood.
 
-The likelihood of a clip is that of its known gold labels; unknown ones are summed over. Where the graph has loops and
-its joint table is too large, the partition functions are Bethe approximations (``CRF.inference`` says which it is).
+The likelihood of a clip is that of its known gold labels, summed over the unknown ones. If the graph has loops and its
+joint table is too large, the partition functions are Bethe approximations (``CRF.inference`` says which is used).
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ class CRFTrainConfig:
     patience: int = 5
     """Stop after this many epochs without a better dev log probability; without dev clips all epochs run."""
     batch_size: int = 256
-    """Clips in a step; with a chain whole videos, until there are this many clips."""
+    """Clips in a step; with a chain, whole videos are added until there are this many."""
     lr: float = 1e-2
     """Adam's learning rate."""
     weight_decay: float = 10.0
-    """Precision of the Gaussian prior on the linear weights: adds half of it, divided by the number of training clips,
-    times the squared norm to the loss (nats per clip)."""
+    """Precision of the Gaussian prior on the linear weights. It adds to the loss (nats per clip) half the precision
+    times the squared norm, divided by the number of training clips."""
     factor_decay: float = 1.0
     """The same for the pairwise and transition factors."""
     seed: int = 0
@@ -58,9 +58,9 @@ class Epoch:
 
     number: int
     log_likelihood: float
-    """Mean over the training clips, in nats per clip, measured while training (with dropout)."""
+    """Mean log likelihood over the training clips, in nats per clip, measured while training (with dropout)."""
     dev: Evaluation | None
-    """Of the most probable label of each node; None without labeled dev clips."""
+    """Scores on the dev clips; None without labeled ones."""
     not_converged: int
     """Dev clips whose messages did not converge."""
 
@@ -116,8 +116,8 @@ def train_with_folds(
     """A model of all training clips and ``folds`` cross-validation models, split by video.
 
     A CRF is more confident on clips that it was trained on. A model that is trained on its predictions needs
-    out-of-fold predictions of the training clips, which are as uncertain as those of new clips. ``progress`` gets the
-    name of the model that is being trained, ``all`` or ``fold 1/5``.
+    out-of-fold predictions of the training clips, which are as uncertain as those of new clips. ``progress`` is called
+    with the name of the model that is being trained, ``all`` or ``fold 1/5``, and the epoch.
     """
     model = train_crf(config, train_config, labels, train, dev, lambda epoch: progress("all", epoch))
     trained = []

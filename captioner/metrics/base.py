@@ -1,8 +1,8 @@
 """The metric protocol, and scoring captions by several metrics at once.
 
-Every metric counts first and adds up second, as sacreBLEU's do: ``statistics`` returns one row of numbers per image,
-``aggregate`` turns the sum of any rows into scores. A significance test therefore resamples images without counting
-again, the score of one image is that of a sum of one row, and a thousand resamples are one matrix product::
+Every metric first counts and then aggregates, as in sacreBLEU: ``statistics`` returns one row of numbers per image,
+and ``aggregate`` turns any sum of rows into scores. So a significance test resamples images without counting again, the
+score of one image is the aggregate of one row, and a thousand resamples are one matrix product::
 
     scored = score_captions({"1.jpg": "a dog"}, {"1.jpg": ["A dog runs.", "The dog."], ...}, ["bleu", "rouge"])
     scored["BLEU-4"].value                      # 0 to 100
@@ -50,9 +50,9 @@ Array = NDArray[np.float64]
 class Score:
     """A score with the information that is needed to compare it.
 
-    ``value`` is in percent. ``signature`` names images, references per image, tokenizer, case, a digest of the
-    references and the metric's version; scores are comparable only if their signatures match. ``parts`` are further
-    numbers of the same metric, such as the brevity penalty of BLEU.
+    ``value`` is in percent. ``signature`` gives the numbers of images and of references per image, the tokenizer, the
+    case, a digest of the references and the metric's version; scores are comparable only if their signatures match.
+    ``parts`` are further numbers of the same metric, such as BLEU's brevity penalty.
     """
 
     name: str
@@ -67,19 +67,19 @@ class Score:
 
 
 class Metric(Protocol):
-    """One or more scores over the same statistics.
+    """One or more scores computed from the same statistics.
 
-    Raises ``MissingDependency`` where it cannot run, ``DataError`` where it is undefined for the captions.
+    Raises ``MissingDependency`` if it cannot run, ``DataError`` if it is undefined for the captions.
     """
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The scores it computes, as they are printed: ``("ROUGE-L",)``."""
+        """Names of its scores, as they are printed: ``("ROUGE-L",)``."""
         ...
 
     @property
     def settings(self) -> str:
-        """Its own part of the signature, the version last: ``"beta:1.2|version:1"``."""
+        """The metric's part of the signature, the version last: ``"beta:1.2|version:1"``."""
         ...
 
     def statistics(self, corpus: Corpus) -> Array:
@@ -87,25 +87,25 @@ class Metric(Protocol):
         ...
 
     def aggregate(self, sums: Array) -> dict[str, Array]:
-        """Scores in percent (...) by name, and optional further parts, from sums (..., K) of images' statistics."""
+        """Scores in percent (...) by name, and optionally parts, from sums (..., K) of images' statistics."""
         ...
 
 
 @dataclass(frozen=True)
 class Scored:
-    """Statistics of one system's captions: scores over all images, per image, and over any weighting of the images."""
+    """One system's statistics, and its scores over all images, for each image, or over weighted images."""
 
     images: tuple[Any, ...]
-    """The images' keys, in the order of the rows of ``statistics``."""
+    """The images' keys, in the order of the statistics' rows."""
     metrics: tuple[Metric, ...]
     statistics: tuple[Array, ...]
-    """(N, K) for each of ``metrics``; K is the metric's own."""
+    """(N, K) for each of ``metrics``; each metric has its own K."""
     metadata: Mapping[str, str]
     """The part of the signatures that all scores share."""
 
     @cached_property
     def scores(self) -> dict[str, Score]:
-        """Every score by its name, over all images."""
+        """All scores over all images, by name."""
         found: dict[str, Score] = {}
         for metric, rows in zip(self.metrics, self.statistics, strict=True):
             numbers = {name: float(value) for name, value in metric.aggregate(rows.sum(0)).items()}
@@ -122,7 +122,7 @@ class Scored:
         return self.aggregate(self.statistics)
 
     def reweighted(self, weights: Array) -> dict[str, Array]:
-        """The scores (W,) for each row of ``weights`` (W, N): how often each image counts."""
+        """The scores (W,) for each row of ``weights`` (W, N), which says how often each image counts."""
         return self.aggregate([weights @ rows for rows in self.statistics])
 
     def aggregate(self, sums: Sequence[Array]) -> dict[str, Array]:
@@ -137,8 +137,8 @@ class Scored:
 class References:
     """The references of a set of images, tokenized once for any number of systems.
 
-    ``captions``: raw references by image; each image needs at least one, else ``DataError``. ``metadata`` is added to
-    every signature (``split="test"``).
+    ``captions``: raw references by image; raises ``DataError`` for an image without any. ``metadata`` is added to every
+    signature (``split="test"``).
     """
 
     def __init__(
@@ -167,10 +167,10 @@ class References:
         metrics: Sequence[str | Metric] = FAST,
         on_missing: Callable[[CaptionerError], None] | None = None,
     ) -> Scored:
-        """Score raw ``hypotheses``, one for each image (else ``DataError``), by ``metrics``: names or objects.
+        """Score raw ``hypotheses``, one for each image (else ``DataError``), by ``metrics``, given as names or objects.
 
-        ``on_missing`` is called with the error of a metric that cannot run here or is undefined for these captions,
-        and the metric is left out; without it the error is raised.
+        If a metric cannot run here or is undefined for these captions, ``on_missing`` is called with the error and the
+        metric is left out; without ``on_missing`` the error is raised.
         """
         if hypotheses.keys() != self.tokens.keys():
             differing = sorted(map(str, hypotheses.keys() ^ self.tokens.keys()))
@@ -199,12 +199,12 @@ def score_captions(
     metrics: Sequence[str | Metric] = FAST,
     tokenizer: str = DEFAULT_TOKENIZER,
 ) -> Scored:
-    """Score one system's raw captions against raw references, both by image; see ``References`` for the errors."""
+    """Score one system's raw captions against raw references, both by image; raises the errors of ``References``."""
     return References(references, tokenizer).score(hypotheses, metrics)
 
 
 def find_metric(name: str) -> Metric:
-    """A new metric by its name in ``METRICS``; ``ConfigError`` lists the valid names."""
+    """Create a metric by its name in ``METRICS``; raises ``ConfigError``, which lists the names, for any other."""
     metric: Metric = resolve(METRICS, name, "metric")()
     return metric
 

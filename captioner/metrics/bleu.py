@@ -12,16 +12,17 @@ from captioner.metrics.corpus import ORDER, Corpus, Integers, Ngrams, lookup, su
 class Bleu:
     """Clipped precisions, closest reference length (the shorter of two), no smoothing.
 
-    n-grams are counted here, for all images at once: 0.09 s for COCO val2017 (5,000 captions, 25,014 references),
-    where one ``sentence_score`` of sacreBLEU per image gives the same counts in 1.25 s. Scores come from the counts by
-    ``sacrebleu.metrics.BLEU.compute_bleu``. Where an order has no match at all, it gives 0 and coco-caption about 1e-5.
+    n-grams are counted here, for all images at once: 0.09 s for COCO val2017 (5,000 captions, 25,014 references), while
+    sacreBLEU's ``sentence_score`` takes 1.25 s for the same counts, image by image. The scores are computed from the
+    counts by ``sacrebleu.metrics.BLEU.compute_bleu``. If an order has no match at all, it gives 0 where coco-caption
+    gives about 1e-5.
     """
 
     names = tuple(f"BLEU-{n}" for n in range(1, ORDER + 1))
     settings = "reflen:closest|smooth:none|version:1"
 
     def statistics(self, corpus: Corpus) -> Array:
-        """(N, 10): tokens, closest reference length, matching n-grams and all n-grams, the latter for n = 1 to 4."""
+        """(N, 10): tokens, closest reference length, and for n = 1 to 4 the matching n-grams, then all n-grams."""
         corpus = corpus.split_at_spaces
         lengths = corpus.lengths[: corpus.size]
         correct = [_clipped_matches(corpus, ngrams) for ngrams in corpus.ngrams]
@@ -30,7 +31,7 @@ class Bleu:
 
     def aggregate(self, sums: Array) -> dict[str, Array]:
         """BLEU-1 to BLEU-4 in percent; brevity penalty, lengths and precisions (0 to 1) as further parts."""
-        rows = np.rint(sums).astype(int).reshape(-1, 2 + 2 * ORDER)  # counts: images count a whole number of times
+        rows = np.rint(sums).astype(int).reshape(-1, 2 + 2 * ORDER)  # integers: weights of images are whole numbers
         computed = [[_compute_bleu(row, order) for order in range(1, ORDER + 1)] for row in rows.tolist()]
         shape = sums.shape[:-1]
 
@@ -51,7 +52,7 @@ def _compute_bleu(row: list[int], order: int) -> BLEUScore:
 
 
 def _clipped_matches(corpus: Corpus, ngrams: Ngrams) -> Array:
-    """n-grams of each caption that are in a reference, each at most as often as in one reference, (N,)."""
+    """The number (N,) of each caption's n-grams that are in a reference, clipped to the most in any one reference."""
     distinct = max(len(ngrams.keys), 1)
     border = np.searchsorted(ngrams.sentence, corpus.size)
     place = corpus.owners[ngrams.sentence] * distinct + ngrams.ngram  # which n-gram of which image
@@ -65,9 +66,9 @@ def _clipped_matches(corpus: Corpus, ngrams: Ngrams) -> Array:
 
 
 def _closest_lengths(corpus: Corpus) -> Integers:
-    """The length of the reference nearest in length to each caption, the shorter of two, (N,)."""
+    """The length (N,) of the reference closest in length to each caption; of two, the shorter."""
     lengths, owners = corpus.lengths[corpus.size :], corpus.owners[corpus.size :]
     distance = np.abs(lengths - corpus.lengths[owners])
     order = np.lexsort((lengths, distance, owners))
-    first = np.searchsorted(owners, np.arange(corpus.size))  # owners ascend
+    first = np.searchsorted(owners, np.arange(corpus.size))  # owners are ascending
     return lengths[order[first]]

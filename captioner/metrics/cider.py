@@ -17,7 +17,7 @@ SIGMA = 6.0
 
 
 class DocumentFrequency:
-    """Document frequencies of n-grams among ``documents``, each the tokens of all references of one image."""
+    """Document frequencies of n-grams; each document is the tokens of all references of one image."""
 
     def __init__(self, documents: Sequence[Sequence[Tokens]], name: str = "corpus") -> None:
         """``name`` identifies the documents in signatures."""
@@ -27,16 +27,16 @@ class DocumentFrequency:
 
     @classmethod
     def of_references(cls, captions: Mapping[Any, Sequence[str]], tokenize: Tokenizer, name: str) -> DocumentFrequency:
-        """Those of raw references by image, whose digest is added to ``name``."""
+        """The document frequencies of raw references by image; their digest is added to ``name``."""
         return cls(tokenize_groups(captions.values(), tokenize), f"{name}-{digest(captions)}")
 
     def idf(self, corpus: Corpus) -> list[Array]:
         """Log inverse document frequencies (G,) of another corpus' n-grams, for n = 1 to 4.
 
-        An n-gram that is in no document gets the value of one that is in a single document.
+        An n-gram that is in no document counts as one that is in a single document.
         """
         ours = self._corpus
-        # The id here of each word there; -1 for words in no document, and likewise for n-grams.
+        # The id here of each of the corpus' words, -1 if in no document; likewise for n-grams.
         words = np.fromiter((ours.words.get(word, -1) for word in corpus.words), np.int64, len(corpus.words))
         prefix: Integers = np.zeros(1, np.int64)
         found = []
@@ -51,10 +51,10 @@ class DocumentFrequency:
 
 
 class CiderD:
-    """Section 4 of the paper with its clipping and length penalty, in which "length" counts bigrams.
+    """Section 4 of the paper with its clipping and length penalty, where "length" is the number of bigrams.
 
-    By default the document frequencies are those of the scored references: the score depends on the set of images, and
-    for a single image, where it would be 0, ``DataError`` is raised.
+    By default the document frequencies are those of the scored references, so the score depends on the set of images.
+    For a single image it would always be 0, so ``DataError`` is raised.
     """
 
     names = ("CIDEr-D",)

@@ -1,7 +1,7 @@
 """Scores of classifiers: accuracy with its interval, paired tests, and the confusion matrix.
 
-Truth and predictions are labels by the id of an item: an image, a clip, anything. To compare systems of several runs,
-such as seeds, hand ``score_labels`` of each run to ``captioner.metrics.significance.compare_systems``.
+Truth and predictions are labels by item id; an item may be an image, a clip or anything else. To compare systems of
+several runs, such as seeds, pass each run's ``score_labels`` to ``captioner.metrics.significance.compare_systems``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Z = NormalDist().inv_cdf(0.975)
 
 
 class Accuracy:
-    """The share of items whose label is right, as a metric whose "captions" and "references" are single labels."""
+    """The share of items with the correct label, as a metric whose "captions" and "references" are single labels."""
 
     names = ("accuracy",)
     settings = "version:1"
@@ -54,7 +54,7 @@ class Proportion:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Lower and upper end; inside 0 to 100 even where all or none are correct."""
+        """Lower and upper end; within 0 to 100 even if all or none are correct."""
         p, n = self.correct / self.total, self.total
         center = (p + Z**2 / (2 * n)) / (1 + Z**2 / n)
         half = Z / (1 + Z**2 / n) * math.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
@@ -63,7 +63,7 @@ class Proportion:
 
 @dataclass(frozen=True)
 class PairedTest:
-    """McNemar's exact test: how many items only one of two systems has right."""
+    """McNemar's exact test, from the numbers of items that only one of two systems has right."""
 
     first_only: int
     second_only: int
@@ -80,13 +80,13 @@ class PairedTest:
 
 
 def accuracy(truth: Labels, predicted: Labels) -> Proportion:
-    """How many items of ``truth`` are predicted right; ``DataError`` unless both have the same ids."""
+    """The share of items that are predicted correctly; raises ``DataError`` unless both have the same ids."""
     _check(truth, predicted)
     return Proportion(sum(predicted[item] == label for item, label in truth.items()), len(truth))
 
 
 def compare_labels(truth: Labels, first: Labels, second: Labels) -> PairedTest:
-    """McNemar's test of two systems' predictions for the same items; ``DataError`` for other ids."""
+    """McNemar's test of two systems' predictions for the same items; raises ``DataError`` unless all ids are equal."""
     _check(truth, first)
     _check(truth, second)
     right = [(first[item] == label, second[item] == label) for item, label in truth.items()]
@@ -96,7 +96,7 @@ def compare_labels(truth: Labels, first: Labels, second: Labels) -> PairedTest:
 def confusion_matrix(truth: Labels, predicted: Labels, classes: Sequence[str]) -> NDArray[np.int64]:
     """Items by true class (row) and predicted class (column), (C, C) in the order of ``classes``.
 
-    ``DataError`` for other ids in ``predicted`` than in ``truth``, and for a label that is not in ``classes``.
+    Raises ``DataError`` unless both have the same ids, and for a label that is not in ``classes``.
     """
     _check(truth, predicted)
     numbers = {name: number for number, name in enumerate(classes)}

@@ -19,31 +19,31 @@ ORDER = 4
 
 @dataclass(frozen=True)
 class Ngrams:
-    """The n-grams of one order: one entry per distinct n-gram of each sentence, in the order of sentences."""
+    """The n-grams of one order, with one entry for each distinct n-gram of each sentence, in the order of sentences."""
 
     sentence: Integers
-    """Index of the entry's sentence, (E,), ascending."""
+    """Index of each entry's sentence, (E,), ascending."""
     ngram: Integers
-    """Id of its n-gram, (E,), from 0; ascending within a sentence."""
+    """Id of each entry's n-gram, (E,), from 0; ascending within a sentence."""
     count: Integers
-    """How often the n-gram occurs in that sentence, (E,)."""
+    """How often each entry's n-gram occurs in its sentence, (E,)."""
     keys: Integers
-    """(G,), ascending: for each n-gram, the id of its first n - 1 words times the vocabulary size, plus the id of its
+    """For each n-gram (G,), ascending: the id of its first n - 1 words times the vocabulary size, plus the id of its
     last word."""
 
 
 class Corpus:
-    """Captions of N images and their R references in all: sentences 0 to N - 1 and N to N + R - 1."""
+    """The captions of N images (sentences 0 to N - 1) and their R references (sentences N to N + R - 1)."""
 
     def __init__(self, hypotheses: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> None:
-        """Tokens of a caption and of any number of references for each image."""
+        """The tokens of one caption and of any number of references for each image."""
         self.hypotheses, self.references = hypotheses, references
         sentences = [*hypotheses, *chain.from_iterable(references)]
         self.size = len(hypotheses)
         self.lengths: Integers = np.fromiter(map(len, sentences), np.int64, len(sentences))
-        """Tokens of each sentence, (N + R,)."""
+        """Number of tokens of each sentence, (N + R,)."""
         self.reference_counts: Integers = np.fromiter(map(len, references), np.int64, len(references))
-        """References of each image, (N,)."""
+        """Number of references of each image, (N,)."""
         self.owners: Integers = np.concatenate(
             [np.arange(self.size), np.repeat(np.arange(len(references)), self.reference_counts)]
         )
@@ -56,12 +56,12 @@ class Corpus:
         )
         """Word ids of all sentences, concatenated, (T,)."""
         self._remaining: Integers = np.repeat(self.lengths.cumsum(), self.lengths) - np.arange(total)
-        """Words from each position to the end of its sentence, (T,)."""
+        """Number of words from each position to the end of its sentence, (T,)."""
 
     @cached_property
     def split_at_spaces(self) -> Corpus:
-        """The same with tokens split at spaces inside them, as coco-caption's BLEU and CIDEr-D read tokens and its
-        ROUGE-L does not. The PTB tokenizer keeps a no-break space in ``22 3/4``."""
+        """The corpus with tokens split at spaces inside them: the PTB tokenizer keeps a no-break space in ``22 3/4``.
+        coco-caption's BLEU and CIDEr-D split such tokens, its ROUGE-L does not."""
         if not any(len(word.split()) > 1 for word in self.words):
             return self
         hypotheses = [" ".join(tokens).split() for tokens in self.hypotheses]
@@ -69,9 +69,9 @@ class Corpus:
 
     @cached_property
     def ngrams(self) -> tuple[Ngrams, ...]:
-        """Those of order 1 to ``ORDER``."""
+        """The n-grams of order 1 to ``ORDER``."""
         sentence = np.repeat(np.arange(len(self.lengths)), self.lengths)  # (T,)
-        number = np.zeros_like(self.tokens)  # (T,), of the n-gram that begins at each word: first the empty one
+        number = np.zeros_like(self.tokens)  # (T,), id of the n-gram that begins at each word; at first the empty one
         found = []
         for order in range(1, ORDER + 1):
             starts = np.flatnonzero(self._remaining >= order)
@@ -86,7 +86,7 @@ class Corpus:
 
 def sum_by(groups: Integers, size: int, values: NDArray[Any]) -> NDArray[np.float64]:
     """Sums (size,) of the values (E,) of each group (E,)."""
-    return np.bincount(groups, values, size).astype(np.float64)  # integers where there is nothing to add
+    return np.bincount(groups, values, size).astype(np.float64)  # bincount gives integers if there is nothing to add
 
 
 def lookup(keys: Integers, wanted: Integers) -> tuple[Integers, NDArray[np.bool_]]:

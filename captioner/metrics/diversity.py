@@ -1,4 +1,4 @@
-"""Diversity of a set of captions: how many differ, how many are novel, how many words they use."""
+"""Diversity of a set of captions: the shares of distinct and of novel captions, and the words that they use."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ def diversity(
 ) -> dict[str, float]:
     """``distinct``, ``novel``, ``vocabulary`` (percent), ``words`` (a number) and ``length`` (mean, in tokens).
 
-    ``distinct``: different captions among all. ``vocabulary``: how many of the references' different words occur in a
-    caption. ``words``: different words of the captions. ``novel``: captions that equal no training caption, token by
-    token; only where ``training`` captions are given. An empty caption is one like others.
+    ``distinct``: share of distinct captions. ``vocabulary``: share of the references' distinct words that occur in a
+    caption. ``words``: number of distinct words in the captions. ``novel``: share of captions that equal no training
+    caption token by token; only if ``training`` captions are given. An empty caption counts like any other.
     """
     captions = [tuple(tokens) for tokens in hypotheses]
     known = {tuple(tokens) for tokens in training}

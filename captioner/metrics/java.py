@@ -1,7 +1,7 @@
 """METEOR 1.5 and SPICE, by the Java programs of the package pycocoevalcap.
 
-They are the authors' own and no other metric goes by their names here: where Java, the package or a model is not
-there, or the program fails, ``MissingDependency`` says why.
+These are the authors' own programs, and no other metric goes by their names here. If Java, the package or a model is
+missing, or the program fails, ``MissingDependency`` gives the reason.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from captioner.metrics.corpus import Corpus
 STAGES = np.array([1.0, 0.6, 0.8, 0.6])
 """Weights of exact, stem, synonym and paraphrase matches, tuned for English (Denkowski and Lavie 2014, table 2)."""
 ALPHA, BETA, GAMMA, DELTA = 0.85, 0.2, 0.6, 0.75
-"""Weight of recall, both parameters of the fragmentation penalty, weight of content words; same table."""
+"""Weight of recall, the two parameters of the fragmentation penalty, and weight of content words; same table."""
 
 
 class Meteor:
     """METEOR 1.5 ``-l en -norm`` (Denkowski and Lavie 2014) over the tokens, against the best of the references.
 
-    The program aligns; its scores are computed here from the counts that it gives, and are equal to its own. Like BLEU,
-    the score of a corpus is that of the sums, not the mean over images. 5,000 images take about a minute.
+    The program aligns caption and reference; the scores are computed here from its counts and equal its own. As with
+    BLEU, the score of a corpus is computed from sums and is not the mean over images. 5,000 images take about a minute.
     """
 
     names = ("METEOR",)
@@ -50,14 +50,14 @@ class Meteor:
         if rows.shape != (corpus.size, 23):
             raise MissingDependency(f"METEOR: {self._jar} gave {rows.shape} numbers for {corpus.size} captions")
         whole = (rows[:, 20] == 1) & (rows[:, 21] == rows[:, 0]) & (rows[:, 22] == rows[:, 1])
-        rows[whole, 20] = 0  # as there: a caption equal to its reference is in one piece, which is no fragment
+        rows[whole, 20] = 0  # as METEOR does: a caption equal to its reference has no fragmentation penalty
         return rows
 
     def aggregate(self, sums: Array) -> dict[str, Array]:
         words, function = sums[..., 0:2], sums[..., 2:4]  # (..., 2), caption and reference
         matches = sums[..., 4:20].reshape(*sums.shape[:-1], 4, 2, 2)  # stage, content or function, side
         matched = DELTA * matches[..., 0, :] + (1 - DELTA) * matches[..., 1, :]
-        with np.errstate(divide="ignore", invalid="ignore"):  # nothing matches: 0
+        with np.errstate(divide="ignore", invalid="ignore"):  # 0 / 0 if nothing matches
             found = np.einsum("s,...sk->...k", STAGES, matched) / (DELTA * (words - function) + (1 - DELTA) * function)
             precision, recall = found[..., 0], found[..., 1]
             mean = precision * recall / (ALPHA * precision + (1 - ALPHA) * recall)
@@ -68,8 +68,8 @@ class Meteor:
 class Spice:
     """SPICE 1.0 (Anderson et al. 2016): F-measure over propositions of scene graphs, averaged over images.
 
-    Needs Stanford CoreNLP 3.6.0 with its models beside the program, which pycocoevalcap downloads when it is first
-    asked for SPICE. Run without the cache, which is what breaks on modern Java. Needs up to 8 GB and many minutes.
+    Needs Stanford CoreNLP 3.6.0 with its models beside the program; pycocoevalcap downloads them when it is first asked
+    for SPICE. It runs without its cache, which fails on modern Java. Needs up to 8 GB of memory and many minutes.
     """
 
     names = ("SPICE",)
@@ -84,8 +84,8 @@ class Spice:
             )
 
     def statistics(self, corpus: Corpus) -> Array:
-        """(N, 2): the image's score, 0 to 1, and 1. Where no graph has a proposition the score is 0 of 0 and both
-        are 0."""
+        """(N, 2): the image's score, 0 to 1, and 1. If no scene graph has a proposition, there is no score and both are
+        0."""
         asked = [
             {"image_id": number, "test": " ".join(hypothesis), "refs": [" ".join(tokens) for tokens in references]}
             for number, (hypothesis, references) in enumerate(zip(corpus.hypotheses, corpus.references, strict=True))
@@ -97,7 +97,7 @@ class Spice:
             found = json.loads(answer.read_text(encoding="utf-8"))
         rows = np.zeros((corpus.size, 2))
         for item in found:
-            score = float(item["scores"]["All"]["f"])  # the text "NaN" where there is nothing to compare
+            score = float(item["scores"]["All"]["f"])  # the string "NaN" if there is nothing to compare
             if not math.isnan(score):
                 rows[item["image_id"]] = score, 1
         return rows

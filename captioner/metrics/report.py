@@ -1,4 +1,4 @@
-"""Scores as text and JSON: what ``captioner score`` and ``captioner compare`` print."""
+"""Scores as text and JSON, for ``captioner score`` and ``captioner compare``."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from captioner.tables import footnote, render
 
 SCALE = "percent: 0 to 100, CIDEr-D up to 1000"
 ALPHA = 0.05
-"""Smaller p-values are marked."""
+"""p-values below this are marked."""
 
 Estimates = Mapping[str, Mapping[str, Estimate]]
-"""By system and score; the first system is the baseline."""
+"""Estimates by system and score; the first system is the baseline."""
 
 
 def select_metrics(names: str, document_frequency: DocumentFrequency | None = None) -> list[str | Metric]:
-    """The metrics of a comma-separated list, all of them if it is empty; CIDEr-D with ``document_frequency``."""
+    """The metrics in a comma-separated list, or all if it is empty; CIDEr-D uses ``document_frequency``."""
     selected = [name.strip() for name in names.split(",") if name.strip()] or list(METRICS)
     if len(set(selected)) < len(selected):
         raise UsageError(f"--metrics {names}: names a metric twice")
@@ -30,7 +30,7 @@ def select_metrics(names: str, document_frequency: DocumentFrequency | None = No
 
 
 def signature_lines(scores: Mapping[str, Score]) -> list[str]:
-    """``BLEU-1,BLEU-2|images:...``: one line per signature, with the scores that share it."""
+    """Lines such as ``BLEU-1,BLEU-2|images:...``: one per signature, with the scores that share it."""
     names: dict[str, list[str]] = {}
     for name, score in scores.items():
         names.setdefault(score.signature, []).append(name)
@@ -46,7 +46,7 @@ def score_table(name: str, scored: Scored, diversity: Mapping[str, float], style
 
 
 def score_json(scored: Scored, diversity: Mapping[str, float], provenance: Mapping[str, Any]) -> str:
-    """The same as one JSON object."""
+    """The scores, diversity and provenance as one JSON object."""
     scores = {
         name: {"value": score.value, "fraction": score.fraction, "signature": score.signature, **score.parts}
         for name, score in scored.scores.items()
@@ -55,7 +55,7 @@ def score_json(scored: Scored, diversity: Mapping[str, float], provenance: Mappi
 
 
 def per_image_lines(scored: Scored, captions: Mapping[str, str]) -> str:
-    """Every image's caption and scores, one JSON object a line."""
+    """Each image's caption and scores, one JSON object per line."""
     scores = {name: values.tolist() for name, values in scored.per_image().items()}
     return "".join(
         json.dumps({"image": image, "caption": captions[image], **{name: scores[name][row] for name in scores}}) + "\n"
@@ -73,7 +73,7 @@ def diversity_line(diversity: Mapping[str, float]) -> str:
 
 
 def comparison_table(estimates: Estimates, signatures: Sequence[str], style: str) -> str:
-    """Every score of every system with its interval, difference from the baseline and p-values."""
+    """All scores of all systems with their intervals, differences from the baseline and p-values."""
     baseline, *_ = estimates
     header = ["score", "system", "value", "95 % interval", "difference", "p bootstrap", "p randomization"]
     rows = []
@@ -93,7 +93,7 @@ def comparison_table(estimates: Estimates, signatures: Sequence[str], style: str
 
 
 def comparison_json(estimates: Estimates, signatures: Sequence[str]) -> str:
-    """The same as one JSON object."""
+    """The comparison as one JSON object."""
     systems = {
         system: {score: dataclasses.asdict(estimate) for score, estimate in scores.items()}
         for system, scores in estimates.items()
@@ -102,5 +102,5 @@ def comparison_json(estimates: Estimates, signatures: Sequence[str]) -> str:
 
 
 def _p(value: float | None) -> str:
-    """The star stands in front, so that digits are aligned."""
+    """A p-value; the star comes first, so that digits are aligned."""
     return "" if value is None else f"{'*' if value < ALPHA else ''}{value:.4f}"

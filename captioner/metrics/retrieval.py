@@ -15,8 +15,8 @@ AT = (1, 5, 10)
 def retrieval_scores(ranks: ArrayLike, at: Sequence[int] = AT) -> dict[str, float]:
     """``{"R@1": ..., "R@5": ..., "R@10": ..., "median rank": ...}`` of ranks (Q,), one for each query.
 
-    A rank is 1 where the right answer came first; of several right answers it is that of the best. Recalls are in
-    percent. The median of an even number of queries may lie halfway between two ranks.
+    A rank is the position, from 1, of the right answer; if there are several, that of the first. Recalls are in
+    percent. With an even number of queries the median may lie halfway between two ranks.
     """
     found = np.asarray(ranks)
     if found.ndim != 1 or not len(found) or found.min() < 1:

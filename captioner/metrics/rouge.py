@@ -15,8 +15,8 @@ BATCH_SIZE = 1024  # sentence pairs compared together
 class RougeL:
     """F-measure (beta 1.2) of the longest common subsequence, averaged over images.
 
-    The best precision and the best recall over references are taken independently. An empty sentence counts as one
-    word, the empty one, as in coco-caption.
+    The best precision and the best recall are taken over the references separately. An empty sentence counts as one
+    (empty) word, as in coco-caption.
     """
 
     names = ("ROUGE-L",)
@@ -42,11 +42,11 @@ class RougeL:
 def lcs_lengths(corpus: Corpus, one: Integers, other: Integers) -> Integers:
     """Length of the longest common subsequence of each pair of sentences, given by their indices (P,), (P,).
 
-    The table of the dynamic program is filled for many pairs at once, a row for each word of ``other``. Within a row
-    "the best so far" is a running maximum: neighbors of the table differ by at most 1.
+    The dynamic program fills its table for many pairs at once, one row for each word of ``other``. Within a row the
+    best value so far is a running maximum, because neighboring entries differ by at most 1.
     """
     found = np.zeros(len(one), np.int64)
-    order = np.lexsort((corpus.lengths[one], corpus.lengths[other]))  # like lengths together: little is padding
+    order = np.lexsort((corpus.lengths[one], corpus.lengths[other]))  # similar lengths together, for little padding
     for first in range(0, len(order), BATCH_SIZE):
         some = order[first : first + BATCH_SIZE]
         found[some] = _common(_padded(corpus, one[some], -1), _padded(corpus, other[some], -2))
@@ -54,7 +54,7 @@ def lcs_lengths(corpus: Corpus, one: Integers, other: Integers) -> Integers:
 
 
 def _common(one: NDArray[np.int32], other: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Of sentences (L, P) and (M, P) with different padding: (P,)."""
+    """Lengths (P,) of the longest common subsequences of sentences (L, P) and (M, P), whose paddings differ."""
     best = np.zeros((len(one) + 1, one.shape[1]), np.int32)
     for word in other:
         np.maximum(best[1:], best[:-1] + (one == word), out=best[1:])
@@ -64,7 +64,7 @@ def _common(one: NDArray[np.int32], other: NDArray[np.int32]) -> NDArray[np.int3
 
 
 def _padded(corpus: Corpus, sentences: Integers, padding: int) -> NDArray[np.int32]:
-    """Words (L, P) of the sentences (P,), the longest of which has L."""
+    """Words (L, P) of the sentences (P,); the longest has L words."""
     lengths = corpus.lengths[sentences]
     ends = corpus.lengths.cumsum()[sentences]
     steps = np.arange(lengths.max(initial=0))[:, None]  # (L, 1)

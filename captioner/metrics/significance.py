@@ -1,11 +1,11 @@
 """Significance tests over images: paired bootstrap resampling and approximate randomization.
 
-Both follow sacreBLEU (``sacrebleu --paired-bs`` and ``--paired-ar``, version 2.6), draws and formulas included, so that
-for BLEU they give its numbers: 1,000 bootstrap resamples (Koehn 2004), 10,000 trials (Riezler and Maxwell 2005), seed
-12345 or ``SACREBLEU_SEED``, and p = (c + 1) / (n + 1). The tests are the same for every other score.
+Both follow sacreBLEU (``sacrebleu --paired-bs`` and ``--paired-ar``, version 2.6) in their random draws and formulas,
+so that they give its numbers for BLEU: 1,000 bootstrap resamples (Koehn 2004), 10,000 trials (Riezler and Maxwell
+2005), seed 12345 or ``SACREBLEU_SEED``, and p = (c + 1) / (n + 1). Other scores are tested in the same way.
 
-A system may consist of several runs, such as seeds: its score is then the mean over them, in every resample too. The
-interval is therefore about the choice of images; ``spread`` is the standard deviation over the runs.
+A system may consist of several runs, such as seeds. Its score is then the mean over them, in each resample too, so the
+interval reflects only the choice of images; ``spread`` is the standard deviation over the runs.
 """
 
 from __future__ import annotations
@@ -31,30 +31,30 @@ Scores = dict[str, Array]
 
 @dataclass(frozen=True)
 class Estimate:
-    """One score of one system, in percent; p-values are against the first system, and None of itself."""
+    """One score of one system, in percent. p-values are against the first system, which has none itself."""
 
     score: float
-    """Over all images; the mean over the system's runs."""
+    """Score over all images; the mean over the system's runs."""
     mean: float
-    """Over the bootstrap resamples."""
+    """Mean over the bootstrap resamples."""
     interval: float
     """Half the width of the 95 % confidence interval, as sacreBLEU prints it: ``mean`` +- ``interval``."""
     low: float
     high: float
-    """The ends of that interval: the 2.5 % lowest and highest resamples lie outside."""
+    """The ends of the interval: 2.5 % of the resamples lie below, and 2.5 % above."""
     p_bootstrap: float | None = None
     p_randomization: float | None = None
-    """By approximate randomization; None also if the numbers of runs differ, which cannot be swapped."""
+    """p-value by approximate randomization; None also if the numbers of runs differ, as runs are swapped in pairs."""
     spread: float | None = None
-    """Standard deviation over the runs; None of a single run."""
+    """Standard deviation over the runs; None for a single run."""
     runs: int = 1
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values corrected for their number, in the same order: the chance that any of them is below by luck.
+    """p-values corrected for their number, in the same order, so that they bound the chance of any false positive.
 
-    Holm (1979), "A Simple Sequentially Rejective Multiple Test Procedure": the i-th smallest of m is multiplied by
-    m - i + 1, and none becomes smaller than one before it.
+    Holm (1979), "A Simple Sequentially Rejective Multiple Test Procedure": the i-th smallest of m p-values is
+    multiplied by m - i + 1, and each is at least as large as the one before it.
     """
     order = np.argsort(p_values, kind="stable")
     scaled = np.array(p_values, np.float64)[order] * np.arange(len(order), 0, -1)
@@ -73,7 +73,7 @@ def compare_systems(
 ) -> dict[str, dict[str, Estimate]]:
     """Each score of each system with its interval and p-values against the first system: ``found[system][score]``.
 
-    All must be scored on the same images and references by the same metrics, else ``DataError``. ``trials=0`` skips
+    Raises ``DataError`` unless all are scored on the same images and references by the same metrics. ``trials=0`` skips
     approximate randomization. ``seed``: -1 for sacreBLEU's, None for a random one.
     """
     groups = {name: [runs] if isinstance(runs, Scored) else list(runs) for name, runs in systems.items()}
@@ -143,7 +143,7 @@ def _check(groups: Mapping[str, Sequence[Scored]]) -> None:
 
 
 def _resample(groups: Mapping[str, Sequence[Scored]], size: int, number: int, seed: int | None) -> dict[str, Scores]:
-    """The scores (number,) of each system in bootstrap resamples, the same images for all."""
+    """The scores (number,) of each system in bootstrap resamples; all systems get the same images."""
     rows = np.random.default_rng(seed).choice(size, size=(number, size), replace=True)
     parts: dict[str, list[Scores]] = {name: [] for name in groups}
     for some in _batches(number):

@@ -1,7 +1,7 @@
-"""Find images without alternative texts in HTML and Markdown pages, and fill these in.
+"""Find images without alternative texts in HTML and Markdown pages, and fill in texts.
 
-Only the texts are put in; every other byte of a page stays. In HTML an empty ``alt`` says that an image is decoration,
-so only images without the attribute lack one; Markdown has no such rule, and there an empty text is missing.
+Only the texts are added; all other bytes of a page stay. In HTML an empty ``alt`` means that an image is decorative, so
+only images without the attribute lack a text; Markdown has no such rule, so an empty text counts as missing.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from captioner.files import read_text
 MARKDOWN = frozenset((".md", ".markdown"))
 PAGES = FileKind("pages", frozenset((".html", ".htm", ".xhtml")) | MARKDOWN)
 LARGEST = 2**22
-"""Bytes of a page that is read."""
+"""Largest page in bytes."""
 _CANDIDATES = re.compile(r"!\[(?P<text>[ \t]*)\](?=[(\[])|<img(?P<tag>)(?=[\s/>])", re.IGNORECASE)
-"""Where Markdown may have an image without a text; whether it does, a parser says."""
+"""Where Markdown may have an image without a text; a parser decides whether it does."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ class Gap:
 
     start: int
     end: int
-    """Characters that the text replaces."""
+    """Range of characters that the text replaces."""
     source: str
-    """The image as the page names it."""
+    """The image's address in the page."""
     line: int
     put: Callable[[str], str]
-    """A text as it is written there."""
+    """Formats a text for this place."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Page:
     gaps: tuple[Gap, ...]
 
     def filled(self, texts: Mapping[str, str]) -> str:
-        """The page with the texts of the images that have one, by the name that the page gives them."""
+        """The page with ``texts``, given by the images' addresses in the page."""
         parts, at = [], 0
         for gap in self.gaps:
             if gap.source in texts:
@@ -64,18 +64,18 @@ class Page:
 
 
 def read_page(path: Path) -> Page:
-    """The page in a file, by its suffix Markdown or HTML; ``DataError`` for one that cannot be read."""
+    """Read a page, Markdown or HTML by its suffix; raises ``DataError`` if it cannot be read."""
     if path.is_file() and path.stat().st_size > LARGEST:
         raise DataError(f"{path}: has more than {LARGEST} bytes")
-    read_text(path)  # explains what is wrong with the encoding
-    text = path.read_bytes().decode("utf-8")  # with its mark and its line ends
+    read_text(path)  # raises a clear error for another encoding
+    text = path.read_bytes().decode("utf-8")  # with its byte-order mark and line ends
     return Page(path, text, tuple(_in_markdown(text) if path.suffix.lower() in MARKDOWN else _in_html(text)))
 
 
 def find_image(page: Path, source: str, root: Path) -> Path | None:
-    """The file of an image that ``page`` names; None for one elsewhere on the web.
+    """The file of an image that ``page`` names; None for an image elsewhere on the web.
 
-    Raises ``DataError`` for a file that is not there, or not below ``root``, the folder of the site.
+    Raises ``DataError`` for a file that does not exist or is not below ``root``, the folder of the site.
     """
     try:
         address = urlsplit(source.strip())
@@ -91,19 +91,19 @@ def find_image(page: Path, source: str, root: Path) -> Path | None:
             raise DataError(f"{source} is outside of {root}; name the site's folder with --root")
         if not real.is_file():
             raise DataError(f"{source}: no such file")
-    except ValueError:  # a NUL, which no file's name holds
+    except ValueError:  # a NUL, which no file name can contain
         raise DataError(f"{source}: no such file") from None
     return path
 
 
 def sentence(caption: str) -> str:
-    """A caption with a capital letter and a full stop, as screen readers pause there."""
+    """A caption with a capital letter and a full stop, where screen readers pause."""
     text = caption[:1].upper() + caption[1:]
     return text if not text or text.endswith((".", "!", "?")) else f"{text}."
 
 
 class _Images(HTMLParser):
-    """Collects the images of HTML that lack a text: line and column, from 1 and 0, and attributes."""
+    """Collects HTML images that lack a text: line (from 1), column (from 0) and attributes."""
 
     def __init__(self, text: str) -> None:
         super().__init__(convert_charrefs=False)
@@ -126,7 +126,7 @@ def _in_html(text: str) -> Iterator[Gap]:
 
 
 def _in_markdown(text: str) -> Iterator[Gap]:
-    """Every candidate gets a mark of its own, and the parser says which marks became images: it gives no places."""
+    """Replace each candidate by a unique mark; the parser, which gives no positions, tells which marks are images."""
     mark = f"captioner{secrets.token_hex(8)}"
     found = list(_CANDIDATES.finditer(text))
     parts, at = [], 0
@@ -143,9 +143,9 @@ def _in_markdown(text: str) -> Iterator[Gap]:
 
 
 def _marked_images(text: str, mark: str) -> dict[str, str]:
-    """The addresses of Markdown's images by their texts, and of those in its HTML by the attribute that is a mark."""
+    """The addresses of Markdown's images by their texts, and of images in its HTML by the attribute that is a mark."""
     parser = MarkdownIt("commonmark").enable("table")
-    parser.normalizeLink = str  # type: ignore[method-assign,assignment]  # the name of a file is not percent-encoded
+    parser.normalizeLink = str  # type: ignore[method-assign,assignment]  # file names are not percent-encoded
     found: dict[str, str] = {}
     waiting = parser.parse(text)
     while waiting:

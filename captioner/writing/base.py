@@ -17,7 +17,7 @@ class Written:
 
     path: Path
     text: str
-    """The whole caption in the file."""
+    """The complete caption in the file."""
 
 
 class Destination(Protocol):
@@ -28,23 +28,23 @@ class Destination(Protocol):
         ...
 
     def read(self, path: Path) -> str:
-        """The caption in a target; empty where there is none. ``ImageError`` for a file that cannot hold one."""
+        """The caption in a target; empty if there is none. Raises ``ImageError`` for a file that cannot hold one."""
         ...
 
     def write(self, path: Path, text: str) -> None:
-        """Put a caption into a target, whole or not at all; all else in the file stays. Raises as ``read`` does."""
+        """Write a caption into a target, atomically; the rest of the file stays. Raises the errors of ``read``."""
         ...
 
 
 def check_target(path: Path) -> None:
-    """Raise ``ImageError`` for a link: a stranger's folder must not lead writing out of it."""
+    """Raise ``ImageError`` for a link: files must not be written outside a folder because of a stranger's link."""
     if os.path.islink(path):
         raise ImageError(path, "is a link to another file; nothing is written through links")
 
 
 def check_inside(image: ImageFile, target: Path) -> None:
-    """Raise ``ImageError`` for a target beside an image that a link to a folder elsewhere led to."""
-    if target.parent != image.path.parent:  # in a folder that the user named for it
+    """Raise ``ImageError`` if the target is beside an image that was reached by a link to a folder elsewhere."""
+    if target.parent != image.path.parent:  # the target is in a folder that the user named
         return
     folder = image.path.parent
     for _ in Path(image.id).parts[1:]:

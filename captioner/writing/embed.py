@@ -1,4 +1,4 @@
-"""Captions inside JPEG, PNG and WebP files: only metadata change, not the decoded image."""
+"""Captions inside JPEG, PNG and WebP files: only metadata change, never the decoded image."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ FORMATS: dict[str, tuple[bytes, ModuleType]] = {
     "PNG": (png.SIGNATURE, png),
     "WEBP": (b"RIFF", webp),
 }
-"""Start of the file and module, by Pillow's name."""
+"""First bytes of the file and module, by Pillow's name of the format."""
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """The images themselves: their caption in XMP, and in IPTC and EXIF where they have those."""
+    """Writes into the images themselves: into XMP, and into IPTC and EXIF if an image has those."""
 
     writer: str
-    """Who writes: this program and the model."""
+    """The writer to record: this program and the model."""
 
     def target(self, image: ImageFile) -> Path:
         return image.path
@@ -45,7 +45,7 @@ class Embedded:
         return str(found[0]) if found else ""
 
     def write(self, path: Path, text: str) -> None:
-        """As ``Destination.write``; the new file is decoded and compared before it takes the old one's place."""
+        """As ``Destination.write``; the new file is decoded and compared with the old one before it replaces it."""
         check_target(path)
         check_writable(path)
         try:
@@ -77,7 +77,7 @@ def _open(path: Path) -> tuple[bytes, str, ModuleType]:
 
 
 def _pixels(data: bytes, kind: str) -> str:
-    """A digest of what is decoded: size, mode, palette and pixels of every frame, and how they are turned."""
+    """A digest of the decoded image: size, mode, palette and pixels of each frame, and the orientation."""
     digest = hashlib.sha256()
     try:
         with no_warnings(), Image.open(io.BytesIO(data), formats=[kind]) as image:
@@ -87,6 +87,6 @@ def _pixels(data: bytes, kind: str) -> str:
                     repr((frame.size, frame.mode, frame.info.get("icc_profile"), frame.getpalette())).encode()
                 )
                 digest.update(frame.tobytes())
-    except Exception as error:  # decoders raise anything on damaged files
+    except Exception as error:  # decoders may raise any error for damaged files
         raise DataError(f"cannot be decoded: {error}") from error
     return digest.hexdigest()

@@ -1,6 +1,7 @@
 """EXIF's ImageDescription (tag 0x010E of the first directory of a TIFF block), changed without moving other data.
 
-Makers' notes hold places of bytes that only their makers know: a new text is written over the old one or behind all.
+Makers' notes refer to positions of bytes in ways that only their makers know, so no data may move: a new text
+overwrites the old one or is appended at the end.
 """
 
 from __future__ import annotations
@@ -12,15 +13,15 @@ from captioner.errors import DataError
 DESCRIPTION = 0x010E
 ASCII = 2
 LARGEST = 65527
-"""Bytes of a block in a JPEG."""
+"""Most bytes of an EXIF block in a JPEG."""
 JUNK = frozenset(
     ("OLYMPUS DIGITAL CAMERA", "SONY DSC", "DIGITAL CAMERA", "MINOLTA DIGITAL CAMERA", "KONICA MINOLTA DIGITAL CAMERA")
 )
-"""Names of cameras where a description should be; no person wrote them."""
+"""Camera names that cameras write as a description."""
 
 
 def read_description(block: bytes) -> str:
-    """The description in a TIFF block; empty without one, and for those that cameras write."""
+    """The description in a TIFF block; empty if there is none or a camera wrote it."""
     entry = _entry(block)
     if entry is None:
         return ""
@@ -30,7 +31,7 @@ def read_description(block: bytes) -> str:
 
 
 def set_description(block: bytes, text: str) -> bytes:
-    """``block`` with the description ``text`` where it has a description; ``DataError`` for a damaged block."""
+    """``block`` with the description ``text``, if it has a description; raises ``DataError`` for a damaged block."""
     entry = _entry(block)
     if entry is None:
         return block
@@ -49,7 +50,7 @@ def set_description(block: bytes, text: str) -> bytes:
 
 
 def _entry(block: bytes) -> tuple[int, int, int] | None:
-    """Place of the directory's entry, and place and length of its text; None without one."""
+    """Position of the directory's entry, and position and length of its text; None if there is none."""
     order = _order(block)
     try:
         (directory,) = struct.unpack_from(f"{order}I", block, 4)

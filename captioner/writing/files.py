@@ -1,4 +1,4 @@
-"""Write the captions of a stream of images to all destinations, and respect existing captions."""
+"""Write captions of a stream of images to all destinations, with regard to existing captions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from captioner.writing.text import Composer, combine
 
 @dataclass
 class CaptionFiles:
-    """Where captions go. ``pending`` and ``write`` report what is wrong with one image as an ``ImageError``."""
+    """The destinations of captions. ``pending`` and ``write`` report the error of a single image as ``ImageError``."""
 
     destinations: Sequence[Destination] = ()
     composer: Composer = field(default_factory=Composer)
@@ -24,16 +24,16 @@ class CaptionFiles:
     """How existing captions are treated: one of ``EXISTING``."""
     dry_run: bool = False
     labels: Callable[[Path], Sequence[str]] = lambda path: ()
-    """The classes of an image, for templates that name them."""
+    """Gives the classes of an image, for templates that use them."""
     skipped: int = 0
-    """Images that had their captions."""
+    """Number of images that already had captions."""
     written: int = 0
-    """Files that were written, or would be in a dry run."""
+    """Number of files that were written, or would be in a dry run."""
     _waiting: deque[ImageFile | None] = field(default_factory=deque)
     _owners: dict[Path, Path] = field(default_factory=dict)
 
     def pending(self, images: Iterable[ImageFile | ImageError]) -> Iterator[Path | ImageError]:
-        """The images that lack a caption somewhere; ``next_image`` gives them again, in the same order."""
+        """The images that lack a caption in some destination; ``next_image`` gives them again, in the same order."""
         for image in images:
             if isinstance(image, ImageError):
                 self._waiting.append(None)
@@ -56,11 +56,11 @@ class CaptionFiles:
         return self._waiting.popleft()
 
     def compose(self, caption: str, image: Path) -> str:
-        """The text that is written for a model's caption."""
+        """The text to write for a model's caption."""
         return self.composer.compose(caption, image, lambda: self.labels(image))
 
     def write(self, image: ImageFile, text: str) -> list[Written]:
-        """Put ``text`` wherever it is wanted for ``image``; what was there may keep it out."""
+        """Write ``text`` to all destinations of ``image``, except where an existing caption is kept."""
         return [done for place in self.destinations if (done := self._write(place, image, text))]
 
     def _write(self, place: Destination, image: ImageFile, text: str) -> Written | None:
@@ -73,7 +73,7 @@ class CaptionFiles:
                 place.write(target, new)
         except ImageError:
             raise
-        except CaptionerError as error:  # write-protected
+        except CaptionerError as error:  # such as a write-protected file
             raise ImageError(target, str(error).removeprefix(f"{target}: ")) from error
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -83,7 +83,7 @@ class CaptionFiles:
         return Written(target, new)
 
     def _wants(self, image: ImageFile) -> bool:
-        """Whether an image is to be captioned; raises ``ImageError`` where its caption cannot be kept."""
+        """Whether an image needs a caption; raises ``ImageError`` if its caption cannot be stored."""
         for place in self.destinations:
             target = place.target(image)
             check_inside(image, target)

@@ -1,4 +1,4 @@
-"""IPTC-IIM 4.2 in Photoshop's image resources: the older caption, which some programs show instead of XMP's."""
+"""IPTC-IIM 4.2 in Photoshop's image resources: an older field for captions, which some programs prefer to XMP."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from captioner.errors import DataError
 
 SIGNATURE = b"Photoshop 3.0\0"
 IIM, DIGEST = 0x0404, 0x0425
-"""Numbers of the resources with IPTC's data and with their MD5, by which programs see that they were changed."""
+"""Ids of the resources with IPTC data and with their MD5, which tells programs that the data were changed."""
 CAPTION, WRITER, CHARSET = (2, 120), (2, 122), (1, 90)
-"""Record and number of the data sets Caption-Abstract, Writer-Editor and Coded Character Set."""
+"""(Record, number) of the data sets Caption-Abstract, Writer-Editor and Coded Character Set."""
 UTF8 = b"\x1b%G"
 LONGEST = {CAPTION: 2000, WRITER: 32}
-"""Bytes."""
+"""Largest data sets in bytes."""
 
 DataSet = tuple[tuple[int, int], bytes]
 
 
 def read_caption(resources: bytes) -> str:
-    """The caption in image resources; empty without one. ``DataError`` for damaged ones."""
+    """The caption in image resources; empty if there is none. Raises ``DataError`` for damaged resources."""
     for number, _, data in _resources(resources):
         if number == IIM:
             sets = list(_data_sets(data))
@@ -31,9 +31,9 @@ def read_caption(resources: bytes) -> str:
 
 
 def set_caption(resources: bytes, text: str, writer: str) -> bytes:
-    """``resources`` with the caption ``text`` where they have IPTC's data; all else stays.
+    """``resources`` with the caption ``text``, if they have IPTC data; everything else stays.
 
-    ``DataError`` for a text that does not fit, and where other texts are in an encoding that is not known.
+    Raises ``DataError`` if the text is too long, or if other texts are in an unknown encoding.
     """
     parts = []
     digest = None
@@ -57,7 +57,7 @@ def _set(sets: list[DataSet], text: str, writer: str) -> bytes:
             raise DataError("its IPTC texts are in an encoding that is not known; use --xmp")
         kept.insert(0, (CHARSET, UTF8))
     kept += [(CAPTION, caption), (WRITER, writer.encode("ascii", "replace")[: LONGEST[WRITER]])]
-    kept.sort(key=lambda one: one[0][0])  # by record; in a record the order stays
+    kept.sort(key=lambda one: one[0][0])  # by record; the order within a record stays
     return b"".join(struct.pack(">BBBH", 0x1C, *key, len(value)) + value for key, value in kept)
 
 
@@ -75,7 +75,7 @@ def _data_sets(data: bytes) -> Iterator[DataSet]:
 
 
 def _resources(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
-    """Number, head (signature, number and name) and data of each resource."""
+    """Id, head (signature, id and name) and data of each resource."""
     at = 0
     while at < len(data):
         if data[at : at + 4] != b"8BIM" or at + 12 > len(data):

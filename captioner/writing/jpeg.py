@@ -1,4 +1,4 @@
-"""Captions in the segments of a JPEG; what is compressed is copied byte by byte."""
+"""Captions in the segments of a JPEG; compressed data are copied unchanged."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from captioner.writing import exif, iptc, xmp
 XMP = b"http://ns.adobe.com/xap/1.0/\0"
 EXIF = b"Exif\0\0"
 LARGEST = 65533
-"""Bytes of a segment's content."""
+"""Most bytes of a segment's content."""
 APP0, APP1, APP2, APP13 = 0xE0, 0xE1, 0xE2, 0xED
 
 Segment = tuple[int, bytes]
@@ -19,7 +19,7 @@ Segment = tuple[int, bytes]
 
 
 def read_captions(data: bytes) -> list[str]:
-    """The captions in XMP, IPTC and EXIF, as far as there are some; ``DataError`` for damaged ones."""
+    """The captions in XMP, IPTC and EXIF, as far as they exist; raises ``DataError`` for damaged metadata."""
     segments, _ = _split(data)
     found = [xmp.read_description(body[len(XMP) :]) for marker, body in segments if _is(marker, body, APP1, XMP)]
     found.append(iptc.read_caption(_resources(segments)))
@@ -28,7 +28,7 @@ def read_captions(data: bytes) -> list[str]:
 
 
 def set_captions(data: bytes, text: str, writer: str) -> bytes:
-    """``data`` with the caption in XMP, and in IPTC and EXIF where it has those; ``DataError`` where that cannot be."""
+    """``data`` with the caption in XMP, and in IPTC and EXIF if it has them; raises ``DataError`` if that fails."""
     segments, rest = _split(data)
     resources = _resources(segments)
     packet = next((body[len(XMP) :] for marker, body in segments if _is(marker, body, APP1, XMP)), xmp.EMPTY)
@@ -43,7 +43,7 @@ def set_captions(data: bytes, text: str, writer: str) -> bytes:
             body, has_xmp = new_xmp, True
         elif _is(marker, body, APP13, iptc.SIGNATURE):
             if has_resources:
-                continue  # they are one list
+                continue  # all resources were joined
             body, has_resources = new_resources, True
         changed.append((marker, body))
     if not has_xmp:
@@ -53,8 +53,8 @@ def set_captions(data: bytes, text: str, writer: str) -> bytes:
 
 
 def _keep_others(segments: list[Segment], changed: list[Segment], rest: int) -> bytes:
-    """The new head of the file. Further images behind the first (MPF, CIPA DC-007) are found by their distance from
-    the segment that lists them, in which the size of the first is set right."""
+    """The new head of the file, with MPF (CIPA DC-007) corrected: it lists further images, after the first one, by
+    their distance from its own segment, and the size of the first image, which has changed."""
     head = b"\xff\xd8" + b"".join(map(_pack, changed))
     if not any(_is(marker, body, APP2, b"MPF\0") for marker, body in segments):
         return head
@@ -67,7 +67,7 @@ def _keep_others(segments: list[Segment], changed: list[Segment], rest: int) -> 
 
 
 def _first_size(body: bytes, more: int) -> bytes:
-    """An MPF segment with the size of its first image greater by ``more`` bytes."""
+    """An MPF segment with the size of its first image increased by ``more`` bytes."""
     block = bytearray(body)
     order = "<" if block[4:6] == b"II" else ">"
     try:
@@ -98,7 +98,7 @@ def _resources(segments: list[Segment]) -> bytes:
 
 
 def _split(data: bytes) -> tuple[list[Segment], bytes]:
-    """The segments before the first that belongs to the compressed image, and all from there on."""
+    """The segments before the first one of the compressed image, and all bytes from there on."""
     return (found := list(_segments(data))), data[2 + sum(4 + len(body) for _, body in found) :]
 
 

@@ -1,4 +1,4 @@
-"""Captions in the chunks of a PNG; the compressed image is copied byte by byte."""
+"""Captions in the chunks of a PNG; compressed image data are copied unchanged."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Chunk = tuple[bytes, bytes]
 
 
 def read_captions(data: bytes) -> list[str]:
-    """The captions in XMP, EXIF and PNG's own text, as far as there are some; ``DataError`` for damaged ones."""
+    """The captions in XMP, EXIF and PNG's own text, as far as they exist; raises ``DataError`` for damaged metadata."""
     found = []
     for kind, body in _chunks(data):
         if _is_xmp(kind, body):
@@ -30,7 +30,7 @@ def read_captions(data: bytes) -> list[str]:
 
 
 def set_captions(data: bytes, text: str, writer: str) -> bytes:
-    """``data`` with the caption in XMP, and in EXIF and PNG's own text where it has those."""
+    """``data`` with the caption in XMP, and in EXIF and PNG's own text if it has them."""
     chunks = list(_chunks(data))
     packet = next((_packet(body) for kind, body in chunks if _is_xmp(kind, body)), xmp.EMPTY)
     new_xmp = XMP + b"\0\0\0\0" + xmp.set_description(packet, text, writer)
@@ -46,7 +46,7 @@ def set_captions(data: bytes, text: str, writer: str) -> bytes:
             kind, body = b"iTXt", b"Description\0\0\0\0\0" + text.encode()
         changed.append((kind, body))
     if not any(_is_xmp(kind, body) for kind, body in chunks):
-        changed.insert(1, (b"iTXt", new_xmp))  # behind the header
+        changed.insert(1, (b"iTXt", new_xmp))  # after the header
     end = len(SIGNATURE) + sum(12 + len(body) for _, body in chunks)
     return SIGNATURE + b"".join(map(_pack, changed)) + data[end:]
 

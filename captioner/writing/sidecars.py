@@ -1,4 +1,4 @@
-"""Text files beside images, such as ``photo.txt`` for ``photo.jpg``, as used to train image generators."""
+"""Text files beside images, such as ``photo.txt`` for ``photo.jpg``, a format for training image generators."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from captioner.writing.base import check_target
 
 @dataclass(frozen=True)
 class Sidecars:
-    """Files of the suffix ``suffix`` beside the images, or in ``folder`` in a tree like theirs."""
+    """Files with the suffix ``suffix`` beside the images, or in a tree below ``folder`` that mirrors theirs."""
 
     suffix: str = ".txt"
     folder: Path | None = None
@@ -42,5 +42,5 @@ class Sidecars:
 
 
 def place(image: ImageFile, folder: Path | None) -> Path:
-    """The image's path, or where it is in a tree below ``folder`` that mirrors the one that was searched."""
+    """The image's path, or its place in a tree below ``folder`` that mirrors the searched one."""
     return image.path if folder is None else folder / image.id

@@ -1,4 +1,4 @@
-"""Make the written text from a model's caption: replacements, a template, prefix, suffix and a trigger word."""
+"""Make the text to write from a model's caption: replacements, a template, prefix, suffix and a trigger word."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from pathlib import Path
 from captioner.errors import UsageError, shorten
 
 FIELDS = ("caption", "labels", "name", "folder")
-"""What a template may name: the caption, the image's likeliest classes, its file name without suffix, its folder."""
+"""Fields of a template: the caption, the image's most probable classes, its file name without suffix, its folder."""
 EXISTING = ("skip", "overwrite", "append", "prepend")
 SEPARATOR = ", "
-"""Text between an existing caption and an added one, and after a trigger word."""
+"""Separators: between an existing caption and an added one, and after a trigger word."""
 _TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
 
 @dataclass(frozen=True)
 class Composer:
-    """Makes the written text. Raises ``UsageError`` for an invalid template or pattern."""
+    """Makes the text to write. Raises ``UsageError`` for an invalid template or pattern."""
 
     replace: Sequence[tuple[str, str]] = ()
-    """Regular expressions and what they become in the model's caption, one after the other."""
+    """(Regular expression, replacement) pairs that are applied to the model's caption in turn."""
     template: str = "{caption}"
-    """Text with the fields of ``FIELDS`` in braces; ``{{`` is a brace."""
+    """Text with fields of ``FIELDS`` in braces; ``{{`` stands for a brace."""
     prefix: str = ""
     suffix: str = ""
     trigger: str = ""
-    """A word that the text begins with, unless it holds it already."""
+    """A word that the text starts with, unless the text already contains it."""
     _patterns: list[tuple[re.Pattern[str], str]] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -39,7 +39,7 @@ class Composer:
         for pattern, become in self.replace:
             try:
                 found = re.compile(pattern)
-                re.compile(f"{pattern}|").sub(become, "")  # matches, so that what it becomes is looked at
+                re.compile(f"{pattern}|").sub(become, "")  # always matches, so that the replacement is checked
             except (re.error, IndexError) as error:
                 raise UsageError(f"--replace {shorten(pattern)} {shorten(become)}: {error}") from None
             self._patterns.append((found, become))
@@ -50,11 +50,11 @@ class Composer:
 
     @property
     def needs_labels(self) -> bool:
-        """Whether the template names the image's classes."""
+        """Whether the template uses the image's classes."""
         return any(match[1] == "labels" for match in _TOKEN.finditer(self.template))
 
     def compose(self, caption: str, image: Path, labels: Callable[[], Sequence[str]] = lambda: ()) -> str:
-        """The text for ``image`` on one line; ``labels`` gives its classes, where they are needed."""
+        """The text for ``image``, on one line; ``labels`` gives its classes and is called only if they are needed."""
         for pattern, become in self._patterns:
             caption = pattern.sub(become, caption)
         values = {"caption": caption, "name": image.stem, "folder": image.absolute().parent.name}
@@ -68,9 +68,9 @@ class Composer:
 
 
 def combine(old: str, new: str, existing: str) -> str | None:
-    """What replaces the caption ``old``, by one of ``EXISTING``; None where it stays as it is.
+    """The new text in place of the caption ``old``, by one of ``EXISTING``; None if the old one stays.
 
-    A text that is added twice is there once, so that a command can be run again.
+    A text is never added twice, so that a command can be repeated.
     """
     kept = old.strip()
     if not kept or existing == "overwrite":
@@ -83,6 +83,6 @@ def combine(old: str, new: str, existing: str) -> str | None:
 
 
 def _clean(text: str) -> str:
-    """``text`` without control characters and halves of characters, which neither XML nor UTF-8 can hold."""
+    """``text`` without control characters and lone surrogates, which neither XML nor UTF-8 can hold."""
     text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     return "".join(" " if unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") else letter for letter in text)

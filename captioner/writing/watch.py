@@ -1,4 +1,4 @@
-"""Images that arrive in folders, once they are complete: size and time have not changed between two checks."""
+"""New images in folders, once they are complete: size and time have not changed between two checks."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from captioner.data.images import ImageFile, find_named
 from captioner.errors import ImageError
 
 State = tuple[int, int, int]
-"""Inode, size and time of change (ns) of a file."""
+"""Inode, size and modification time (ns) of a file."""
 
 
 def arrivals(
     folders: Sequence[str], interval: float, sleep: Callable[[float], object] = time.sleep
 ) -> Iterator[list[ImageFile]]:
-    """The images that are new or changed since the last look and whole, in lists that are not empty; without end."""
+    """Yield for ever, in non-empty lists, the images that are new or changed and complete since the last check."""
     seen: dict[Path, State] = {}
     done: dict[Path, State] = {}
     while True:
@@ -30,7 +30,7 @@ def arrivals(
         done = {path: state for path, state in done.items() if path in states}
         if whole:
             yield whole
-            # captions may have been written into the images: what they are now has been seen
+            # captions may have been written into the images meanwhile: that is no change
             for one in whole:
                 if (state := _state(one.path)) is not None:
                     seen[one.path] = done[one.path] = state

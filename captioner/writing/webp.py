@@ -1,4 +1,4 @@
-"""Captions in the chunks of a WebP (RFC 9649); the compressed image is copied byte by byte."""
+"""Captions in the chunks of a WebP (RFC 9649); compressed image data are copied unchanged."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from captioner.writing import exif, xmp
 
 XMP, EXIF, EXTENDED = b"XMP ", b"EXIF", b"VP8X"
 HAS_XMP, HAS_ALPHA = 0x04, 0x10
-"""Bits of the header ``VP8X``."""
+"""Flag bits of the header ``VP8X``."""
 
 Chunk = tuple[bytes, bytes]
 
 
 def read_captions(data: bytes) -> list[str]:
-    """The captions in XMP and EXIF, as far as there are some; ``DataError`` for damaged ones."""
+    """The captions in XMP and EXIF, as far as they exist; raises ``DataError`` for damaged metadata."""
     chunks = list(_chunks(data))
     found = [xmp.read_description(body) for kind, body in chunks if kind == XMP]
     found += [exif.read_description(_tiff(body)) for kind, body in chunks if kind == EXIF]
@@ -24,7 +24,7 @@ def read_captions(data: bytes) -> list[str]:
 
 
 def set_captions(data: bytes, text: str, writer: str) -> bytes:
-    """``data`` with the caption in XMP, and in EXIF where it has that."""
+    """``data`` with the caption in XMP, and in EXIF if it has it."""
     chunks = list(_chunks(data))
     packet = next((body for kind, body in chunks if kind == XMP), xmp.EMPTY)
     changed = [(kind, body) for kind, body in chunks if kind != XMP]
@@ -43,11 +43,11 @@ def set_captions(data: bytes, text: str, writer: str) -> bytes:
 
 
 def _tiff(body: bytes) -> bytes:
-    return body.removeprefix(b"Exif\0\0")  # some programs write what a JPEG has
+    return body.removeprefix(b"Exif\0\0")  # some programs write JPEG's prefix
 
 
 def _header(chunks: list[Chunk]) -> bytes:
-    """The extended header of an image that has none: its size, and whether it is transparent."""
+    """An extended header for an image without one: its size, and whether it is transparent."""
     kind, body = chunks[0] if chunks else (b"", b"")
     if kind == b"VP8 " and len(body) >= 10 and body[3:6] == b"\x9d\x01\x2a":
         width, height = (value & 0x3FFF for value in struct.unpack_from("<HH", body, 6))

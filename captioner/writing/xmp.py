@@ -1,6 +1,6 @@
 """XMP (ISO 16684-1): the description of an image in XML, changed in place without changing any other byte.
 
-``dc:description`` holds the caption and ``photoshop:CaptionWriter`` who wrote it, which is what that field is for.
+``dc:description`` holds the caption; ``photoshop:CaptionWriter`` says who wrote it, as that field is meant to.
 Nothing marks the image itself as made by a machine, because it is not.
 """
 
@@ -29,35 +29,35 @@ EMPTY = (
     '</rdf:RDF></x:xmpmeta>\n<?xpacket end="w"?>\n'
 ).encode()
 TOOL = '<xmp:CreatorTool xmlns:xmp="http://ns.adobe.com/xap/1.0/">captioner</xmp:CreatorTool>\n'
-"""In files that are made here: what made them."""
+"""The program's name in new files."""
 LARGEST = 2**24
-"""Bytes of a file that is read."""
+"""Most bytes of a file that is read."""
 _TAG = re.compile(rb"""<[^>"']*(?:"[^"]*"[^>"']*|'[^']*'[^>"']*)*>""")
 
 
 @dataclass
 class Packet:
-    """What was found in an XMP packet, with the places of its bytes."""
+    """The parsed parts of an XMP packet, with the positions of their bytes."""
 
     description: str = ""
     """Text of ``dc:description``: the default language, else the first."""
     spans: list[tuple[int, int]] = field(default_factory=list)
-    """Of the elements ``dc:description`` and ``photoshop:CaptionWriter``."""
+    """Ranges of the elements ``dc:description`` and ``photoshop:CaptionWriter``."""
     attributes: list[tuple[int, int]] = field(default_factory=list)
-    """Of the same as attributes, in which simple values may be."""
+    """Ranges of the same properties as attributes, which may hold simple values."""
     inside: int | None = None
-    """Where elements of the first ``rdf:Description`` may be put: behind its start tag; None where there is none."""
+    """Where elements can be inserted into the first ``rdf:Description``, after its start tag; None if there is none."""
     start: tuple[int, int, bytes] | None = None
-    """Of that tag, with its name, where it is closed at once."""
+    """Range and name of that start tag, if it is self-closing."""
 
 
 def read_description(data: bytes) -> str:
-    """The caption in a packet; ``DataError`` for one that is not XMP."""
+    """The caption in a packet; raises ``DataError`` if it is not XMP."""
     return _parse(data).description
 
 
 def set_description(data: bytes, text: str, writer: str) -> bytes:
-    """``data`` with the caption ``text`` by ``writer``, in the only language there then is; all else stays."""
+    """``data`` with the caption ``text`` by ``writer``, as the only language; everything else stays."""
     packet = _parse(data)
     if packet.inside is None:
         raise DataError("its XMP has no rdf:Description")
@@ -81,15 +81,15 @@ def set_description(data: bytes, text: str, writer: str) -> bytes:
 
 @dataclass(frozen=True)
 class XMPSidecars:
-    """``photo.xmp`` beside ``photo.jpg``, or ``photo.jpg.xmp`` where that is there; see ``Sidecars`` for ``folder``."""
+    """``photo.xmp`` beside ``photo.jpg``, or ``photo.jpg.xmp`` if that exists; see ``Sidecars`` for ``folder``."""
 
     writer: str
-    """Who writes: this program and the model."""
+    """The writer to record: this program and the model."""
     folder: Path | None = None
 
     def target(self, image: ImageFile) -> Path:
         path = place(image, self.folder)
-        beside = path.with_name(f"{path.name}.xmp")  # darktable's way; Lightroom's is the other
+        beside = path.with_name(f"{path.name}.xmp")  # darktable's name; the other is Lightroom's
         return beside if beside.exists() else path.with_suffix(".xmp")
 
     def read(self, path: Path) -> str:
