@@ -7,11 +7,11 @@
     python -m eval.baselines ngram --data data/flickr8k -o ngram.json
     python -m eval.baselines human --data data/flickr8k -o human.json
 
-neighbor: of all captions of the k most similar training images, the one with which the others agree most (Devlin et
-al. 2015). k = 1 is the 1-NN of Donahue et al. 2015, whose score is the mean BLEU of all captions of the neighbor:
---each writes a file for each of them (nn1-each-caption1.json, ...), and `eval.report` prints their mean as one row.
-typical: the training caption that would score best if every training image were given it.
-ngram: the sentence of a Kneser-Ney language model with the highest log probability per word; or one sample per image.
+neighbor: of all captions of the k most similar training images, the one that agrees most with the others (Devlin et
+al. 2015). With k = 1, Donahue et al. 2015 score all captions of the nearest image and report their mean BLEU: --each
+writes a file for each of them (nn1-each-caption1.json, ...), and `eval.report` prints their mean as one row.
+typical: the training caption that would score best if it were the caption of every training image.
+ngram: the sentence of a Kneser-Ney language model with the highest log probability per word, or one sample per image.
 human: each reference in turn, one file each; `eval.report` scores it against the image's other references, whereas
 `captioner score` would compare it with itself.
 """
@@ -51,7 +51,7 @@ BATCH_SIZE = 256  # images compared with the training images at a time
 def neighbors(stores: Sequence[FeatureStore], train: Sequence[str], test: Sequence[str], k: int) -> np.ndarray:
     """(len(test), k) indices into ``train``: the most similar images, nearest first.
 
-    Similarity is the cosine of the features as they are stored; of several stores, its mean over them.
+    Similarity is the cosine of the features as they are stored; for several stores, the mean over them.
     """
     parts = []
     for store in stores:
@@ -67,10 +67,10 @@ def neighbors(stores: Sequence[FeatureStore], train: Sequence[str], test: Sequen
 def consensus(
     train: Sequence[Captioned], near: Sequence[Sequence[int]] | np.ndarray, metric: str, tokenizer: str
 ) -> list[str]:
-    """For each row of ``near`` (T, k) the caption of those images that agrees most with all their other captions.
+    """For each row of ``near`` (T, k), the caption of those images that agrees most with all their other captions.
 
-    By CIDEr-D it is the mean over the others, with the document frequencies of the training images; by BLEU-4 the
-    score with all others as references. Ties go to the first in the order of the neighbors.
+    Agreement is the mean CIDEr-D with the others, with the document frequencies of the training images, or the BLEU-4
+    with all others as references. Ties go to the first in the order of the neighbors.
     """
     captions, first = _pool(train)
     tokens = find_tokenizer(tokenizer)(captions)
@@ -98,7 +98,7 @@ def ngram(train: Sequence[Captioned], order: int, min_count: int, tokenizer: str
 
 
 def write_results(path: Path, records: Sequence[Captioned], captions: Sequence[str]) -> None:
-    """COCO results: the data set's number of an image where it has one, else the image's id."""
+    """Write COCO results, under an image's number in the data set if it has one, else under its id."""
     entries = [
         {"image_id": record.image_id if record.number is None else record.number, "caption": caption}
         for record, caption in zip(records, captions, strict=True)
@@ -109,7 +109,7 @@ def write_results(path: Path, records: Sequence[Captioned], captions: Sequence[s
 
 
 def write_each(path: Path, records: Sequence[Captioned], captions: Sequence[Sequence[str]]) -> None:
-    """One file for each place in the lists of ``captions``: NAME-caption1.json, NAME-caption2.json, ..."""
+    """One file for each position in the lists of ``captions``: NAME-caption1.json, NAME-caption2.json, ..."""
     for place in reversed(range(min(map(len, captions)))):  # the first is written last: if it exists, all do
         name = path.with_name(f"{path.stem}-caption{place + 1}{path.suffix}")
         write_results(name, records, [own[place] for own in captions])
@@ -129,7 +129,7 @@ def neighbor_command(
     split: Split = "test",
     tokenizer: Tokenizer = DEFAULT,
 ) -> None:
-    """A caption of the nearest training images."""
+    """Choose a caption of the nearest training images."""
     train, test = _read(data, data_format, split)
     if not 1 <= k <= len(train):
         raise UsageError(f"-k must be between 1 and the {len(train)} training images, not {k}")
@@ -150,7 +150,7 @@ def typical_command(
     split: Split = "test",
     tokenizer: Tokenizer = DEFAULT,
 ) -> None:
-    """One training caption for all."""
+    """Give all images the same training caption."""
     train, test = _read(data, data_format, split)
     write_results(output, test, [typical(train, tokenizer)] * len(test))
 
@@ -167,7 +167,7 @@ def ngram_command(
     split: Split = "test",
     tokenizer: Tokenizer = DEFAULT,
 ) -> None:
-    """A language model without the image."""
+    """Write sentences of a language model that does not see the image."""
     train, test = _read(data, data_format, split)
     model, words = ngram(train, order, min_count, tokenizer)
     if sample is not None:
@@ -181,7 +181,7 @@ def ngram_command(
 
 
 def human_command(data: Data, output: Output, data_format: DataFormat = "flickr8k", split: Split = "test") -> None:
-    """Each reference in turn."""
+    """Write each reference in turn."""
     test = of_split(read_dataset(data_format, data), split)
     if min(len(record.captions) for record in test) < 2:
         raise DataError("human agreement needs two captions or more of every image")
@@ -201,19 +201,19 @@ def _unit(features: np.ndarray) -> np.ndarray:
 
 
 def _pool(records: Sequence[Captioned]) -> tuple[list[str], np.ndarray]:
-    """All captions, and the offsets (len(records) + 1,) of each record's among them."""
+    """All captions, and the offset (len(records) + 1,) of each record's first caption."""
     captions = [caption for record in records for caption in record.captions]
     return captions, np.cumsum([0, *(len(record.captions) for record in records)])
 
 
 def _by_cider(agreement: Agreement, row: Sequence[int]) -> int:
-    """The caption of ``row`` with the highest mean CIDEr-D against all others of it."""
+    """The caption of ``row`` with the highest mean CIDEr-D with its other captions."""
     scores = agreement.among(row)
     return row[int((scores.sum(1) - scores.diagonal()).argmax())]
 
 
 def _by_bleu(tokens: Sequence[Sequence[str]], row: Sequence[int]) -> int:
-    """The caption of ``row`` with the highest BLEU-4 against all others of it."""
+    """The caption of ``row`` with the highest BLEU-4 against its other captions."""
     bleu = find_metric("bleu")
     corpus = Corpus([tokens[one] for one in row], [[tokens[other] for other in row if other != one] for one in row])
     return row[int(bleu.aggregate(bleu.statistics(corpus))["BLEU-4"].argmax())]

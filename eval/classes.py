@@ -17,7 +17,7 @@ CONFUSIONS = 10  # pairs of classes that are listed
 def confusion(matrix: NDArray[np.int64], classes: Sequence[str], name: str = "confusion") -> list[Block]:
     """The confusion matrix (C, C), true classes in rows, as a figure with the most frequent confusions below it.
 
-    ``name`` is the stem of the figure's file; a page with several systems needs one for each.
+    ``name`` is the stem of the figure's file; a page with several matrices needs different names.
     """
     caption = "Rows are the true classes, columns the predicted ones; the shade is the share of the row."
     pairs = confused_pairs(matrix, classes)
@@ -42,7 +42,7 @@ def confused_pairs(matrix: NDArray[np.int64], classes: Sequence[str]) -> list[tu
 
 
 def _table(matrix: NDArray[np.int64], classes: Sequence[str]) -> Table:
-    """Recall with its interval, and precision, of each class; a dash where there is no item to divide by."""
+    """Recall with its interval, and precision, of each class; a dash where the denominator is 0."""
     rows = []
     for number, name in enumerate(classes):
         correct, true, predicted = (

@@ -4,11 +4,11 @@
     python -m eval.classification runs/cifar10-* --baseline "CNN, CIFAR-10"
 
 RUNS are folders or checkpoints of the task classification, all on one data set. Runs that differ only in their seed and
-folder are one system: their mean, with the standard deviation. The others are compared with the first system, or with
---baseline, on the same images.
+folder are one system, whose score is the mean over them, with the standard deviation. The other systems are compared
+with the first one, or with --baseline, on the same images.
 
-stdout has the table in Markdown; -o FOLDER adds index.html, which is self-contained: confusion matrix, gallery of
-errors and first-layer kernels. Predictions are kept in that folder for a second report.
+stdout gets the table in Markdown. -o FOLDER adds index.html, a self-contained page with the confusion matrix, a gallery
+of errors and first-layer kernels. Predictions are kept in that folder for later reports.
 """
 
 from __future__ import annotations
@@ -55,21 +55,21 @@ from eval.systems import Run, group
 METRIC = "accuracy"
 PANELS = (("dev_loss", "dev loss (nats)", 1.0), (METRIC, "dev accuracy (%)", 100.0))
 ERRORS = 12
-LARGER = 160  # side in pixels that images of a gallery are drawn with
+LARGER = 160  # side in pixels of the images in a gallery
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model says of each image, by id."""
+    """A model's predictions, by image id."""
 
     labels: dict[str, str]
     probabilities: dict[str, float]
-    """Of these labels."""
+    """Probabilities of these labels."""
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """A checkpoint, its predictions and their place in the report."""
+    """A checkpoint, its predictions and its run in the report."""
 
     checkpoint: Checkpoint
     predicted: Predictions
@@ -119,7 +119,7 @@ def classification(
 def evaluate(
     checkpoints: Mapping[Path, Checkpoint], split: str, root: str, baseline: str, device: str, folder: Path | None
 ) -> Evaluated:
-    """Predictions of all checkpoints for a split, grouped by configuration and scored; ``DataError`` for other data."""
+    """Predict, group and score a split with all checkpoints; raises ``DataError`` if their images are unlike."""
     first = next(iter(checkpoints.values()))
     for path, checkpoint in checkpoints.items():
         if _shape(checkpoint) != _shape(first):
@@ -151,7 +151,7 @@ def estimate(
 ) -> dict[str, Estimate]:
     """Accuracy of each system with its interval and p-value against the first.
 
-    Of single runs both are exact: Wilson's interval and McNemar's test. Several runs are resampled as captions are.
+    For single runs both are exact: Wilson's interval and McNemar's test. Several runs are resampled as captions are.
     """
     found = {name: scores[METRIC] for name, scores in compare_systems(scored).items()}
     base = next(iter(systems))
@@ -167,7 +167,7 @@ def estimate(
 
 
 def read_split(checkpoint: Checkpoint, split: str, root: str = "") -> tuple[ClassNames, LabeledImages]:
-    """The images of a split of the data that a model was trained on; val may be those held out from train."""
+    """The images of a split of the model's data set; val may be the images held out from train."""
     data = _data(checkpoint)
     classes, splits = read_labeled(data.format, root or data.root, data.side, data.channels)
     if classes.to_list() != checkpoint.outputs.to_list():
@@ -181,7 +181,7 @@ def read_split(checkpoint: Checkpoint, split: str, root: str = "") -> tuple[Clas
 
 
 def classify(checkpoint: Checkpoint, images: LabeledImages, classes: ClassNames, device: torch.device) -> Predictions:
-    """The likeliest class of each image by a model."""
+    """A model's most probable class of each image."""
     data = _data(checkpoint)
     spec: Any = checkpoint.inputs[0]
     learner = ImageLearner(checkpoint.model, spec, data.channels).to(device)
@@ -194,7 +194,7 @@ def classify(checkpoint: Checkpoint, images: LabeledImages, classes: ClassNames,
 
 
 def table(evaluated: Evaluated) -> list[Block]:
-    """One sentence, the table of all systems, and what its numbers mean."""
+    """One sentence, the table of all systems, and a note that explains its numbers."""
     base, best = next(iter(evaluated.systems)), evaluated.best
     top = evaluated.estimates[best]
     summary = f"Best: {best} with {top.score:.2f} % of {len(evaluated.truth):,} images right"
@@ -263,7 +263,7 @@ def gallery(evaluated: Evaluated, count: int) -> list[Block]:
 
 
 def kernels(evaluated: Evaluated) -> list[Block]:
-    """The kernels of each system's first convolution, those of its first run."""
+    """The kernels of the first convolution in each system's first run."""
     cards = []
     for name, members in evaluated.systems.items():
         layers = members[0].checkpoint.model.modules()
@@ -299,7 +299,7 @@ def _data(checkpoint: Checkpoint) -> Any:
 
 
 def _shape(checkpoint: Checkpoint) -> str:
-    """What must be the same of all models of a report."""
+    """The properties that all models of a report must share."""
     data = _data(checkpoint)
     return f"{data.format}, {data.side} pixels, {data.channels} channels"
 
@@ -310,7 +310,7 @@ def _signature(scored: Mapping[str, Sequence[Scored]]) -> str:
 
 
 def _run(path: Path, checkpoint: Checkpoint, predicted: Predictions) -> Run:
-    """The run as ``eval.systems`` groups it: by configuration without seed and folder."""
+    """The run as ``eval.systems`` groups it: by its configuration without seed and folder."""
     train = dict(checkpoint.extra.get("train", {}))
     seed = train.pop("seed", 0)
     name = str(checkpoint.extra.get("name", ""))
@@ -331,7 +331,7 @@ def _run(path: Path, checkpoint: Checkpoint, predicted: Predictions) -> Run:
 def _predicted(
     path: Path, checkpoint: Checkpoint, images: LabeledImages, classes: ClassNames, device: str, folder: Path | None
 ) -> Predictions:
-    """The model's predictions, kept in ``folder`` under a name that depends on everything that could change them."""
+    """The model's predictions, cached in ``folder`` under a name that depends on everything that could change them."""
     key = hashlib.sha256(json.dumps([checkpoint.digest, images.ids]).encode() + images.pixels.tobytes()).hexdigest()
     kept = None if folder is None else folder / "predictions" / f"{path.name}-{key[:12]}.json"
     if kept is not None and kept.is_file():
@@ -345,7 +345,7 @@ def _predicted(
 
 
 def _jpeg(pixels: np.ndarray) -> bytes:
-    """A small image (S, S, C) enlarged, its pixels still squares."""
+    """Enlarge a small image (S, S, C) without smoothing its pixels."""
     factor = max(1, LARGER // len(pixels))
     image = Image.fromarray(pixels.squeeze())
     return _encoded(image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST))

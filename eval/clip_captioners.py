@@ -1,12 +1,12 @@
-"""Compare clip captioners over recognizers of different accuracy: BLEU-4 with p-values.
+"""Compare clip captioners that use recognizers of different accuracy, by BLEU-4 with p-values.
 
     python -m eval.clip_captioners runs/tacos/synthetic-snr*/ --clips runs/tacos/clips/clips.jsonl --plot scores.png
 
 Each folder belongs to one recognizer, as scripts/train_tacos.sh makes it: ``label-predictions.h5``, and captions of the
-test clips in ``results/``. Files that differ in ``-seedN`` only are runs of one system; ``-synthetic`` before it marks
+test clips in ``results/``. Files that differ only in ``-seedN`` are runs of one system; ``-synthetic`` before it marks
 results without video. BLEU-4 is computed against all sentences of a clip, and against the first one alone; p-values are
 also corrected for the number of comparisons in a table. Two accuracies of each recognizer are reported: of all labels,
-and of those that are not NULL. Most clips have no tool and no place, so that the former is high even for a recognizer
+and of those that are not NULL. Most clips have no tool and no place, so the former is high even for a recognizer
 that predicts nothing.
 """
 
@@ -60,7 +60,7 @@ CLAIMS = (
     ("b-map", "smt-untuned-map"),
     ("c-marginals", "smt-untuned-marginals"),
 )
-"""Pairs of systems; the LRCN paper found the first one better. Of the last two, BLEU-4 has tuned neither."""
+"""Pairs of systems of which the LRCN paper found the first one better. BLEU-4 tuned neither system of the last pair."""
 METRIC = "BLEU-4"
 COLUMNS = ("recognizer", "labels right", "not NULL", "system", "runs", METRIC, "deviation", "one reference")
 TABLE = Kind("a table of this program", ",".join(COLUMNS[:3]).encode())
@@ -73,24 +73,24 @@ class RecognizerResult:
     source: str
     """Description of the model that made the label predictions."""
     accuracy: float
-    """Share of all MAP labels that are right, in percent."""
+    """Percentage of MAP labels that are correct."""
     non_null_accuracy: float
-    """The same over gold labels that are not NULL."""
+    """The same, over gold labels that are not NULL."""
     systems: dict[str, list[Scored]]
-    """Scores of each system's runs."""
+    """Scores of the runs of each system."""
     one_reference: dict[str, float]
-    """BLEU-4 of each system against the first sentence of each clip, mean over its runs."""
+    """BLEU-4 of each system against only the first sentence of each clip, mean over its runs."""
 
     def mean(self, system: str) -> float:
         return float(np.mean(self._values(system)))
 
     def spread(self, system: str) -> float | None:
-        """Standard deviation over runs; None of a single one."""
+        """Standard deviation over runs; None for a single one."""
         values = self._values(system)
         return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
     def lead(self, better: str, worse: str) -> tuple[float, Estimate]:
-        """Difference of mean BLEU-4, and its estimate by paired bootstrap over clips."""
+        """Difference of the mean BLEU-4 of two systems, and its estimate by paired bootstrap over clips."""
         found = compare_systems({worse: self.systems[worse], better: self.systems[better]}, trials=0)
         return self.mean(better) - self.mean(worse), found[better][METRIC]
 
@@ -99,7 +99,7 @@ class RecognizerResult:
 
 
 def accuracy(predictions: LabelPredictions, clips: Sequence[Clip]) -> tuple[float, float]:
-    """Accuracy of the MAP labels of ``clips`` in percent: of all labels, and of gold labels that are not NULL."""
+    """Accuracy of the MAP labels of ``clips`` in percent: over all labels, and over gold labels that are not NULL."""
     known = [clip for clip in clips if clip.labels is not None]
     if not known:
         return float("nan"), float("nan")
@@ -111,7 +111,7 @@ def accuracy(predictions: LabelPredictions, clips: Sequence[Clip]) -> tuple[floa
 
 
 def evaluate_folder(folder: Path, clips: Sequence[Clip], references: References, first: References) -> RecognizerResult:
-    """Score all captions in ``folder``, against all references and against those of ``first``, one a clip."""
+    """Score all captions in ``folder`` against all references, and against ``first``, the first one of each clip."""
     predictions = read_label_predictions(folder / "label-predictions.h5")
     records: list[Captioned] = records_of(clips)
     files = sorted((folder / "results").glob("*.json"))
@@ -133,7 +133,7 @@ def evaluate_folder(folder: Path, clips: Sequence[Clip], references: References,
 
 
 def blocks(result: RecognizerResult) -> list[Block]:
-    """Tables of one recognizer."""
+    """The tables for one recognizer."""
     rows = []
     for name, runs in result.systems.items():
         spread = result.spread(name)
@@ -173,7 +173,7 @@ def table(found: Sequence[RecognizerResult]) -> str:
 
 
 def points(found: Sequence[RecognizerResult]) -> dict[str, list[tuple[float, float, float]]]:
-    """(Non-NULL accuracy, BLEU-4, its standard deviation over runs) of each system, by increasing accuracy."""
+    """(Non-NULL accuracy, BLEU-4, its standard deviation over runs) of each system, in order of accuracy."""
     series: dict[str, list[tuple[float, float, float]]] = {}
     for result in sorted(found, key=lambda one: one.non_null_accuracy):
         for name in result.systems:

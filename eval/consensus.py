@@ -15,14 +15,14 @@ from captioner.metrics.corpus import ORDER, Corpus, Integers, Ngrams, Tokens, su
 
 
 class Agreement:
-    """CIDEr-D of any caption of a collection against each caption of it as the only reference.
+    """CIDEr-D of each caption of a collection, with each of them as the only reference.
 
     With several references CIDEr-D is the mean over them, so the mean over some captions here is the score with those
-    as references. An index from n-grams to captions computes a row of 30,000 in milliseconds.
+    as references. An index from n-grams to captions computes a row of 30,000 scores in milliseconds.
     """
 
     def __init__(self, images: Sequence[Sequence[Tokens]]) -> None:
-        """``images``: the captions' tokens by image, which are the documents of the document frequencies."""
+        """``images``: the captions' tokens by image; for document frequencies, each image is a document."""
         corpus = Corpus([()] * len(images), images)
         self.size = len(corpus.lengths) - len(images)
         idf = DocumentFrequency(images).idf(corpus)
@@ -32,7 +32,7 @@ class Agreement:
         self._bigrams = np.maximum(corpus.lengths[len(images) :] - 1, 0)
 
     def with_all(self, index: int) -> Array:
-        """(N,) CIDEr-D, in percent, of caption ``index`` with each caption in order of images, itself included."""
+        """(N,) CIDEr-D, in percent, of caption ``index`` with each caption in the order of images, including itself."""
         similarity: Array = np.add.reduce([order.cosines(index) for order in self._orders]) / ORDER
         penalty: Array = np.exp(-((self._bigrams - self._bigrams[index]) ** 2) / (2 * SIGMA**2))
         return 1000 * similarity * penalty
@@ -45,10 +45,10 @@ class Agreement:
         return 1000 * similarity * penalty
 
     def center(self) -> int:
-        """Index of a caption whose mean CIDEr-D with all captions is highest.
+        """Index of a caption with the highest mean CIDEr-D with all captions.
 
-        Without clipping and length penalty the mean is linear, computed for all at once, and an upper bound: captions
-        are tried from the highest bound down, until no bound is above the best mean.
+        Without clipping and length penalty the mean is linear, so it is computed for all captions at once, and it is an
+        upper bound: captions are tried in descending order of it, until no bound exceeds the best mean.
         """
         bounds = np.add.reduce([order.mean_cosines() for order in self._orders]) * (1000 / ORDER)
         best, place = -1.0, 0
@@ -70,7 +70,7 @@ class _Index:
         self.weight = ngrams.count * idf[ngrams.ngram]  # (E,)
         self.ngram = ngrams.ngram
         self.norm = np.sqrt(sum_by(self.caption, size, self.weight**2))  # (N,)
-        self.first = np.searchsorted(self.caption, np.arange(size + 1))  # a caption's entries begin there
+        self.first = np.searchsorted(self.caption, np.arange(size + 1))  # where each caption's entries begin
         self.by_ngram = np.argsort(self.ngram, kind="stable")
         self.begin = np.searchsorted(self.ngram[self.by_ngram], np.arange(len(ngrams.keys) + 1))
 
@@ -93,9 +93,9 @@ class _Index:
         order = np.argsort(self.ngram[places], kind="stable")
         places, row = places[order], np.repeat(np.arange(len(chosen)), [len(own) for own in entries])[order]
         ngram = self.ngram[places]
-        begin = np.searchsorted(ngram, ngram)  # of the entries that share an entry's n-gram
+        begin = np.searchsorted(ngram, ngram)  # where the entries with the same n-gram begin
         size = np.searchsorted(ngram, ngram, "right") - begin
-        mine = np.repeat(np.arange(len(places)), size)  # (P,): each entry beside each that shares its n-gram
+        mine = np.repeat(np.arange(len(places)), size)  # (P,): each entry, paired with every entry of the same n-gram
         theirs = np.arange(len(mine)) - np.repeat(size.cumsum() - size - begin, size)
         weight = self.weight[places]
         clipped = np.minimum(weight[mine], weight[theirs]) * weight[theirs]
@@ -105,7 +105,7 @@ class _Index:
         return cosines
 
     def mean_cosines(self) -> Array:
-        """(N,) mean unclipped cosine of each caption with all: that with the mean of all unit vectors."""
+        """(N,) mean unclipped cosine of each caption with all, computed as that with the mean of all unit vectors."""
         norm = self.norm[self.caption]
         unit = np.divide(self.weight, norm, out=np.zeros_like(self.weight), where=norm > 0)  # (E,)
         mean = sum_by(self.ngram, len(self.begin) - 1, unit) / self.size  # (G,)

@@ -1,8 +1,8 @@
-"""Scores of the same captions by different tools: coco-caption's, and one variation per row.
+"""Scores of the same captions by different tools: those of coco-caption, then one variation per row.
 
     python -m eval.disagreement results.json --references captions_val2017.json
 
-Prints a table in Markdown. Every row is a way in which published or shared code computes "BLEU", "CIDEr" or "ROUGE-L".
+Prints a table in Markdown. Each row is a way in which published or shared code computes "BLEU", "CIDEr" or "ROUGE-L".
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SHOWN = ("BLEU-1", "BLEU-4", "CIDEr-D", "ROUGE-L")
 
 
 def tokenizers() -> dict[str, Tokenizer]:
-    """Tokenizers in use; the first is coco-caption's."""
+    """Common tokenizers by description; the first is coco-caption's."""
     ptb, nist = tokenizer("ptb-lite"), Tokenizer13a()  # type: ignore[no-untyped-call]
     bare = str.maketrans("", "", string.punctuation)
 
@@ -52,7 +52,7 @@ def tokenizers() -> dict[str, Tokenizer]:
 
 
 def disagreement(matched: Matched) -> list[tuple[str, dict[str, float]]]:
-    """Scores in percent by the name of how they are computed."""
+    """Scores in percent, by the description of their computation."""
     hypotheses, references = [*matched.hypotheses.values()], [*matched.references.values()]
     rows = []
     for name, tokenize in tokenizers().items():
@@ -75,7 +75,7 @@ def _scores(corpus: Corpus) -> dict[str, float]:
 
 
 def _averages(corpus: Corpus) -> dict[str, float]:
-    """BLEU-4 of single captions, averaged, and nltk's with what its documentation offers as smoothing."""
+    """Means over captions of their BLEU-4, and of nltk's sentence_bleu with smoothing methods of its documentation."""
     bleu = find_metric("bleu")
     nltk = require("nltk.translate.bleu_score", "smt")
     smooth = nltk.SmoothingFunction()
@@ -93,7 +93,7 @@ def _averages(corpus: Corpus) -> dict[str, float]:
 
 
 def table(rows: Sequence[tuple[str, dict[str, float]]]) -> str:
-    """Markdown, with the difference from the first row after each BLEU-4."""
+    """The table in Markdown; each BLEU-4 is followed by its difference from the first row."""
     base = rows[0][1]["BLEU-4"]
     cells = [
         [

@@ -1,4 +1,4 @@
-"""Systems scored side by side: on all references, and beside humans on all but one (leave one out)."""
+"""Compare systems on all references, and with humans on all references but one (leave one out)."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ ALPHA = 0.05
 
 @dataclass(frozen=True)
 class Comparison:
-    """Systems scored on the same references; p-values are against the first of them."""
+    """Systems scored on the same references; p-values are against the first one."""
 
     estimates: Estimates
-    """By system and score."""
+    """Estimates by system and score."""
     scored: dict[str, list[Scored]]
 
     @property
@@ -41,39 +41,39 @@ class Comparison:
         return [f"{score.name}|{score.signature}" for score in found]
 
     def p(self, system: str, metric: str) -> float | None:
-        """By approximate randomization; by paired bootstrap where the systems have different numbers of runs."""
+        """p-value by approximate randomization, or by paired bootstrap if the systems' numbers of runs differ."""
         one = self.estimates[system][metric]
         return one.p_bootstrap if one.p_randomization is None else one.p_randomization
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All numbers of a report."""
+    """All results of a report."""
 
     records: Sequence[Captioned]
     systems: dict[str, list[Run]]
-    """The baseline first; without humans."""
+    """Systems without humans, the baseline first."""
     references: References
     main: Comparison
     human: Comparison | None
-    """Humans and every system, with one reference left out; None if no human captions were given."""
+    """Humans and all systems, with one reference left out; None if no human captions were given."""
 
     @property
     def best(self) -> str:
-        """The system with the highest CIDEr-D, or the last score without it."""
+        """The system with the highest CIDEr-D, or with the highest last score if there is no CIDEr-D."""
         metric = "CIDEr-D" if "CIDEr-D" in self.main.metrics else self.main.metrics[-1]
         return max(self.systems, key=lambda name: self.main.estimates[name][metric].score)
 
 
 @dataclass(frozen=True)
 class Scorer:
-    """How captions are scored."""
+    """The settings for scoring captions."""
 
     split: str
     metrics: Sequence[str]
     tokenizer: str
     warned: set[str] = field(default_factory=set)
-    """Warnings about metrics that cannot run here."""
+    """Warnings already given about metrics that cannot run here."""
 
     def references(self, texts: Mapping[str, Sequence[str]], **metadata: str) -> References:
         return References(texts, self.tokenizer, split=self.split, **metadata)
@@ -109,7 +109,7 @@ def evaluate(
 def _beside_humans(
     human: Sequence[Run], systems: Mapping[str, Sequence[Run]], records: Sequence[Captioned], scorer: Scorer
 ) -> Comparison:
-    """Each human caption in turn, and the systems, on the other references; scores are means over the turns."""
+    """Score each human caption in turn, and the systems, on the other references; returns means over the turns."""
     everything = digest({record.image_id: record.captions for record in records})
     name = human[0].name
     scored: dict[str, list[Scored]] = {name: [], **{system: [] for system in systems}}
@@ -124,7 +124,7 @@ def _beside_humans(
 def by_length(
     evaluation: Evaluation, metric: str, bins: int = 5
 ) -> tuple[list[tuple[str, int]], dict[str, list[float]]]:
-    """``metric`` of each system over bins of mean reference length: (label, number of images) of the bins, scores."""
+    """``metric`` of each system by mean reference length: (label, number of images) of each bin, and the scores."""
     mean = np.array([np.mean([len(tokens) for tokens in own]) for own in evaluation.references.tokens.values()])  # (N,)
     edges = np.unique(np.round(np.quantile(mean, np.linspace(0, 1, bins + 1)[1:-1]), 1))
     place = np.searchsorted(edges, mean)  # (N,)

@@ -17,10 +17,10 @@ COLORS = ("#2b6ca3", "#d0743c", "#4d8f5b", "#8a6bb0", "#b8484f", "#7a6a58", "#3f
 MARKERS = "osD^vP*X"
 WIDTH = 8.2  # inches
 CAPTION_PANELS = (("dev_loss", "dev loss (nats a word)", 1.0), ("cider", "dev CIDEr-D (%)", 100.0))
-FEW_CLASSES = 20  # whose counts can be read in a confusion matrix
+FEW_CLASSES = 20  # for more classes, counts in a confusion matrix are illegible
 STYLE = {
-    "svg.fonttype": "none",  # text stays text: small, searchable, in the page's own letters
-    "svg.hashsalt": "captioner",  # the same figure is the same file
+    "svg.fonttype": "none",  # text stays text: small, searchable, in the page's own font
+    "svg.hashsalt": "captioner",  # equal figures give equal files
     "font.family": "sans-serif",
     "font.sans-serif": ["system-ui", "Liberation Sans", "Arial", "DejaVu Sans"],
     "font.size": 9.5,
@@ -43,7 +43,7 @@ STYLE = {
 
 
 def bars(found: Mapping[str, Mapping[str, Estimate]], metrics: Sequence[str]) -> str:
-    """A bar for each system, one panel a metric, with the 95 % interval; the first system is drawn gray."""
+    """One panel for each metric, with a bar and 95 % interval for each system; the first system is gray."""
     names = list(found)
     with _style():
         figure = _figure(WIDTH, 0.75 + 0.34 * len(names))
@@ -71,7 +71,7 @@ def bars(found: Mapping[str, Mapping[str, Estimate]], metrics: Sequence[str]) ->
 
 
 def lengths(bins: Sequence[tuple[str, int]], scores: Mapping[str, Sequence[float]], metric: str) -> str:
-    """A line for each system over bins of images, (label, number of images)."""
+    """A line for each system over bins of images; a bin is (label, number of images)."""
     with _style():
         figure = _figure(WIDTH, 3.6)
         panel = figure.add_subplot()
@@ -89,9 +89,9 @@ def lengths(bins: Sequence[tuple[str, int]], scores: Mapping[str, Sequence[float
 def curves(
     logs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], panels: Sequence[tuple[str, str, float]] = CAPTION_PANELS
 ) -> str:
-    """Two dev scores, by default of captions, over the epochs of each system's runs; runs of a system share its color.
+    """Two dev scores over the epochs of each system's runs; all runs of a system have its color.
 
-    A panel is the score's key in the log, its title, and the factor that it is drawn with.
+    A panel is (the score's key in the log, title, factor to multiply by); the default ones are for captions.
     """
     with _style():
         figure = _figure(WIDTH, 3.4)
@@ -111,7 +111,7 @@ def curves(
 
 
 def confusion(matrix: NDArray[np.int64], classes: Sequence[str]) -> str:
-    """A confusion matrix (C, C), true classes in rows: the share of each row as shade and, of few classes, counts."""
+    """A confusion matrix (C, C), true classes in rows: shades show shares of the row; few classes also get counts."""
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     few = len(classes) <= FEW_CLASSES
     side = 1.8 + (0.42 * len(classes) if few else 6.0)
@@ -122,7 +122,7 @@ def confusion(matrix: NDArray[np.int64], classes: Sequence[str]) -> str:
         panel.grid(False)
         panel.set_xlabel("predicted")
         panel.set_ylabel("true")
-        step = max(1, len(classes) // 40)  # names that can be read
+        step = max(1, len(classes) // 40)  # few enough names to be legible
         places = range(0, len(classes), step)
         panel.set_xticks(places, classes[::step], rotation=90)
         panel.set_yticks(places, classes[::step])
@@ -166,7 +166,7 @@ def _svg(figure: Any) -> str:
 
 
 def _positive(ends: Sequence[Sequence[float]]) -> list[list[float]]:
-    """The score itself may lie outside the interval of its resamples."""
+    """Error bars of at least 0: a score may lie outside the interval of its resamples."""
     return [[max(value, 0.0) for value in side] for side in ends]
 
 

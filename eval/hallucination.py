@@ -1,12 +1,12 @@
-"""Count objects in captions that the photos do not show: CHAIR (Rohrbach et al. 2018, "Object Hallucination in Image
+"""Count objects in captions that the photos do not show, by CHAIR (Rohrbach et al. 2018, "Object Hallucination in Image
 Captioning"), in percent.
 
     python -m eval.hallucination captions.json --references captions.jsonl --format own --split val \\
         --detections detections.jsonl --class-words class_words.json
 
-An object counts as present if a detector found it or if one of the references names it. CHAIRi is the share of named
-objects that are not present, CHAIRs the share of captions that name such an object. Detectors make errors, and
-references leave objects out, so compare numbers only for the same photos and detections.
+An object counts as present if a detector found it or one of the references names it. CHAIRi is the share of named
+objects that are not present, CHAIRs the share of captions that name such an object. Detectors make errors and
+references omit objects, so compare numbers only for the same photos and detections.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ Classes = frozenset[str]
 
 @dataclass(frozen=True)
 class Hallucination:
-    """What the captions of one system name."""
+    """Counts of objects in the captions of one system."""
 
     captions: int
     named: int
-    """Objects that captions name, each once a caption."""
+    """Objects that captions name, each counted once per caption."""
     invented: Counter[str]
-    """Words for objects that are not there, and how many captions have them."""
+    """Words for absent objects, and the number of captions with each."""
     wrong: int
-    """Captions with one of them."""
+    """Captions that name an absent object."""
 
     @property
     def row(self) -> list[str]:
-        """Cells of the table."""
+        """The system's row of the table."""
         total = self.invented.total()
         return [
             str(self.captions),
@@ -57,7 +57,7 @@ class Hallucination:
 
 
 def read_class_words(path: Path) -> dict[str, Classes]:
-    """The classes that each word may stand for, from JSON with the words of each class."""
+    """The classes that each word may stand for, from a JSON file that lists the words of each class."""
     content = parse_json(read_text(path), str(path))
     if not isinstance(content, dict) or not all(isinstance(words, list) for words in content.values()):
         raise DataError(f'{path}: expected {{"class": ["word", ...], ...}}')
@@ -66,7 +66,7 @@ def read_class_words(path: Path) -> dict[str, Classes]:
 
 
 def read_detected(path: Path, least: float) -> dict[str, set[str]]:
-    """The classes found in each photograph with a score of at least ``least``; a number stands for a name of digits."""
+    """The classes detected in each photo with a score of at least ``least``; a numeric id is read as a name."""
     found: dict[str, set[str]] = {}
     for number, line in enumerate(read_lines(path), start=1):
         item: Any = parse_json(line, f"{path}, line {number}")
@@ -79,14 +79,14 @@ def read_detected(path: Path, least: float) -> dict[str, set[str]]:
 
 
 def named(text: str, words: Mapping[str, Classes]) -> dict[str, Classes]:
-    """The words of a caption that stand for objects."""
+    """The words of a caption that stand for objects, with their classes."""
     return {word: words[word] for word in tokenize(text) if word in words}
 
 
 def hallucination(
     matched: Matched, words: Mapping[str, Classes], detected: Mapping[str, Iterable[str]]
 ) -> Hallucination:
-    """Counts over the captions whose photographs were given to the detector."""
+    """Counts over the captions of the photos that have detections."""
     captions = total = wrong = 0
     invented: Counter[str] = Counter()
     for image, text in matched.hypotheses.items():

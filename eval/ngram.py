@@ -1,10 +1,10 @@
 """An n-gram language model: interpolated Kneser-Ney with three discounts per order, "modified" (Chen and Goodman 1999).
 
-It scores phrases for the SMT decoder (``eval.smt``) and, as ``NgramDecoder``, generates captions that never see an
-image (``eval.baselines ngram``). ``nltk.lm.KneserNeyInterpolated`` is not used because of its speed. Order 4, learned
-from the 10,146 training sentences of TACoS: it trains in 3.5 s against 0.5 s here and scores a word in 17.5 ms against
-2 microseconds, of which decoding the test clips asks for millions; and its perplexity on the first test sentences is
-25.0 against 13.0 here, since it has one fixed discount of 0.1.
+It scores phrases for the SMT decoder (``eval.smt``) and, as ``NgramDecoder``, generates captions without seeing an
+image (``eval.baselines ngram``). ``nltk.lm.KneserNeyInterpolated`` is too slow: at order 4, on the 10,146 training
+sentences of TACoS, it trains in 3.5 s (0.5 s here) and scores a word in 17.5 ms (2 microseconds here), and decoding the
+test clips scores millions of words. With its single fixed discount of 0.1, its perplexity on the first test sentences
+is 25.0 (13.0 here).
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ Token = TypeVar("Token", bound=Hashable)
 class KneserNey(Generic[Token]):
     """Log probabilities (natural) of tokens after a state: the longest suffix of the text that is a known history.
 
-    Every n-gram seen in training has its interpolated probability stored, every history its back-off weight. Equal
-    states continue equally, so a decoder may merge hypotheses that have the same state.
+    The interpolated probability of each training n-gram is stored, and the back-off weight of each history. Equal
+    states have equal continuations, so a decoder may merge hypotheses with the same state.
     """
 
     def __init__(self, sentences: Iterable[Sequence[Token]], order: int, start: Token, end: Token) -> None:
-        """``start`` and ``end`` are added to every sentence."""
+        """``start`` and ``end`` are added to each sentence."""
         counts = continuation_counts(sentences, order, start, end)
         self.order = order
         self.end = end
         self.tokens = tuple(ngram[0] for ngram in counts[0])
-        """Every token of training, ``end`` included."""
-        self._unseen = -math.log(len(counts[0]) + 1)  # the tokens, and one share for all unknown ones
+        """All tokens of the training sentences, and ``end``."""
+        self._unseen = -math.log(len(counts[0]) + 1)  # uniform over the tokens and one unknown token
         self._log: dict[tuple[Token, ...], float] = {}
         self._backoff: dict[tuple[Token, ...], float] = {}
         for table in counts:
@@ -63,7 +63,7 @@ class KneserNey(Generic[Token]):
         return self._suffix((*state, token)[1 - self.order :] if self.order > 1 else ())
 
     def log_probs(self, state: tuple[Token, ...]) -> np.ndarray:
-        """Log probabilities (V,) of all ``tokens`` after ``state``, in their order; one unknown token has the rest."""
+        """Log probabilities (V,) of all ``tokens`` after ``state``, in their order; unknown tokens have the rest."""
         found = self._following[()][1]
         for length in range(1, len(state) + 1):
             history = state[len(state) - length :]
@@ -74,7 +74,7 @@ class KneserNey(Generic[Token]):
 
     @cached_property
     def _following(self) -> dict[tuple[Token, ...], tuple[np.ndarray, np.ndarray]]:
-        """What was seen after each history: places in ``tokens``, and log probabilities."""
+        """For each history, the tokens seen after it: positions in ``tokens``, and log probabilities."""
         place = {token: number for number, token in enumerate(self.tokens)}
         rows: defaultdict[tuple[Token, ...], list[tuple[int, float]]] = defaultdict(list)
         for ngram, log_prob in self._log.items():
@@ -101,7 +101,7 @@ class KneserNey(Generic[Token]):
         return history
 
     def _add(self, counts: Counter[tuple[Token, ...]]) -> None:
-        """Add the n-grams of one order, after those of all lower orders."""
+        """Add the n-grams of one order; those of all lower orders must have been added."""
         discounts = _discounts(counts.values())
         total: Counter[tuple[Token, ...]] = Counter()
         discounted: defaultdict[tuple[Token, ...], float] = defaultdict(float)
@@ -119,9 +119,9 @@ class KneserNey(Generic[Token]):
 
 
 class NgramDecoder:
-    """A model of vocabulary ids as a ``captioner.decoding.Decoder``; unknown words are never generated.
+    """An n-gram model over vocabulary ids as a ``captioner.decoding.Decoder``; unknown words are never generated.
 
-    A state is a list of the model's states, at first ``[()]``; ``START`` is the first token of every sentence.
+    A state is a list of the model's states, at first ``[()]``; ``START`` is the first token of each sentence.
     """
 
     def __init__(self, model: KneserNey[int], words: int) -> None:
@@ -131,7 +131,7 @@ class NgramDecoder:
         self._ids = np.array(model.tokens)
 
     def step(self, tokens: Array, state: list[tuple[int, ...]]) -> tuple[Tensor, list[tuple[int, ...]]]:
-        """Log probabilities (B, V) after ``tokens`` (B,), and the state behind them."""
+        """Log probabilities (B, V) after ``tokens`` (B,), and the next state."""
         pairs = zip(state, tokens.tolist(), strict=True)
         state = [self.model.start if token == START else self.model.advance(one, token) for one, token in pairs]
         log_probs = np.full((len(state), self.words), -np.inf, np.float32)
@@ -144,14 +144,14 @@ class NgramDecoder:
 
 
 def train_ngram(sentences: Iterable[Sequence[int]], words: int, order: int) -> NgramDecoder:
-    """A decoder that has learned from ``sentences`` of ids below ``words``."""
+    """Train a decoder on ``sentences`` of ids below ``words``."""
     return NgramDecoder(KneserNey(sentences, order, START, END), words)
 
 
 def continuation_counts(
     sentences: Iterable[Sequence[Token]], order: int, start: Token, end: Token
 ) -> list[Counter[tuple[Token, ...]]]:
-    """n-gram counts for n = 1 to ``order``: occurrences for the longest, numbers of preceding words for the others."""
+    """n-gram counts for n = 1 to ``order``: occurrences for the highest, numbers of preceding words for the others."""
     longest: Counter[tuple[Token, ...]] = Counter()
     for sentence in sentences:
         padded = (start,) * (order - 1) + (*sentence, end)
@@ -169,5 +169,5 @@ def _discounts(counts: Iterable[int]) -> tuple[float, ...]:
     found = [0.0]
     for count in (1, 2, 3):
         best = count - (count + 1) * base * seen[count + 1] / seen[count] if seen[count] else base
-        found.append(min(max(best, 0.1), count - 0.1))  # in a small corpus the estimate can be anything
+        found.append(min(max(best, 0.1), count - 0.1))  # in a small corpus the estimate may be far off
     return tuple(found)

@@ -26,16 +26,16 @@ class Text:
 
 @dataclass(frozen=True)
 class Table:
-    """A newline in a cell separates its number from the small print below it."""
+    """A table; a newline in a cell separates its number from the small print below it."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     left: int = 1
-    """How many columns hold text; the others hold numbers."""
+    """Number of columns on the left that hold text; the others hold numbers."""
     words: int = 0
-    """How many columns at the end hold text as well."""
+    """Number of columns on the right that hold text."""
     strong: frozenset[int] = frozenset()
-    """Rows in bold."""
+    """Numbers of the rows in bold."""
 
     def is_text(self, column: int) -> bool:
         return column < self.left or column >= len(self.header) - self.words
@@ -44,20 +44,20 @@ class Table:
 @dataclass(frozen=True)
 class Figure:
     name: str
-    """Stem of its file, beside the Markdown page."""
+    """Stem of the figure's file, beside the Markdown page."""
     svg: str
     caption: str
 
 
 @dataclass(frozen=True)
 class Card:
-    """An image with sentences."""
+    """An image with lines of text."""
 
     image: bytes
     """JPEG; empty for none."""
     title: str
     lines: Sequence[tuple[str, str]]
-    """Speaker and text; an empty speaker is the one before."""
+    """(Speaker, text); an empty speaker means the previous one."""
     alt: str = ""
 
 
@@ -75,7 +75,7 @@ Block = Heading | Text | Table | Figure | Cards | Code
 
 
 def to_html(title: str, blocks: Sequence[Block]) -> str:
-    """The whole page by the template ``page.html``: style, figures and images are in it, scripts are not."""
+    """The complete page by the template ``page.html``, with style, figures and images, without scripts."""
     jinja2 = require("jinja2", extra="plots")
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -89,13 +89,13 @@ def to_html(title: str, blocks: Sequence[Block]) -> str:
 
 
 def to_markdown(title: str, blocks: Sequence[Block]) -> str:
-    """The same without images; figures are links to ``NAME.svg`` beside it."""
+    """The report without images; figures are links to ``NAME.svg`` beside it."""
     parts = [text for block in blocks if (text := markdown(block))]
     return "\n\n".join([f"# {title}", *parts]) + "\n"
 
 
 def markdown(block: Block) -> str:
-    """One block; empty for what Markdown does not show."""
+    """One block in Markdown; empty for blocks that only HTML shows."""
     match block:
         case Heading(text, level):
             return f"{'#' * level} {text}"

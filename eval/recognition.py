@@ -2,16 +2,16 @@
 
     python -m eval.recognition runs/rgb-seed* runs/flow-seed* -o report
 
-RUNS are folders of training runs, or checkpoints, of the task activity. Runs that differ only in seed, split or fold,
-and folder are one system: its accuracy is over the test videos of all its splits, the mean over its seeds. The
-intervals are by the bootstrap over videos; p-values, by approximate randomization over videos, are against the first
-system or --baseline, and of a fusion also against each of its streams; a second table compares all pairs of one stream.
-They are adjusted for the number of comparisons (Holm 1979).
+RUNS are folders of training runs, or checkpoints, of the task activity. Runs that differ only in seed, in split or
+fold, and in folder are one system; its accuracy is over the test videos of all its splits, and the mean over its seeds.
+Intervals are by the bootstrap over videos. p-values are by approximate randomization over videos, against the first
+system or --baseline; a fusion is also compared with each of its streams, and a second table compares all pairs of one
+stream. They are adjusted for the number of comparisons (Holm 1979).
 
-An RGB system is fused with the flow system of the same settings: the mean of their probabilities with weights 1/2
-and 1/2, 1/3 and 2/3 (Donahue et al. 2015, table 1), and a weight chosen on the dev videos of each run. Nothing is
-chosen on test videos. Runs read the feature stores that they were trained on. stdout has the tables in Markdown;
--o FOLDER adds index.html, with frames of the best and worst videos, and report.md.
+An RGB system is fused with the flow system of the same settings. The fusion is the mean of their probabilities, with
+weights 1/2 and 1/2, with 1/3 and 2/3 (Donahue et al. 2015, table 1), and with a weight chosen on the dev videos of each
+run. Nothing is chosen on test videos. Runs read the feature stores that they were trained on. stdout gets the tables in
+Markdown; -o FOLDER adds index.html, with frames of the best and worst videos, and report.md.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ from eval.recognizers import System, fuse, holm, p_value, read_systems
 from eval.report import MARKDOWN, PAGE, write
 
 SHOWN = 4
-"""Frames of a video on the page, in two columns as in a book."""
+"""Frames of a video on the page, row by row in two columns."""
 LEVEL = 0.05
-"""p-values from which on a difference is not listed."""
+"""Differences with a p-value of at least this are not listed."""
 HOLM = "The p-values are adjusted for their number in the table (Holm 1979)."
 
 
@@ -80,7 +80,7 @@ def _estimates(systems: Sequence[System]) -> dict[str, Estimate]:
 
 
 def _results(systems: Sequence[System], estimates: Mapping[str, Estimate]) -> list[Block]:
-    """The table of accuracies, and chance."""
+    """The table of accuracies, with the accuracy of chance."""
     by_name = {system.name: system for system in systems}
     pairs = [(systems[0].name, system.name) for system in systems[1:]]
     pairs += [(name, system.name) for system in systems for name in system.streams if (name, system.name) not in pairs]
@@ -110,7 +110,7 @@ def _results(systems: Sequence[System], estimates: Mapping[str, Estimate]) -> li
 
 
 def _pairs(systems: Sequence[System], estimates: Mapping[str, Estimate]) -> list[Block]:
-    """Which of two systems of one stream is better, where that is no accident."""
+    """The significant differences between systems of one stream."""
     blocks: list[Block] = []
     for stream in ("RGB", "flow"):
         some = sorted((one for one in systems if one.stream == stream), key=lambda one: -estimates[one.name].score)
@@ -134,7 +134,7 @@ def _pairs(systems: Sequence[System], estimates: Mapping[str, Estimate]) -> list
 
 
 def _weights(systems: Sequence[System]) -> list[Block]:
-    """The weights that were chosen on dev."""
+    """The fusion weights that were chosen on dev."""
     blocks: list[Block] = []
     for system in systems:
         chosen = [one.note for one in system.runs.values() if one.note]
@@ -145,7 +145,7 @@ def _weights(systems: Sequence[System]) -> list[Block]:
 
 
 def _per_split(systems: Sequence[System]) -> list[Block]:
-    """The accuracy of each split, where there are several."""
+    """The accuracy on each split, if there are several."""
     splits = sorted({split for system in systems for _, split in system.runs})
     if len(splits) < 2:
         return []
@@ -160,7 +160,7 @@ def _per_split(systems: Sequence[System]) -> list[Block]:
 
 
 def _published(systems: Sequence[System], title: str) -> list[Block]:
-    """What papers print about UCF-101, if that is what was tested."""
+    """Published accuracies on UCF-101, if the systems were tested on it."""
     if "ucf" not in title.lower():
         return []
     blocks: list[Block] = [Heading("Published")]
@@ -180,7 +180,7 @@ def _details(system: System) -> list[Block]:
 
 
 def _examples(system: System, number: int) -> list[Block]:
-    """Frames of the videos whose right class is most and least probable."""
+    """Frames of the videos whose correct class is most and least probable."""
     seed = system.seeds[0]
     order = sorted(system.confidence(seed).items(), key=lambda item: -item[1])
     blocks: list[Block] = []
@@ -196,7 +196,7 @@ def _card(video: LabeledVideo, predicted: str, confidence: float) -> Card:
 
 
 def _frames(video: LabeledVideo) -> bytes:
-    """Frames of a video, as one JPEG; empty where it cannot be read."""
+    """Frames of a video as one JPEG; empty if it cannot be read."""
     if video.path is None:
         return b""
     try:

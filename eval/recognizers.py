@@ -1,4 +1,4 @@
-"""Recognizers on the test videos of their runs: systems of several seeds and splits, and the fusion of two streams."""
+"""Test results of recognizers: systems of several seeds and splits, and the fusion of two streams."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ from captioner.predictors import find_model
 from captioner.tasks.activity import AT_ONCE, ActivityConfig, open_stores, read_features
 
 FIXED = {"1/2 RGB, 1/2 flow": 1 / 2, "1/3 RGB, 2/3 flow": 2 / 3}
-"""Weight of the flow by the name of the fusion, as in Donahue et al. 2015, table 1."""
+"""Weight of the flow, by the name of the fusion (Donahue et al. 2015, table 1)."""
 ON_DEV = "weight chosen on dev"
 GRID = np.linspace(0, 1, 21)
 
 
 @dataclass(frozen=True)
 class Part:
-    """The videos of one split (test or dev) and what a run makes of them."""
+    """The videos of one split (test or dev) and a run's predictions for them."""
 
     videos: Sequence[LabeledVideo]
     probabilities: np.ndarray
-    """(N, C)."""
+    """Class probabilities, (N, C)."""
     classes: ClassNames
 
     @property
     def accuracy(self) -> float:
-        """The share of videos whose class is the most probable one."""
+        """The share of videos whose most probable class is correct."""
         labels = [self.classes.number(video.label) for video in self.videos]
         return float((self.probabilities.argmax(1) == labels).mean())
 
     def fused(self, other: Part, weight: float) -> Part:
-        """The mean of both runs' probabilities, ``other`` with ``weight``; ``DataError`` for other videos."""
+        """The mean of both runs' probabilities, with ``weight`` for ``other``; ``DataError`` if the videos differ."""
         if [*self.videos] != [*other.videos] or self.classes != other.classes:
             raise DataError("two runs that are fused must be tested on the same videos and classes")
         return Part(self.videos, (1 - weight) * self.probabilities + weight * other.probabilities, self.classes)
@@ -53,49 +53,49 @@ class Part:
 
 @dataclass(frozen=True)
 class Run:
-    """One training run: its test videos, and its dev videos where it has some."""
+    """One training run: its test videos and, if it has some, its dev videos."""
 
     test: Part
     dev: Part | None
     note: str = ""
-    """What was chosen for this run, such as a fusion weight."""
+    """Values chosen for this run, such as a fusion weight."""
 
 
 @dataclass
 class System:
-    """Runs that differ in their seed and split only."""
+    """Runs that differ only in their seed and split."""
 
     name: str
     stream: str
-    """RGB, flow, or both."""
+    """RGB, flow or both."""
     settings: str
-    """Settings of model, data and loss, without features and split, as JSON: streams of equal ones are fused."""
+    """Settings of model, data and loss, without features and split, as JSON: streams with equal ones are fused."""
     runs: dict[tuple[int, int], Run] = field(default_factory=dict)
-    """By seed and split."""
+    """Runs by seed and split."""
     streams: tuple[str, ...] = ()
-    """Names of the systems that are fused."""
+    """Names of the fused systems."""
 
     @property
     def seeds(self) -> list[int]:
         return sorted({seed for seed, _ in self.runs})
 
     def predictions(self, seed: int) -> dict[str, str]:
-        """The predicted class of every test video, over all splits, by id."""
+        """The predicted class of each test video of all splits, by id."""
         return {video: one.classes[int(row.argmax())] for video, one, row in self._rows(seed)}
 
     def confidence(self, seed: int) -> dict[str, float]:
-        """The probability of the right class by id."""
+        """The probability of the correct class, by id."""
         labels = self.labels
         return {video: float(row[one.classes.number(labels[video])]) for video, one, row in self._rows(seed)}
 
     @property
     def labels(self) -> dict[str, str]:
-        """The class of every test video by id."""
+        """The class of each test video, by id."""
         return {name: video.label for name, video in self.videos.items()}
 
     @property
     def videos(self) -> dict[str, LabeledVideo]:
-        """The test videos of all splits by id; where several splits test one, by split and id."""
+        """The test videos of all splits by id; if several splits test the same video, by split and id."""
         seed = self.seeds[0]
         several = len({split for one, split in self.runs if one == seed}) > 1
         found = {}
@@ -108,7 +108,7 @@ class System:
 
     @property
     def right(self) -> np.ndarray:
-        """How often each test video is recognized, over the seeds, (N,) 0 to 1."""
+        """The share of seeds that recognize each test video, (N,), 0 to 1."""
         seeds = [self.predictions(seed) for seed in self.seeds]
         return np.array([np.mean([found[name] == label for found in seeds]) for name, label in self.labels.items()])
 
@@ -150,7 +150,7 @@ def read_systems(paths: Sequence[Path]) -> list[System]:
 
 
 def read_run(checkpoint: Checkpoint) -> Run:
-    """What a checkpoint makes of the test and dev videos of its configuration, from the stores that it names."""
+    """Predict the test and dev videos of a checkpoint's configuration, from the stores that it names."""
     config: ActivityConfig = checkpoint.config
     data = config.data
     videos = read_videos(data.format, data.root, split=data.split, folds=data.folds, dev_share=data.dev_share)
@@ -161,7 +161,7 @@ def read_run(checkpoint: Checkpoint) -> Run:
 
 
 def fuse(systems: Sequence[System]) -> list[System]:
-    """Each RGB system with the flow system of the same settings, or the only two with each other, by each weight."""
+    """Fuse each RGB system with the flow system of the same settings, or with the only one, by each weight."""
     streams = {name: [system for system in systems if system.stream == name] for name in ("RGB", "flow")}
     only = len(streams["RGB"]) == len(streams["flow"]) == 1
     fused = []
@@ -174,9 +174,9 @@ def fuse(systems: Sequence[System]) -> list[System]:
 def p_value(one: System, other: System) -> float:
     """Two-sided, by approximate randomization: systems are exchanged for each test video with probability 1/2.
 
-    Seeds of a system are averaged first, so that a video counts once. Differences equal to the observed one count:
-    few videos give few different ones, and leaving them out would make a difference of three videos significant.
-    Raises ``DataError`` for other videos.
+    Seeds of a system are averaged first, so that a video counts once. Differences equal to the observed one count too:
+    few videos allow few distinct differences, and without the equal ones a difference of three videos would be
+    significant. Raises ``DataError`` if the videos differ.
     """
     if [*one.labels] != [*other.labels]:
         raise DataError(f"{one.name} and {other.name} were tested on different videos")
@@ -187,7 +187,7 @@ def p_value(one: System, other: System) -> float:
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """p-values of several comparisons adjusted so that any of them is wrong as rarely as one was (Holm 1979)."""
+    """p-values of several comparisons, adjusted to bound the chance that any of them is wrong (Holm 1979)."""
     order = np.argsort(values, kind="stable")
     adjusted = np.maximum.accumulate(np.asarray(values)[order] * np.arange(len(values), 0, -1))
     found = np.empty(len(values))
@@ -205,7 +205,7 @@ def _fused(one: System, other: System, how: str) -> System:
 
 
 def _best_weight(one: Part | None, other: Part | None) -> float:
-    """The weight of ``other`` with the highest accuracy on dev; of equal ones that nearest to a half."""
+    """The weight of ``other`` with the highest accuracy on dev; of equal ones, the one closest to 1/2."""
     assert one is not None and other is not None, "fuse asks for dev videos"
     scores = [one.fused(other, weight).accuracy for weight in GRID]
     return float(max(zip(scores, -abs(GRID - 0.5), GRID, strict=True))[2])
@@ -234,7 +234,7 @@ def _predict(checkpoint: Checkpoint, videos: Sequence[LabeledVideo]) -> Part:
 
 
 def _check_splits(system: System) -> None:
-    """``UsageError`` unless every seed has the same splits."""
+    """Raise ``UsageError`` unless all seeds have the same splits."""
     splits: Mapping[int, list[int]] = {
         seed: sorted(split for one, split in system.runs if one == seed) for seed in system.seeds
     }

@@ -3,15 +3,15 @@
     python -m eval.report runs/4f-seed* runs/2f-seed* nn30.json human-caption*.json -o report --images
 
 RUNS are training runs' folders, checkpoints, or files of captions as `captioner caption -o` and `eval.baselines` write
-them. Runs that differ only in their seed and folder are one system: their mean, with the standard deviation; so are
-files whose names differ in a number after -seed or -caption. The others are compared with the first system, or with
---baseline. A file in which every caption is one of the image's own references is human: it is scored on the other
-references, and every system beside it on the same.
+them. Runs that differ only in their seed and folder are one system, whose scores are means over them, with standard
+deviations; so are files whose names differ only in a number after -seed or -caption. The other systems are compared
+with the first one, or with --baseline. A file counts as human if each caption is one of the image's own references: it
+is scored on the other references, and so are the systems in the same table.
 
-A model's captions come from the feature stores it was trained on, with the decoding saved in its checkpoint; --root,
---features, --beam-size, --length-penalty and --no-repeat-ngram-size override that. With -o they are kept in the
-report's folder for a second report. stdout has the table in Markdown; -o FOLDER adds index.html, which is
-self-contained, report.md and its figures.
+A model's captions come from the feature stores that it was trained on, with the decoding saved in its checkpoint;
+--root, --features, --beam-size, --length-penalty and --no-repeat-ngram-size override these. With -o the captions are
+kept in the report's folder for later reports. stdout gets the table in Markdown; -o FOLDER adds index.html, which is
+self-contained, and report.md with its figures.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def report(
 
 
 def _tables(evaluation: Evaluation, published: str, split: str) -> tuple[list[Block], list[Block], list[Block]]:
-    """Scores; differences and humans; published scores and signatures."""
+    """Three parts: scores; differences and humans; published scores and signatures."""
     after = sections.published(evaluation, published, split) if published else []
     return (
         [*sections.summary(evaluation), *sections.results(evaluation)],
@@ -122,7 +122,7 @@ def _tables(evaluation: Evaluation, published: str, split: str) -> tuple[list[Bl
 
 
 def write(folder: Path, title: str, blocks: Sequence[Block]) -> None:
-    """``index.html``, ``report.md`` and the figures of the latter into ``folder``."""
+    """Write ``index.html``, ``report.md`` and its figures into ``folder``."""
     figures = {folder / f"{block.name}.svg": block.svg for block in blocks if isinstance(block, Figure)}
     for path in figures:
         check_output("-o", path, FIGURE)
@@ -134,7 +134,7 @@ def write(folder: Path, title: str, blocks: Sequence[Block]) -> None:
 
 
 def _images(evaluation: Evaluation, folder: Path | None, wanted: bool) -> dict[str, Path] | None:
-    """The images' files by id, those of ``folder`` or, if ``wanted``, of the data set; None for neither."""
+    """The images' files by id: those in ``folder`` or, if ``wanted``, of the data set; None for neither."""
     if folder is None:
         return {r.image_id: r.path for r in evaluation.records if r.path is not None} if wanted else None
     paths = {record.image_id: folder / record.image_id for record in evaluation.records}
@@ -149,7 +149,7 @@ def _is_model(path: Path) -> bool:
 
 
 def _data(models: dict[Path, FeatureCaptioner], root: str, data_format: str) -> tuple[list[Captioned], str]:
-    """The data set of ``root`` and ``data_format``, by default the one that the first model was trained on."""
+    """The data set of ``root`` and ``data_format``; by default the first model's training data set."""
     known = next((data for model in models.values() if (data := model.checkpoint.config.data) is not None), None)
     data_format = data_format or (known.format if known else "")
     root = root or (known.root if known else "")

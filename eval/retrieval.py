@@ -4,12 +4,12 @@
     python -m eval.retrieval runs/flickr8k-2f-seed0 --captions all --key likelihood
 
 Computes log p(caption | image) for every caption and image of the split, from the feature stores that the run was
-trained on (`--features` overrides them), and prints R@1, R@5, R@10 and the median rank in both directions beside
-nearest-neighbor retrieval and chance. The scores are saved beside the run in blocks: a killed run resumes, and another
-key needs no further computation. The expected time is printed after the first block.
+trained on (`--features` overrides them), and prints R@1, R@5, R@10 and the median rank in both directions, beside those
+of nearest-neighbor retrieval and of chance. The scores are saved in blocks beside the run: a killed run resumes, and
+another key needs no new computation. The expected time is printed after the first block.
 
 The key `normalized` is log p(caption | image) minus the log of the mean of p(caption | image) over all images, as in
-Donahue et al. 2015; `likelihood` leaves that out. Captions are found by it for each image, and images for each caption.
+Donahue et al. 2015; `likelihood` has no such term. Both rank captions for each image, and images for each caption.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ from eval.consensus import Agreement
 from eval.systems import load_captioner
 
 VERSION = "1"
-"""Of the scores' computation: blocks of another version are not reused."""
+"""Version of the scores' computation: blocks of another version are not reused."""
 BLOCK = 50
-"""Captions scored with all images at a time, and kept in one file."""
+"""Captions that are scored with all images at a time; their scores are one file."""
 KEYS = ("normalized", "likelihood")
 DIRECTIONS = ("caption to image", "image to caption")
 Directions = tuple[dict[str, float], dict[str, float]]
@@ -59,14 +59,14 @@ Directions = tuple[dict[str, float], dict[str, float]]
 
 @dataclass(frozen=True)
 class Collection:
-    """N images with their captions, M in all."""
+    """N images with M captions in total."""
 
     ids: Sequence[str]
     captions: Sequence[Sequence[str]]
 
     @classmethod
     def of(cls, records: Sequence[Captioned], which: str = "all") -> Collection:
-        """The first caption of each image (``which`` one), or all of them; images without one are left out."""
+        """The first caption of each image (``which`` is ``one``) or all captions; images without one are left out."""
         there = [record for record in records if record.captions]
         captions = [record.captions[:1] if which == "one" else record.captions for record in there]
         return cls([record.image_id for record in there], captions)
@@ -78,11 +78,11 @@ class Collection:
 
     @cached_property
     def owner(self) -> np.ndarray:
-        """(M,) row of the image that each caption was written for."""
+        """(M,) row of each caption's own image."""
         return np.repeat(np.arange(len(self.ids)), [len(captions) for captions in self.captions])
 
     def scores(self, by_caption: np.ndarray, by_image: np.ndarray) -> Directions:
-        """R@k and median rank in both directions, from scores of images (M, N) and of captions (N, M)."""
+        """R@k and median rank in both directions, from the scores of images (M, N) and of captions (N, M)."""
         images = np.arange(len(self.ids))
         found = ranks(by_caption, self.owner, images), ranks(by_image, images, self.owner)
         return retrieval_scores(found[0]), retrieval_scores(found[1])
@@ -100,7 +100,7 @@ def _read_block(path: Path, shape: tuple[int, int]) -> np.ndarray:
 
 
 class Blocks:
-    """The matrix of log probabilities, filled in block by block in files of ``folder``."""
+    """The matrix of log probabilities, computed block by block into files of ``folder``."""
 
     def __init__(
         self, captioner: FeatureCaptioner, features: torch.Tensor, captions: Sequence[str], precision: str
@@ -123,7 +123,7 @@ class Blocks:
 
     @property
     def name(self) -> str:
-        """The precision, and a digest of everything else that the scores depend on."""
+        """The precision, and a digest of everything else that affects the scores."""
         inputs = json.dumps([VERSION, BLOCK, self.captioner.checkpoint.digest, self.words])
         return f"{self.precision}-{hashlib.sha256(inputs.encode() + self.features.numpy().tobytes()).hexdigest()[:16]}"
 
@@ -142,7 +142,7 @@ class Blocks:
         return scores
 
     def _timed(self, missing: Sequence[int]) -> Iterator[int]:
-        """The numbers of missing blocks; prints the expected time after the first."""
+        """Yield the numbers of missing blocks; after the first, print the expected time."""
         print_error(
             f"{len(self.features):,} images x {len(self.words):,} captions: "
             f"{len(self.blocks) - len(missing)} of {len(self.blocks)} blocks exist"
@@ -164,10 +164,10 @@ class Blocks:
 
 
 def keyed(log_probs: np.ndarray, key: str) -> np.ndarray:
-    """Log probabilities (N images, M captions) to the scores that are ranked, (N, M).
+    """From log probabilities (N images, M captions), the scores to rank by, (N, M).
 
-    ``normalized`` subtracts from each caption's the log of its mean probability over the images. An image's rank for a
-    caption is the same with both keys: what is subtracted is the caption's alone.
+    ``normalized`` subtracts the log of each caption's mean probability over the images. It ranks images for a caption
+    as ``likelihood`` does, because it subtracts the same number for all images.
     """
     values = log_probs.astype(np.float64)
     if key == "likelihood":
@@ -178,9 +178,10 @@ def keyed(log_probs: np.ndarray, key: str) -> np.ndarray:
 
 
 def ranks(scores: ArrayLike, queries: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-    """Rank (Q,) of each query's best right candidate by ``scores`` (Q, C); right are those of the same image.
+    """Rank (Q,), from 1, of each query's best correct candidate by ``scores`` (Q, C).
 
-    1 is the first. Wrong candidates with the same score rank before it, so constant scores find nothing.
+    Candidates of the query's own image are correct. Wrong candidates with the same score come first, so constant scores
+    find nothing.
     """
     values = np.asarray(scores)
     right = queries[:, None] == candidates[None, :]
@@ -190,7 +191,7 @@ def ranks(scores: ArrayLike, queries: np.ndarray, candidates: np.ndarray) -> np.
 
 
 def chance(right: Sequence[int], candidates: int) -> dict[str, float]:
-    """Expected scores of a random order, where the queries have ``right`` right answers each among ``candidates``."""
+    """Expected scores of a random order; each query has ``right`` correct answers among ``candidates``."""
     before = np.arange(candidates)  # P(no right one in the first k) = product of (C - r - j) / (C - j) for j < k
     wrong = np.maximum(candidates - np.asarray(right)[:, None] - before, 0) / (candidates - before)
     within = 1 - np.cumprod(wrong, 1).mean(0)  # (C,): P(rank <= k) at k - 1
@@ -199,11 +200,11 @@ def chance(right: Sequence[int], candidates: int) -> dict[str, float]:
 
 
 def nearest_neighbor(stores: Sequence[FeatureStore], train: Collection, test: Collection) -> Directions:
-    """Retrieval without a model, by way of the training set.
+    """Retrieval without a model, through the training set.
 
-    For a caption: images are ranked by similarity to the image of the most similar training caption (CIDEr-D, the first
-    of equals). For an image: captions are ranked by their mean CIDEr-D with those of the most similar training image.
-    Similarity of images is the cosine of features, its mean over stores.
+    For a caption, images are ranked by their similarity to the image of the most similar training caption (by CIDEr-D;
+    the first of equals). For an image, captions are ranked by their mean CIDEr-D with those of the most similar
+    training image. The similarity of images is the cosine of their features, averaged over stores.
     """
     similarity = _directions_of(stores, train.ids) @ _directions_of(stores, test.ids).T  # (train, N)
     agreement = Agreement([[tokenize(text) for text in texts] for texts in (*train.captions, *test.captions)])
@@ -262,7 +263,7 @@ def retrieve(
 
 
 def _directions_of(stores: Sequence[FeatureStore], ids: Sequence[str]) -> np.ndarray:
-    """(N, D): the features of each store with length 1, side by side; their products are sums of cosines."""
+    """(N, D): each store's features, scaled to length 1 and concatenated; their products are sums of cosines."""
     parts = [store.get(ids) for store in stores]
     return np.concatenate([part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-12) for part in parts], 1)
 
@@ -272,7 +273,7 @@ def _by_direction(rows: dict[str, Directions]) -> dict[str, dict[str, dict[str, 
 
 
 def _table(rows: dict[str, Directions], settings: dict[str, object]) -> str:
-    """Markdown: recalls in percent, one row per system and direction, and the settings below."""
+    """Markdown: recalls in percent, one row for each system and direction, and the settings below."""
     names = [*(f"R@{k}" for k in AT), "median rank"]
     cells = [
         [direction, system, *(f"{scores[place][name]:.1f}" for name in names)]

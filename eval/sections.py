@@ -1,4 +1,4 @@
-"""The sections of a report, each a function from an evaluation to blocks of a page."""
+"""The sections of a report; each is a function from an evaluation to blocks of a page."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from eval.published import Setting, differences, read_tables
 from eval.systems import Run
 
 CAPTION_TASKS = ("captions", "video description")
-"""Tasks whose published tables belong into a report."""
+"""Tasks for which a report includes published scores."""
 SHOWN = ("BLEU-4", "CIDEr-D")
-"""Scores with a panel of their own."""
+"""Scores that have a panel of their own."""
 MARKS = f"▲ better, ▼ worse than the baseline with p < {ALPHA:g}"
 TESTED = (
     "Intervals: 95 %, 1,000 bootstrap resamples of the images. p-values: approximate randomization, 10,000 trials; "
@@ -108,7 +108,7 @@ def lengths(evaluation: Evaluation) -> list[Block]:
 
 
 def curves(evaluation: Evaluation) -> list[Block]:
-    """How the runs learned, for those whose folder holds a log."""
+    """The dev scores during training, for runs whose folder has a log."""
     logs = {name: [run.log for run in runs if run.log] for name, runs in evaluation.systems.items()}
     logs = {name: runs for name, runs in logs.items() if runs}
     if not logs:
@@ -135,7 +135,7 @@ def diversity(evaluation: Evaluation, training: Sequence[Captioned]) -> list[Blo
 
 
 def examples(evaluation: Evaluation, number: int, images: Mapping[str, Path] | None) -> list[Block]:
-    """Best, median and worst images of the best system by the score of each image, with ``images`` by id."""
+    """The best, median and worst images by the best system's score of each image, with ``images`` by id."""
     if not number:
         return []
     name = evaluation.best
@@ -166,7 +166,7 @@ def examples(evaluation: Evaluation, number: int, images: Mapping[str, Path] | N
 
 
 def published(evaluation: Evaluation, name: str, split: str) -> list[Block]:
-    """Published scores on the same data, and why they are not comparable."""
+    """Published scores on the same data, and the reasons why they are not comparable."""
     keys = dict.fromkeys(_short(key) for runs in evaluation.systems.values() for run in runs for key in run.backbones)
     metadata = evaluation.references.metadata
     ours = Setting(split, len(evaluation.records), metadata["tok"].split("-")[0], metadata["refs"], ", ".join(keys))
@@ -243,7 +243,7 @@ def format_p(value: float | None) -> str:
 
 
 def _runs(runs: Sequence[Run]) -> str:
-    """``seeds 0, 1`` from the labels of a system's runs; empty of one run that is no seed."""
+    """``seeds 0, 1`` from the labels of a system's runs; empty for a single run without a seed."""
     labels = [run.label.split() for run in runs if run.label]
     if not labels:
         return ""
@@ -251,7 +251,7 @@ def _runs(runs: Sequence[Run]) -> str:
 
 
 def _short(backbone: str) -> str:
-    """``b4`` of ``local:records/b4.yaml``; other keys as they are."""
+    """``b4`` for ``local:records/b4.yaml``; other keys unchanged."""
     return Path(backbone).stem if backbone.startswith("local:") else backbone
 
 

@@ -24,7 +24,7 @@ from captioner.predictors.features import FeatureCaptioner
 from captioner.train.runlog import read_log
 
 RUN_NAME = re.compile(r"(.+)-(seed|caption)(\d+)")
-"""Names of results files that are runs of one system: ``2u-seed0.json``, ``human-caption1.json``."""
+"""Names of results files that may be runs of one system: ``2u-seed0.json``, ``human-caption1.json``."""
 
 
 @dataclass(frozen=True)
@@ -32,25 +32,25 @@ class Run:
     """One caption of every image."""
 
     name: str
-    """Of the system."""
+    """Name of the system."""
     label: str
-    """Which run of the system it is: ``seed 0``, ``caption 2``; empty of a single one."""
+    """Which run of the system it is: ``seed 0``, ``caption 2``; empty if it is the only one."""
     captions: dict[str, str]
-    """By the records' ids, in their order."""
+    """Captions by the records' ids, in the records' order."""
     command: str
-    """The command that makes the captions, if it is known."""
+    """The command that writes the captions, if it is known."""
     group: str = ""
-    """Its configuration without seed and folder: runs of equal groups are one system."""
+    """The configuration without seed and folder: runs with equal ones are one system."""
     log: tuple[dict[str, Any], ...] = ()
-    """The epochs of its training, as ``log.jsonl`` has them."""
+    """The epochs of its training, from ``log.jsonl``."""
     backbones: tuple[str, ...] = ()
     metadata: dict[str, str] = field(default_factory=dict)
-    """Its provenance: file or checkpoint, digest, commit."""
+    """Provenance: file or checkpoint, digest, commit."""
 
 
 @dataclass(frozen=True)
 class CaptionOptions:
-    """How runs are captioned; None takes what the checkpoint says."""
+    """Options for captioning by runs; None takes the checkpoint's value."""
 
     split: str
     root: str | None = None
@@ -58,7 +58,7 @@ class CaptionOptions:
     decoding: Mapping[str, Any] = field(default_factory=dict)
     """Fields of ``DecodingConfig``."""
     cache: Path | None = None
-    """Folder that keeps the captions for a second report."""
+    """Folder that keeps the captions for later reports."""
 
 
 def read_file(path: Path, records: Sequence[Captioned], missing: str = "error") -> Run:
@@ -73,7 +73,7 @@ def read_file(path: Path, records: Sequence[Captioned], missing: str = "error") 
 
 
 def load_captioner(path: Path, device: str = "cpu") -> FeatureCaptioner:
-    """The captioner of a run or checkpoint; ``UsageError`` if it does not caption stored features."""
+    """The captioner of a run or checkpoint; raises ``UsageError`` if it does not caption stored features."""
     captioner = load(path, device, "torch")
     if not isinstance(captioner, FeatureCaptioner):
         raise UsageError(f"{path} does not caption stored features; give a file of its captions instead")
@@ -81,7 +81,7 @@ def load_captioner(path: Path, device: str = "cpu") -> FeatureCaptioner:
 
 
 def read_run(path: Path, captioner: FeatureCaptioner, records: Sequence[Captioned], options: CaptionOptions) -> Run:
-    """Captions of ``records`` by a trained model from its feature stores, with the log of its training."""
+    """Caption ``records`` by a trained model from its feature stores; the result has the log of its training."""
     stores = [str(store) for store in options.features or captioner.checkpoint.config.data.features]
     checkpoint = captioner.checkpoint
     train = dict(checkpoint.extra.get("train", {}))
@@ -103,7 +103,7 @@ def read_run(path: Path, captioner: FeatureCaptioner, records: Sequence[Captione
 
 
 def group(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Systems by name, in the order of their first runs; different systems of one name are numbered."""
+    """Systems by name, in the order of their first runs; different systems with the same name are numbered."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
         groups.setdefault(run.group, []).append(run)
@@ -129,7 +129,7 @@ def is_human(runs: Sequence[Run], records: Sequence[Captioned]) -> bool:
 
 
 def leave_one_out(records: Sequence[Captioned], captions: Mapping[str, str]) -> dict[str, list[str]]:
-    """References by image without the one that ``captions`` repeats; ``DataError`` if none is left."""
+    """References by image without the one that ``captions`` repeats; raises ``DataError`` if none is left."""
     found = {}
     for record in records:
         others = [text.strip() for text in record.captions]

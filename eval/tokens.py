@@ -2,8 +2,8 @@
 
     python -m eval.tokens Flickr8k.token.txt captions.token captions_val2017.json --show 5
 
-Prints a table in Markdown. A fifth of the captions, by a hash of the text, were kept aside while the rules of
-``captioner/text/ptb_lite.py`` were written; they have a row of their own. Needs Java and the extra ``java``.
+Prints a table in Markdown. One fifth of the captions, chosen by a hash of the text, was not used in writing the rules
+of ``captioner/text/ptb_lite.py``; it has a row of its own. Needs Java and the extra ``java``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from captioner.tables import render
 from captioner.text.tokenizers import tokenizer
 
 ODD = 1000
-"""Generated texts of each kind."""
+"""Number of generated texts of each kind."""
 WORDS = "dog red T-shirt café O'Neill it's don't man 7".split()
 KINDS: dict[str, list[list[str]]] = {
     "links": [
@@ -58,23 +58,23 @@ KINDS: dict[str, list[list[str]]] = {
     "abbreviations": ["St. Mr. U.S. T.V. a.m. etc. Ave. vs. Ph.D. approx. J. Inc.".split(), [" {w}"]],
     "any ASCII": [[sign * 2 if sign in "{}" else sign for sign in string.printable[:95]]] * 8,
 }
-"""Parts of generated texts by kind, one of each list; a word, number, price, hour and minute stand in their fields."""
+"""Parts of generated texts by kind; a text takes one of each list. Fields are a word, number, price, hour, minute."""
 Pair = tuple[str, list[str], list[str]]
-"""A text, its tokens by the Java program, and ours."""
+"""A text, the Java program's tokens, and ours."""
 
 
 def kept_aside(text: str) -> bool:
-    """Whether a caption is of the fifth that was not looked at while the rules were written."""
+    """Whether a caption belongs to the fifth that was not used in writing the rules."""
     return hashlib.sha256(text.strip().encode()).digest()[0] % 5 == 0
 
 
 def compare(texts: Sequence[str]) -> list[Pair]:
-    """Every text with both tokens, by one run of the Java program."""
+    """Each text with both lists of tokens, by one run of the Java program."""
     return list(zip(texts, tokenizer("ptb-java")(texts), tokenizer("ptb-lite")(texts), strict=True))
 
 
 def odd_texts(count: int = ODD, seed: int = 0) -> dict[str, list[str]]:
-    """Generated captions with one odd thing each, by kind."""
+    """Generated captions with one unusual element each, by kind."""
     rng = random.Random(seed)
 
     def make(parts: Sequence[Sequence[str]]) -> str:

@@ -1,4 +1,4 @@
-"""Baselines of the clip captioners: sentences directly from label tuples, without a model.
+"""Baselines for clip captioners: sentences from label tuples, without a model.
 
     python -m eval.tuples nearest --clips clips.jsonl --label-predictions label-predictions.h5 -o nearest.json
     python -m eval.tuples nearest --clips clips.jsonl --label-predictions label-predictions.h5 --input marginals \
@@ -83,7 +83,7 @@ def nearest(
 
 
 def template(labels: Sequence[str]) -> str:
-    """A sentence with each label of a tuple, in the order of ``NODES``, that is neither NULL nor OTHER."""
+    """A sentence with the labels of a tuple, given in the order of ``NODES``; NULL and OTHER are left out."""
     said = {node: label for node, label in zip(NODES, labels, strict=True) if label not in (NULL, OTHER)}
     parts = ["the person", third_person(said.get("activity", "use"))]
     parts += [phrase.format(said[node]) for node, phrase in TEMPLATE.items() if node in said]
@@ -91,7 +91,7 @@ def template(labels: Sequence[str]) -> str:
 
 
 def third_person(verb: str) -> str:
-    """take out: takes out."""
+    """The third person of a verb: ``take out`` gives ``takes out``."""
     first, *rest = verb.split(" ")
     if first.endswith("y") and first[-2:-1] not in tuple("aeiou"):
         first = f"{first[:-1]}ies"
