@@ -2,8 +2,8 @@
 
     python -m preprocess.cifar10 FOLDER -o data/cifar10
 
-FOLDER holds train/airplane/... and test/airplane/.... The five training files hold the images in one random order, the
-same every time, as published copies by class would otherwise come class by class.
+FOLDER holds train/airplane/... and test/airplane/.... The images are written to the five training files in one random
+order, the same every time, because published copies in class folders would otherwise be read class by class.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def cifar10(
 
 
 def to_records(images: LabeledImages, seed: int = 0) -> np.ndarray:
-    """Images as records (N, 3073) uint8 in a random order: the class, then all red, green and blue values."""
+    """Images as records (N, 3073) uint8 in random order: the class, then all red, green and blue values."""
     order = np.random.default_rng(seed).permutation(len(images))
     planes = images.pixels[order].transpose(0, 3, 1, 2).reshape(len(images), -1)
     return np.concatenate([images.labels[order, None].astype(np.uint8), planes], 1)

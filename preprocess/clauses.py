@@ -1,4 +1,4 @@
-"""Rule-based parser: the tokens of a sentence to verbs with their particle, object, tool and places.
+"""Rule-based parser: from the tokens of a sentence to verbs with their particle, object, tool and places.
 
 Verbs, particles, prepositions and so on are word lists (preprocess/lexicon.py). One pass from left to right is enough
 for English sentences about what somebody does: a clause begins with its verb ("cut the carrot"), a subject ("the man
@@ -23,7 +23,7 @@ class Event:
     object: NounPhrase | None = None
     pronoun: bool = False
     arguments: dict[str, NounPhrase] = field(default_factory=dict)
-    """Tool, source and target, as far as they are named."""
+    """Tool, source and target, as far as the sentence names them."""
 
     def fill(self, node: str, thing: NounPhrase | None) -> None:
         """Set the argument ``node`` unless it is set already."""
@@ -46,9 +46,9 @@ class _ClauseParser:
     def __init__(self, tokens: Sequence[str], words: Lexicon) -> None:
         self.tokens, self.words, self.position = tokens, words, 0
         self.events: list[Event] = []
-        self.pending: dict[str, NounPhrase] = {}  # named before its verb: "with a knife, he cuts"
+        self.pending: dict[str, NounPhrase] = {}  # named before the verb: "with a knife, he cuts"
         self.list_head: NounPhrase | None = None  # "the seeds" of "the seeds and ribs are removed"
-        self.expects_verb = False  # after "to" and "by" a verb follows
+        self.expects_verb = False  # after "to" or "by"
 
     def parse(self) -> list[Event]:
         while self.position < len(self.tokens):
@@ -108,7 +108,7 @@ class _ClauseParser:
             event.object, event.pronoun = self.events[-1].object, self.events[-1].pronoun
 
     def predicate(self, subject: NounPhrase) -> None:
-        """Parse what follows a subject; without a verb the noun continues the previous event's list."""
+        """Parse the words after a subject; without a verb the noun continues the previous event's list."""
         words = self.words
         person = words.is_person(subject)
         start, auxiliary = self.position, ""
@@ -130,7 +130,7 @@ class _ClauseParser:
         self.list_head = None
 
     def verb_first(self, joined: str) -> tuple[str, str] | None:
-        """Consume the verb of a clause without a subject; None where a noun begins instead."""
+        """Consume the verb of a clause without a subject; None if a noun begins instead."""
         sure, self.expects_verb = self.aspects() or self.expects_verb, False
         word = self.token()
         found = self.words.forms.get(word)
@@ -335,7 +335,7 @@ class _ClauseParser:
     # ------------------------------------------------------------------------------------------ nouns
 
     def noun_phrase(self, subject: bool = False, determined: bool = False) -> NounPhrase | None:
-        """Consume the noun phrase that begins here; None where none does. ``determined``: after a determiner."""
+        """Consume the noun phrase that begins here; None if none does. ``determined``: after a determiner."""
         words: list[str] = []
         bare = ""  # an adjective that may turn out to be the noun: "the top"
         while word := self.token():

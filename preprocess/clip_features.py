@@ -2,9 +2,9 @@
 
     python -m preprocess.clip_features clips.jsonl VIDEOS -o features.h5 --backbone torchvision:resnet50
 
-VIDEOS is the folder with the videos; the name of a file, without its extension, is the video's name in clips.jsonl. The
+VIDEOS is the folder with the videos; each file is named, before its extension, as its video in clips.jsonl. The
 feature of a clip is the mean over frames spread evenly over it, computed as captioner describe does for a video. An
-interrupted run continues after the last finished video. Clips that cannot be read are reported on stderr and skipped;
+interrupted run resumes after the last finished video. Clips that cannot be read are reported on stderr and skipped;
 the exit status is then 1.
 """
 
@@ -33,7 +33,7 @@ from captioner.files import HDF5, check_output
 def extract(
     clips: Sequence[Clip], folder: Path, backbone: Backbone, output: Path, number: int, device: str
 ) -> list[str]:
-    """Add features of the ``clips`` that the store ``output`` lacks, of ``number`` frames each; returns the errors."""
+    """Add the features of ``clips`` that the store ``output`` lacks, from ``number`` frames each; returns errors."""
     videos: dict[str, list[Clip]] = defaultdict(list)
     problems = []
     with FeatureWriter(output, backbone.spec, backbone.weights_digest, "float32") as writer:

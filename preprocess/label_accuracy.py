@@ -1,12 +1,13 @@
-"""What the rules that read labels from sentences gain over a plain spaCy matcher, on sentences labeled by hand.
+"""Compare the rules that read labels from sentences with a plain spaCy matcher, on sentences labeled by hand.
 
     python -m preprocess.label_accuracy tests/fixtures/tacos_golden.tsv
     python -m preprocess.label_accuracy tests/fixtures/tacos_golden_corpus.tsv --corpus data/tacos
 
-The matcher has the word lists of the rules (preprocess/cooking.yaml) and their tokenizer, and a few patterns of verbs,
-prepositions and what stands between them. It lacks what preprocess/clauses.py and preprocess/semantics.py add: clauses,
-what is a verb and what is a noun, pronouns, lists, parts, and which of several events counts. A file is a table with
-the columns of the five nodes and either ``sentence``, or ``clip_id``, ``index`` and ``sha256`` of one of --corpus.
+The matcher has the word lists of the rules (preprocess/cooking.yaml), their tokenizer, and a few patterns of verbs,
+prepositions and the words between them. It lacks what preprocess/clauses.py and preprocess/semantics.py add: clauses,
+the distinction of verbs and nouns, pronouns, lists, parts, and the choice of one of several events. A file is a table
+with the columns of the five nodes and either ``sentence``, or ``clip_id``, ``index`` and ``sha256`` of a sentence of
+--corpus.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ class PlainMatcher:
         small = words.determiners | words.adjectives | words.skipped
         closed = small | words.breaks | words.pronouns | words.auxiliaries | words.negations | words.persons
         closed |= words.particles | words.node_of.keys() | {"of"}
-        fetched = words.fetch | words.moves  # "gets" and "goes", which are in ``aspect`` too
+        fetched = words.fetch | words.moves  # "gets" and "goes", which are also in ``aspect``
         verbs = {word for word, (base, _) in words.forms.items() if word not in words.aspect or base in fetched}
         verbs -= words.persons
         past = {word for word in verbs if words.forms[word][1] == "past"} | words.irregular_past
@@ -101,9 +102,9 @@ def _one_of(words: Collection[str], times: str = "1") -> dict[str, Any]:
 
 
 def read_labeled(path: Path, sentences: Mapping[str, Sequence[str]]) -> list[tuple[str, Labels]]:
-    """Sentences and labels of the table at ``path``; those it names by clip are looked up in ``sentences``.
+    """Sentences and labels of the table at ``path``; sentences given by clip are looked up in ``sentences``.
 
-    Raises ``DataError`` for a column that is not there and for a sentence that is not the one that was labeled.
+    Raises ``DataError`` for a missing column, and for a sentence that differs from the one that was labeled.
     """
     rows = list(csv.DictReader(read_lines(path), delimiter="\t", quoting=csv.QUOTE_NONE))
     found = []
@@ -123,7 +124,7 @@ def read_labeled(path: Path, sentences: Mapping[str, Sequence[str]]) -> list[tup
 
 
 def accuracy(extract: Callable[[str], Labels], labeled: Sequence[tuple[str, Labels]]) -> list[float]:
-    """Share of right labels of each node, and of all five together, in percent."""
+    """Share of correct labels of each node, and of all five together, in percent."""
     right = np.array([[a == b for a, b in zip(extract(text), gold, strict=True)] for text, gold in labeled])
     return [*(100 * right.mean(0)).tolist(), 100 * float(right.all(1).mean())]
 

@@ -1,4 +1,4 @@
-"""Word lists of the rules in preprocess/clauses.py (cooking.yaml), verb inflections and singulars."""
+"""The word lists of the rules in preprocess/clauses.py (cooking.yaml), verb inflections and singulars."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class NounPhrase:
 
 
 class Lexicon:
-    """The word lists of a YAML file such as cooking.yaml, each an attribute, and tables derived from them."""
+    """The word lists of a YAML file such as cooking.yaml, each as an attribute, and tables derived from them."""
 
     def __init__(self, path: Path = WORDS) -> None:
         document = read_words(path)
@@ -36,7 +36,7 @@ class Lexicon:
             kind: {word.strip(): name for name, words in names.items() for word in words.split(",")}
             for kind, names in document["same"].items()
         }
-        """For ``activities`` and ``things``: the label of each word that has another name."""
+        """For ``activities`` and ``things``, the label of each word whose label is another word."""
         self.node_of = {word: node for node, words in document["prepositions"].items() for word in words.split()}
 
     def __getattr__(self, name: str) -> frozenset[str]:  # declares the lists for type checkers
@@ -48,7 +48,7 @@ class Lexicon:
 
     @cached_property
     def forms(self) -> dict[str, tuple[str, str]]:
-        """(Base, form) of every inflected verb; a form is base, s, past or ing."""
+        """(Base, form) of each inflected verb; a form is base, s, past or ing."""
         found: dict[str, tuple[str, str]] = {}
         for verb in self.verbs:
             for form, word in inflections(verb, self._irregular.get(verb, "").split()):
@@ -93,7 +93,7 @@ class Lexicon:
 
 
 def read_words(path: Path) -> dict[str, Any]:
-    """The document at ``path``; ``DataError`` unless it has every list and table of cooking.yaml in the same form."""
+    """The document at ``path``; raises ``DataError`` unless it has all lists and tables of cooking.yaml."""
     document: dict[str, Any] = read_yaml(path, DataError)
     model = document if path == WORDS else read_words(WORDS)
     for key, value in model.items():
@@ -103,7 +103,7 @@ def read_words(path: Path) -> dict[str, Any]:
 
 
 def _same_form(value: Any, model: Any) -> bool:
-    """Whether both are texts, or tables whose entries are of one form."""
+    """Whether both are strings, or tables whose entries have the same form."""
     if not isinstance(model, dict):
         return isinstance(value, str)
     inner = next(iter(model.values()))
@@ -111,7 +111,7 @@ def _same_form(value: Any, model: Any) -> bool:
 
 
 def inflections(verb: str, irregular: list[str]) -> Iterator[tuple[str, str]]:
-    """(form, word) pairs of a verb; where a final consonant may double, both spellings."""
+    """(form, word) pairs of a verb; both spellings if a final consonant may double."""
     y = re.search(r"[^aeiou]y$", verb)
     yield "s", verb[:-1] + "ies" if y else verb + ("es" if re.search(r"(s|x|z|ch|sh|o)$", verb) else "s")
     stems = [verb[:-1] if verb.endswith("e") and not verb.endswith("ee") else verb]

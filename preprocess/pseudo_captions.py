@@ -4,15 +4,15 @@
         --features lite2.h5 --imagenet imagenet_class_index.json -o captions.jsonl
     python -m preprocess.pseudo_captions ... --learned captions.jsonl -o better.jsonl
 
-Every photo gets the five sentences whose nouns fit best the classes that networks recognize in it: those of a detector,
-and the ImageNet classes of a network with a classifier, as WordNet's nouns for them and for their hypernyms. Both are
-compared as vectors weighted by inverse document frequency. With ``--learned``, the captions of an earlier run, a linear
-map from the features to words is learned from them, and these words count as well, with a larger weight. Errors in
-single captions average out, so each run's captions are better than those before.
+Every photo gets the five sentences whose nouns best match the classes that networks recognize in it: those of a
+detector, and the ImageNet classes of a network with a classifier, which stand for WordNet's nouns for them and for
+their hypernyms. Both sides are compared as vectors weighted by inverse document frequency. With ``--learned``, the
+captions of an earlier run, a linear map from features to words is learned from these captions; its words count as well,
+with a larger weight. Errors in single captions average out, so each run's captions are better than the last one's.
 
-No sentence is given to more than ``--most`` photos. Photos with sentences of their own keep these; ``--dev`` of them,
-the first by a digest of their names, become the split val, and their sentences are given to no other photo. Data sets
-of ``--more`` go into the same file. At the end the sentences found for the photos of val are scored like captions.
+No sentence is given to more than ``--most`` photos. Photos with sentences of their own keep these. ``--dev`` of them,
+chosen by a digest of their names, become the split val, and their sentences are given to no other photo. The data sets
+``--more`` are added to the file. At the end the sentences found for the photos of val are scored as captions.
 """
 
 from __future__ import annotations
@@ -46,26 +46,26 @@ from preprocess.sentences import SENTENCES
 
 CAPTIONS = Kind("captions in JSON lines", rb'\{"image": ')
 LEVELS = 8
-"""Steps up WordNet's hypernyms ..."""
+"""Most steps up WordNet's hypernyms."""
 FADE = 0.85
-"""... each of which weighs so much less than the one below."""
+"""Weight of a hypernym relative to the noun one step below it."""
 LEAST_SENTENCES = 8
-"""That a word must be in to count."""
+"""Fewest sentences that a word must occur in to count."""
 LEAST_WEIGHT = 0.05
-"""Below it, a noun is not seen."""
+"""Nouns with a smaller weight count as not seen."""
 CLASS_WEIGHT = 0.8
-"""Of an ImageNet class against a detection."""
+"""Weight of an ImageNet class relative to a detection."""
 RIDGE = 1.0
-"""Share of the features' mean variance that the linear map of ``--learned`` is held down by."""
+"""Penalty of the linear map of ``--learned``, relative to the mean variance of the features."""
 FIRST = 200
-"""Best sentences of a photograph among which the given ones are."""
+"""Best sentences of each photo from which its captions are chosen."""
 GENERAL = frozenset("animal entity object whole unit artifact thing matter substance structure device organism".split())
 """Hypernyms of nearly everything."""
 FUNCTION_WORDS = frozenset(
     "a an the of in on at is are it its to and with by be am as no he has over top front side back area view next one "
     "two three four out up down off or image picture photo close way lot some have so do go can will other".split()
 )
-"""Words of sentences that WordNet has as nouns, but that name nothing to be seen."""
+"""Words that WordNet lists as nouns but that name nothing visible in these sentences."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,9 @@ class WordNet:
     """Synonyms and hypernyms of nouns, from WordNet's file ``data.noun``."""
 
     words: Mapping[str, Sequence[str]]
-    """Lower-case words of each synset, by its number."""
+    """Lower-case words of each synset, by the synset's number."""
     above: Mapping[str, Sequence[str]]
-    """Numbers of its hypernyms."""
+    """Numbers of each synset's hypernyms."""
 
     @classmethod
     def read(cls, path: Path) -> WordNet:
@@ -93,11 +93,11 @@ class WordNet:
 
     @cached_property
     def nouns(self) -> frozenset[str]:
-        """All words."""
+        """The words of all synsets."""
         return frozenset(word for held in self.words.values() for word in held)
 
     def singular(self, word: str) -> str:
-        """``women`` as it is, ``dogs`` as ``dog``: the word itself or, with a plural's end taken off, a noun."""
+        """``dogs`` gives ``dog``, ``women`` stays: the word itself or, if a plural ending can be removed, the noun."""
         for end, instead in (("", ""), ("ies", "y"), ("ves", "f"), ("es", ""), ("s", "")):
             stem = word[: len(word) - len(end)] + instead
             if word.endswith(end) and stem in self.nouns:
@@ -105,7 +105,7 @@ class WordNet:
         return word
 
     def kinds(self, number: str) -> dict[str, float]:
-        """The words of a synset, and of what it is a kind of, with weights that fade on the way up."""
+        """The words of a synset and of its hypernyms, with weights that fall at each step up."""
         found: dict[str, float] = {}
         level, seen = [number], {number}
         for step in range(LEVELS):
@@ -119,7 +119,7 @@ class WordNet:
 
 
 class Nouns:
-    """Nouns of sentences and of photographs as vectors over one vocabulary.
+    """Nouns of sentences and photos, as vectors over one vocabulary.
 
     ``classes`` maps a detector's classes to the words that people use for them.
     """
@@ -160,7 +160,7 @@ class Nouns:
         return weights
 
     def of_photographs(self, probabilities: np.ndarray, classes: np.ndarray, boxes: Sequence[Sequence[Any]]) -> Tensor:
-        """Unit vectors (N, V), from class probabilities (N, C), ``of_classes`` (C, V) and the detections of each."""
+        """Unit vectors (N, V), from class probabilities (N, C), ``of_classes`` (C, V) and each photo's detections."""
         seen = probabilities @ classes * CLASS_WEIGHT
         for row, found in enumerate(boxes):
             for box in found:
@@ -173,9 +173,9 @@ class Nouns:
         return self.vectors.unit(torch.from_numpy(seen))
 
     def unseen(self, seen: Tensor) -> tuple[Tensor, Tensor]:
-        """A part of ``shortlist``: minus the number of the detector's classes that a sentence names but nothing shows.
+        """A part for ``shortlist``: minus the number of detector classes that a sentence names and the photo lacks.
 
-        ``seen`` (N, V), from ``of_photographs``, is 0 for what neither detector nor classifier finds.
+        ``seen`` (N, V), from ``of_photographs``, is 0 for nouns that neither the detector nor the classifier finds.
         """
         named = self.vectors.matrix.index_select(1, self.classes).coalesce()
         named = torch.sparse_coo_tensor(
@@ -193,10 +193,10 @@ class Weighted:
         self.column = {word: index for index, word in enumerate(common)}
         self.weights = torch.tensor([np.log(len(sets) / counts[word]) for word in common], dtype=torch.float32)
         self.matrix = self.of(sets)
-        """(M, V), sparse."""
+        """Unit vectors of ``sets``, (M, V), sparse."""
 
     def of(self, sets: Sequence[set[str]]) -> Tensor:
-        """Unit vectors (M, V) of sets, sparse."""
+        """Sets as unit vectors (M, V), sparse."""
         at = [(row, self.column[word]) for row, words in enumerate(sets) for word in sorted(words & self.column.keys())]
         rows, columns = torch.tensor(at, dtype=torch.long).reshape(-1, 2).t()
         values = self.weights[columns]
@@ -206,7 +206,7 @@ class Weighted:
         return torch.sparse_coo_tensor(places, values / norms[rows], shape, check_invariants=True).coalesce()
 
     def unit(self, seen: Tensor) -> Tensor:
-        """Shares of words (N, V) as unit vectors."""
+        """Unit vectors (N, V) from weights of words (N, V)."""
         weighted = seen * self.weights
         unit: Tensor = weighted / weighted.norm(dim=1, keepdim=True).clamp(min=1e-6)
         return unit
@@ -214,18 +214,18 @@ class Weighted:
 
 @dataclass(frozen=True)
 class Photographs:
-    """N photographs, and what people said of some of them."""
+    """N photos, with the sentences that people wrote about some of them."""
 
     names: Sequence[str]
     own: Mapping[str, Sequence[str]]
-    """Sentences of the photographs that have some."""
+    """Sentences of the photos that have some."""
     dev: frozenset[str]
 
 
 def read_sentences(path: Path, photos: Path, dev: int) -> tuple[Photographs, list[str]]:
-    """The photographs below a folder, and all sentences but those of the dev photographs.
+    """The photos in a folder, and all sentences except those of the dev photos.
 
-    Lines are ``name <tab> sentence``; a number names the file of that number (``9`` is ``000000000009.jpg``).
+    Lines are ``name <tab> sentence``; a number stands for the file of that number (``9`` for ``000000000009.jpg``).
     """
     files = {
         bare_name(file.name): file.name for file in photos.iterdir() if file.suffix.lower() in (".jpg", ".jpeg", ".png")
@@ -244,14 +244,14 @@ def read_sentences(path: Path, photos: Path, dev: int) -> tuple[Photographs, lis
 
 
 def read_detections(path: Path, names: Sequence[str]) -> list[list[Any]]:
-    """The detections of each photograph, from JSON lines with ``id`` (a name or its number) and ``detections``."""
+    """The detections of each photo, from JSON lines with ``id`` (a name or its number) and ``detections``."""
     lines = (parse_json(line, f"{path}, line {number}") for number, line in enumerate(read_lines(path), start=1))
     found = {bare_name(str(item["id"])): item["detections"] for item in lines}
     return [found.get(bare_name(name), []) for name in names]
 
 
 def class_probabilities(store: FeatureStore, names: Sequence[str], weights: Path | None = None) -> np.ndarray:
-    """ImageNet probabilities (N, C) by the classifier of the network that made the features."""
+    """ImageNet probabilities (N, C), by the classifier of the network that computed the features."""
     classifier: Any = getattr(load_backbone(store.spec.key, weights).network, "classifier", None)
     if classifier is None:
         raise DataError(f"{store.spec.key}: its network has no classifier; give features of efficientnet-lite:2")
@@ -261,10 +261,10 @@ def class_probabilities(store: FeatureStore, names: Sequence[str], weights: Path
 
 
 def linear_words(features: Tensor, rows: Tensor, wanted: Tensor) -> Tensor:
-    """Word shares (N, V) that a ridge regression finds in features (N, D).
+    """Weights of words (N, V) that ridge regression predicts from features (N, D).
 
-    It learns from the ``wanted`` (R, V) of ``rows`` (R,). What it says of one of these comes from the half that it is
-    not in.
+    It is trained on ``wanted`` (R, V), the words of ``rows`` (R,), in two halves; each half's rows are predicted by the
+    model of the other half.
     """
     features = torch.cat(
         [(features - features.mean(0)) / features.std(0).clamp(min=1e-6), torch.ones(len(features), 1)], 1
@@ -284,9 +284,10 @@ def linear_words(features: Tensor, rows: Tensor, wanted: Tensor) -> Tensor:
 
 
 def shortlist(parts: Sequence[tuple[Tensor, Tensor]], count: int) -> tuple[Tensor, Tensor]:
-    """The best ``count`` sentences of each photograph, (N, K), and their scores.
+    """The best ``count`` sentences of each photo, (N, K), and their scores.
 
-    Each part has vectors of the photographs (N, V) and of the sentences (M, V), sparse; products are added up.
+    Each part has vectors of the photos (N, V) and of the sentences (M, V), sparse; the score is the sum of the parts'
+    products.
     """
     found = []
     for rows in torch.split(torch.arange(len(parts[0][0])), 256):
@@ -296,7 +297,7 @@ def shortlist(parts: Sequence[tuple[Tensor, Tensor]], count: int) -> tuple[Tenso
 
 
 def assign(chosen: Tensor, score: Tensor, count: int, most: int) -> list[list[int]]:
-    """At most ``count`` sentences for each photograph, the best pairs first, none given more than ``most`` times."""
+    """At most ``count`` sentences for each photo, the best pairs first, and no sentence more than ``most`` times."""
     given: list[list[int]] = [[] for _ in chosen]
     used: Counter[int] = Counter()
     for place in score.flatten().argsort(descending=True, stable=True).tolist():
@@ -311,7 +312,7 @@ def assign(chosen: Tensor, score: Tensor, count: int, most: int) -> list[list[in
 def lines_of(
     photographs: Photographs, given: Mapping[str, Sequence[str]], more: Iterable[Path]
 ) -> list[dict[str, Any]]:
-    """The output's lines: every photograph with its own sentences or those given to it, and the data sets ``more``."""
+    """The lines of the output: each photo with its own or its given sentences, and the data sets ``more``."""
     lines = []
     for name in photographs.names:
         captions = list(dict.fromkeys(photographs.own.get(name) or given.get(name, ())))
@@ -334,15 +335,13 @@ def write_captions(
     output: Annotated[Path, typer.Option("--output", "-o", help="Captions to write, as own data (docs/own-data.md).")],
     weights: Annotated[Path | None, typer.Option(help="That network's weights, if not the usual ones.")] = None,
     wordnet: Annotated[Path, typer.Option(help="WordNet's data.noun.")] = Path("/usr/share/wordnet/data.noun"),
-    learned: Annotated[Path | None, typer.Option(help="Captions that an earlier run wrote.")] = None,
+    learned: Annotated[Path | None, typer.Option(help="Captions that an earlier run wrote, to learn from.")] = None,
     more: Annotated[list[Path] | None, typer.Option(help="Data set in Flickr8k's format to add.")] = None,
     count: Annotated[int, typer.Option(min=0, help="Sentences that each photograph without its own gets.")] = 5,
     text: Annotated[Path | None, typer.Option(help="File for all sentences but those of val, one a line.")] = None,
     most: Annotated[int, typer.Option(min=1, help="Photographs that a sentence may be given to.")] = 6,
-    unseen_weight: Annotated[
-        float, typer.Option(help="Off for each of the detector's classes named but not seen.")
-    ] = 0.5,
-    words_weight: Annotated[float, typer.Option(help="Of the words of --learned against the nouns.")] = 4.0,
+    unseen_weight: Annotated[float, typer.Option(help="Penalty for each detector class named but not seen.")] = 0.5,
+    words_weight: Annotated[float, typer.Option(help="Weight of the words of --learned relative to the nouns.")] = 4.0,
     dev: Annotated[int, typer.Option(min=0, help="Photographs with sentences that become the split val.")] = 150,
 ) -> None:
     """Give photographs captions that people wrote of others."""
@@ -377,7 +376,7 @@ def write_captions(
         f"{output}: {len(bare)} photographs got {counts[count]} times {count} sentences, {counts[0]} times none"
     )
     best = {name: pool[chosen[row, 0]] for row, name in enumerate(photographs.names) if name in photographs.dev}
-    if len(best) > 1:  # CIDEr-D needs two
+    if len(best) > 1:  # CIDEr-D needs two images
         scores = score_captions(best, {name: list(photographs.own[name]) for name in best}, ("bleu", "cider"))
         print_error(
             f"the best sentence of each val photograph, which is given to none: BLEU-4 {scores['BLEU-4'].value:.1f}, "
@@ -388,7 +387,7 @@ def write_captions(
 def learned_words(
     path: Path, photographs: Photographs, features: Tensor, pool: Sequence[str], weight: float
 ) -> tuple[Tensor, Tensor]:
-    """Words that a linear map finds in the photographs, and those of the sentences: a part of ``shortlist``."""
+    """A part for ``shortlist``: words that a linear map predicts from the photos, and the words of the sentences."""
     said = {item["image"]: item["captions"] for item in (json.loads(line) for line in read_lines(path))}
     rows = [row for row, name in enumerate(photographs.names) if name in said and name not in photographs.dev]
     vectors = Weighted([set(tokenize(sentence)) for sentence in pool])

@@ -20,7 +20,7 @@ from preprocess.clauses import Event, read_events
 from preprocess.lexicon import WORDS, Lexicon, NounPhrase
 
 Labels = tuple[str, str, str, str, str]
-"""Activity, tool, object, source and target of an event, ``NULL`` where the sentence names none."""
+"""Activity, tool, object, source and target of an event; ``NULL`` if the sentence names none."""
 
 
 class Extractor:
@@ -56,7 +56,7 @@ def select_event(events: list[Event], words: Lexicon) -> Labels:
     """Labels of the first event that has an object and is not preparation (going somewhere, opening a drawer).
 
     If there is none, the first event without an object, then the first preparation. "It" is the object of the previous
-    event. The source of something fetched, if not named, is the place that was approached or opened before.
+    event. If the source of something fetched is not named, it is the place that was approached or opened before.
     """
     ranked = sorted(events, key=lambda event: _rank(event, words))
     if not ranked:
@@ -91,7 +91,7 @@ def _rank(event: Event, words: Lexicon) -> int:
 
 
 def _storage(event: Event, words: Lexicon) -> NounPhrase | None:
-    """The place of storage that an event approaches or opens."""
+    """The place of storage that an event approaches or opens; None if it does neither."""
     places = [event.object] if event.verb in words.opens else [event.arguments.get("target"), event.object]
     if event.verb not in words.opens and event.verb not in words.moves:
         return None

@@ -5,8 +5,8 @@
         -o sentences.txt
 
 Every Flickr8k photo is also in Flickr30k, under the number before the underscore of its name. ``--exclude`` leaves out
-every image whose number is in a list of file names, so that dev and test captions of one data set are not learned from
-the other.
+every image whose number is in a list of file names, so that nothing is learned from one data set's captions of the
+other's dev and test images.
 """
 
 from __future__ import annotations

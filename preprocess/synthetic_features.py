@@ -3,10 +3,10 @@
     python -m preprocess.synthetic_features clips.jsonl -o features.h5 --snr 0.1 --seed 0
 
 Each label of each node has a prototype vector. Labels that co-occur with the same other labels (carrot and cucumber are
-both peeled, with a knife, on a cutting board) have similar prototypes, so that they are confused as things that look
-alike would be. A clip's feature is the concatenation of its labels' prototypes plus white noise. The result is an
-ordinary feature store with a key that starts with ``synthetic``; clips without labels have no feature. With ``--draws
-20`` a training clip has 20 features with other noise, as a video has many frames: CLIP, CLIP~2 to CLIP~20.
+both peeled, with a knife, on a cutting board) have similar prototypes, so that they are confused as if they looked
+alike. A clip's feature is the concatenation of its labels' prototypes plus white noise. The result is an ordinary
+feature store with a key that starts with ``synthetic``; clips without labels have no feature. With ``--draws 20`` a
+training clip has 20 features with different noise, as a video has many frames: CLIP, CLIP~2 to CLIP~20.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from captioner.features.writer import FeatureWriter
 from captioner.files import HDF5, check_output
 
 DIMENSION = 64
-"""Numbers of one node's part of the feature; random directions in it are nearly orthogonal."""
+"""Size of one node's part of the feature; random directions in it are nearly orthogonal."""
 SIMILARITY = 0.5
-"""Share of a prototype's power that labels with the same co-occurrences have in common."""
+"""Share of a prototype's power that is common to labels with the same co-occurrences."""
 
 Tuples = Sequence[tuple[str, ...]]
 
@@ -38,8 +38,8 @@ Tuples = Sequence[tuple[str, ...]]
 def draw_features(tuples: Tuples, snr: float, seed: int, similarity: float = SIMILARITY, draws: int = 1) -> np.ndarray:
     """Features (draws, N, V * DIMENSION) float32 of clips with these labels, one label for each node.
 
-    ``snr`` is the variance of the signal over the clips divided by that of the noise, both per number of a feature.
-    Prototypes and noise depend on ``seed`` and on all tuples; only the noise differs between draws.
+    ``snr`` is the variance of the signal over the clips divided by that of the noise, both for a single number of a
+    feature. Prototypes and noise depend on ``seed`` and on all tuples; only the noise differs between draws.
     """
     random = np.random.default_rng(seed)
     parts = []
@@ -86,7 +86,7 @@ def write_synthetic_features(
     ] = SIMILARITY,
     draws: Annotated[int, typer.Option(min=1, max=1000, help="Observations of each training clip.")] = 1,
 ) -> None:
-    """Draw synthetic features of clips around what their labels say; no video is read."""
+    """Draw synthetic features of clips from their labels; no video is read."""
     if not (snr > 0 and np.isfinite(snr)):
         raise UsageError(f"--snr {snr}: must be above 0")
     check_output("-o", output, HDF5, [clips])
@@ -114,7 +114,7 @@ def write_synthetic_features(
 
 
 def _digest(clips: Sequence[Clip]) -> str:
-    """16 hexadecimal digits that change with the ids and labels of the clips."""
+    """16 hexadecimal digits that depend on the ids and labels of the clips."""
     text = "\n".join(f"{clip.clip_id}\t{clip.labels}" for clip in clips)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

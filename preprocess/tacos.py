@@ -1,12 +1,12 @@
-"""Prepare TACoS for captioning clips: clips with labels, label sets, and inter-sentence agreement.
+"""Prepare TACoS for captioning clips: clips with labels, label sets, and the agreement of sentences.
 
     python -m preprocess.tacos data/tacos -o data/tacos-clips
     python -m preprocess.tacos data/tacos-json --format tacos-json -o data/tacos-clips --min-count 10
 
 Writes three files: ``clips.jsonl``, which everything with ``--format clips`` reads; ``sentences.jsonl``, in which each
 training sentence is a clip of its own, CLIP#NUMBER, with the labels of that sentence, for training clip captioners; and
-``labels.json`` with the labels of each node and their numbers of training clips. Prints how far the sentences of a clip
-agree on each node. Labels that a corpus has are kept; others come from the sentences (preprocess/semantics.py).
+``labels.json`` with the labels of each node and their numbers of training clips. Prints how much the sentences of a
+clip agree on each node. Labels in the corpus are kept; others come from the sentences (preprocess/semantics.py).
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ SCORE_BY = ("clips", "sentences", "left-out")
 
 @dataclass(frozen=True)
 class Agreement:
-    """Agreement of the different sentences of a clip on a node.
+    """Agreement on a node between the different sentences of a clip.
 
-    ``pairs``: share of pairs of different sentences with equal labels, clips weighted by their number of sentences.
-    ``alpha``: Krippendorff's alpha for nominal labels, which corrects for chance (0 no agreement, 1 full).
-    ``with_clip``: share of all sentences whose label is the clip's.
+    ``pairs``: share of pairs of different sentences with equal labels; clips are weighted by their number of sentences.
+    ``alpha``: Krippendorff's alpha for nominal labels, which corrects for chance (0 no agreement, 1 full agreement).
+    ``with_clip``: share of all sentences whose label equals the clip's.
     """
 
     pairs: float
@@ -51,9 +51,9 @@ def consensus(tuples: Sequence[Labels], corpus: Counter[tuple[str, str]], share:
     """The labels of the event that most sentences of a clip describe.
 
     Activity and object are chosen as a pair, so that they belong to one event: the pair with the most votes; ties are
-    broken by the votes of its parts, then by its frequency in the ``corpus``. Tool, source and target come from the
-    sentences with that pair only. They are often unsaid, so the most frequent one counts if at least ``share`` of these
-    sentences name any.
+    broken by the votes of its parts, then by its frequency in the ``corpus``. Tool, source and target come only from
+    the sentences with that pair. Sentences often omit them, so the most frequent one is taken if at least ``share`` of
+    these sentences name any.
     """
     named_events = [labels for labels in tuples if labels[0] != NULL]
     if not named_events:
@@ -88,7 +88,7 @@ def label_sets(clips: Sequence[Clip], min_count: int, max_labels: int | None) ->
 
 
 def replace_rare(clip: Clip, sets: Mapping[str, Mapping[str, int]]) -> Clip:
-    """The clip with ``OTHER`` for every label that is not in its node's set."""
+    """The clip with ``OTHER`` in place of each label that is not in its node's set."""
     if clip.labels is None:
         return clip
     pairs = zip(clip.labels, sets.values(), strict=True)
@@ -110,7 +110,7 @@ def agreement(clips: Sequence[Clip], tuples: Mapping[str, Labels]) -> dict[str, 
 def krippendorff(units: Sequence[Sequence[Hashable]]) -> tuple[float, float]:
     """Observed agreement and alpha of nominal labels; each unit has two labels or more.
 
-    Source: Krippendorff (2011), Computing Krippendorff's Alpha-Reliability, section C. NaN where all labels are equal.
+    Source: Krippendorff (2011), Computing Krippendorff's Alpha-Reliability, section C. NaN if all labels are equal.
     """
     total = Counter(label for unit in units for label in unit)
     n = total.total()
@@ -123,14 +123,14 @@ def krippendorff(units: Sequence[Sequence[Hashable]]) -> tuple[float, float]:
 
 
 def event_counts(clips: Sequence[Clip], tuples: Mapping[str, Labels]) -> Counter[tuple[str, str]]:
-    """How many training sentences have each pair of activity and object."""
+    """The number of training sentences with each pair of activity and object."""
     return Counter(
         (tuples[text][0], tuples[text][2]) for clip in clips if clip.split == "train" for text in clip.sentences
     )
 
 
 def label_clips(clips: Sequence[Clip], tuples: Mapping[str, Labels], share: float) -> list[Clip]:
-    """Clips with the consensus of their sentences as labels; labels that they have are kept."""
+    """Clips with the consensus of their sentences as labels; existing labels are kept."""
     corpus = event_counts(clips, tuples)
     return [
         clip
@@ -154,10 +154,10 @@ def split_sentences(clips: Sequence[Clip], tuples: Mapping[str, Labels]) -> list
 
 
 def single_references(clips: Sequence[Clip], tuples: Mapping[str, Labels], share: float, left_out: bool) -> list[Clip]:
-    """Each sentence of a val or test clip as a clip of its own; with ``left_out`` its labels are those of the others.
+    """Each sentence of a val or test clip as its own clip; with ``left_out`` its labels come from the clip's others.
 
-    What scores a caption has then not told its labels. Sentences equal to the one that is left out are, too; clips
-    whose sentences are all equal are dropped, so that the clips are the same with ``left_out`` and without.
+    Then a caption's reference has no part in its labels. Sentences equal to the one that is left out are left out too.
+    Clips whose sentences are all equal are dropped, so that the clips are the same with ``left_out`` and without.
     """
     corpus = event_counts(clips, tuples)
     found = []
@@ -220,7 +220,7 @@ def prepare(
     parser: Annotated[str, typer.Option(help="Installed spaCy pipeline, such as en_core_web_sm.")] = "",
     words: Annotated[Path, typer.Option(help="Word lists in the form of preprocess/cooking.yaml.")] = WORDS,
 ) -> None:
-    """Write clips with labels, clips of single sentences, and label sets; print how far sentences agree."""
+    """Write clips with labels, clips of single sentences, and label sets; print how much the sentences agree."""
     read = [corpus, words, *([corpus / "clips.jsonl"] if format == "clips" else [])]
     for name, kind in FILES.items():
         check_output("-o", output / name, kind, read)
@@ -239,7 +239,7 @@ def prepare(
         full = single_references(full, tuples, share, score_by == "left-out")
     kept = [replace_rare(clip, sets) for clip in full]
     write_clips(output / "clips.jsonl", kept)
-    own = tuples if all(clip.labels is None for clip in clips) else {}  # labels of the corpus are other words
+    own = tuples if all(clip.labels is None for clip in clips) else {}  # the corpus' own labels use other words
     write_clips(output / "sentences.jsonl", [replace_rare(clip, sets) for clip in split_sentences(kept, own)])
     document = {"format": "captioner-labels", "version": 1, "nodes": sets}
     write_text(output / "labels.json", json.dumps(document, indent=1, ensure_ascii=False) + "\n")

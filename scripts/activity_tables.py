@@ -6,15 +6,15 @@
     python -m scripts.activity_tables fight-scenes DATA/fight -o tables/fight-scenes
     python -m scripts.activity_tables fight-neighbors DATA/fight -o tables/fight-neighbors
 
-Features are extracted where they are missing, every system is trained with three seeds, or `--seeds`, on each fold, and
-`python -m eval.recognition` prints the table and writes a page. Below it stand ridge regressions on thumbnails,
-where the small network's pixels are there. A run that was stopped goes on.
+Features are extracted if they are missing. Every system is trained with three seeds, or `--seeds`, on each fold, and
+`python -m eval.recognition` prints the table and writes a page. Ridge regressions on thumbnails follow, if the small
+network's pixels have been extracted. A stopped run resumes.
 
 `arid` is the official split, `arid-folds` two folds of its training part by recording. `fight` has five folds of
-contiguous numbers. `fight-scenes` has five folds by scene instead: many cameras filmed a fight and, under a far number,
-the same place without one, so that contiguous folds train on a test clip's place with the other label.
-`fight-neighbors` tests every fifth clip, whose neighbors, often cut from one video, are in training: it says how much
-such a split flatters.
+contiguous numbers. `fight-scenes` has five folds by scene: many cameras filmed a fight and, under a distant number, the
+same place without one, so that with contiguous folds a test clip's place is in training with the other label.
+`fight-neighbors` tests every fifth clip, while its neighbors, often cut from the same video, are in training: it shows
+by how much such a split is too optimistic.
 """
 
 from __future__ import annotations
@@ -68,25 +68,25 @@ SYSTEMS: Mapping[str, Mapping[str, Any]] = {
     "LRCN, part held out": LRCN,
     "LRCN, centered, part held out": LRCN | {"input": "centered"},
 }
-"""Settings of the model by the name of a system, which has an RGB and a flow stream."""
+"""Model settings by the name of the system; each system has an RGB and a flow stream."""
 HELD_OUT = 0.2
-"""Share of the training clips by which systems named so choose the weight of the flow; the others train on all."""
+"""Share of training clips that "part held out" systems hold out to choose the flow's weight; others train on all."""
 MIRRORED = (50, 16)
-"""Epochs and batch size of the small network on mirrored clips, those of the configuration activity-small."""
+"""Epochs and batch size of the small network on mirrored clips, as in the configuration activity-small."""
 SAME_SCENE = 0.6
-"""Cosine of two clips' mean features, less the mean of all clips', above which they show one scene."""
+"""Two clips show one scene if the cosine of their mean features, minus the mean of all clips, is above this."""
 RIDGE = 1000.0
 """Penalty of the ridge regressions, on features of unit variance; not tuned."""
 
 
 @dataclass(frozen=True)
 class Study:
-    """A data set and what is trained on it."""
+    """A data set, and the systems that are trained on it."""
 
     folders: tuple[str, ...]
-    """Folders of the data set that hold videos."""
+    """The data set's folders with videos."""
     frames: Mapping[str, int]
-    """Frames of a video by stream."""
+    """Frames per video, by stream."""
     gamma: float = 1.0
     folds: int = 0
     epochs: int = 40
@@ -151,7 +151,7 @@ def arid_rows(data: Path) -> Iterator[str]:
 
 
 def fight_rows(data: Path, neighbors: bool = False, scenes: Mapping[str, int] | None = None) -> Iterator[str]:
-    """Groups are blocks of 30 contiguous numbers, or ``scenes``; with ``neighbors`` every fifth clip is tested."""
+    """Rows in groups of 30 contiguous numbers, or by ``scenes``; with ``neighbors``, every fifth clip is for test."""
     for line in read_lines(data / "labels.tsv")[1:]:
         path, label, *_ = line.split("\t")
         found = re.search(r"(\d+)\.\w+$", path)
@@ -164,9 +164,9 @@ def fight_rows(data: Path, neighbors: bool = False, scenes: Mapping[str, int] | 
 
 
 def find_scenes(store: FeatureStore) -> dict[str, int]:
-    """The number of the scene that each video shows: those alike are linked, and what is linked is one scene.
+    """The number of each video's scene; a scene is a set of videos that are linked by similar pairs (``SAME_SCENE``).
 
-    Labels are not read. Pairs are alike by ``SAME_SCENE``.
+    Labels are not used.
     """
     means = store.get(store.ids).astype(np.float32).mean(1)  # (N, D)
     means -= means.mean(0)
@@ -179,7 +179,7 @@ def find_scenes(store: FeatureStore) -> dict[str, int]:
 
 
 def thumbnails(store: Path, table: Path) -> dict[str, Proportion]:
-    """How many test videos ridge regression on gray thumbnails recognizes, from one frame or from what changes."""
+    """Test accuracy of ridge regression on gray thumbnails: of the middle frame, and of the changes between frames."""
     videos = read_videos("tsv", table)
     pixels = FeatureStore(store).get([video.image_id for video in videos]).astype(np.float32)
     images = pixels.reshape(*pixels.shape[:2], 3, 16, 4, 16, 4).mean((2, 4, 6)).reshape(*pixels.shape[:2], -1)
@@ -200,7 +200,7 @@ def thumbnails(store: Path, table: Path) -> dict[str, Proportion]:
 
 
 def make_store(study: Study, output: Path, stream: str, pixels: bool) -> Path:
-    """The feature store of a stream, extracted if it is not there yet."""
+    """The feature store of a stream; it is extracted if it does not exist."""
     backbone = load_backbone("pixels:64" if pixels else "efficientnet-lite:0")
     frames = 20 if pixels else study.frames[stream]
     spec = VideoSpec.of(backbone.spec, frames, gamma=study.gamma, flow="dis" if stream == "flow" else "")
@@ -216,7 +216,7 @@ def make_store(study: Study, output: Path, stream: str, pixels: bool) -> Path:
 def train_one(
     study: Study, output: Path, name: str, store: Path, model: Mapping[str, Any], seed: int, split: int
 ) -> Path:
-    """Train one run, if it is not trained yet; returns its folder."""
+    """Train one run unless it is already trained; returns its folder."""
     folder = output / "runs" / f"{re.sub('[^a-z]+', '-', name.lower())}-seed{seed}-split{split}"
     if (folder / "best.safetensors").exists():
         return folder
@@ -240,7 +240,7 @@ def train_one(
 
 
 def _chosen(option: str, names: Sequence[str] | None, known: Sequence[str]) -> Sequence[str]:
-    """``names`` of ``known``, or all of them where none are given."""
+    """The given ``names``, which must be in ``known``; all of ``known`` if none are given."""
     for name in names or ():
         if name not in known:
             raise UsageError(f"{option} {name}: choose one of {'; '.join(known)}")
@@ -258,7 +258,7 @@ ROWS: Mapping[str, Callable[[Path, Path], Iterator[str]]] = {
     "fight-scenes": _fight_scenes,
     "fight-neighbors": lambda data, _: fight_rows(data, neighbors=True),
 }
-"""Lines of the table of videos by study, from the folders of the data and of the output."""
+"""Lines of a study's table of videos, from the data folder and the output folder."""
 
 app = create_app(__doc__, activity_tables)
 

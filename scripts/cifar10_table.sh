@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Every run of the CIFAR-10 table, and the tables with p-values at the end:
+# Train every run of the CIFAR-10 table, then write the tables with p-values:
 #   scripts/cifar10_table.sh CIFAR10
-# CIFAR10 is the data set's folder. Runs go to runs/cifar10; given again, it goes on where it was. Settings of the shell:
-# EPOCHS (30) of each run, SEEDS ("0 1 2"), JOBS (1) runs at a time, DEVICE (auto), BUDGET (none): seconds after which
-# runs are stopped, to be continued another time, and only finished ones are in the tables. REPORT (reports/cifar10).
+# CIFAR10 is the data set's folder. Runs go to runs/cifar10; the same command resumes. Environment: EPOCHS (30) of each
+# run, SEEDS ("0 1 2"), JOBS (1) runs at a time, DEVICE (auto), REPORT (reports/cifar10), BUDGET (none): seconds after
+# which runs are stopped, to be resumed another time; the tables then have only the finished ones.
 set -euo pipefail
 [ $# -eq 1 ] || { sed -n '2,7s/^# *//p' "$0" >&2; exit 2; }
 data=$1

@@ -2,7 +2,7 @@
 
     python -m scripts.command_reference [--check]
 
-The first page names the version of typer that they were made with; under another version they are not compared.
+The first page names the version of typer that it was made with; pages are not compared under another version.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def pages() -> dict[Path, str]:
 
 
 def help_of(path: tuple[str, ...]) -> str:
-    """What --help prints, independent of the terminal it is made in."""
+    """The output of --help, independent of the terminal."""
     result = CliRunner().invoke(app, [*path, "--help"], prog_name="captioner", terminal_width=100)
     if result.exit_code:
         raise SystemExit(f"captioner {' '.join(path)} --help failed: {result.output}")
@@ -63,12 +63,12 @@ def help_of(path: tuple[str, ...]) -> str:
 
 
 def comparable() -> bool:
-    """Whether the pages were made with this version of typer, or are not there."""
+    """Whether the pages were made with the installed version of typer, or do not exist."""
     return not PAGE.exists() or HEAD in PAGE.read_text(encoding="utf-8")
 
 
 def up_to_date() -> bool | None:
-    """Whether the pages are what the commands print; None where they were made with another version of typer."""
+    """Whether the pages equal the commands' output; None if they were made with another version of typer."""
     return not stale(pages(), DOCS / "commands") if comparable() else None
 
 

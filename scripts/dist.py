@@ -2,8 +2,8 @@
 
     python -m scripts.dist [-o dist] [--no-isolation]
 
-All times in the files are $SOURCE_DATE_EPOCH, or that of the last commit. Without --no-isolation, the newest setuptools
-that pyproject.toml allows is downloaded; another one may write other bytes.
+All times in the files are $SOURCE_DATE_EPOCH, or the time of the last commit. Without --no-isolation, the newest
+setuptools that pyproject.toml allows is downloaded; other versions may write other bytes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def source_date(root: Path) -> int:
-    """Seconds since 1970 that stand in the files; ``UsageError`` where neither setting nor commit says them."""
+    """Time of the archives' files, in seconds since 1970; raises ``UsageError`` without the setting and a commit."""
     given = os.environ.get("SOURCE_DATE_EPOCH", "")
     if given.isdecimal():
         return int(given)
@@ -50,7 +50,7 @@ def build(root: Path, output: Path, isolated: bool = True) -> list[Path]:
 
 
 def normalized(archive: bytes, seconds: int) -> bytes:
-    """A tar.gz with the same files in order of their names, of one time, one owner and plain permissions."""
+    """A tar.gz with the same files, sorted by name, with one time, one owner and plain permissions."""
     packed = io.BytesIO()
     with (
         tarfile.open(fileobj=io.BytesIO(archive)) as source,

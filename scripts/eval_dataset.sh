@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# From checkpoints to a report on a test split, baselines and people included. Given again, it goes on where it was.
-# eval_flickr8k.sh, eval_flickr30k.sh and eval_coco.sh call it with the first two words filled in:
+# From checkpoints to a report on a test split, with baselines and people's captions. The same command resumes.
+# eval_flickr8k.sh, eval_flickr30k.sh and eval_coco.sh call it with the first two arguments filled in:
 #   scripts/eval_dataset.sh TITLE FORMAT DATA STORES RUN...
-# DATA is the data set's folder, STORES the feature stores (commas between) in which nearest neighbors are looked for,
-# RUN a training run's folder or a file of captions; the first is what the others are held against. The report is
-# reports/title/index.html. More for `python -m eval.report` goes into REPORT: REPORT="--beam-size 3 --baseline 2u".
+# DATA is the data set's folder, STORES the feature stores, separated by commas, for the nearest-neighbor baselines. RUN
+# is a training run's folder or a file of captions; the others are compared with the first one. The report is
+# reports/title/index.html. REPORT holds more options of `python -m eval.report`: REPORT="--beam-size 3 --baseline 2u".
 set -euo pipefail
 [ $# -ge 5 ] || { sed -n '2,7s/^# *//p' "$0" >&2; exit 2; }
 title=$1 format=$2 data=$3 stores="--features ${4//,/ --features }"; shift 4
@@ -12,7 +12,7 @@ name=${title,,}
 out=reports/$name
 mkdir -p "$out/baselines"
 
-baseline() {  # FILE BASELINE [OPTION...]: made once
+baseline() {  # FILE BASELINE [OPTION...]: writes FILE, unless it exists
     local file=$out/baselines/$1.json; shift
     [ -e "$file" ] || [ -e "${file%.json}-caption1.json" ] ||
         python -m eval.baselines "$@" --data "$data" --format "$format" --split test -o "$file"

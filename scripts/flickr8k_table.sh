@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Every run of the Flickr8k table, and the table at the end:
+# Train every run of the Flickr8k table, then write the table:
 #   scripts/flickr8k_table.sh FLICKR8K FLICKR30K BACKBONE...
-# FLICKR8K and FLICKR30K are data folders (the photographs in FLICKR8K/images), BACKBONE keys as captioner extract takes
-# them; their features are concatenated. Everything goes to runs/flickr8k; given again, it goes on where it was.
+# FLICKR8K and FLICKR30K are data folders (with the photos in FLICKR8K/images), BACKBONE keys as for captioner extract;
+# the features of several are concatenated. Everything goes to runs/flickr8k; the same command resumes.
 set -euo pipefail
 [ $# -ge 3 ] || { sed -n '2,5s/^# *//p' "$0" >&2; exit 2; }
 flickr8k=$1 flickr30k=$2; shift 2
@@ -32,7 +32,7 @@ run() {  # FOLDER NAME CONFIG SEED [SETTING...]
 
 run 4f-scratch "4f, without pre-training" flickr8k-4f 0
 
-# No caption of a Flickr8k dev or test photograph is learned through Flickr30k, which has them all.
+# Flickr30k has all photos of Flickr8k; captions of its dev and test photos must not be learned.
 python -m preprocess.sentences --format flickr30k --root "$flickr30k" -o "$out/sentences.txt" \
     --exclude "$flickr8k/Flickr_8k.devImages.txt" --exclude "$flickr8k/Flickr_8k.testImages.txt"
 captioner train pretrain-text --set data.text="$out/sentences.txt" --set output="$out/pretrain-text" \

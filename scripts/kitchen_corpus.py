@@ -1,9 +1,9 @@
-"""A small synthetic cooking corpus in the text format of TACoS, for trials without the real one.
+"""Write a small synthetic cooking corpus in the text format of TACoS, for trials without the real one.
 
     python -m scripts.kitchen_corpus data/kitchen
 
 Each video is a recipe: something is fetched, prepared in a few steps and served. Each step is a clip with three
-sentences. Scores on it show that the programs run, and nothing about captioning videos.
+sentences. Scores on it show only that the programs run; they say nothing about captioning real videos.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ STEPS = {
 STORES = ("fridge", "drawer", "cupboard")
 PLACES = ("bowl", "pan", "pot")
 PEOPLE = ("the person", "the man", "she", "he")
-RATE = 29.4  # frames a second
+RATE = 29.4  # frames per second
 VIDEOS = {"train": 24, "val": 8, "test": 8}
 SENTENCES = 3
 LINES = Kind("lines of this corpus", rb"k\d\d-d01\.avi_")

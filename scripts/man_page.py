@@ -40,7 +40,7 @@ Folders where Hugging Face's libraries and torch keep models.
 
 
 def man_page(command: Any, version: str) -> str:
-    """The page in roff, for a command of click and all that is below it."""
+    """The page in roff, for a click command and its subcommands."""
     context = command.make_context("captioner", [], resilient_parsing=True)
     head = HEAD.format(
         version=version, about=_paragraphs(command.help or ""), options="\n".join(_options(command, context))
@@ -68,12 +68,12 @@ def _options(command: Any, context: Any) -> Iterator[str]:
 
 
 def _paragraphs(text: str) -> str:
-    """Paragraphs of a help text, each on one line; the mark that keeps line breaks has no meaning here."""
+    """A help text's paragraphs, each on one line; click's mark that keeps line breaks is removed."""
     parts = [" ".join(part.replace("\b", "").split()) for part in re.split(r"\n\s*\n", text.strip())]
     return "\n.PP\n".join(_escape(part) for part in parts)
 
 
 def _escape(text: str) -> str:
-    """Text as roff prints it: backslashes and hyphens as they are, and no line that begins as a request does."""
+    """Text that roff prints literally: backslashes and hyphens are escaped, and no line is taken for a request."""
     text = " ".join(text.split()).replace("\\", "\\e").replace("-", "\\-")
     return f"\\&{text}" if text[:1] in (".", "'") else text

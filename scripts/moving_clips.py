@@ -1,4 +1,4 @@
-"""Generated clips in the layout of UCF-101, for trials without it: textures that move or stand still.
+"""Generate clips in the layout of UCF-101, for trials without it: textures that move or stand still.
 
     python -m scripts.moving_clips FOLDER
 
@@ -20,14 +20,14 @@ from captioner.files import write_text
 from captioner.optional import require
 
 CLASSES = {"GoingAcross": (0, 1), "GoingDown": (1, 0), "GoingUp": (-1, 0), "StandingStill": (0, 0)}
-"""Direction of motion, down and across: to the right or left, so that a mirrored clip is of the same class."""
+"""Direction of motion, (down, across): "across" is left or right at random, so mirroring keeps a clip's class."""
 GROUPS, CLIPS, FRAMES, RATE = 6, 2, 24, 25
 HEIGHT, WIDTH = 96, 128
 
 
 def moving_clips(
     folder: Annotated[Path, typer.Argument(help="The folder to write.")],
-    seed: Annotated[int, typer.Option(help="Of textures and speeds.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of textures and speeds.")] = 0,
 ) -> None:
     lists: dict[str, list[str]] = {f"{part}list0{split}.txt": [] for part in ("train", "test") for split in (1, 2, 3)}
     for number, (label, direction) in enumerate(CLASSES.items(), start=1):
@@ -63,7 +63,7 @@ def _texture(random: np.random.Generator) -> np.ndarray:
 
 
 def _write(path: Path, texture: np.ndarray, speed: np.ndarray) -> None:
-    """A clip in which the texture moves by ``speed`` pixels (2,) a frame."""
+    """Write a clip in which the texture moves by ``speed`` (2,) pixels per frame."""
     av: Any = require("av", "video")
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=RATE)

@@ -27,7 +27,7 @@ DTYPES = {"float16": torch.float16, "int8": torch.int8}
 
 
 def pack(source: Path, weights: Path | None, output: Path, dtype: str = "float16", **decoding: float | None) -> None:
-    """Write ``source`` with its backbone's weights inside; fields of its ``DecodingConfig`` may be set on the way."""
+    """Write ``source`` with its backbone's weights inside; fields of its ``DecodingConfig`` can be changed."""
     check_output("-o", output, SAFETENSORS, [source, weights])
     checkpoint = load_checkpoint(source)
     if len(checkpoint.inputs) != 1:
@@ -54,7 +54,7 @@ def pack(source: Path, weights: Path | None, output: Path, dtype: str = "float16
 
 
 def portable(value: Any) -> Any:
-    """Settings of a run as they go to others: of a path on this machine only the name."""
+    """A run's settings without the paths of this machine, of which only the names are kept."""
     if isinstance(value, dict):
         return {key: portable(one) for key, one in value.items()}
     if isinstance(value, list):

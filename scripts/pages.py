@@ -12,13 +12,13 @@ from captioner.files import write_text
 
 
 def stale(pages: Mapping[Path, str], folder: Path | None = None) -> list[Path]:
-    """Pages whose file is not what it should be, and files of ``folder`` that are no page any more."""
+    """Pages whose file is out of date, and files in ``folder`` that are no longer pages."""
     wrong = [path for path, text in pages.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
     return [*wrong, *(path for path in sorted(folder.glob("*.md")) if path not in pages)] if folder else wrong
 
 
 def write_or_check(pages: Mapping[Path, str], folder: Path | None = None, check: bool = False) -> None:
-    """Write the pages and remove the others of ``folder``; with ``check`` only name those that are out of date."""
+    """Write the pages and remove other files in ``folder``; with ``check`` only list those that are out of date."""
     wrong = stale(pages, folder)
     if check and wrong:
         print(f"{', '.join(path.name for path in wrong)}: out of date; run: make docs", file=sys.stderr)

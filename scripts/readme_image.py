@@ -24,16 +24,16 @@ from captioner.data.images import open_image
 from captioner.files import Kind, atomic_path, check_output
 
 CHECKOUT = Path(__file__).parents[1]
-PANEL = 3.6  # inches: width of a photograph
-TERMINAL = 1.0  # inches: height of the terminal below it
-DOTS = 110  # an inch
+PANEL = 3.6  # width of a photo, in inches
+TERMINAL = 1.0  # height of the terminal below it, in inches
+DOTS = 110  # dots per inch
 COLUMNS = 42  # characters of a terminal line
 DRAWING = Kind("a PNG of 256 colors", rb"\x89PNG\r\n\x1a\n.{4}IHDR.{8}\x08\x03")
 INK, PROMPT, PAPER = "#e6e6e6", "#8fbf7f", "#22252b"
 
 
 def draw_photo(axes: Axes, path: Path) -> None:
-    """The middle square of a photograph."""
+    """Draw the middle square of a photo."""
     image = open_image(path)
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
@@ -42,7 +42,7 @@ def draw_photo(axes: Axes, path: Path) -> None:
 
 
 def draw_terminal(axes: Axes, command: str, caption: str) -> None:
-    """The command and its answer as a terminal shows them."""
+    """Draw the command and its output as a terminal shows them."""
     axes.set_axis_off()
     axes.add_patch(Rectangle((0, 0), 1, 1, transform=axes.transAxes, color=PAPER))
     style: dict[str, Any] = {"transform": axes.transAxes, "family": "monospace", "fontsize": 9, "va": "top"}
@@ -51,7 +51,7 @@ def draw_terminal(axes: Axes, command: str, caption: str) -> None:
 
 
 def draw(photos: list[Path], captions: list[str], output: Path) -> None:
-    """One column a photograph; 256 colors, which keep the file small."""
+    """One column for each photo; only 256 colors, to keep the file small."""
     figure = Figure(figsize=(PANEL * len(photos), PANEL + TERMINAL))
     rows = figure.subplots(
         2,

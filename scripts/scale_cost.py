@@ -15,12 +15,12 @@ from captioner.tables import render
 
 COUNTS = (10**6, 10**8, 10**9)
 MACHINES = (2, 64, 1024)
-"""Cores that work together; the shards divide without loss, so that the time is that of one core over their number."""
+"""Total cores; shards are independent, so the time is that of one core divided by the number of cores."""
 HEADER = ("images", "core hours", "cost", *(f"{cores} cores" for cores in MACHINES), "read", "captions", "features")
 
 
 def table(rate: float, cores: int, price: float, image: float, caption: float, dimension: int) -> str:
-    """The table in Markdown; ``rate`` in images a second of ``cores``, ``price`` per core and hour."""
+    """The table in Markdown; ``rate`` is in images per second on ``cores``, ``price`` per core and hour."""
     rows = []
     for count in COUNTS:
         hours = count * cores / rate / 3600
@@ -31,7 +31,7 @@ def table(rate: float, cores: int, price: float, image: float, caption: float, d
 
 
 def duration(hours: float) -> str:
-    """Hours as a person says them."""
+    """A duration in days, hours or minutes."""
     return f"{hours / 24:,.1f} days" if hours >= 48 else f"{hours:.1f} h" if hours >= 1 else f"{hours * 60:.1f} min"
 
 

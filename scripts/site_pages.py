@@ -1,4 +1,4 @@
-"""Hooks of mkdocs: pages of the site that are made while it is built, their places, and links that leave docs/.
+"""Hooks of mkdocs: generated pages, their place in the navigation, and links to files outside docs/.
 
 The pages: Python modules (mkdocstrings fills them), tutorials (notebooks as Markdown), CONTRIBUTING and CHANGELOG.
 """
@@ -17,12 +17,12 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PACKAGE = ROOT / "captioner"
 COPIED = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
-"""Pages outside docs/, and what they are called in the site."""
+"""Pages outside docs/, and their names on the site."""
 LINK = re.compile(r"\[([^]\n]+(?:\n[^]\n]+)*)\]\(([^)#\s]+\.?[^)#\s]*)(#[^)\s]*)?\)")
 
 
 def api_pages() -> dict[str, str]:
-    """A page for each package of captioner, and one for its own modules; the command line has pages of its own."""
+    """A page for each package of captioner, and one for its top-level modules; the commands have their own pages."""
     packages = [PACKAGE, *(path.parent for path in sorted(PACKAGE.glob("*/__init__.py")) if path.parent.name != "cli")]
     found = {}
     for package in packages:
@@ -57,7 +57,7 @@ def as_markdown(notebook: Path) -> str:
 
 
 def on_config(config: Any) -> Any:
-    """Put the pages that are generated into the navigation, where it names their folder."""
+    """Add the generated pages to the navigation, where it names their folder."""
     groups = {
         "api": list(api_pages()),
         "notebooks": list(tutorials()),
@@ -85,7 +85,7 @@ def _expand(content: list[Any], groups: dict[str, list[str]]) -> Iterator[Any]:
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add the pages that are generated."""
+    """Add the generated pages."""
     copied = {name: (ROOT / source).read_text(encoding="utf-8") for source, name in COPIED.items()}
     for name, content in (api_pages() | tutorials() | copied).items():
         files.append(File.generated(config, name, content=content))
@@ -93,7 +93,7 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
-    """Point links at the page's place in the site; what the site does not have becomes plain text."""
+    """Make links point to the page's place on the site; links to pages that the site lacks become plain text."""
     return LINK.sub(lambda found: _link(found, page.file.src_uri, files), markdown)
 
 

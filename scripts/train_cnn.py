@@ -3,11 +3,11 @@
     python -m scripts.train_cnn efficientnet-lite:2 --data runs/default/captions.jsonl --teacher local:b4.yaml \\
         -o runs/default/cnn.safetensors
 
-Each step takes random crops of photos, half of them mirrored and one in twenty in gray, and trains three predictions
-from the network's features. Two linear maps, which are discarded at the end, predict the features that stronger
-networks (``--teacher``, backbone keys) give to the same crop (Beyer et al. 2022, "Knowledge distillation: A good
-teacher is patient and consistent"), and the words of the photo's captions. The network's own classifier predicts the
-ImageNet classes that it gave before the training, so that it still recognizes them.
+Each step takes random crops of photos, half of them mirrored and one in twenty gray, and trains three predictions from
+the network's features. Two linear maps, which are discarded at the end, predict the features that stronger networks
+(``--teacher``, backbone keys) compute for the same crop (Beyer et al. 2022, "Knowledge distillation: A good teacher is
+patient and consistent"), and the words of the photo's captions. The network's own classifier predicts the ImageNet
+classes that it gave before the training, so that it keeps recognizing them.
 
 The saved weights are an exponential moving average. The same command resumes an interrupted run.
 """
@@ -50,14 +50,14 @@ from captioner.train.ema import WeightAverage
 from captioner.train.optim import make_optimizer, rate_factor, set_rate
 from captioner.train.state import load_state, save_state
 
-STORED = 224  # side in pixels at which the photographs wait in memory
+STORED = 224  # side in pixels of the photos in memory
 LOG_EVERY = 50  # steps
 SAVE_EVERY = 400
 GRAY = 0.05  # share of the crops without colors
-LEAST_AREA = 0.4  # share of a photograph that a crop shows
-WHOLE = 0.3  # share of the crops that show all of it
-LEAST_CAPTIONS = 30  # that a word must be in for the CNN to learn it
-CLIP = 5.0  # norm of the whole gradient
+LEAST_AREA = 0.4  # smallest share of a photo that a crop shows
+WHOLE = 0.3  # share of the crops that show the whole photo
+LEAST_CAPTIONS = 30  # fewest captions that a word must be in to be learned
+CLIP = 5.0  # largest norm of the gradient
 
 
 class _Pixels(Dataset[np.ndarray]):
@@ -73,7 +73,7 @@ class _Pixels(Dataset[np.ndarray]):
 
 
 def load_images(paths: Sequence[Path], workers: int, device: torch.device) -> Tensor:
-    """All images squeezed to (N, 3, STORED, STORED) uint8, on the device."""
+    """All images, squeezed to (N, 3, STORED, STORED) uint8, on the device."""
     batches = DataLoader(_Pixels(paths), batch_size=64, num_workers=workers)
     pixels = torch.empty(len(paths), 3, STORED, STORED, dtype=torch.uint8)
     for number, batch in enumerate(batches):
@@ -82,7 +82,7 @@ def load_images(paths: Sequence[Path], workers: int, device: torch.device) -> Te
 
 
 def random_crops(images: Tensor, seed: Sequence[int]) -> Tensor:
-    """Where random crops of (B, 3, S, S) lie, half of them mirrored: maps (B, 2, 3) for ``cut``."""
+    """Affine maps (B, 2, 3) for ``cut`` of random crops of (B, 3, S, S), half of them mirrored."""
     rng = np.random.default_rng(seed)
     count = len(images)
     area = np.where(rng.random(count) < WHOLE, 1.0, rng.uniform(LEAST_AREA, 1.0, count))
@@ -102,7 +102,7 @@ def cut(images: Tensor, maps: Tensor, size: int) -> Tensor:
 
 
 def views(pixels: Tensor, rows: Tensor, seed: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """The chosen photographs (B, 3, S, S) in float32, some of them gray, and the maps of their random crops."""
+    """The chosen photos (B, 3, S, S) in float32, some of them gray, and the maps of their random crops."""
     images = pixels[rows.to(pixels.device)].float()
     light = (images * torch.tensor([0.299, 0.587, 0.114], device=images.device)[:, None, None]).sum(1, keepdim=True)
     gray = torch.from_numpy(np.random.default_rng([*seed, 1]).random(len(rows)) < GRAY).to(images.device)
@@ -110,7 +110,7 @@ def views(pixels: Tensor, rows: Tensor, seed: Sequence[int]) -> tuple[Tensor, Te
 
 
 def words_of(records: Sequence[Captioned]) -> Tensor:
-    """The share of each photograph's captions that hold each word (N, W), for words in many captions."""
+    """The share of each photo's captions that contain each word, (N, W), for words in many captions."""
     said = [Counter(word for text in record.captions for word in set(tokenize(text))) for record in records]
     total = Counter(word for held in said for word in held.elements())
     common = [word for word in sorted(total) if total[word] >= LEAST_CAPTIONS]
@@ -123,7 +123,7 @@ def words_of(records: Sequence[Captioned]) -> Tensor:
 
 
 def word_loss(given: Tensor, wanted: Tensor, prior: Tensor) -> Tensor:
-    """Cross entropy of words (B, W) from logits, relative to that of guessing each by its frequency (W,)."""
+    """Cross-entropy of words (B, W) from logits, divided by that of predicting each word's frequency (W,)."""
     guessed = torch.special.entr(prior) + torch.special.entr(1 - prior)
     entropy: Tensor = F.binary_cross_entropy_with_logits(given, wanted, reduction="sum") / len(given)
     loss: Tensor = entropy / guessed.sum().clamp(min=1e-6)
@@ -131,12 +131,12 @@ def word_loss(given: Tensor, wanted: Tensor, prior: Tensor) -> Tensor:
 
 
 def class_loss(given: Tensor, wanted: Tensor) -> Tensor:
-    """Kullback-Leibler divergence in nats from the classes wanted to those given; logits (B, C)."""
+    """Kullback-Leibler divergence in nats from the wanted to the given classes; both are logits (B, C)."""
     return F.kl_div(given.log_softmax(-1), wanted.log_softmax(-1), log_target=True, reduction="batchmean")
 
 
 class Teachers:
-    """Backbones whose features of a crop, each number with mean 0 and variance 1, the student's must hold."""
+    """Backbones whose features of a crop the student learns to predict, scaled to mean 0 and variance 1."""
 
     def __init__(self, keys: Sequence[str], pixels: Tensor) -> None:
         self.backbones = [_frozen(load_backbone(key)).to(pixels.device) for key in keys]
@@ -146,7 +146,7 @@ class Teachers:
         self.mean, self.std = seen.mean(0), seen.std(0) + 1e-6
 
     def __call__(self, images: Tensor, maps: Tensor) -> Tensor:
-        """Features (B, D) of the crops of images (B, 3, S, S), all teachers' side by side."""
+        """Features (B, D) of the crops of images (B, 3, S, S), concatenated over the teachers."""
         return (self._features(images, maps) - self.mean) / self.std
 
     @torch.no_grad()
@@ -156,7 +156,7 @@ class Teachers:
 
 
 class Student(nn.Module):
-    """The network, and the linear map from its features to what teachers and captions tell of a crop."""
+    """The network, and the linear map from its features to teachers' features and caption words."""
 
     def __init__(self, backbone: Backbone, wanted: int) -> None:
         super().__init__()
@@ -171,13 +171,13 @@ class Student(nn.Module):
 
 
 def prepared(images: Tensor, maps: Tensor, backbone: Backbone) -> Tensor:
-    """Crops of images (B, 3, S, S) as a backbone wants them."""
+    """Crops of images (B, 3, S, S), normalized for a backbone."""
     inputs: Tensor = normalize(cut(images, maps, backbone.spec.size), backbone.spec)
     return inputs.contiguous(memory_format=torch.channels_last)
 
 
 def _see(backbone: Backbone, inputs: Tensor) -> Tensor:
-    """Features (B, D) in float32 of prepared crops, the network in bfloat16 where the device has it."""
+    """Features (B, D) in float32 of prepared crops; the network runs in bfloat16 if the device supports it."""
     with torch.autocast(inputs.device.type, torch.bfloat16, enabled=supports_bfloat16(inputs.device)):
         found: Tensor = backbone(inputs)
     return found.float()
@@ -188,7 +188,7 @@ def _frozen(backbone: Backbone) -> Backbone:
 
 
 class RunLog:
-    """Mean losses, every ``LOG_EVERY`` steps, on stdout and as JSON lines."""
+    """Writes mean losses, every ``LOG_EVERY`` steps, to stdout and as JSON lines."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.started = path, time.monotonic()
@@ -208,7 +208,7 @@ class RunLog:
 
 
 def training_records(data_format: str, data: Path) -> list[Captioned]:
-    """The training photographs of the data set that have captions; raises ``DataError`` without any."""
+    """The data set's training photos that have captions; raises ``DataError`` if there are none."""
     found = [record for record in read_dataset(data_format, data) if record.split == "train"]
     records = [record for record in found if record.captions and record.path is not None]
     if not records:
@@ -246,7 +246,7 @@ def train(
     prior, depth = words.mean(0), len(teachers.mean)
     torch.manual_seed(seed)
     student = Student(backbone.requires_grad_(True).train(), depth + len(prior)).to(where)
-    config = TrainConfig(lr=lr, weight_decay=weight_decay)  # AdamW under a cosine, as decoders are trained
+    config = TrainConfig(lr=lr, weight_decay=weight_decay)  # AdamW with a cosine schedule, as for decoders
     optimizer = make_optimizer(config, [(student.backbone, lr), (student.match, 10 * lr)])
     average = WeightAverage(student, 0.998)
     state = output.with_suffix(".state")
@@ -281,7 +281,7 @@ def train(
 
 
 def order(count: int, batch_size: int, step: int, seed: int) -> Tensor:
-    """The rows of a step's batch: every row once before any comes twice."""
+    """The rows of a step's batch: each row is used once before any is used twice."""
     places = np.arange(step * batch_size, (step + 1) * batch_size)
     passes = {p: np.random.default_rng([seed, int(p), 2]).permutation(count) for p in set((places // count).tolist())}
     return torch.tensor([passes[place // count][place % count] for place in places.tolist()])

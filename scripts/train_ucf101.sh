@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Activity recognition on UCF-101, from its videos to the LRCN paper's table (Donahue et al., arXiv 1411.4389, table 1):
 #   scripts/train_ucf101.sh [--demo] [SETTING...]
-# Features of frames and of optical flow, also mirrored; single frames and LRCN for each stream on official splits 1-3;
-# then their accuracies, fused too, and a page. Every SETTING, such as train.epochs=5, goes to every run. --demo makes
-# clips of moving textures, laid out like UCF-101, and small models. Environment:
+# Extracts features of frames and of optical flow, also mirrored; trains single frames and LRCN for each stream on the
+# official splits 1-3; prints their accuracies, with fusions, and writes a page. Every SETTING, such as train.epochs=5,
+# goes to every run. --demo makes clips of moving textures, in the layout of UCF-101, and small models. Environment:
 #   DATA=data/ucf101                    holds UCF-101/ and ucfTrainTestlist/
 #   BACKBONE=torchvision:vgg16@fc6      the network that reads frames
 #   FRAMES=32                           frames of a video

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 FOLDERS = ("captioner", "preprocess", "eval", "scripts", "benchmarks", "tests")
 LIBRARY = "backbones crf data decoding features metrics models tasks text train".split()
-"""Folders of captioner/ that make models; those on top of them have a page of their own, lest one be too long."""
+"""Folders of captioner/ that make models; the others have a page of their own, to keep pages short."""
 SUFFIXES = (".py", ".yaml", ".sh", ".css")
 WIDTH = 34
 HEAD = """\
@@ -35,7 +35,7 @@ only from lower layers ([architecture](architecture.md#layers)).
 
 
 def pages() -> dict[Path, str]:
-    """All pages by path: the start, and one for each folder."""
+    """All pages by path: the start page, and one for each folder."""
     top = ROOT / "captioner"
     inner = [path.name for path in sorted(top.iterdir()) if (path / "__init__.py").exists() or path.name == "configs"]
     parts = {
@@ -61,9 +61,9 @@ def _folder(path: Path, indent: str) -> tuple[str, str]:
 
 
 def entries(folder: Path, depth: int = 0, folders: bool = True) -> Iterator[tuple[str, str]]:
-    """Indented name and description of what is in ``folder``, files before folders; of tests the folders only.
+    """Indented name and description of each entry of ``folder``, files before folders; in tests, only folders.
 
-    Without ``folders`` those have a line each, and nothing of what is in them.
+    Without ``folders``, subfolders have one line each and their contents are left out.
     """
     indent = "  " * depth
     paths = sorted(folder.iterdir(), key=lambda path: (path.is_dir(), path.name))

@@ -1,4 +1,4 @@
-"""Published scores, one YAML file per data set, and why they are not comparable with ours."""
+"""Published scores, one YAML file per data set, with the reasons why they are not comparable with ours."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PERCENT = {"percent": 1.0, "fraction": 100.0}
 
 @dataclass(frozen=True)
 class Row:
-    """One system of a table; ``values`` by metric, always in percent, None where the paper has none."""
+    """One system of a table; ``values`` by metric, always in percent, None if the paper gives none."""
 
     system: str
     values: dict[str, float | None]
@@ -37,13 +37,13 @@ class Table:
     """captions, caption to image, image to caption, video description or activity recognition."""
     paper: str
     table: str
-    """Its number; empty if it was not checked."""
+    """The table's number; empty if it was not checked."""
     source: str
     """Address of the paper."""
     split: str
-    """In the paper's words."""
+    """The split, in the paper's words."""
     part: str
-    """Our name for that split: train, val or test."""
+    """Our name of that split: train, val or test."""
     images: int | None
     """Number of images; None if it was not checked."""
     references: int | None
@@ -74,7 +74,7 @@ class Setting:
 
 @cache
 def read_tables(name: str, task: str = "captions") -> tuple[Table, ...]:
-    """The tables about ``task`` of the data set ``name``, one of ``NAMES``; else ``UsageError``."""
+    """The tables on ``task`` of the data set ``name``, one of ``NAMES``; raises ``UsageError`` for another."""
     if name not in NAMES:
         raise UsageError(f"no published tables of {name!r}; there are: {', '.join(NAMES)}")
     entries = yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))["tables"]

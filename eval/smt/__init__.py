@@ -1,4 +1,4 @@
-"""From the semantic tuple of a clip to its sentence by statistical machine translation, as Rohrbach et al. 2013.
+"""Statistical machine translation from the semantic tuple of a clip to its sentence, as in Rohrbach et al. 2013.
 
     alignment   word alignment of tuples and sentences by nltk's IBM models, in both directions
     phrases     the phrase table

@@ -1,11 +1,11 @@
-"""Sentences for clips by statistical machine translation of their semantic tuples, as Rohrbach et al. 2013 and 2014.
+"""Sentences for clips by statistical machine translation of their semantic tuples, as in Rohrbach et al. 2013 and 2014.
 
     python -m eval.smt --clips clips.jsonl --label-predictions p.h5 --input map -o smt-map.json
     python -m eval.smt --clips clips.jsonl --label-predictions p.h5 --input marginals -o smt-marginals.json
 
-Translation is learned from the labels and sentences of the training clips, the weights are chosen by BLEU-4 on val.
-map: the MAP assignment of the CRF is translated. marginals: each of the most probable assignments is, and the best
-translation of any is taken, where the probability of its assignment counts with a weight of its own.
+Translation is learned from the labels and sentences of the training clips; the weights are chosen by BLEU-4 on val.
+map: the MAP assignment of the CRF is translated. marginals: each of the most probable assignments is translated, and
+the best translation is taken; the probability of its assignment is one of the weighted features.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ LEARN_FROM = ("gold", "predictions", "both")
 
 
 def source_words(labels: Sequence[str]) -> Words:
-    """A tuple as source words: one per label, without NULL unless there is nothing else."""
+    """The source words of a tuple: one per label, without NULL unless there is nothing else."""
     return tuple(label for label in labels if label != NULL) or (NULL,)
 
 
@@ -57,9 +57,9 @@ def sources(predictions: LabelPredictions, clips: Sequence[Clip], kind: str, n: 
 def training_pairs(
     clips: Sequence[Clip], sentences: Sequence[Sequence[Sequence[str]]], predictions: LabelPredictions, labels: str
 ) -> list[Pair]:
-    """Words of a tuple and of a sentence, for all tokenized ``sentences`` of the ``clips``.
+    """(Words of a tuple, words of a sentence) for all tokenized ``sentences`` of the ``clips``.
 
-    ``labels``: ``gold``; ``predictions``, where the i-th sentence of a clip has the MAP assignment of its i-th
+    ``labels``: ``gold``; ``predictions``, where the i-th sentence of a clip gets the MAP assignment of its i-th
     observation, in turn; or ``both``.
     """
     pairs: list[Pair] = []

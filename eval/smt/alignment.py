@@ -1,11 +1,11 @@
 """Word alignment of tuples and sentences: nltk's IBM models in both directions, symmetrized.
 
 On the 10,146 training sentences of TACoS, five iterations in both directions take 5 s with model 1 and 22 s with model
-2. nltk's ``grow_diag_final_and`` is not used: in nltk 3.10 it looks for positions among the keys of a dictionary that
-holds "e" and "f", finds none, and so returns the union. Its IBM model 3 is not offered: one iteration takes over 100 s
+2. nltk's ``grow_diag_final_and`` is not used, because in nltk 3.10 it always returns the union: it looks for positions
+among the keys of a dictionary that holds "e" and "f". nltk's IBM model 3 is not offered: one iteration takes over 100 s
 on 300 pairs.
 
-On TACoS model 1 and the intersection, which leaves most articles unaligned, gave as good sentences as any other choice.
+On TACoS, model 1 and the intersection, which leaves most articles unaligned, gave sentences as good as other choices.
 """
 
 from __future__ import annotations
@@ -71,5 +71,5 @@ def _directed(pairs: Sequence[Pair], model: str) -> list[Alignment]:
     """The most probable alignment of each pair by a model of the target given the source."""
     translate = require("nltk.translate", "smt")
     corpus = [translate.AlignedSent(list(target), list(source)) for source, target in pairs]
-    getattr(translate, MODELS[model])(corpus, ITERATIONS)  # which writes its alignments into the corpus
+    getattr(translate, MODELS[model])(corpus, ITERATIONS)  # it writes its alignments into the corpus
     return [frozenset((i, j) for j, i in one.alignment if i is not None) for one in corpus]

@@ -1,9 +1,9 @@
 """Phrase-based stack decoding (Koehn 2004, Pharaoh) over a log-linear model (Och and Ney 2002).
 
-``nltk.translate.StackDecoder`` is not used because it lacks the end of the sentence in the language model, which
-decides where a sentence with many unaligned words may stop; several weighted features; recombination of hypotheses,
-without which a stack holds few different sentences; and n-best lists, which tuning needs. It is also a tenth as fast
-(``python -m benchmarks.run smt``).
+``nltk.translate.StackDecoder`` is not used, because it lacks four things: the end of the sentence in the language
+model, which decides where a sentence with many unaligned words may stop; several weighted features; recombination of
+hypotheses, without which a stack holds few different sentences; and n-best lists, which tuning needs. It also has only
+a tenth of the speed (``python -m benchmarks.run smt``).
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from eval.smt.phrases import Option, PhraseTable
 Words = tuple[str, ...]
 
 FEATURES = ("phrase", "phrase inverse", "lexical", "lexical inverse", "language", "words", "phrases", "distortion")
-"""The four of ``Option``, the language model's log probability, numbers of words and phrases, and minus the number of
-source words jumped over."""
+"""The four features of ``Option``, the language model's log probability, the numbers of words and of phrases, and minus
+the number of source words jumped over."""
 UNKNOWN = (-10.0,) * 4  # features of a word that is copied because it has no translation
 
 
@@ -35,12 +35,12 @@ class Translation:
     features: np.ndarray
     """(8,), in the order of ``FEATURES``."""
     score: float
-    """Their weighted sum."""
+    """The weighted sum of the features."""
 
 
 @dataclass(eq=False)
 class _Node:
-    """Recombined hypotheses: they cover the same source words, and end at the same one in the same model state."""
+    """Recombined hypotheses: all cover the same source words and end at the same one in the same model state."""
 
     covered: int
     end: int
@@ -65,7 +65,7 @@ class Decoder:
     def __init__(self, table: PhraseTable, language: KneserNey[str], stack: int = 20, options: int = 30) -> None:
         """``stack``: nodes kept for each number of covered words; ``options``: translations tried for each phrase.
 
-        The best node is extended by all options, the n-th by the first ``stack`` / n.
+        The best node is extended by all options, the n-th best by the first ``stack`` / n.
         """
         self.table = table
         self.language = language
@@ -74,9 +74,9 @@ class Decoder:
         self._scores: dict[tuple[Words, Words], tuple[float, Words]] = {}
 
     def n_best(self, source: Sequence[str], weights: np.ndarray, n: int = 1) -> list[Translation]:
-        """Up to ``n`` different sentences, the best first, by ``weights`` (8,) in the order of ``FEATURES``.
+        """Up to ``n`` different sentences, best first, by ``weights`` (8,) in the order of ``FEATURES``.
 
-        For short sources such as tuples: time and memory double with each word of ``source``.
+        Only for short sources such as tuples: time and memory double with each word of ``source``.
         """
         decoding = _Decoding(self, tuple(source), tuple(map(float, weights)))
         found: dict[Words, Translation] = {}
@@ -97,7 +97,7 @@ class Decoder:
 
 
 class _Decoding:
-    """Decoding of one source."""
+    """The decoding of one source."""
 
     def __init__(self, decoder: Decoder, source: Words, weights: tuple[float, ...]) -> None:
         self.decoder = decoder
@@ -107,7 +107,7 @@ class _Decoding:
         self.future = self._future()
 
     def run(self) -> _Node:
-        """The node after the end of the sentence."""
+        """Return the node after the end of the sentence."""
         size = len(self.source)
         stacks: list[dict[tuple[int, int, Words], _Node]] = [{} for _ in range(size + 1)]
         first = _Node(0, 0, self.decoder.language.start, 0.0)
@@ -157,7 +157,7 @@ class _Decoding:
         return known + self.weights[5] * len(option.target) + self.weights[6]
 
     def _isolated_score(self, option: Option, static: float) -> float:
-        """Estimated score of an option without the words before it."""
+        """Estimated score of an option, without the words before it."""
         return static + self.weights[4] * self.decoder.language_score((), option.target)[0]
 
     def _future(self) -> list[float]:
@@ -179,11 +179,11 @@ def _add_arc(node: _Node, arc: _Arc) -> None:
 
 
 def _paths(last: _Node) -> Iterator[list[_Arc]]:
-    """All paths from the start to ``last``, the best first, each as its arcs in order.
+    """Yield all paths from the start to ``last``, best first, each as its arcs in order.
 
-    A* backwards, with the best score of a node as the exact heuristic.
+    A* search backwards, with the best score of a node as the exact heuristic.
     """
-    order = itertools.count()  # ties: the first
+    order = itertools.count()  # breaks ties: first come, first served
     queue: list[tuple[float, int, float, _Node, Any]] = [(-last.score, next(order), 0.0, last, None)]
     while queue:
         _, _, behind, node, path = heapq.heappop(queue)

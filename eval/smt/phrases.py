@@ -1,11 +1,11 @@
-"""The phrase table: which phrases of a tuple become which phrases of a sentence, with probabilities.
+"""The phrase table: phrases of a tuple with their translations into phrases of a sentence, and probabilities.
 
-A phrase pair is what an alignment allows (Koehn, Och and Marcu 2003): no word of it is aligned to one outside. Words of
-the sentence that are aligned to nothing, most articles and prepositions, belong to every pair that they border on,
-with and without: "knife" becomes "knife", "a knife" and "with a knife", and the language model chooses.
+A phrase pair is consistent with an alignment (Koehn, Och and Marcu 2003): no word in it is aligned to one outside.
+Unaligned words of the sentence, such as most articles and prepositions, are part of every adjacent pair, and each pair
+also exists without them: "knife" becomes "knife", "a knife" and "with a knife", and the language model chooses.
 
-nltk's ``phrase_extraction`` finds the same pairs, and the tests hold that, but only without a limit on their length
-(with one it cuts a phrase and keeps what is left), which takes ten times as long.
+nltk's ``phrase_extraction`` finds the same pairs, as the tests check, but only without a limit on their length, which
+takes ten times as long; with a limit it truncates a phrase and keeps the rest.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from eval.smt.alignment import Alignment, Pair
 Words = tuple[str, ...]
 Span = tuple[int, int]
 WordTable = dict[tuple[str | None, str], float]
-"""Probabilities by (given word, word); ``None`` is given where a word has no counterpart."""
+"""Probabilities by (given word, word); the given word is ``None`` for a word without a counterpart."""
 
 
 @dataclass(frozen=True)
 class Option:
-    """A translation of a source phrase, with natural logs of its four probabilities."""
+    """A translation of a source phrase, with the natural logs of its four probabilities."""
 
     target: Words
     features: tuple[float, float, float, float]
-    """p(target | source) and p(source | target) by counts, then both by the words inside."""
+    """p(target | source) and p(source | target): both from counts of phrases, then both from the words inside."""
 
 
 PhraseTable = dict[Words, list[Option]]
@@ -38,7 +38,7 @@ PhraseTable = dict[Words, list[Option]]
 def phrase_table(
     pairs: Sequence[Pair], alignments: Sequence[Alignment], *, max_target: int = 12, keep: int = 30
 ) -> PhraseTable:
-    """The ``keep`` likeliest translations of every source phrase, of at most ``max_target`` words."""
+    """The ``keep`` most probable translations of each source phrase, of at most ``max_target`` words."""
     forward = _word_table(pairs, alignments)
     backward = _word_table([(t, s) for s, t in pairs], [_turned(points) for points in alignments])
     counts: Counter[tuple[Words, Words]] = Counter()
@@ -55,7 +55,7 @@ def phrase_table(
 
 
 def extract(source: int, target: int, points: Alignment, max_target: int) -> Iterator[tuple[Span, Span]]:
-    """(from, to) in the source and in the target, of these lengths, of every phrase pair that ``points`` allow."""
+    """(from, to) in the source and in the target of each phrase pair consistent with ``points``; lengths are given."""
     aligned = {j for _, j in points}
     for a in range(source):
         for b in range(a + 1, source + 1):
@@ -93,7 +93,7 @@ def _ranked(
 
 
 def _log_probs(words: Sequence[str], given: Sequence[str], points: Alignment, table: WordTable) -> list[float]:
-    """Natural log of p(word | what it is aligned to), a mean over several (Koehn, Och and Marcu 2003, section 4.4).
+    """Natural log of p(word | aligned word), a mean if there are several (Koehn, Och and Marcu 2003, section 4.4).
 
     ``points`` are (position in ``words``, position in ``given``).
     """
@@ -107,7 +107,7 @@ def _log_probs(words: Sequence[str], given: Sequence[str], points: Alignment, ta
 
 
 def _word_table(pairs: Sequence[Pair], alignments: Sequence[Alignment]) -> WordTable:
-    """p(target word | source word) as aligned."""
+    """p(target word | source word), from the aligned words."""
     counts: Counter[tuple[str | None, str]] = Counter()
     for (source, target), points in zip(pairs, alignments, strict=True):
         counts.update((source[i], target[j]) for i, j in points)

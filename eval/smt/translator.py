@@ -23,16 +23,16 @@ Sources = Sequence[tuple[Words, float]]
 """Possible tuples of a clip, as words, each with the log of its probability."""
 
 ALL_FEATURES = (*FEATURES, "probability", "source words")
-"""Those of a translation, and two of its source, which choose among several sources."""
+"""The features of a translation, and two of its source, which choose among several sources."""
 START = np.array([0.2, 0.1, 0.1, 0.1, 0.5, 0.5, 0.0, 0.1, 0.5, 0.0])
 """Weights before tuning, in the order of ``ALL_FEATURES``."""
 CANDIDATES = 40
-"""n-best translations of a clip in tuning."""
+"""Number of n-best translations per clip in tuning."""
 
 
 @dataclass
 class Translator:
-    """A trained model."""
+    """A trained translation model."""
 
     decoder: Decoder
     weights: np.ndarray = field(default_factory=START.copy)
@@ -43,18 +43,18 @@ class Translator:
         return list(self.n_best(source, 1)[0].words)
 
     def n_best(self, source: Sequence[str], n: int) -> list[Translation]:
-        """Up to ``n`` different sentences, the best first."""
+        """Up to ``n`` different sentences, best first."""
         return self.decoder.n_best(source, self.weights[: len(FEATURES)], n)
 
     def translate_all(self, clips: Sequence[Sources], processes: int = 1) -> list[list[str]]:
-        """The best sentence for each clip over all its sources. Equal sources are translated once."""
+        """The best sentence for each clip over all its sources. Equal sources are translated only once."""
         with _translating(self.decoder, processes) as run:
             return [list(found[0].words) for found in _candidates(run, clips, self.weights, 1)]
 
     def tune(
         self, clips: Sequence[Sources], references: Sequence[Sequence[Sequence[str]]], seed: int = 0, processes: int = 1
     ) -> None:
-        """Set the weights to those with the highest BLEU-4 on ``clips``, each with its tokenized ``references``."""
+        """Set the weights that give the highest BLEU-4 on ``clips``, each with its tokenized ``references``."""
         each = max(CANDIDATES // max(map(len, clips)), 5)
         tokens = [[tuple(one) for one in mine] for mine in references]
         with _translating(self.decoder, processes) as run:

@@ -1,8 +1,8 @@
 """Minimum error rate training (Och 2003), on a grid: the weights with the highest BLEU-4 on the val split.
 
-The n-best translations under the current weights are scored once; then one weight at a time is moved to where the
-candidates ranked first have the highest BLEU-4. Translation and tuning alternate until nothing is gained. Och searches
-each line exactly; steps of a few sizes, from several starts, reach the same score here.
+The n-best translations under the current weights are scored once. Then one weight at a time is moved to where the
+top-ranked candidates have the highest BLEU-4. Translation and tuning alternate until the score no longer rises. Och
+searches each line exactly; steps of a few sizes, from several starts, reach the same score here.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ Translate = Callable[[np.ndarray], Sequence[Sequence[Candidate]]]
 
 
 def tune(translate: Translate, references: Sequence[Sequence[Words]], weights: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Weights (F,), of sum of magnitudes 1, whose best translations have the highest BLEU-4 that was found.
+    """Weights (F,), with magnitudes that sum to 1, whose best translations have the highest BLEU-4 that was found.
 
-    ``translate`` gives every clip's candidates under any weights, the best first; ``references`` are of the same clips.
+    ``translate`` gives each clip's candidates under any weights, best first; ``references`` are of the same clips.
     """
     rng = np.random.default_rng(seed)
     pool = _Pool(references)
@@ -95,7 +95,7 @@ class _Pool:
         self._known: list[dict[tuple[Words, bytes], tuple[np.ndarray, np.ndarray]]] = [{} for _ in references]
 
     def add(self, candidates: Sequence[Sequence[Candidate]]) -> int:
-        """How many of ``candidates`` are new."""
+        """Add ``candidates``; returns the number of new ones."""
         new = 0
         for known, mine, references in zip(self._known, candidates, self._references, strict=True):
             fresh = {(one.words, one.features.tobytes()): one for one in mine}
@@ -117,6 +117,6 @@ class _Pool:
 
 
 def _bleu(candidates: Sequence[Sequence[Candidate]], references: Sequence[Sequence[Words]]) -> float:
-    """BLEU-4, in percent, of every clip's first candidate."""
+    """BLEU-4, in percent, of each clip's first candidate."""
     corpus = Corpus([mine[0].words for mine in candidates], references)
     return float(Bleu().aggregate(Bleu().statistics(corpus).sum(0))["BLEU-4"])
