@@ -30,12 +30,12 @@ train() {  # CONFIG FOLDER [SETTING...]
 }
 link() { find "$(realpath "$1")" -name '*.jpg' -exec ln -sf -t "$out/images" {} +; }
 
-stage "what ImageNet's network and the teacher see in COCO's photographs"
+stage "features of COCO's photos by the ImageNet network and the teacher"
 link "$flickr8k/images"; link "$coco/photos"
 extract lite2 "$coco/photos" $cnn ${LITE2:+--weights "$LITE2"}
 extract teacher "$coco/photos" "local:$teacher"
 
-stage "captions for those that have none: by nouns, then by words learned from the captions before"
+stage "pseudo-captions: by nouns, then by words learned from the previous round's captions"
 for round in 0 1 2 3 4 5; do
     [ "$round" = 0 ] && learned= || learned=$out/captions-$((round - 1)).jsonl
     [ -e "$out/captions-$round.jsonl" ] || python -m preprocess.pseudo_captions --photos "$coco/photos" \
@@ -46,7 +46,7 @@ for round in 0 1 2 3 4 5; do
 done
 cp "$out/captions-5.jsonl" "$out/captions.jsonl"  # with images/ beside it
 
-stage "the language model, from sentences that nobody wrote about a photograph of dev or test"
+stage "the language model, without sentences about photos of dev and test"
 python -m preprocess.sentences --format flickr30k --root "$flickr30k" -o "$out/flickr30k.txt" \
     --exclude "$flickr8k/Flickr_8k.devImages.txt" --exclude "$flickr8k/Flickr_8k.testImages.txt"
 cat "$out/flickr30k.txt" "$out/coco.txt" > "$out/sentences.txt"
