@@ -1,4 +1,4 @@
-"""The same code for numpy and torch arrays through the array API standard, and functions that the standard lacks.
+"""One code for numpy and torch arrays, through the array API standard, and functions that the standard lacks.
 
 Nothing here imports torch: a decoder that works with torch has imported it.
 """
@@ -13,12 +13,12 @@ from array_api_compat import array_namespace, is_torch_array
 from numpy.typing import NDArray
 
 Array: TypeAlias = Any
-"""A numpy or torch array; the type cannot express that a function returns the kind that it was given."""
+"""A numpy or torch array. Functions return the kind that they were given, which the type cannot express."""
 
 
 def namespace(array: Array) -> Any:
     """The standard's functions for arrays of this kind."""
-    # numpy has them itself since 2.1, and importing it in array_api_compat's clothes takes 0.1 s.
+    # numpy itself has them since 2.1; importing array_api_compat's wrapper of numpy takes 0.1 s.
     native = isinstance(array, np.ndarray) and hasattr(np, "cumulative_sum")
     return array_namespace(array, use_compat=False if native else None)
 
@@ -42,7 +42,7 @@ def softmax(array: Array) -> Array:
 def first_reaching(sums: Array, levels: Array) -> Array:
     """For each ascending row of (R, C), the first column (R,) whose number is not below the row's level (R, 1)."""
     if is_torch_array(sums):
-        return namespace(sums).searchsorted(sums, levels)[:, 0].clamp(max=sums.shape[1] - 1)  # NaN would lie behind
+        return namespace(sums).searchsorted(sums, levels)[:, 0].clamp(max=sums.shape[1] - 1)  # NaN would be past it
     return (sums >= levels).argmax(-1)
 
 
@@ -74,7 +74,7 @@ def _largest(array: NDArray[Any], k: int) -> NDArray[np.int64]:
         found = np.sort(np.argpartition(array, array.shape[1] - k, -1)[:, array.shape[1] - k :], -1)
         order = np.argsort(-np.take_along_axis(array, found, 1), -1, kind="stable")
         return np.take_along_axis(found, order, 1)
-    left = np.maximum(array, np.finfo(array.dtype).min)  # above the -inf of what was found
+    left = np.maximum(array, np.finfo(array.dtype).min)  # above -inf, which marks columns that were found
     rows = np.arange(len(array))
     found = np.empty((len(array), k), np.int64)
     for place in range(k):  # 3 times as fast as argpartition while k is small

@@ -43,7 +43,7 @@ State = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint file holds."""
+    """The contents of a checkpoint file."""
 
     task: str
     """Name of the task."""
@@ -54,12 +54,12 @@ class Checkpoint:
     inputs: tuple[FeatureSpec, ...]
     """The features that the model reads, concatenated in this order; none for a model of text."""
     outputs: Any
-    """What the outputs stand for: a ``Vocabulary`` or ``ClassNames``."""
+    """The meaning of the outputs: a ``Vocabulary`` or ``ClassNames``."""
     backbone_states: tuple[dict[str, Tensor] | None, ...] = ()
-    """Weights in float32 of the backbone of each input, None where the file has none."""
+    """Float32 weights of each input's backbone, None if the file has none."""
     provenance: dict[str, str] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
-    """Whatever else was saved with it, such as dev metrics."""
+    """Other metadata saved with it, such as dev metrics."""
     path: Path | None = None
     """The file, if it came from one."""
 
@@ -92,7 +92,7 @@ def save_checkpoint(
     backbone_states: Sequence[State | None] | None = None,
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Write a checkpoint, whole or not at all. ``extra`` must be fit for JSON.
+    """Write a checkpoint, atomically. ``extra`` must consist of JSON values.
 
     ``dtype`` applies to matrices and kernels: float16 halves the file; int8 quarters it, each row of a matrix and each
     output channel of a kernel scaled to at most 127; small kernels, such as depthwise ones, become float16. Vectors,
@@ -121,7 +121,7 @@ def save_checkpoint(
             stored[name] = _stored(f"{path}: {name}", tensor, torch.float16 if dtype == torch.int8 else dtype)
     contents["checksum"] = checksum({name: tensor.numpy() for name, tensor in stored.items()})
     with atomic_path(path) as temporary:
-        # One entry, because safetensors orders several as it likes and equal checkpoints should be equal files.
+        # One entry: safetensors does not fix the order of several, and equal checkpoints should be equal files.
         safetensors.torch.save_file(stored, temporary, {FORMAT: json.dumps(contents, ensure_ascii=False)})
 
 
@@ -135,7 +135,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     try:
         config: Any = from_mapping(find_task(header.task).config, header.config, "config")
         model = _build(header.task, config, header.inputs, header.outputs)
-    except Exception as error:  # each part of a header complains in its own way
+    except Exception as error:  # a bad header may raise any error
         raise damaged_header(path, error) from error
     tensors = {name: torch.from_numpy(array) for name, array in read_weights(header).items()}
     found = {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
@@ -159,13 +159,13 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def _build(task: str, config: Any, inputs: Sequence[FeatureSpec], outputs: Any) -> nn.Module:
-    """The task's network without initial weights."""
+    """Build the task's network without initializing its weights."""
     with skip_init():
         return find_task(task).build(config, inputs, outputs)
 
 
 def _state_to_save(path: str, model: nn.Module, empty: nn.Module) -> dict[str, Tensor]:
-    """The model's tensors, if they are finite and those of the ``empty`` model that its configuration builds."""
+    """The model's tensors, if they are finite and match the ``empty`` model that its configuration builds."""
     state = _unshared(model)
     _compare(path, _unshared(empty), state)
     if bad := not_finite(state):
@@ -174,14 +174,14 @@ def _state_to_save(path: str, model: nn.Module, empty: nn.Module) -> dict[str, T
 
 
 def _unshared(model: nn.Module) -> dict[str, Tensor]:
-    """The model's tensors by name; of several names for one parameter (tied weights) only the first."""
+    """The model's tensors by name; a parameter with several names (tied weights) only under the first."""
     state = model.state_dict(keep_vars=True)
     first: dict[int, str] = {}
     return {name: tensor.detach() for name, tensor in state.items() if first.setdefault(id(tensor), name) == name}
 
 
 def _compare(path: str, wanted: State, found: State) -> None:
-    """Raise ``CheckpointError`` unless names, shapes and types are those that the configuration asks for."""
+    """Raise ``CheckpointError`` unless names, shapes and types match the configuration."""
     for name, tensor in found.items():
         got, expected = tuple(tensor.shape), tuple(wanted[name].shape) if name in wanted else None
         if expected is not None and got != expected:
@@ -208,7 +208,7 @@ def _stored(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
 
 
 def _row_is_long(tensor: Tensor) -> bool:
-    """Whether a scale for each row is worth its bytes, and few values are rounded for the largest among them."""
+    """Whether int8 with a scale for each row saves bytes without rounding many values because of the largest one."""
     return tensor.ndim == 2 or (tensor.ndim > 2 and tensor[0].numel() >= 32)
 
 
@@ -220,7 +220,7 @@ def _quantized(weights: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _backbone_state(tensors: State, index: int) -> dict[str, Tensor] | None:
-    """Weights of the backbone ``index``, floats as float32; None where there are none."""
+    """Weights of the backbone ``index``, floats as float32; None if the file has none."""
     prefix = f"backbone.{index}."
     state = {
         name.removeprefix(prefix): tensor.float() if tensor.is_floating_point() else tensor

@@ -19,7 +19,7 @@ from captioner.errors import ConfigError, shorten
 
 T = TypeVar("T")
 BOOLEANS = {**dict.fromkeys(("true", "yes", "on"), True), **dict.fromkeys(("false", "no", "off"), False)}
-"""Booleans by how YAML spells them."""
+"""Booleans by their YAML spelling."""
 
 
 def choose(name: str, value: object, choices: Iterable[object]) -> None:
@@ -42,9 +42,9 @@ class TrainConfig:
     epochs: int = 15
     """Passes over the training data."""
     device: str = "auto"
-    """auto (a GPU if there is one), cpu, cuda, cuda:1, as torch names them."""
+    """auto (a GPU if there is one), cpu, cuda or cuda:1, as in torch."""
     batch_size: int = 128
-    """Items in a step, over all processes together."""
+    """Items in a step, in total over all processes."""
     optimizer: str = "adamw"
     """adamw or sgd (momentum 0.9: the paper)."""
     lr: float = 1e-3
@@ -54,25 +54,25 @@ class TrainConfig:
     halve_every: int = 20000
     """Steps between halvings of the paper's schedule."""
     weight_decay: float = 0.01
-    """AdamW's decay of matrices; biases are never decayed."""
+    """AdamW's weight decay of matrices; biases are never decayed."""
     clip: float = 5.0
-    """Largest norm of the whole gradient; 0 is no clipping."""
+    """Largest norm of the gradient over all weights; 0: no clipping."""
     loss_scale: float = 1.0
-    """Factor on the loss (the paper's loss weight is 20)."""
+    """Factor of the loss (the paper's loss weight is 20)."""
     ema: float = 0.0
-    """Decay of an exponential moving average of the weights, which is then what is evaluated and saved; 0 is none."""
+    """Decay of an exponential moving average of the weights, which is evaluated and saved in their place; 0: none."""
     precision: str = "auto"
-    """float32, bfloat16 (autocast), or auto: bfloat16 where the device can train LSTMs in it, else float32."""
+    """float32, bfloat16 (autocast), or auto: bfloat16 if the device can train LSTMs in it, else float32."""
     patience: int = 0
     """Stop after this many epochs without a better dev score; 0 never stops early."""
     metric: str = ""
-    """Dev metric that selects the checkpoint, one of the task's; empty is the task's first."""
+    """Dev metric, one of the task's, that selects the checkpoint; empty: the task's first."""
     evaluate_every: int = 1
     """Epochs between two evaluations on dev; the last epoch is always evaluated."""
     log_every: int = 50
     """Optimizer steps between two lines of the log."""
     save_minutes: float = 10.0
-    """Longest time between two saved states within an epoch; the state is also saved after every epoch."""
+    """Most minutes between two saved states within an epoch; the state is also saved after every epoch."""
     seed: int = 0
     """Seed of initialization, order and dropout."""
     init_from: str = ""
@@ -110,7 +110,7 @@ class CrossEntropyConfig:
 
 @dataclass(frozen=True)
 class Experiment:
-    """One training run: what every task has in common, and the sections of one task."""
+    """One training run: the settings shared by all tasks, and the sections of one task."""
 
     task: str
     """Name of the task, one of captioner.tasks.base.TASKS."""
@@ -118,7 +118,7 @@ class Experiment:
     """The task's own sections, an instance of its config dataclass."""
     train: TrainConfig = field(default_factory=TrainConfig)
     name: str = "run"
-    """Title in the log and the curve."""
+    """Title in the log and of the curve."""
     output: str = "runs/run"
     """Folder for checkpoints, log and curve."""
 
@@ -129,7 +129,7 @@ class Experiment:
 
 
 def check_keys(values: Mapping[str, Any], names: Sequence[str], where: str) -> None:
-    """Raise ``ConfigError`` for a key of ``values`` that is not among ``names``, with the nearest of them."""
+    """Raise ``ConfigError``, which names the nearest valid key, for a key of ``values`` that is not in ``names``."""
     for key in values:
         if key not in names:
             near = difflib.get_close_matches(str(key), names, 1, 0.5)

@@ -1,4 +1,4 @@
-"""Devices by torch's names."""
+"""Find devices by torch's names."""
 
 from __future__ import annotations
 

@@ -55,27 +55,27 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "status": (),
     "doctor": (),
 }
-"""The extras that each command needs, and its options that need more."""
+"""The extras that each command needs, and those that some of its options need."""
 DEFAULT_SHA256 = "47e0932922b4c772ecf9c04a65e712b7a5d323f723e869a6b9d8ada3b8eb6653"
-"""Of the model that ships: its own checksum does not cover the graphs in it."""
+"""SHA-256 of the shipped model's file: the file's own checksum does not cover its graphs."""
 REQUIREMENT = re.compile(
     r"(?P<name>[\w.-]+)\s*(?:\[(?P<extras>[^]]*)\])?\s*\(?(?:>=(?P<floor>[\d.]+))?[^;]*"
     r"(?:;.*extra == ['\"](?P<extra>[\w-]+)['\"])?"
 )
-"""A requirement as the metadata of an installed package writes it, such as ``torch>=2.8; extra == "torch"``."""
+"""A requirement in the metadata of an installed package, such as ``torch>=2.8; extra == "torch"``."""
 TOOLS = ("dev", "docs")
-"""Extras for those who work on captioner; no command needs them."""
+"""Extras for developers of captioner; no command needs them."""
 
 
 @dataclass(frozen=True)
 class Package:
-    """A package that captioner needs, and what of it is installed."""
+    """A package that captioner needs, and its installed version."""
 
     name: str
     floor: str
     """Oldest version that captioner works with; empty for any."""
     version: str | None
-    """None: not installed."""
+    """None if it is not installed."""
 
     @property
     def problem(self) -> str | None:
@@ -88,15 +88,15 @@ class Package:
 
 @dataclass(frozen=True)
 class Device:
-    """Something to compute on."""
+    """A device that can compute."""
 
     name: str
-    """As ``--device`` takes it."""
+    """The name that ``--device`` takes."""
     about: str
     bytes: int | None
-    """Memory of its own."""
+    """Size of the device's own memory."""
     bfloat16: bool | None
-    """Whether models can be trained in bfloat16; None: not tried."""
+    """Whether models can be trained in bfloat16; None if that was not tried."""
 
 
 @dataclass(frozen=True)
@@ -105,46 +105,46 @@ class Cache:
 
     name: str
     setting: str
-    """Environment variable that moves it."""
+    """Environment variable that sets the folder."""
     path: Path
     bytes: int | None
-    """Size of its files; None where there is no folder."""
+    """Size of its files in bytes; None if there is no folder."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What ``examine`` found."""
+    """The results of ``examine``."""
 
     versions: Mapping[str, str]
     model: Path
     model_problem: str | None
-    """None: the file is whole."""
+    """What is wrong with the file; None if it is intact."""
     devices: Sequence[Device]
     devices_problem: str | None
-    """Why torch was not asked for devices."""
+    """Why torch's devices are unknown."""
     caches: Sequence[Cache]
     packages: Mapping[str, Sequence[Package]]
-    """By extra; those of captioner itself by an empty name. Empty where captioner is used without being installed."""
+    """Packages by extra, captioner's own under an empty name; empty if captioner is used without being installed."""
     java: str | None
-    """The program that METEOR and SPICE need."""
+    """The path of Java, which METEOR and SPICE need; None if there is none."""
 
     def problems(self, extra: str) -> list[str]:
-        """What is missing or too old for an extra."""
+        """The packages of an extra that are missing or too old."""
         if extra not in self.packages:
             return ["the installed captioner does not know this extra"]
         found = [one.problem for one in self.packages[extra] if one.problem]
         return [*found, "a Java runtime is missing"] if extra == "java" and self.java is None else found
 
     def lacking(self, feature: str) -> list[str]:
-        """Those of the extras of a command in ``NEEDS`` that are not there."""
+        """The extras of a command in ``NEEDS`` that are not installed."""
         return [extra for extra in NEEDS[feature] if self.problems(extra)]
 
 
 def examine() -> Report:
-    """Look at this machine. Imports torch where it is installed; writes nothing and uses no network."""
+    """Examine this machine. Imports torch if it is installed; writes nothing and uses no network."""
     try:
         requirements = metadata.requires("captioner") or []
-    except metadata.PackageNotFoundError:  # a checkout on the path
+    except metadata.PackageNotFoundError:  # a checkout that is not installed
         requirements = []
     devices, problem = find_devices()
     path = MODELS["default"]
@@ -161,7 +161,7 @@ def examine() -> Report:
 
 
 def read_packages(requirements: Iterable[str]) -> dict[str, list[Package]]:
-    """The packages of each extra, those of the extras that it names included, from a package's requirements."""
+    """The packages of each extra, including those of the extras that it names, from a package's requirements."""
     own: dict[str, list[Package]] = {"": []}
     named: dict[str, list[str]] = {}
     for line in requirements:
@@ -183,7 +183,7 @@ def read_packages(requirements: Iterable[str]) -> dict[str, list[Package]]:
 
 
 def model_problem(path: Path) -> str | None:
-    """What is wrong with the default model's file, or None where it is, byte for byte, the one that ships."""
+    """What is wrong with the default model's file; None if it equals the shipped one byte for byte."""
     try:
         read_weights(read_header(path))
         found = sha256(path)
@@ -195,7 +195,7 @@ def model_problem(path: Path) -> str | None:
 
 
 def find_devices() -> tuple[list[Device], str | None]:
-    """What torch can compute on, or the processor alone and why torch was not asked."""
+    """The devices that torch can use; or the CPU alone, with the reason why torch was not asked."""
     about = platform.processor() or platform.machine()
     try:
         import torch
@@ -204,7 +204,7 @@ def find_devices() -> tuple[list[Device], str | None]:
     except ImportError as error:
         missing = error.name == "torch"
         return [Device("cpu", about, None, None)], "torch is not installed" if missing else f"importing torch: {error}"
-    except OSError as error:  # a library of the driver or of CUDA that does not fit
+    except OSError as error:  # an incompatible library of the driver or of CUDA
         return [Device("cpu", about, None, None)], f"importing torch: {error}"
     found = [Device("cpu", about, None, supports_bfloat16(torch.device("cpu")))]
     for number in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
@@ -231,7 +231,7 @@ def _size(folder: Path) -> int | None:
     if not folder.is_dir():
         return None
     total = 0
-    for place, _, names in os.walk(folder):  # what may not be read is left out
+    for place, _, names in os.walk(folder):  # unreadable folders are left out
         for name in names:
             path = os.path.join(place, name)
             if not os.path.islink(path) and os.path.exists(path):

@@ -33,14 +33,14 @@ EXTRAS = {
     **dict.fromkeys(("filelock", "h5py", "torch", "torchvision", "yaml"), "torch"),
     **dict.fromkeys(("sacrebleu", "tabulate"), "score"),
 }
-"""The extra that brings a package without which most commands cannot run; ``captioner caption`` runs without them."""
+"""The extra of each package that most commands need, but ``captioner caption`` does not."""
 
 LONGEST_LINE = 2000
-"""Characters of a line on stderr; the middle of longer ones is left out, such as of a name of megabytes."""
+"""Most characters of a line on stderr; the middle of longer ones, such as of a name of megabytes, is left out."""
 
 
 LONGEST = 600
-"""Characters of a message; a longer one, which quotes something from a file, loses its middle."""
+"""Most characters of a message; a longer one, which quotes something from a file, loses its middle."""
 
 
 class CaptionerError(Exception):
@@ -72,7 +72,7 @@ class ImageError(DataError):
         self.reason = reason
 
     def __reduce__(self) -> tuple[type[ImageError], tuple[str | Path, str]]:
-        return type(self), (self.path, self.reason)  # errors come back from worker processes
+        return type(self), (self.path, self.reason)  # errors are sent back from worker processes
 
 
 class BackboneError(CaptionerError):
@@ -111,13 +111,13 @@ def exit_status(program: Callable[[], object]) -> int:
         if extra is None:
             raise
         return _fail(missing(str(error.name), extra), 1)
-    except OSError as error:  # a full disk, a folder that may not be written, ...
+    except OSError as error:  # a full disk, a folder without write permission, ...
         return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), 1)
     return 0
 
 
 def missing(package: str, extra: str) -> str:
-    """The message about a package that is not installed; ``extra`` contains it."""
+    """The message about a package that is not installed and is part of ``extra``."""
     return f"this needs the package {package}; install it with: pip install 'captioner[{extra}]'"
 
 
@@ -155,7 +155,7 @@ def shorten(value: Any) -> str:
 
 
 def _open_standard_streams() -> None:
-    """Put the null device where ``2>&-`` left None; the next file that is opened would get that number otherwise."""
+    """Open the null device for streams that ``2>&-`` closed: the next file opened would get their numbers otherwise."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             handle = os.open(os.devnull, os.O_RDWR)

@@ -19,7 +19,7 @@ COMMON = tuple(item.name for item in dataclasses.fields(Experiment) if item.name
 
 
 def load_experiment(source: str | Path, settings: Sequence[str] = ()) -> Experiment:
-    """An experiment from a YAML file, or a shipped one by name, with ``section.key=value`` settings over it.
+    """Read an experiment from a YAML file, or a shipped one by name, and apply ``section.key=value`` settings.
 
     Raises ``ConfigError`` for a missing file, bad YAML, unknown keys, wrong types and values out of range.
     """

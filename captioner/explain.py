@@ -15,9 +15,9 @@ from PIL import Image, ImageDraw, ImageFont
 INK, SOFT, ACCENT, PAPER = (28, 33, 38), (93, 104, 115), (43, 108, 163), (255, 255, 255)
 GAP = 4  # pixels between tiles
 MARGIN = 24
-WIDTH = 960  # of an explanation, in pixels
+WIDTH = 960  # width of an explanation in pixels
 TEXT = 15  # height of letters in pixels
-ROW = 30  # height of a bar with its space
+ROW = 30  # height of a bar and the space below it
 MOST_TILES = 64
 
 Bytes = NDArray[np.uint8]
@@ -115,7 +115,7 @@ def _title(text: str) -> Image.Image:
 
 
 def _fitted(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """``text``, its end cut off where it is wider than ``width`` pixels; letters that the font lacks are replaced."""
+    """``text``, cut at its end if it is wider than ``width`` pixels; letters that the font lacks are replaced."""
     text = text.encode("latin-1", "replace").decode("latin-1")
     if font.getlength(text) <= width:
         return text

@@ -29,7 +29,7 @@ from captioner.model_file import FORMAT, GRAPH, WEIGHTS, checksum
 from captioner.models.lrcn import LRCN, State
 from captioner.optional import require
 
-ROWS = 2  # of the example inputs; of one row torch would make a constant
+ROWS = 2  # rows of the example inputs; with one row torch would export a constant
 
 
 class _Encode(nn.Module):
@@ -38,7 +38,7 @@ class _Encode(nn.Module):
     def __init__(self, backbone: Backbone, index: int) -> None:
         super().__init__()
         self.read = backbone.read
-        self.backbone = nn.ModuleDict({str(index): backbone.network})  # so its weights have the checkpoint's names
+        self.backbone = nn.ModuleDict({str(index): backbone.network})  # so that its weights have the checkpoint's names
 
     def forward(self, images: Tensor) -> Tensor:
         (network,) = self.backbone.values()
@@ -123,7 +123,7 @@ def make_graphs(model: LRCN, backbones: Sequence[Backbone], weights: dict[str, T
 
 
 def _backbones(checkpoint: Checkpoint) -> list[Backbone]:
-    """The networks that the model's features come from, with the checkpoint's weights where it holds them."""
+    """The networks that compute the model's features, with the checkpoint's weights if it has them."""
     if not checkpoint.inputs or not isinstance(checkpoint.model, LRCN) or checkpoint.task != "captioning":
         raise CheckpointError(f"{checkpoint.path}: does not caption images; only models that do can be exported")
     states = zip(checkpoint.inputs, checkpoint.backbone_states, strict=True)
@@ -136,7 +136,7 @@ def _translate(module: nn.Module, inputs: tuple[Any, ...], optimize: bool, where
     shapes = tuple([{0: rows}] * len(value) if isinstance(value, list) else {0: rows} for value in inputs)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the exporter's own code
+            warnings.simplefilter("ignore")  # warnings about the exporter's own code
             program = torch.onnx.export(
                 module.eval(),
                 inputs,
@@ -145,7 +145,7 @@ def _translate(module: nn.Module, inputs: tuple[Any, ...], optimize: bool, where
                 optimize=optimize,
                 verbose=False,
             )
-    except Exception as error:  # the exporter raises what it likes
+    except Exception as error:  # the exporter may raise any error
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(f"{where} cannot be written as an ONNX graph: {reason}") from error
     assert program is not None

@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LARGEST_CHUNK = 2**28
-"""Bytes that a chunk of an HDF5 dataset may take in memory."""
+"""Most bytes of memory for a chunk of an HDF5 dataset."""
 BEST_RATIO = 100
-"""Texts of an HDF5 dataset are never compressed better."""
+"""Largest compression ratio that the strings of an HDF5 dataset can have."""
 
 
 HEAD = 1 << 16
-"""Bytes at the beginning of a file that tell its kind."""
+"""First bytes of a file that are read to tell its kind."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,11 @@ RESULTS = Kind("a JSON list of results", rb"(\xef\xbb\xbf)?\s*\[\s*[\]{]")
 HDF5 = Kind("an HDF5 file", rb"\x89HDF\r\n\x1a\n")
 SAFETENSORS = Kind("a safetensors file", rb".{8}\{")
 PLOT = Kind("a plot of this program", rb"\x89PNG\r\n\x1a\n(.*Matplotlib|.{25}\0\0\0\tpHYs\0\0\x10\xeb\0\0\x10\xeb\x01)")
-"""With Matplotlib's name or, as in former versions, with the 110 dots an inch of ``eval.figures`` in front."""
+"""PNG with Matplotlib's name or, as in earlier versions, with the 110 dots per inch of ``eval.figures`` first."""
 
 
 def check_output(option: str, path: str | Path, kind: Kind, inputs: Iterable[str | Path | None] = ()) -> None:
-    """Raise ``UsageError`` unless ``path`` can be written and nothing is lost by it, before hours of work are.
+    """Raise ``UsageError`` unless ``path`` can be written without losing anything; called before hours of work.
 
     What is there already must be empty, of the same ``kind`` and none of ``inputs``, which are the files that the
     command reads and its other outputs. A device, a pipe and the file that stdout goes to may be anything.
@@ -71,7 +71,7 @@ def check_output(option: str, path: str | Path, kind: Kind, inputs: Iterable[str
     if status is not None and not kind.matches(path):
         raise UsageError(f"{option} {path} exists and is not {kind.name}; choose another name, or remove it first")
     folder = Path(os.path.realpath(path)).parent
-    while not folder.exists():  # it will be made
+    while not folder.exists():  # it will be created
         folder = folder.parent
     if not folder.is_dir():
         raise UsageError(f"{option} {path}: {folder} is a file, not a folder; choose another name")
@@ -81,7 +81,7 @@ def check_output(option: str, path: str | Path, kind: Kind, inputs: Iterable[str
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """A temporary path whose file replaces ``path`` when the block ends, and vanishes when it raises.
+    """A temporary path whose file replaces ``path`` when the block ends, or is removed if the block raises.
 
     Symbolic links are followed, and a file that is replaced hands on its mode and owner. Its other hard links keep the
     old content. A device, a pipe, or whatever stdout or stderr goes to, is written into at the end instead. Raises
@@ -112,7 +112,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def replace_file(temporary: Path, path: str | Path) -> None:
-    """Rename ``temporary`` to what ``path`` leads to, with the mode and owner of the file that was there."""
+    """Rename ``temporary`` to the target of ``path``, with the mode and owner of the existing file."""
     target = os.path.realpath(path)
     mine = os.stat(temporary)
     try:
@@ -121,14 +121,14 @@ def replace_file(temporary: Path, path: str | Path) -> None:
         os.chmod(temporary, 0o666 & ~_umask())
     else:
         if (old.st_uid, old.st_gid) != (mine.st_uid, mine.st_gid):
-            with suppress(PermissionError):  # only root may give files away
+            with suppress(PermissionError):  # only root may change owners
                 os.chown(temporary, old.st_uid, old.st_gid)
         os.chmod(temporary, old.st_mode & 0o777)
     os.replace(temporary, target)
 
 
 def check_writable(path: str | Path) -> os.stat_result | None:
-    """The status of what ``path`` leads to, None for nothing.
+    """The status of the target of ``path``, None if there is none.
 
     Raises ``UsageError`` for a folder and for a file that may not be written. A read-only file counts as such for root
     too, who could write it: somebody protected it.
@@ -145,12 +145,12 @@ def check_writable(path: str | Path) -> os.stat_result | None:
 
 
 def is_stream(path: str | Path) -> bool:
-    """Whether ``path`` is written into, and not replaced: a device, a pipe, or what stdout or stderr goes to."""
+    """Whether ``path`` is written to directly, not replaced: a device, a pipe, or the file of stdout or stderr."""
     return os.path.exists(path) and _is_stream(os.stat(path))
 
 
 def place(path: str | Path) -> str:
-    """The path of a file in one spelling; a link to another file stays itself."""
+    """The path of a file in a unique spelling; a link to another file stays a link."""
     return os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
 
 
@@ -169,10 +169,10 @@ def read_tensors(path: str | Path, prefix: str | None = "") -> tuple[dict[str, T
 
 
 def read_arrays(path: str | Path, prefix: str | None = "") -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """``read_tensors`` as numpy arrays; with None only the names count."""
+    """``read_tensors`` as numpy arrays; with None only the names are used."""
     arrays, header = _read_safetensors(path, prefix, "np")
     for name, array in arrays.items():
-        if array is not None and array.dtype.kind not in "biufc":  # another package may teach numpy bfloat16
+        if array is not None and array.dtype.kind not in "biufc":  # another package may add bfloat16 to numpy
             raise CheckpointError(f"{path}: holds a tensor of a type that is not read here ({name}, {array.dtype})")
     return arrays, header
 
@@ -186,7 +186,7 @@ def _read_safetensors(path: str | Path, prefix: str | None, framework: str) -> t
             names = [name for name in stream.keys() if name.startswith(prefix or "")]  # noqa: SIM118
             read = stream.get_tensor if prefix is not None else lambda name: None
             return {name: read(name) for name in names}, stream.metadata() or {}
-    except (TypeError, AttributeError) as error:  # of numpy, for bfloat16 or float8
+    except (TypeError, AttributeError) as error:  # raised by numpy for bfloat16 or float8
         raise CheckpointError(f"{path}: holds a tensor of a type that is not read here ({error})") from error
     except (SafetensorError, OSError) as error:
         check_readable(path, CheckpointError)
@@ -211,7 +211,7 @@ def parse_header(path: str | Path, text: str, what: str, version: int) -> dict[s
     try:
         contents: dict[str, Any] = json.loads(text)
         found = contents["version"]
-        json.dumps(contents, ensure_ascii=False).encode()  # fails for half characters, which could never be printed
+        json.dumps(contents, ensure_ascii=False).encode()  # fails for lone surrogates, which cannot be printed
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path}: its header is damaged ({error})") from error
     if found != version:
@@ -220,18 +220,18 @@ def parse_header(path: str | Path, text: str, what: str, version: int) -> dict[s
 
 
 def check_readable(path: str | Path, error: type[CaptionerError]) -> None:
-    """Raise ``error`` if the file is there but must not be read, which libraries report as damage."""
+    """Raise ``error`` if the file exists but may not be read, which libraries report as damage."""
     if os.path.exists(path) and not os.access(path, os.R_OK):
         raise error(f"{path}: not readable; change its permissions (chmod u+r) or ask its owner")
 
 
 def not_finite(tensors: Mapping[str, Tensor]) -> str:
-    """Name of the first tensor with a value that is not finite; empty where there is none."""
+    """Name of the first tensor with a value that is not finite; empty if there is none."""
     return next((name for name, tensor in tensors.items() if not tensor.isfinite().all()), "")
 
 
 def stored_dataset(file: h5py.File, name: str) -> h5py.Dataset:
-    """A dataset stored in ``file`` itself, fit to be read.
+    """A dataset stored in ``file`` itself that is safe to read.
 
     Raises ``ValueError`` for links and storage elsewhere, which may be any file, for chunks that fill the memory, and
     for more texts than are stored.
@@ -252,7 +252,7 @@ def stored_dataset(file: h5py.File, name: str) -> h5py.Dataset:
 
 def require_regular(path: str | Path, error: type[CaptionerError]) -> None:
     """Raise ``error`` for a pipe, socket, device or folder, which could block or never end; a missing file passes."""
-    with suppress(OSError, ValueError):  # whoever opens the file says what is wrong with its name
+    with suppress(OSError, ValueError):  # opening the file reports what is wrong with its name
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise error(f"{path}: not a regular file; give one that can be read from any place, not a pipe or device")
 
@@ -264,7 +264,7 @@ def sha256(path: str | Path) -> str:
 
 
 def cache_folder() -> Path:
-    """Where downloads live: ``$CAPTIONER_CACHE``, else ``$XDG_CACHE_HOME/captioner``, else ``~/.cache/captioner``."""
+    """The download folder: ``$CAPTIONER_CACHE``, else ``$XDG_CACHE_HOME/captioner``, else ``~/.cache/captioner``."""
     chosen = os.environ.get("CAPTIONER_CACHE")
     if chosen:
         return Path(chosen)
@@ -280,14 +280,14 @@ def torch_checkpoints() -> Path:
 def _is_same_file(one: str | Path, other: str | Path) -> bool:
     try:
         return os.path.samefile(one, other)
-    except OSError:  # one is not there
+    except OSError:  # one does not exist
         return os.path.realpath(one) == os.path.realpath(other)
-    except ValueError:  # a NUL, which no file's name holds
+    except ValueError:  # a NUL, which no file name can contain
         return False
 
 
 def _write_through(source: Path, path: str | Path, status: os.stat_result) -> None:
-    """Copy ``source`` into a device or pipe; for the file of stdout or stderr, to where that stream stands."""
+    """Copy ``source`` into a device or pipe, or into the file of stdout or stderr at that stream's position."""
     number = _standard_stream(status)
     if number is not None:
         for printed in (sys.stdout, sys.stderr):
@@ -301,12 +301,12 @@ def _write_through(source: Path, path: str | Path, status: os.stat_result) -> No
 
 
 def _is_stream(status: os.stat_result) -> bool:
-    """Whether this is written into, and not replaced: anything but a file, and what stdout or stderr goes to."""
+    """Whether this is written to directly, not replaced: no regular file, or the file of stdout or stderr."""
     return not stat.S_ISREG(status.st_mode) or _standard_stream(status) is not None
 
 
 def _standard_stream(status: os.stat_result) -> int | None:
-    """The number of stdout or stderr where that goes to the file of this status."""
+    """The file number of stdout or stderr if it is the file with this status, else None."""
     for number in (1, 2):
         with suppress(OSError):  # closed
             if os.path.samestat(os.fstat(number), status):

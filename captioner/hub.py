@@ -1,4 +1,4 @@
-"""Models of the Hugging Face hub: their files on this disk, and whether more may be downloaded.
+"""Models of the Hugging Face hub: their files on disk, and whether more may be downloaded.
 
 Nothing is imported for it: ``captioner models`` and an error about missing files need neither transformers nor torch.
 """
@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from captioner.files import cache_folder
 
 REPOSITORY = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
-"""The name of a repository: owner/name, or the name alone for a few old ones."""
+"""The name of a repository: owner/name, or only a name for a few old ones."""
 
 
 def hub_cache() -> Path:
@@ -32,7 +32,7 @@ def model_folder(name: str) -> Path:
 
 
 def model_source(name: str) -> str:
-    """A folder given as such, one in our cache, or the model's name for the hub."""
+    """A folder given as such, one in our cache, or the model's name on the hub."""
     if Path(name).is_dir():
         return name
     kept = model_folder(name)
@@ -40,7 +40,7 @@ def model_source(name: str) -> str:
 
 
 def cached_bytes(name: str) -> int:
-    """Bytes of the model's files that are on this disk, put there by hand or by the hub's client; 0 without any."""
+    """Bytes of the model's files on disk, put there by hand or by the hub's client; 0 if there are none."""
     kept = model_folder(name)
     blobs = hub_cache() / f"models--{name.replace('/', '--')}" / "blobs"
     files = (path for folder in (kept, blobs) if folder.is_dir() for path in folder.iterdir())
@@ -48,11 +48,11 @@ def cached_bytes(name: str) -> int:
 
 
 def may_download() -> bool:
-    """Whether the hub's name resolves, or a proxy stands in, and ``HF_HUB_OFFLINE`` does not forbid it.
+    """Whether the hub's name resolves, or a proxy is set, and ``HF_HUB_OFFLINE`` does not forbid its use.
 
     Without either the hub's client would retry for minutes.
     """
-    from urllib.request import getproxies  # slow to import, and a caption by the default model never asks
+    from urllib.request import getproxies  # slow to import, and the default model does not need it
 
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         return False

@@ -12,10 +12,10 @@ from captioner.errors import MissingDependency
 
 
 def find_jar(what: str, name: str) -> Path:
-    """A program of pycocoevalcap, for ``what``; ``MissingDependency`` says what to install."""
+    """The path of a program of pycocoevalcap, for ``what``; ``MissingDependency`` says what to install."""
     if not shutil.which("java"):
         raise MissingDependency(f"{what}: needs a Java runtime; install one, such as openjdk-17-jre-headless")
-    spec = importlib.util.find_spec("pycocoevalcap")  # found, not imported: importing it brings pycocotools along
+    spec = importlib.util.find_spec("pycocoevalcap")  # not imported, since that would also import pycocotools
     folders = list(spec.submodule_search_locations or ()) if spec else []
     found = next((Path(folder) / name for folder in folders if (Path(folder) / name).is_file()), None)
     if found is None:

@@ -20,7 +20,7 @@ from captioner.files import cache_folder, sha256, torch_checkpoints
 from captioner.optional import require
 from captioner.plain_yaml import read_yaml
 
-# In a checkout this is a link to the file at its top, in a wheel a copy of it.
+# In a checkout this is a link to the file in its top folder, in a wheel a copy.
 MANIFEST = Path(__file__).parent / "data_manifest.yaml"
 FORMAT, VERSION = "captioner-data-manifest", "1"
 Progress = Callable[[int, int | None], None]
@@ -39,9 +39,9 @@ class Entry:
     citation: str
     homepage: str
     file: str = ""
-    """Name on disk."""
+    """File name on disk."""
     url: str = ""
-    """Where ``download`` finds it."""
+    """The address for ``download``."""
     hub: str = ""
     """A Hugging Face model repository, which keeps and checks its own files."""
     manual: str = ""
@@ -49,12 +49,12 @@ class Entry:
     bytes: int | None = None
     sha256: str = ""
     sha256_prefix: str = ""
-    """First digits of the SHA-256, if no more is published."""
+    """First digits of the SHA-256, if the full one is not published."""
     md5: str = ""
 
     @property
     def path(self) -> Path:
-        """Where ``captioner data get`` puts it; weights go where torchvision looks for them."""
+        """The path for ``captioner data get``; weights go to torchvision's folder."""
         folder = torch_checkpoints() if self.kind == "weights" else cache_folder() / "data"
         return folder / self.file
 
@@ -64,7 +64,7 @@ class Entry:
 
 
 def read_manifest(path: Path = MANIFEST) -> dict[str, Entry]:
-    """All entries by name. Raises ``DataError`` for another format, unknown fields and missing ones."""
+    """Read all entries, by name. Raises ``DataError`` for another format and for unknown or missing fields."""
     document = read_yaml(path, DataError)
     if not isinstance(document, dict) or (document.get("format"), document.get("version")) != (FORMAT, VERSION):
         raise DataError(f"{path}: not a {FORMAT} of version {VERSION}")
@@ -75,7 +75,7 @@ def read_manifest(path: Path = MANIFEST) -> dict[str, Entry]:
 
 
 def find(manifest: dict[str, Entry], name: str) -> Entry:
-    """The entry called ``name``, or ``DataError`` with the nearest names."""
+    """The entry called ``name``; raises ``DataError``, which gives the nearest names, if there is none."""
     if name in manifest:
         return manifest[name]
     near = difflib.get_close_matches(name, manifest, 3, 0.5)
@@ -84,7 +84,7 @@ def find(manifest: dict[str, Entry], name: str) -> Entry:
 
 
 def problem(entry: Entry, path: Path) -> str | None:
-    """The problem of the copy of ``entry`` at ``path``, or None if size and digest agree as far as they are known."""
+    """What is wrong with the copy of ``entry`` at ``path``, or None if its size and digest match, as far as known."""
     if not path.is_file():
         return "missing"
     size = path.stat().st_size
@@ -103,12 +103,12 @@ def problem(entry: Entry, path: Path) -> str | None:
 
 
 def download(entry: Entry, path: Path, progress: Progress | None = None) -> Path:
-    """Download ``entry`` to ``path`` unless a good copy is there; returns the path (for a hub repository, its folder).
+    """Download ``entry`` to ``path`` unless an intact copy exists; returns the path (for a hub repository, its folder).
 
     The file is written to ``<name>.part``, continued there after an interruption, and renamed once size and digest
     agree. Raises ``DataError`` if the file has to be fetched by hand, the network fails or the file is a wrong one.
     """
-    # Not pooch: it downloads to a temporary file that it deletes after a failure, so it cannot continue (1.9.0).
+    # pooch 1.9.0 is not used: it deletes its temporary file after a failure, so it cannot resume a download.
     if entry.manual:
         raise DataError(f"{entry.name} cannot be downloaded automatically: {entry.manual} ({path})")
     if entry.hub:
@@ -118,7 +118,7 @@ def download(entry: Entry, path: Path, progress: Progress | None = None) -> Path
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     if not entry.has_digest:
-        part.unlink(missing_ok=True)  # nothing could tell a wrongly continued file from a right one
+        part.unlink(missing_ok=True)  # a wrongly resumed file could not be detected
     try:
         _transfer(entry.url, part, progress)
     except (OSError, http.client.HTTPException) as error:
@@ -136,7 +136,7 @@ def download(entry: Entry, path: Path, progress: Progress | None = None) -> Path
 
 
 def _transfer(url: str, part: Path, progress: Progress | None) -> None:
-    """Write ``url`` to ``part``, continuing what is there if the server can."""
+    """Download ``url`` to ``part``, resuming an existing part if the server can."""
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"User-Agent": "captioner"})
     if have:
@@ -144,7 +144,7 @@ def _transfer(url: str, part: Path, progress: Progress | None) -> None:
     try:
         answer = urllib.request.urlopen(request, timeout=60)
     except urllib.error.HTTPError as error:
-        if have and error.code == 416:  # nothing after what we have: it is complete, or the digest will say otherwise
+        if have and error.code == 416:  # there is no more to download: the file is complete, or fails its digest
             return
         raise
     with answer, part.open("ab" if answer.status == 206 else "wb") as stream:

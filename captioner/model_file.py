@@ -1,4 +1,4 @@
-"""What a checkpoint file holds, read without torch: the header, and the tensors as numpy arrays.
+"""Read a checkpoint file without torch: the header, and the tensors as numpy arrays.
 
 ``captioner.checkpoint`` has the layout of the file and makes models of it; ``captioner.export`` adds graphs to it.
 """
@@ -26,15 +26,15 @@ FORMAT = "captioner-checkpoint"
 VERSION = 2
 SCALE = ".scale"
 GRAPH = "onnx."
-"""Start of the names of the tensors of bytes that hold a graph."""
+"""Start of the names of the byte tensors that hold a graph."""
 WEIGHTS = ".weights"
-"""End of the names of those that list a graph's weights, one name a line."""
+"""End of the names of the byte tensors that list a graph's weights, one name per line."""
 RESTORE = "restore the file from a copy, or train again"
 OUTPUTS = {
     "vocabulary": "captioner.text.vocabulary:Vocabulary",
     "classes": "captioner.data.records:ClassNames",
 }
-"""Class of a model's outputs by its ``kind``, as checkpoints name it."""
+"""Class of a model's outputs by the ``kind`` in checkpoints."""
 Arrays = dict[str, np.ndarray]
 
 
@@ -50,11 +50,11 @@ class Header:
     inputs: tuple[FeatureSpec, ...]
     """The features that the model reads, concatenated in this order; none for a model of text."""
     outputs: Any
-    """What the outputs stand for: a ``Vocabulary`` or ``ClassNames``."""
+    """The meaning of the outputs: a ``Vocabulary`` or ``ClassNames``."""
     provenance: dict[str, str]
     extra: dict[str, Any]
     checksum: Any
-    """``checksum`` of the file's tensors; None in files that have none."""
+    """``checksum`` of the file's tensors; None in files without one."""
     has_graphs: bool
     """Whether the file holds graphs for ONNX Runtime."""
 
@@ -75,7 +75,7 @@ class Header:
 
 
 def read_header(path: str | Path) -> Header:
-    """The header of a checkpoint; its tensors stay unread.
+    """Read the header of a checkpoint, without its tensors.
 
     Raises ``CheckpointError`` for a file that is missing, damaged, no checkpoint or of another version.
     """
@@ -98,7 +98,7 @@ def read_header(path: str | Path) -> Header:
             checksum=contents.get("checksum"),
             has_graphs=any(name.startswith(GRAPH) for name in names),
         )
-    except Exception as error:  # a header may hold anything, and each part of it complains in its own way
+    except Exception as error:  # a header may hold anything, and raise any error
         raise damaged_header(path, error) from error
 
 
@@ -109,7 +109,7 @@ def damaged_header(path: str | Path, error: Exception) -> CheckpointError:
 
 
 class Weights(Mapping[str, np.ndarray]):
-    """Tensors of a checkpoint by name. Those stored as int8 are multiplied by the scales of their rows when read."""
+    """Tensors of a checkpoint by name. Those stored as int8 are multiplied by their rows' scales when they are read."""
 
     def __init__(self, arrays: Arrays, scales: Arrays) -> None:
         self._arrays = arrays
@@ -153,7 +153,7 @@ def read_weights(header: Header) -> Weights:
 
 
 def checksum(arrays: Mapping[str, np.ndarray]) -> int:
-    """CRC-32 of names and bytes of the weights, as they are stored."""
+    """CRC-32 of the names and bytes of the weights as they are stored."""
     total = 0
     for name in sorted(arrays):
         if name.startswith(("model.", "backbone.")):

@@ -1,4 +1,4 @@
-"""Parts of a list of work, such as ``2/4``: every fourth item from the second, for one of four processes."""
+"""Parts of a list of work: ``2/4`` is every fourth item from the second on, for one of four processes."""
 
 from __future__ import annotations
 

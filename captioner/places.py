@@ -1,4 +1,4 @@
-"""Where shards come from and where their output goes: files, or with fsspec object stores (``s3://...``).
+"""Read shards and write their output: in files or, with fsspec, in object stores (``s3://...``).
 
 A file appears whole or not at all: by renaming on a disk, and in an object store because an upload does.
 """
@@ -21,12 +21,12 @@ from captioner.optional import require
 
 
 def is_address(name: str) -> bool:
-    """Whether ``name`` is for fsspec, such as ``s3://bucket/key``."""
+    """Whether ``name`` is an address for fsspec, such as ``s3://bucket/key``."""
     return re.match(r"\w[\w+.-]*://", name) is not None
 
 
 def find_store(address: str) -> tuple[Any, str]:
-    """fsspec's file system for an address, and the path in it; ``UsageError`` where there is no such or its package."""
+    """fsspec's file system for an address, and the path in it; raises ``UsageError`` if fsspec cannot open it."""
     fsspec = require("fsspec", "scale")
     try:
         store, path = fsspec.core.url_to_fs(address)
@@ -37,7 +37,7 @@ def find_store(address: str) -> tuple[Any, str]:
 
 @contextmanager
 def store_errors(name: str) -> Iterator[None]:
-    """Turn errors of a store's own library, such as missing credentials, into a ``DataError``."""
+    """Raise errors of a store's own library, such as missing credentials, as ``DataError``."""
     try:
         yield
     except (OSError, CaptionerError):
@@ -48,7 +48,7 @@ def store_errors(name: str) -> Iterator[None]:
 
 @contextmanager
 def open_source(name: str) -> Iterator[BinaryIO]:
-    """The bytes of a file or of an address; ``DataError`` where there are none."""
+    """Open a file or an address for reading bytes; raises ``DataError`` if that fails."""
     with ExitStack() as stack:
         try:
             if is_address(name):
@@ -64,7 +64,7 @@ def open_source(name: str) -> Iterator[BinaryIO]:
 
 
 def mark(name: str) -> tuple[int, ...]:
-    """What changes when a file does: its size and time of change (ns); nothing for an address."""
+    """Numbers that change with the file: its size and modification time (ns); none for an address."""
     if is_address(name):
         return ()
     try:
@@ -75,7 +75,7 @@ def mark(name: str) -> tuple[int, ...]:
 
 
 class Folder:
-    """The output folder: files of this disk, or with ``://`` in its name objects of a store."""
+    """The output folder: a folder on disk or, if its name contains ``://``, objects in a store."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -86,7 +86,7 @@ class Folder:
             raise UsageError(f"-o {name} is not a folder; the captions of shards are several files")
 
     def names(self) -> set[str]:
-        """Names of the files in the folder; empty where it does not exist."""
+        """Names of the files in the folder; empty if it does not exist."""
         with suppress(FileNotFoundError):
             if self._store is None:
                 return set(os.listdir(self.name))
@@ -96,7 +96,7 @@ class Folder:
         return set()
 
     def read(self, name: str) -> bytes:
-        """The bytes of a file; ``FileNotFoundError`` where there is none."""
+        """The bytes of a file; raises ``FileNotFoundError`` if there is none."""
         if self._store is None:
             return Path(self.name, name).read_bytes()
         with store_errors(self.name):
@@ -104,7 +104,7 @@ class Folder:
 
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
-        """A path on this disk whose file becomes ``name`` when the block ends, and vanishes when it raises."""
+        """A local path whose file becomes ``name`` when the block ends, or is removed if the block raises."""
         if self._store is None:
             with atomic_path(Path(self.name, name)) as path:
                 yield path
@@ -116,7 +116,7 @@ class Folder:
                 self._put(path)
 
     def _put(self, path: Path) -> None:
-        """Upload a file; the folder is made where the store has folders, buckets are not."""
+        """Upload a file; folders are created if the store has folders, buckets are not."""
         target = f"{self._root}/{path.name}"
         try:
             self._store.put_file(str(path), target)
@@ -133,7 +133,7 @@ class Folder:
             path.write_text(text, encoding="utf-8")
 
     def remove(self, names: Sequence[str]) -> None:
-        """Remove files; those that are not there count as removed."""
+        """Remove files; missing ones are ignored."""
         for name in names:
             with suppress(FileNotFoundError):
                 if self._store is None:
@@ -143,7 +143,7 @@ class Folder:
                     self._store.rm_file(f"{self._root}/{name}")
 
     def remove_unfinished(self, prefix: str, age: float = 0.0) -> None:
-        """Remove what writers that were killed left of files whose names begin with ``prefix``.
+        """Remove files that killed writers left behind and whose names begin with ``prefix``.
 
         ``age`` (seconds) spares the files of writers that are at work.
         """

@@ -1,4 +1,4 @@
-"""YAML as mappings, lists, None and texts: types are not guessed, no code runs, and every key is unique."""
+"""YAML as mappings, lists, None and strings: types are not guessed, no code runs, and keys must be unique."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from captioner.files import read_text
 
 
 class _Texts(yaml.BaseLoader):  # type: ignore[misc]  # PyYAML has no annotations
-    """YAML whose scalars are texts, whatever they look like, but for an empty one and null; keys must be unique."""
+    """YAML whose scalars are strings, except that empty ones and null are None; keys must be unique."""
 
     def construct_scalar(self, node: Any) -> Any:
         value = super().construct_scalar(node)
@@ -30,16 +30,16 @@ class _Texts(yaml.BaseLoader):  # type: ignore[misc]  # PyYAML has no annotation
 
 
 def parse_yaml(text: str, where: str, error: type[CaptionerError] = ConfigError) -> Any:
-    """YAML as mappings, lists, None and texts, which their readers convert to the types of their fields.
+    """Parse YAML to mappings, lists, None and strings, which readers convert to the types of their fields.
 
     Left to itself YAML reads 2024-01-15 as a date, 1.10 as 1.1, 12:30 as 750 and off as false. Raises ``error``.
     """
     try:
-        return yaml.load(text, _Texts)  # a BaseLoader makes nothing but texts
+        return yaml.load(text, _Texts)  # a BaseLoader makes only strings
     except (yaml.YAMLError, ValueError, RecursionError) as cause:
         raise error(f"{where}: not YAML: {textwrap.shorten(str(cause), 400)}") from cause
 
 
 def read_yaml(path: Path, error: type[CaptionerError] = ConfigError) -> Any:
-    """The value of a YAML file as ``parse_yaml`` gives it."""
+    """The value of a YAML file, parsed by ``parse_yaml``."""
     return parse_yaml(read_text(path, error), str(path), error)

@@ -1,4 +1,4 @@
-"""The number format of training, found by a trial rather than from processor flags."""
+"""The number format of training, found by a trial and not from the CPU's flags."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 from captioner.errors import ConfigError
 
 PRECISIONS = ("auto", "float32", "bfloat16")
-"""Values of ``train.precision``; ``auto`` is bfloat16 where LSTMs can be trained in it, else float32."""
+"""Values of ``train.precision``; ``auto`` is bfloat16 if LSTMs can be trained in it, else float32."""
 
 
 def resolve_precision(wanted: str, device: torch.device) -> str:

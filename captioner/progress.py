@@ -14,11 +14,11 @@ class Progress(Protocol):
     """The interface of progress reports."""
 
     def advance(self, count: int = 1, note: str = "") -> None:
-        """Count items that are done; ``note`` is shown behind the bar."""
+        """Count items that are done; ``note`` is shown after the bar."""
         ...
 
     def update(self, done: int, total: int | None) -> None:
-        """Set the number of items that are done, and of all, None where it is not known."""
+        """Set the numbers of items that are done and of all items (None if unknown)."""
         ...
 
     def say(self, line: str) -> None:
@@ -44,7 +44,7 @@ class Lines:
 
 
 class Bar:
-    """One bar of rich's."""
+    """A progress bar of rich."""
 
     def __init__(self, progress: Any, task: Any) -> None:
         self._progress, self._task = progress, task
@@ -69,7 +69,7 @@ def progress_bar(
     keep: bool = True,
     hidden: bool = False,
 ) -> Iterator[Progress]:
-    """A bar with the time left on stderr, if that is a terminal; ``Lines`` otherwise, silent ones where ``hidden``.
+    """A bar with the remaining time on stderr if that is a terminal, else ``Lines``, silent if ``hidden``.
 
     ``count_bytes`` shows numbers as file sizes. The finished bar stays on the terminal unless ``keep`` is False.
     """
@@ -86,7 +86,7 @@ def progress_bar(
         rich_progress.TimeRemainingColumn(),
         rich_progress.TextColumn("{task.fields[note]}"),
     )
-    # rich sends stdout through the bar's console, which must not happen when stdout is a file and stderr a terminal.
+    # rich would redirect stdout to the bar's console, which is wrong if stdout is a file and stderr a terminal.
     with rich_progress.Progress(
         *columns, console=Console(stderr=True), transient=not keep, redirect_stdout=sys.stdout.isatty()
     ) as bar:

@@ -35,7 +35,7 @@ def _processor() -> str:
 
 
 def _commit() -> str | None:
-    """Commit of the checkout that this file lies in, with ``+changes`` where it was edited since."""
+    """Commit of the checkout that contains this file, with ``+changes`` if it has uncommitted changes."""
     here = Path(__file__).resolve().parents[1]
     if not (here / ".git").exists():
         return None

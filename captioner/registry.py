@@ -1,4 +1,4 @@
-"""Registries: tables from names to ``"module:attribute"``, imported when an entry is used.
+"""Registries: tables from names to ``"module:attribute"``; the module is imported when an entry is used.
 
 Adding an entry never slows ``import captioner``, and an entry whose packages are missing harms nobody until it is used.
 """

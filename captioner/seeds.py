@@ -6,5 +6,5 @@ import numpy as np
 
 
 def mix_seeds(*numbers: int) -> int:
-    """One 63-bit seed made of several numbers, such as a run's seed, a step and a process."""
+    """A 63-bit seed computed from several numbers, such as a run's seed, a step and a process."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -13,7 +13,7 @@ _skipping: ContextVar[bool] = ContextVar("skipping", default=False)
 
 
 class skip_init(TorchFunctionMode):
-    """Inside a ``with`` block, torch's layers keep the memory that they get instead of drawing random weights.
+    """Inside a ``with`` block, torch's layers keep their uninitialized memory instead of drawing random weights.
 
     Initializing takes as long as the rest of loading a checkpoint. ``torch.nn.utils.skip_init`` makes one module whose
     constructor takes a device: no LSTM, and no module of several layers. The meta device, torch's other way, is slower.
@@ -37,7 +37,7 @@ class skip_init(TorchFunctionMode):
 
 
 def is_skipping() -> bool:
-    """Whether a ``skip_init`` block is open; a model's own initialization then has nothing to do."""
+    """Whether a ``skip_init`` block is open, so that a model need not initialize its weights."""
     return _skipping.get()
 
 

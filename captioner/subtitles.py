@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 Cue = tuple[float, float, str]
-"""Start and end in seconds, and what is said."""
+"""Start and end in seconds, and the text."""
 
 
 def srt(cues: Iterable[Cue]) -> str:
@@ -17,7 +17,7 @@ def srt(cues: Iterable[Cue]) -> str:
 
 
 def webvtt(cues: Iterable[Cue]) -> str:
-    """WebVTT: a first line that says so, then cues in order of time; &, < and > are escaped."""
+    """WebVTT: its first line, then cues in order of time; &, < and > are escaped."""
     blocks = ["WEBVTT\n"]
     for start, end, text in _ordered(cues):
         escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

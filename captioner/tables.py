@@ -34,6 +34,6 @@ def render(
 
 
 def footnote(text: str, style: str = "plain") -> str:
-    """A line below such a table: code in Markdown, a comment in LaTeX."""
+    """A line to print below such a table: code in Markdown, a comment in LaTeX."""
     text = printable(text)
     return f"% {text}" if style == "latex" else f"`{text}`" if style == "markdown" else text

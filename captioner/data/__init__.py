@@ -22,7 +22,7 @@ READERS: dict[str, str] = {
 
 
 def read_dataset(format: str, root: str | Path) -> list[Captioned]:
-    """All images of the data set at ``root`` (a folder; for some formats also a file) that are in a split.
+    """All images of the data set at ``root`` (a folder; for some formats also a file) that belong to a split.
 
     Ids are unique: where images share a file name, their number is part of ``image_id``. Raises ``DataError`` for an
     unknown format and for everything that is wrong with the files.
@@ -32,7 +32,7 @@ def read_dataset(format: str, root: str | Path) -> list[Captioned]:
 
 
 def read_sentences(path: str | Path) -> list[str]:
-    """The sentences of a text file with one a line; blank lines are left out. For text-only training."""
+    """The sentences of a text file, one per line, for text-only training; blank lines are skipped."""
     sentences = [line.strip() for line in read_lines(Path(path))]
     sentences = [sentence for sentence in sentences if sentence]
     if not sentences:

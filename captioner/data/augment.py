@@ -1,4 +1,4 @@
-"""Random changes of clips of pixels in training: shifts and mirror images, the same for all frames of a clip."""
+"""Random changes to clips of pixels in training: shifts and mirroring, the same for all frames of a clip."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch.nn import functional
 
 WHITE = 255.0
 FLOW_TURN = 256.0
-"""A gray value of horizontal flow and its mirror image add up to this; 128 is no motion."""
+"""The sum of a gray value of horizontal flow and its mirrored value; 128 is no motion."""
 
 
 def mirror_pixels(clips: Tensor, flow: bool = False) -> Tensor:
-    """Clips (B, W, 3, S, S) of gray values 0 to 255 flipped left to right; x of ``flow`` images changes its sign."""
+    """Mirror clips (B, W, 3, S, S) of gray values 0 to 255 left to right; in ``flow`` images x changes its sign."""
     mirrored = clips.flip(-1)
     if flow:
         mirrored[:, :, 0] = (FLOW_TURN - mirrored[:, :, 0]).clamp(max=WHITE)
@@ -22,7 +22,7 @@ def mirror_pixels(clips: Tensor, flow: bool = False) -> Tensor:
 
 
 def shift_pixels(clips: Tensor, down: int, right: int) -> Tensor:
-    """Clips (..., S, S) moved by whole pixels; the pixels at the border are repeated."""
+    """Shift clips (..., S, S) by whole pixels; pixels at the border are repeated."""
     most = max(abs(down), abs(right))
     if not most:
         return clips
@@ -33,7 +33,7 @@ def shift_pixels(clips: Tensor, down: int, right: int) -> Tensor:
 
 
 def augment(clips: Tensor, mirrored: Tensor, shifts: Tensor, flow: bool = False) -> Tensor:
-    """Clips (B, W, 3 * S * S) of pixels, each mirrored where ``mirrored`` (B,) says so and moved by ``shifts`` (B, 2).
+    """Mirror clips (B, W, 3 * S * S) of pixels where ``mirrored`` (B,) is true, and shift them by ``shifts`` (B, 2).
 
     The two are independent: clips that are not mirrored are moved as well.
     """

@@ -17,7 +17,7 @@ from captioner.text.vocabulary import END, PAD, START
 
 @dataclass(frozen=True)
 class Batch:
-    """``rows`` (B,) number the images' features; ``inputs`` and ``targets`` (B, T) are int64 word numbers.
+    """``rows`` (B,) are row numbers of images' features; ``inputs`` and ``targets`` (B, T) are int64 word ids.
 
     Inputs start with ``START``, targets end with ``END``; both hold ``PAD`` behind that. ``targets[:, t]`` is the
     word that follows ``inputs[:, t]``.
@@ -29,12 +29,12 @@ class Batch:
 
     @property
     def tokens(self) -> int:
-        """Targets that are not padding."""
+        """Number of targets that are not padding."""
         return int((self.targets != PAD).sum())
 
 
 class CaptionBatches:
-    """The training captions, batch by batch.
+    """The training captions, in batches.
 
     Captions are shuffled, sorted by length within windows of ``window`` batches (so that a batch holds near-equal
     lengths yet differs in every epoch), cut into batches of equal size give or take one, and the batches are shuffled.
@@ -51,7 +51,7 @@ class CaptionBatches:
         max_length: int | None = None,
         window: int = 64,
     ) -> None:
-        """``ids``: word numbers of each caption, neither start nor end; ``image_rows``: its image's row.
+        """``ids``: word ids of each caption without start and end; ``image_rows``: the row of its image.
 
         ``max_length`` counts tokens with the end token; longer captions are cut and then do not end in ``END``
         (the model must not learn to stop in mid-sentence).
@@ -75,7 +75,7 @@ class CaptionBatches:
         self._buffer = len(ids)
 
     def by_shards(self, shards: NDArray[np.int64], buffer: int) -> CaptionBatches:
-        """The same captions in an order for images that are read shard by shard.
+        """The same captions, in an order for images that are read shard by shard.
 
         ``shards`` (images,) is the shard of each row. Shards come in another order in every epoch, and captions are
         shuffled within blocks of ``buffer`` of them; batches only within their window.
@@ -85,11 +85,11 @@ class CaptionBatches:
         return found
 
     def __len__(self) -> int:
-        """Batches in an epoch."""
+        """Number of batches in an epoch."""
         return self._count
 
     def epoch(self, number: int) -> Iterator[Batch]:
-        """The batches of an epoch; a pure function of the seed and ``number``."""
+        """The batches of epoch ``number``; a pure function of the seed and ``number``."""
         for chosen in self.order(number):
             length = int(self._lengths[chosen].max())
             part = torch.from_numpy(chosen)
@@ -100,10 +100,10 @@ class CaptionBatches:
             yield Batch(self._rows[part], inputs, targets)
 
     def order(self, number: int) -> list[NDArray[np.int64]]:
-        """Caption numbers of each global batch in epoch ``number``; every caption once."""
+        """Caption numbers of each global batch in epoch ``number``; each caption occurs once."""
         generator = np.random.default_rng([self._seed, number])
         captions = self._shuffled(generator)
-        batches = np.array_split(captions, self._count)  # sizes differ by one at most
+        batches = np.array_split(captions, self._count)  # sizes differ by at most one
         for start in range(0, self._count, self._window):
             near = np.concatenate(batches[start : start + self._window])
             near = near[np.argsort(self._lengths[near], kind="stable")]
@@ -114,7 +114,7 @@ class CaptionBatches:
         return [batches[at + i] for at in starts for i in generator.permutation(min(span, self._count - at))]
 
     def _shuffled(self, generator: np.random.Generator) -> NDArray[np.int64]:
-        """Numbers of all captions in random order; with shards, near each other what lies in one."""
+        """All caption numbers in random order; with shards, captions of the same shard are close together."""
         if self._shards is None:
             return generator.permutation(len(self._lengths))
         captions = np.argsort(generator.permutation(self._shards.max() + 1)[self._shards], kind="stable")

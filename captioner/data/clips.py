@@ -18,7 +18,7 @@ from captioner.registry import resolve
 
 NODES = ("activity", "tool", "object", "source", "target")
 NULL = "-"
-"""Label of a node that a clip does not have, such as the tool of a clip in which none is used."""
+"""Label of a node without one, such as the tool of a clip in which none is used."""
 OTHER = "<other>"
 """Label that replaces all rare labels of a node."""
 FORMAT, VERSION = "captioner-clips", 1
@@ -57,7 +57,7 @@ class Clip:
     level: str = "detailed"
     """Level of detail of the sentences: detailed, short or single."""
     labels: tuple[str, ...] | None = None
-    """One label for each of ``NODES``, ``NULL`` where there is none; None if the labels are unknown."""
+    """One label for each of ``NODES``, ``NULL`` if it has none; None if the labels are unknown."""
 
 
 def whole_clip(clip_id: str) -> str:

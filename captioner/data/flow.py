@@ -1,4 +1,4 @@
-"""Optical flow between two frames, by OpenCV, and its images of three channels as LRCN reads them.
+"""Optical flow between two frames, by OpenCV, and its images of three channels as in LRCN.
 
 Donahue et al. 2015, section 4: the flow's x and y are scaled to 0..255 around 128, and its magnitude is the third
 channel; their released code multiplies pixels a frame by 16.
@@ -16,13 +16,13 @@ from captioner.optional import require
 METHODS = ("dis", "farneback")
 """Dense inverse search (Kroeger et al. 2016, preset medium) and polynomial expansion (Farneback 2003)."""
 SCALE = 16.0
-"""Gray values for one pixel of motion."""
+"""Gray values per pixel of motion."""
 CENTER = 128.0
-"""Gray value of no motion."""
+"""Gray value for no motion."""
 SIDE = 240
-"""Motion is counted in pixels of a frame whose shorter side has so many, as UCF-101's and the paper's."""
+"""Motion is measured in pixels of a frame whose shorter side has this many, as in UCF-101 and the paper."""
 RATE = 30.0
-"""Motion is counted for one frame at so many frames per second, whatever the video's own rate is."""
+"""Motion is measured between frames at this many frames per second, whatever the video's own rate."""
 
 
 def require_flow(method: str) -> None:
@@ -33,7 +33,7 @@ def require_flow(method: str) -> None:
 
 
 def optical_flow(before: np.ndarray, after: np.ndarray, method: str = "dis") -> np.ndarray:
-    """The motion in pixels, x to the right and y downward, (H, W, 2) float32, between gray images (H, W) uint8."""
+    """The motion (H, W, 2) float32 in pixels, x to the right and y downward, between gray images (H, W) uint8."""
     cv2: Any = require("cv2", "flow")
     if method == "farneback":
         found = cv2.calcOpticalFlowFarneback(before, after, None, 0.5, 3, 15, 3, 5, 1.2, 0)
@@ -44,7 +44,7 @@ def optical_flow(before: np.ndarray, after: np.ndarray, method: str = "dis") -> 
 
 
 def flow_image(flow: np.ndarray, scale: float = SCALE) -> np.ndarray:
-    """Flow (H, W, 2) in pixels a frame as an image (H, W, 3) uint8: x, y and magnitude, times ``scale`` plus 128."""
+    """Flow (H, W, 2) in pixels per frame as an image (H, W, 3) uint8: x, y and magnitude, times ``scale`` plus 128."""
     magnitude = np.hypot(flow[..., 0], flow[..., 1])[..., None]
     scaled = np.concatenate([flow, magnitude], 2) * scale + CENTER
     image: np.ndarray = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
@@ -52,7 +52,7 @@ def flow_image(flow: np.ndarray, scale: float = SCALE) -> np.ndarray:
 
 
 def mirror_flow(flow: np.ndarray) -> np.ndarray:
-    """The flow (..., H, W, 2) of the mirrored frames: flipped, and what went to the right goes to the left."""
+    """The flow (..., H, W, 2) of the mirrored frames: flipped left to right, with the opposite sign of x."""
     mirrored: np.ndarray = flow[..., ::-1, :] * np.array([-1, 1], flow.dtype)
     return mirrored
 
@@ -79,7 +79,7 @@ def frame_flow(before: np.ndarray, after: np.ndarray, seconds: float, method: st
 
 
 def _at_least(image: np.ndarray, side: int) -> np.ndarray:
-    """A gray image whose sides have at least ``side`` pixels, which the pyramids of both methods need."""
+    """Enlarge a gray image so that its sides have at least ``side`` pixels, which the pyramids of both methods need."""
     height, width = image.shape
     below, right = max(side - height, 0), max(side - width, 0)
     return np.pad(image, ((0, below), (0, right)), "edge") if below or right else image

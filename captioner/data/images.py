@@ -34,34 +34,34 @@ MAX_BYTES = 2**29
 MIN_SHORT_SIDE = 1024
 """Fewest pixels of the shorter side when a large image is reduced by a whole factor on reading."""
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-"""Pillow's names of the formats that are read, whatever a file is called. Its other plugins are never asked: that of
-EPS runs the file as a program; those of HDF5, BUFR, GRIB and WMF call any handler that is registered."""
+"""Pillow's names of the formats that are read, whatever a file is called. Its other plugins are never used: the one for
+EPS runs the file as a program; those for HDF5, BUFR, GRIB and WMF call any registered handler."""
 FORMAT_NAMES = "JPEG, PNG, WebP, GIF, BMP, TIFF, PPM, AVIF or HEIC"
 SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .apng .webp .gif .bmp .tif .tiff .ppm .pgm .pbm .pnm .avif .heic .heif .hif".split()
 )
-"""Suffixes of the files that are taken from a folder; a file that is named itself may have any."""
+"""Suffixes of the files that are taken from a folder; a file that is named directly may have any."""
 URL_REASON = "is an address, not a file; download the image first"
 UNREAD_SUFFIXES = frozenset(
     ".arw .cr2 .cr3 .dng .emf .eps .exr .hdr .ico .j2k .jp2 .jpx .jxl .nef .orf .pcx .psd .raf .rw2 .svg .tga .wmf .xcf"
     "".split()
 )
-"""Suffixes of images that cannot be read: a folder that holds some says so."""
+"""Suffixes of images that cannot be read; they are reported if a folder holds some."""
 HEIC_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"))
 LOW_BYTES = {
     f"{colors};16{order}": f"{colors};16{other}"
     for colors in ("RGB", "RGBA")
     for order, other in (("B", "L"), ("L", "B"), ("N", "B" if sys.byteorder == "little" else "L"))
 }
-"""Pillow's names for colors of 16 bits, by the order of bytes, and for the other order."""
+"""Pillow's names of 16-bit color modes by byte order, each with the name for the other order."""
 TOPS = (255, 1023, 4095, 16383, 65535)
-"""Largest values that integers have: those of 8, 10, 12, 14 and 16 bits."""
+"""Largest values of integers with 8, 10, 12, 14 and 16 bits."""
 OUTLIERS = (0.1, 99.9)
-"""Percent of an image's values between which its range is looked for."""
+"""Percentiles of an image's values that bound its range."""
 _STRIP = 1 << 20  # pixels that are converted at a time
 _DECODERS: dict[str | None, float] = {"WEBP": 12.2, "AVIF": 5.4, "HEIF": 4.3}
-"""Bytes a pixel that a decoder takes beside the image, measured with images of 24 megapixels in three bands."""
-_warning_filters = threading.Lock()  # they belong to the whole process
+"""Bytes per pixel that a decoder needs beside the image, measured on images of 24 megapixels with three bands."""
+_warning_filters = threading.Lock()  # warning filters are global
 
 
 @dataclass(frozen=True)
@@ -69,15 +69,15 @@ class FileKind:
     """A kind of file to collect from folders."""
 
     what: str
-    """What they are, in the plural."""
+    """Name of the kind, in the plural."""
     suffixes: frozenset[str]
-    """In small letters, with the dot; a file that is named itself may have any."""
+    """In lower case, with the dot; a file that is named directly may have any."""
     unread: frozenset[str] = frozenset()
-    """Suffixes of files of this kind that cannot be read: a folder that holds some says so."""
+    """Suffixes of files of this kind that cannot be read; they are reported if a folder holds some."""
 
     @property
     def none_here(self) -> str:
-        """What is wrong with a folder without any."""
+        """The error for a folder without any."""
         return f"no {self.what} in this folder"
 
 
@@ -90,11 +90,11 @@ class ImageFile:
 
     path: Path
     id: str
-    """Path below the folder that was given, with ``/`` and suffix; the file's name if the file itself was given."""
+    """Path below the given folder, with ``/`` and suffix; the file's name if the file itself was given."""
 
 
 def open_image(source: str | os.PathLike[str] | Image.Image | bytes, most: int | None = None) -> Image.Image:
-    """The image upright and in RGB: transparency on white, the first frame of an animation.
+    """Open an image upright and in RGB: transparency on white, the first frame of an animation.
 
     ``source`` is a path, an image of Pillow's, or the content of a file; reading it may take ``most`` bytes of memory
     (by default ``MAX_BYTES``). Raises ``ImageError`` with a short reason for anything that cannot be read as an image.
@@ -116,7 +116,7 @@ def open_image(source: str | os.PathLike[str] | Image.Image | bytes, most: int |
             return _read(path, file, most)
         except (ImageError, MissingDependency, Image.DecompressionBombError):
             raise
-        except Exception:  # a MemoryError too: Pillow reserves what the length of a chunk says
+        except Exception:  # also MemoryError: Pillow allocates whatever a chunk's length says
             pixels = _without_metadata(file)
             if pixels is None:
                 raise
@@ -128,7 +128,7 @@ def open_image(source: str | os.PathLike[str] | Image.Image | bytes, most: int |
 
 
 def find_images(arguments: Iterable[str], stdin: Iterable[str] = ()) -> Iterator[Path | ImageError]:
-    """Paths of the images that ``arguments`` name, in order; an ``ImageError`` for each argument that names none.
+    """Paths of the images that ``arguments`` name, in order, and an ``ImageError`` for each argument that names none.
 
     An argument is a file, a folder (searched with its subfolders, links to folders included, sorted, without hidden
     files; images in formats that are not read give an error), a glob pattern, or
@@ -161,7 +161,7 @@ def _expand(argument: str, kind: FileKind) -> Iterator[ImageFile | ImageError]:
     matches = sorted(set(_glob(argument)))
     if not matches:
         yield ImageError(argument, "no file matches this pattern")
-    seen: set[tuple[str, str]] = set()  # ** names a folder and the files in it, and a link names what is elsewhere
+    seen: set[tuple[str, str]] = set()  # ** matches a folder as well as its files, and links match files elsewhere
     for match in matches:
         for found in _folder(Path(match), kind) if os.path.isdir(match) else [_file(Path(match))]:
             if isinstance(found, ImageError):
@@ -174,7 +174,7 @@ def _expand(argument: str, kind: FileKind) -> Iterator[ImageFile | ImageError]:
 
 
 def _glob(pattern: str) -> Iterator[str]:
-    """Like ``glob.glob``, which follows ``**`` through links to folders in circles."""
+    """``glob.glob``, except that ``**`` does not follow links in circles."""
     parts = pattern.split("/")
     if "**" not in parts:
         yield from glob.glob(pattern)
@@ -194,7 +194,7 @@ def _glob(pattern: str) -> Iterator[str]:
 
 
 def _is_url(source: object) -> bool:
-    """Whether an image is named by an address instead of a file that is there."""
+    """Whether an image is named by an address and not by an existing file."""
     return isinstance(source, str) and re.match(r"\w+://", source) is not None and not os.path.lexists(source)
 
 
@@ -229,7 +229,7 @@ def _folder(folder: Path, kind: FileKind) -> Iterator[ImageFile | ImageError]:
 
 
 def _walk(folder: str, note: Callable[[OSError], None] | None = None) -> Iterator[tuple[str, list[str]]]:
-    """(Folder, names of its files) for ``folder`` and all below it but hidden ones, each real folder once.
+    """(Folder, its file names) for ``folder`` and all folders below it that are not hidden, each real folder once.
 
     Links to folders come last, so that what can be reached without one has the path without. Links upward are left out.
     """
@@ -282,12 +282,12 @@ def _read(path: Path, file: Path | BinaryIO, most: int | None = None) -> Image.I
 
 
 def _raw_mode(tile: Any) -> str:
-    """How a part of an image is stored; ``Image.open`` knows, before the image is loaded."""
+    """How a part of an image is stored; known after ``Image.open``, before the image is loaded."""
     return str(tile[3][0] if isinstance(tile[3], tuple) and tile[3] else tile[3])
 
 
 def _low_bytes(path: Path, file: Path | BinaryIO, image: Image.Image) -> Image.Image | None:
-    """The lower bytes of colors of 16 bits that use less than half of their range; Pillow reads the upper ones only.
+    """The lower bytes of 16-bit colors that use less than half of their range; Pillow reads only the upper ones.
 
     It takes them for the upper ones where it is told that the bytes are in the other order.
     """
@@ -300,7 +300,7 @@ def _low_bytes(path: Path, file: Path | BinaryIO, image: Image.Image) -> Image.I
 
 
 def _swapped(tile: Any) -> Any:
-    """A part of an image with its bytes in the other order."""
+    """A part of an image with swapped bytes."""
     mode, arguments = LOW_BYTES[_raw_mode(tile)], tile[3]
     arguments = (mode, *arguments[1:]) if isinstance(arguments, tuple) else mode
     return tile._replace(args=arguments) if hasattr(tile, "_replace") else (*tile[:3], arguments)
@@ -314,7 +314,7 @@ def _open(path: Path, file: Path | BinaryIO) -> PillowFile:
 
 
 def _formats(path: Path, content: Path | BinaryIO) -> tuple[str, ...]:
-    """The formats that a file may have by its content; AVIF and HEIC share a container that lists its brands."""
+    """The formats that a file may have by its content; AVIF and HEIC share a container, which lists its brands."""
     with _stream(content) as file:
         head = file.read(64)
     brands = (
@@ -334,7 +334,7 @@ def _formats(path: Path, content: Path | BinaryIO) -> tuple[str, ...]:
 
 
 def _without_metadata(content: Path | BinaryIO) -> BinaryIO | None:
-    """What of a PNG, AVIF or HEIC makes its pixels, without color profile, texts and EXIF data; None for other files.
+    """A PNG, AVIF or HEIC with its pixels but without color profile, texts and EXIF data; None for other files.
 
     Pillow refuses a PNG whose texts or profile are large or damaged, and an AVIF with damaged EXIF data. Only its
     global settings would lift the former.
@@ -347,13 +347,13 @@ def _without_metadata(content: Path | BinaryIO) -> BinaryIO | None:
         start = file.read(8)
         if start[4:] == b"ftyp":
             rest = re.sub(rb"(infe[\x02\x03].{7,9})Exif", rb"\1skip", file.read(), flags=re.DOTALL)
-            return io.BytesIO(start + rest)  # an item of no known type is left alone
+            return io.BytesIO(start + rest)  # items of unknown type are left alone
         if start != b"\x89PNG\r\n\x1a\n":
             return None
         kept = io.BytesIO()
         kept.write(start)
         while len(head := file.read(8)) == 8:
-            length = int.from_bytes(head[:4], "big") + 4  # and the checksum
+            length = int.from_bytes(head[:4], "big") + 4  # with the checksum
             if head[4:] in (b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"IDAT", b"IEND"):
                 kept.write(head + file.read(min(length, size)))
             else:
@@ -363,7 +363,7 @@ def _without_metadata(content: Path | BinaryIO) -> BinaryIO | None:
 
 @contextmanager
 def no_warnings() -> Iterator[None]:
-    """Pillow warns of large images, which are allowed here, and of damaged EXIF data, which is ignored."""
+    """Silence Pillow's warnings about large images, which are allowed here, and damaged EXIF data, which is ignored."""
     with _warning_filters, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -385,8 +385,8 @@ def _check_memory(path: Path, image: PillowFile, size: tuple[int, int], most: in
 
 
 def _decoder_bytes(image: Image.Image) -> float:
-    """Bytes a pixel that the decoder takes beside the image."""
-    if image.info.get("progressive"):  # libjpeg holds all coefficients, whatever the draft
+    """Bytes per pixel that the decoder needs beside the image."""
+    if image.info.get("progressive"):  # libjpeg keeps all coefficients, even with a draft
         parts: list[int] = [high * wide for _, high, wide, _ in image.layer]  # type: ignore[attr-defined]
         return 2 * sum(parts) / max(parts)
     if isinstance(image, TiffImageFile):
@@ -447,7 +447,7 @@ def _convert(image: Image.Image) -> Image.Image:
 
 @dataclass(frozen=True)
 class _Levels:
-    """How values of 16 or 32 bits or floats become 0..255; Pillow's conversion would clip or darken them."""
+    """How values of 16 or 32 bits or floats are mapped to 0..255; Pillow's conversion would clip or darken them."""
 
     low: float
     span: float
@@ -455,22 +455,22 @@ class _Levels:
     inverted: bool
 
     def to_bytes(self, values: np.ndarray) -> np.ndarray:
-        """The values of a strip (H, W) or (H, W, C) as uint8; outliers are clipped, and what is no number is black."""
+        """The values of a strip (H, W) or (H, W, C) as uint8; outliers are clipped, and NaN is black."""
         values = np.nan_to_num(values.astype(np.float64), nan=self.low)
         scaled = np.rint(np.clip((values - self.low) / self.span, 0, 1) * 255).astype(np.uint8)
         return 255 - scaled if self.inverted else scaled
 
 
 def _levels(image: Image.Image, low: Image.Image | None) -> _Levels:
-    """The usual range that holds the values, such as that of 12 bits, or else the range that they have.
+    """The usual range that contains the values, such as that of 12 bits, or else their own range.
 
     One value in a thousand may lie outside at either end: a dead pixel must not make the others black.
     """
     tags = getattr(image, "tag_v2", {})
     unsigned = image.mode == "I" and bool(tags) and tags.get(ExifTags.Base.SampleFormat, (1,))[0] == 1
-    inverted = tags.get(ExifTags.Base.PhotometricInterpretation) == 0  # WhiteIsZero: Pillow turns only 8 bits and less
+    inverted = tags.get(ExifTags.Base.PhotometricInterpretation) == 0  # WhiteIsZero: Pillow inverts only up to 8 bits
     values = _values(_sample(image), unsigned, low and _sample(low))
-    values = values[..., :3] if low else values[np.isfinite(values)]  # transparency has the whole range
+    values = values[..., :3] if low else values[np.isfinite(values)]  # transparency uses the whole range
     if not values.size:
         return _Levels(0, 1, unsigned, inverted)
     least, most = (float(value) for value in np.percentile(values, OUTLIERS, method="nearest"))
@@ -492,7 +492,7 @@ def _values(image: Image.Image, unsigned: bool, low: Image.Image | None) -> np.n
 
 
 def _no_such_file(path: Path) -> str:
-    """The reason, with the file beside it that differs in capitals only, if there is one."""
+    """The reason, with the name of a file beside it that differs only in capitals, if there is one."""
     try:
         with os.scandir(path.parent) as entries:
             near = in_other_capitals(path.name, [entry.name for entry in itertools.islice(entries, NEIGHBORS)])

@@ -1,4 +1,4 @@
-"""Labeled images as arrays of bytes in memory. To add a data set: a reader and one line in ``READERS``.
+"""Labeled images as arrays of bytes in memory. To add a data set, write a reader and add one line to ``READERS``.
 
 A reader takes the root, the side in pixels and the number of channels (1 gray, 3 RGB) that images are brought to, and
 returns the names of the classes and the images of each split that there is.
@@ -23,17 +23,17 @@ READERS: dict[str, str] = {
     "folders": "captioner.data.readers.class_folders:read_class_folders",
 }
 LARGEST = 2**33
-"""Bytes that the images of a data set may take in memory."""
+"""Most bytes of memory for the images of a data set."""
 
 
 @dataclass(frozen=True)
 class LabeledImages:
-    """Images of one size with the numbers of their classes."""
+    """Images of one size, with their class indices."""
 
     pixels: NDArray[np.uint8]
     """(N, H, W, C), C is 1 (gray) or 3 (RGB)."""
     labels: NDArray[np.int64]
-    """(N,), from 0."""
+    """Class indices (N,), from 0."""
     ids: tuple[str, ...]
     """A name for each image, for example its path below the root."""
 
@@ -46,7 +46,7 @@ class LabeledImages:
 
 
 Splits = Mapping[str, LabeledImages]
-"""Images by split: train, val and test, or some of these."""
+"""Images by split: train, val and test, or some of them."""
 
 
 def read_labeled(format: str, root: str | Path, side: int, channels: int) -> tuple[ClassNames, Splits]:
@@ -58,7 +58,7 @@ def read_labeled(format: str, root: str | Path, side: int, channels: int) -> tup
 
 
 def hold_out(images: LabeledImages, count: int, seed: int = 0) -> tuple[LabeledImages, LabeledImages]:
-    """Split ``images`` at random into all but ``count`` and the other ``count``; ``seed`` decides the split."""
+    """Split ``images`` at random, by ``seed``, into all but ``count`` images and the other ``count``."""
     if not 0 < count < len(images):
         raise DataError(f"cannot hold out {count} of {len(images)} training images; set data.val to fewer")
     order = np.random.default_rng(seed).permutation(len(images))

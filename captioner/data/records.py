@@ -1,4 +1,4 @@
-"""Records that readers of data sets return: ``Captioned`` and ``Labeled`` images, and the names of classes."""
+"""Records that readers of data sets return, ``Captioned`` and ``Labeled`` images, and the names of classes."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ class Captioned:
     image_id: str
     """The image's id in a feature store: its path below the images' folder, with suffix."""
     path: Path | None
-    """The file; None if it is not on this disk (its features may be)."""
+    """The image file; None if it is not on disk (its features may be)."""
     captions: tuple[str, ...]
     split: str
     """train, val or test."""
     number: int | str | None = None
-    """The data set's own id, as results in COCO format use it: mostly a number, but a text is valid too."""
+    """The data set's own id, used in COCO results: usually a number, but a string is valid too."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Labeled:
 
 @dataclass(frozen=True)
 class ClassNames:
-    """Names of classes by number: the outputs of a classifier. ``DataError`` if there are none or one repeats."""
+    """Names of classes by index: the outputs of a classifier. Raises ``DataError`` if there are none or one repeats."""
 
     kind: ClassVar[str] = "classes"
 
@@ -90,7 +90,7 @@ class ClassNames:
             raise DataError(f"no class {shorten(name)} among the {len(self)} classes") from None
 
     def to_list(self) -> list[str]:
-        """The names in order, ready for JSON."""
+        """The names in order, as a JSON value."""
         return list(self.names)
 
     @classmethod
@@ -100,7 +100,7 @@ class ClassNames:
 
 
 def split_name(name: str, where: str) -> str:
-    """train, val or test for any usual spelling (dev, restval, ...); else ``DataError`` naming ``where``."""
+    """train, val or test for any usual spelling (dev, restval, ...); else raises ``DataError``, naming ``where``."""
     found = SPLIT_NAMES.get(name.strip().lower())
     if found is None:
         raise DataError(f"{where}: unknown split {shorten(name)}; use train, val or test")
@@ -122,14 +122,14 @@ def read_json(path: Path) -> Any:
 
 
 def parse_json(text: str, where: str, lines: bool = False) -> Any:
-    """The value of a JSON text; what is wrong with it is a ``DataError`` that starts with ``where``.
+    """Parse JSON; errors are a ``DataError`` that starts with ``where``.
 
     With ``lines`` it also says in which line of ``text``.
     """
     try:
         value = json.loads(text)
         if "\\u" in text:
-            json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair can be neither printed nor written
+            json.dumps(value, ensure_ascii=False).encode()  # lone surrogates can be neither printed nor written
     except json.JSONDecodeError as error:
         line = f", line {error.lineno}" if lines else ""
         raise DataError(f"{where}{line}: not valid JSON: {error.msg} at character {error.colno}") from error
@@ -138,13 +138,13 @@ def parse_json(text: str, where: str, lines: bool = False) -> Any:
         raise DataError(f"{where}: not valid JSON: {half} is half a character; write the whole character") from error
     except RecursionError as error:
         raise DataError(f"{where}: not valid JSON: nested too deeply") from error
-    except ValueError as error:  # Python reads no number of thousands of digits
+    except ValueError as error:  # Python refuses numbers of thousands of digits
         raise DataError(f"{where}: not valid JSON: a number with too many digits") from error
     return value
 
 
 def find_file(root: Path, names: tuple[str, ...], what: str) -> Path:
-    """The first of ``names`` that is a file below ``root``; ``DataError`` lists ``names`` if none is."""
+    """The first of ``names`` that is a file below ``root``; raises ``DataError``, which lists ``names``, if none is."""
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; give the folder that holds the {what}")
     for name in names:
@@ -154,7 +154,7 @@ def find_file(root: Path, names: tuple[str, ...], what: str) -> Path:
 
 
 def find_folder(root: Path, names: tuple[str, ...]) -> Path:
-    """The first of ``names`` that is a folder below ``root``; ``root`` itself when none is."""
+    """The first of ``names`` that is a folder below ``root``; ``root`` itself if none is."""
     return next((root / name for name in names if (root / name).is_dir()), root)
 
 
@@ -166,7 +166,7 @@ class Images:
         self._listed: dict[Path, dict[str, str]] = {}
 
     def find(self, name: str) -> Path | None:
-        """The file called ``name``, a path below the folder; None if it does not exist, or leads out of the folder."""
+        """The file called ``name``, a path below the folder; None if it does not exist or leads out of the folder."""
         parts = PurePosixPath(name).parts
         if parts[:1] == ("/",) or ".." in parts:
             return None
@@ -184,19 +184,19 @@ class Images:
         if folder not in self._listed:
             try:
                 names = os.listdir(folder)
-            except (OSError, ValueError):  # no such folder, or a name that none can have
+            except (OSError, ValueError):  # no such folder, or an invalid name
                 names = []
             self._listed[folder] = {same_name(name): name for name in names}
         return self._listed[folder]
 
 
 def same_name(name: str) -> str:
-    """``name`` in Unicode's composed form (NFC): an accented letter is one character, or on a Mac's disk often two."""
+    """``name`` in Unicode's composed form (NFC): an accented letter is one character; on a Mac's disk it may be two."""
     return unicodedata.normalize("NFC", name)
 
 
 class Names:
-    """Names that are looked up as they are spelled, or else as ``same_name`` compares them."""
+    """Names that are found as they are spelled, or else by ``same_name``."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self._names = frozenset(names)
@@ -205,7 +205,7 @@ class Names:
         return name in self._names or self._others(name) != []
 
     def find(self, name: str) -> str | None:
-        """The spelling of ``name`` here, or None; raises ``DataError`` if several other names may be meant."""
+        """The spelling of ``name`` here, or None; raises ``DataError`` if several other names match."""
         if name in self._names:
             return name
         others = self._others(name)
@@ -226,13 +226,13 @@ class Names:
 
 
 def in_other_capitals(name: str, names: Iterable[str]) -> str | None:
-    """The first of ``names`` that differs from ``name`` in capitals only."""
+    """The first of ``names`` that differs from ``name`` only in capitals."""
     folded = same_name(name).casefold()
     return next((one for one in names if same_name(one).casefold() == folded), None)
 
 
 def distinct(records: Sequence[Captioned], where: str) -> list[Captioned]:
-    """``records`` with an id each: to a file name that several images share, their numbers are added (``a.jpg#7``).
+    """``records`` with unique ids: if images share a file name, their numbers are appended (``a.jpg#7``).
 
     Raises ``DataError`` where numbers do not tell them apart either.
     """
@@ -250,7 +250,7 @@ def distinct(records: Sequence[Captioned], where: str) -> list[Captioned]:
 
 
 def of_split(records: list[Captioned], split: str) -> list[Captioned]:
-    """The records of ``split`` (any usual spelling); ``DataError`` when there are none."""
+    """The records of ``split`` (any usual spelling); raises ``DataError`` if there are none."""
     wanted = split_name(split, "--split")
     chosen = [record for record in records if record.split == wanted]
     if not chosen:
@@ -260,6 +260,6 @@ def of_split(records: list[Captioned], split: str) -> list[Captioned]:
 
 
 def bare_name(name: str) -> str:
-    """An image's name without folder and suffix, and a number without leading zeros: ``9`` of ``000000000009.jpg``."""
+    """An image's name without folder and suffix, a number without leading zeros: ``9`` for ``000000000009.jpg``."""
     stem = PurePosixPath(name).stem
     return str(int(stem)) if stem.isdecimal() else stem

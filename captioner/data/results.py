@@ -40,12 +40,12 @@ _MOJIBAKE = re.compile("\ufffd|[ÃÂ][\u0080-\u00bf]|â€")
 
 @dataclass(frozen=True)
 class Results:
-    """One system's captions by image, None where the file has null."""
+    """One system's captions by image; None for null in the file."""
 
     path: Path
     captions: dict[str, str | None]
     aligned: bool = False
-    """Plain lines without images' names: the keys are line numbers from 1."""
+    """Whether the file has plain lines without image names; the keys are then line numbers from 1."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,9 @@ class Matched:
     hypotheses: dict[str, str]
     references: dict[str, tuple[str, ...]]
     notes: list[str] = field(default_factory=list)
-    """Warnings for the reader of the scores, a sentence each."""
+    """Warnings to print with the scores, one sentence each."""
     metadata: dict[str, str] = field(default_factory=dict)
-    """Part of the scores' signatures: the split, and how many images were left out or counted as empty."""
+    """Part of the scores' signatures: the split, and the numbers of images left out or counted as empty."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class _Row:
 
 
 def read_results(path: Path) -> Results:
-    """The captions of a file in any of the forms above; ``DataError`` names the entry that is wrong."""
+    """Read the captions of a file in any of the forms above; ``DataError`` names the entry that is wrong."""
     form = _form(path)
     if form == "plain":
         lines = read_lines(path)
@@ -85,7 +85,7 @@ def read_results(path: Path) -> Results:
 
 
 def read_references(paths: Sequence[Path], data_format: str = "", aligned: bool = False) -> list[Captioned]:
-    """The images that have references, of all splits; ``aligned``: those of plain results, by line number."""
+    """The images of all splits that have references; ``aligned``: those of plain results, by line number."""
     if not paths:
         raise UsageError("no references; name them with --references")
     if aligned and not data_format:
@@ -116,7 +116,7 @@ def read_systems(
     missing: str = "error",
     warn: Callable[[str], None] = lambda note: None,
 ) -> tuple[list[Matched], list[Captioned]]:
-    """Each results file matched with the references of ``split`` (all if empty), and the references of all splits.
+    """Match each results file with the references of ``split`` (all if empty); also returns those of all splits.
 
     ``warn`` is called once with every note; the options are those of ``read_references`` and ``match``.
     """
@@ -130,7 +130,7 @@ def read_systems(
 
 
 def same_images(matched: Sequence[Matched]) -> Matched:
-    """The first of ``matched``; ``UsageError`` unless all are of the same images."""
+    """The first of ``matched``; raises ``UsageError`` unless all have the same images."""
     first = matched[0]
     if any(one.references.keys() != first.references.keys() for one in matched):
         raise UsageError(
@@ -145,8 +145,8 @@ def read_captions(path: Path) -> dict[str, tuple[str, ...]]:
 
 
 def read_training_captions(path: Path | None, records: Sequence[Captioned], split: str) -> list[str]:
-    """The training captions of ``path``; without one those of ``records``, unless their train split is what is scored
-    (``split``, all splits if empty)."""
+    """The training captions in ``path``, or else those of ``records``, unless their train split is scored (``split``,
+    all splits if empty)."""
     if path is not None:
         return [text for one in read_references([path]) if one.split in ("train", "") for text in one.captions]
     if not split or split_name(split, "--split") == "train":
@@ -155,7 +155,7 @@ def read_training_captions(path: Path | None, records: Sequence[Captioned], spli
 
 
 def match(results: Results, references: Sequence[Captioned], missing: str = "error") -> Matched:
-    """Captions and references by image; both must be of the same images.
+    """Match captions and references by image; both must have the same images.
 
     A caption belongs to the image with that number, id, file name, or file name without suffix. Where an image has
     no caption, or null, ``missing`` decides: ``"error"`` raises ``DataError``, ``"empty"`` counts an empty caption,
@@ -196,7 +196,7 @@ def _not_empty(results: Results) -> Results:
 
 
 def _form(path: Path) -> str:
-    """json, jsonl, tsv or plain, from the suffix and what is in the file."""
+    """json, jsonl, tsv or plain, from the suffix and the content of the file."""
     if path.is_dir():
         raise DataError(f"{path}: is a folder; give the file with the captions")
     if path.suffix in (".json", ".jsonl", ".tsv"):
@@ -255,7 +255,7 @@ def _tabbed(path: Path) -> Iterator[_Row]:
 
 
 def _read_guessed(path: Path) -> list[Captioned]:
-    """References of a file without a named format, from its suffix and first keys."""
+    """The format of a references file, from its suffix and first keys."""
     if path.is_dir():
         raise UsageError(f"{path} is a folder; name its format with --format: {', '.join(READERS)}")
     if not path.exists():
@@ -291,7 +291,7 @@ def _group(rows: Iterator[_Row]) -> list[Captioned]:
 
 
 def _read_aligned(paths: Sequence[Path]) -> list[Captioned]:
-    """References of plain results: line n of each file, or its cells, are those of line n."""
+    """References of plain results: line n of each file, or the cells of line n."""
     tables = [_lines(path) for path in paths]
     counts = {path.name: len(table) for path, table in zip(paths, tables, strict=True)}
     if len(set(counts.values())) > 1:
@@ -311,7 +311,7 @@ def _lines(path: Path) -> list[list[str]]:
 
 
 def _assign(results: Results, references: Sequence[Captioned]) -> tuple[dict[str, str | None], list[str]]:
-    """Captions by the ids of ``references``, and the keys that fit none of them."""
+    """Captions by the ids of ``references``, and the keys that match none of them."""
     if results.aligned:
         _check_lines(results, references)
     known = _names(references)
@@ -330,7 +330,7 @@ def _assign(results: Results, references: Sequence[Captioned]) -> tuple[dict[str
 
 
 def _names(references: Sequence[Captioned]) -> dict[str, str | None]:
-    """Every name by which an image may be called, the best kind of name first; None for one that two images share."""
+    """All names of the images, the best kind of name first; None for a name that two images share."""
     tiers: list[Callable[[Captioned], str]] = [
         lambda record: "" if record.number is None else str(record.number),
         lambda record: record.image_id,
@@ -359,7 +359,7 @@ def _check_lines(results: Results, references: Sequence[Captioned]) -> None:
 def _check(
     results: Results, references: Sequence[Captioned], unknown: Sequence[str], absent: Sequence[str], missing: str
 ) -> None:
-    """Raise what ``missing`` does not allow."""
+    """Raise an error for mismatches that ``missing`` does not allow."""
     alike = in_other_capitals(unknown[0], (record.image_id for record in references)) if unknown else None
     hint = f"did you mean {alike}, as capitals count" if alike else ""
     if len(unknown) == len(results.captions):

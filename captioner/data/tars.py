@@ -1,4 +1,4 @@
-"""Tars as WebDataset has them, read as a stream: nothing is unpacked, and no member's name is a path."""
+"""Read WebDataset's tars as a stream: nothing is unpacked, and no member's name is used as a path."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from captioner.errors import DataError
 from captioner.places import open_source
 
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-"""Suffixes of their names."""
+"""Suffixes of tars."""
 MOST_BYTES = 2**28
-"""Bytes that a member may have, as any image file in a table or an object store."""
+"""Most bytes of a member, as of any image file in a table or an object store."""
 LONGEST_HEADER = 2**20
-"""Bytes that the long name or the attributes of a member may have; they are read into memory."""
+"""Most bytes of a member's long name or attributes, which are read into memory."""
 HEADERS = (
     tarfile.XHDTYPE,
     tarfile.XGLTYPE,
@@ -28,7 +28,7 @@ HEADERS = (
 
 
 class Member(NamedTuple):
-    """A file in a tar, or why it is not read."""
+    """A file in a tar, or the reason why it is not read."""
 
     name: str
     data: bytes = b""
@@ -36,11 +36,11 @@ class Member(NamedTuple):
 
 
 class _Header(tarfile.TarInfo):
-    """A member whose headers have a limit, in a tar that has an end."""
+    """A member whose headers are limited in size, in a tar that has an end marker."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-        if not buf:  # tarfile takes this for the end
+        if not buf:  # tarfile would take this for the end
             raise DataError("cut off: the zeros at the end of a tar are missing; fetch or write it again")
         member = super().frombuf(buf, encoding, errors)
         if member.type in HEADERS and not 0 <= member.size <= LONGEST_HEADER:
@@ -49,7 +49,7 @@ class _Header(tarfile.TarInfo):
 
 
 def read_tar(source: str, suffixes: Collection[str]) -> Iterator[Member]:
-    """The members whose names end with one of ``suffixes``, in order, of compressed tars too.
+    """The members whose names end with one of ``suffixes``, in order; the tar may be compressed.
 
     Links, devices, hidden files, names that lead elsewhere, huge members and second ones of a name are not read: they
     give an error, hidden files nothing. Raises ``DataError`` where the tar is damaged or cut off.
@@ -59,7 +59,7 @@ def read_tar(source: str, suffixes: Collection[str]) -> Iterator[Member]:
         try:
             with tarfile.open(fileobj=stream, mode="r|*", tarinfo=_Header) as tar:
                 for member in tar:
-                    tar.members = []  # type: ignore[attr-defined]  # or the list would grow with the tar
+                    tar.members = []  # type: ignore[attr-defined]  # otherwise the list would grow with the tar
                     if _is_wanted(member.name, suffixes):
                         yield _read(tar, member, seen)
                         seen.add(member.name)
@@ -70,7 +70,7 @@ def read_tar(source: str, suffixes: Collection[str]) -> Iterator[Member]:
 
 
 def too_large(size: int) -> str:
-    """Why a file of ``size`` bytes is not read; empty where it is."""
+    """Why a file of ``size`` bytes is not read; empty if it is."""
     return f"{size:,} bytes, more than the {MOST_BYTES:,} that are read" if size > MOST_BYTES else ""
 
 

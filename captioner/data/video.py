@@ -16,19 +16,19 @@ from captioner.errors import DataError
 from captioner.optional import require
 
 DEFAULT_FRAME_RATE = 25.0
-"""Frames per second of a stream that does not say."""
+"""Frames per second of a stream that does not specify them."""
 MAX_TIMESTAMP_JUMP = 3600.0
 """Largest timestamp jump, in seconds, that is accepted; a larger one is treated as a clock reset."""
 MAX_TIMESTAMP_STEP_BACK = 1.0
 """Largest step back, in seconds, that is accepted; a larger one is treated as a clock reset."""
 
 MAX_PIXELS = 2**25
-"""Pixels of a frame, 8K: a decoder keeps up to 16 of them."""
+"""Most pixels of a frame, 8K: a decoder keeps up to 16 frames."""
 FORMATS = (
     "asf avi dv flv h264 hevc ivf matroska mjpeg mov mpeg mpegts mpegvideo mxf nut ogg rm wtv yuv4mpegpipe".split()
 )
 """FFmpeg's names of the video formats that are read, whatever a file is called. Playlists and scripts, such as hls and
-concat, are not: they make FFmpeg open other files and addresses."""
+concat, are excluded: they make FFmpeg open other files and addresses."""
 STILLS = "apng avif gif ico image2 bmp_pipe jpeg_pipe png_pipe tiff_pipe webp webp_pipe".split()
 """Image formats, which are opened to report that they are not videos, unless they are animated."""
 VIDEOS = FileKind(
@@ -38,9 +38,9 @@ VIDEOS = FileKind(
         ".wmv".split()
     ),
 )
-"""The files that are taken from a folder of videos."""
+"""Video files, as they are taken from a folder."""
 END_TOLERANCE = 1.0
-"""Seconds that an interval may extend beyond the last frame: sound is often longer, and players count it."""
+"""Seconds that an interval may extend past the last frame: sound is often longer, and players count it."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Frame:
     _aspect: float  # width of a pixel over its height
 
     def image(self) -> Image.Image:
-        """The frame as players show it, RGB: turned as the display matrix says, with square pixels."""
+        """The frame in RGB as players show it: rotated by the display matrix, with square pixels."""
         width = max(1, round(self._raw.width * self._aspect))
         image: Image.Image = self._raw.to_image(width=width, height=self._raw.height)
         return image.rotate(self._raw.rotation, expand=True) if self._raw.rotation else image
@@ -98,13 +98,13 @@ class Moment:
 
     frame: Frame
     pair: tuple[Frame, Frame]
-    """Two successive frames, for the motion: this one and the next, or for the last one the one before and this."""
+    """Two successive frames, for the motion: this one and the next, or for the last one the previous one and this."""
 
 
 def sample_frames(
     path: str | Path, times: Iterable[float], warn: Callable[[str], object] = warnings.warn
 ) -> Iterator[Moment]:
-    """The moment at each of ``times`` (seconds, ascending); the video is decoded once, no further than needed.
+    """The moment at each of ``times`` (seconds, ascending); the video is decoded once, and only as far as needed.
 
     A time may be up to ``END_TOLERANCE`` after the end, where the last frame stays. Equal moments are one object.
     Raises ``DataError`` as ``read_frames`` does, and for a video whose images end earlier.
@@ -129,17 +129,17 @@ def sample_frames(
 
 
 class Extent(NamedTuple):
-    """The length and size of a video, by its headers and packets."""
+    """The length and size of a video, from its headers and packets."""
 
     end: float
-    """When the last image ends, in seconds from the beginning."""
+    """End of the last image, in seconds from the beginning."""
     frames: int
     width: int
     height: int
 
 
 def read_end(path: str | Path) -> float:
-    """When the last image of a video ends, in seconds from its beginning; errors as of ``read_extent``."""
+    """End of the last image of a video, in seconds from its beginning; errors as of ``read_extent``."""
     return read_extent(path).end
 
 
@@ -162,7 +162,7 @@ def read_extent(path: str | Path) -> Extent:
 
 
 def check_video(path: str | Path) -> Path:
-    """The path of a file that is there and not empty, or ``DataError``."""
+    """The path of an existing, non-empty file; raises ``DataError`` for any other."""
     path = Path(path)
     if not path.is_file():
         raise DataError(f"{path}: {'is a folder, not a video' if path.is_dir() else 'no such video file'}")
@@ -173,7 +173,7 @@ def check_video(path: str | Path) -> Path:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
-    """The open file and its first video stream; cover art does not count."""
+    """The open file and its first video stream, not counting cover art."""
     av = require("av", "video")
     try:
         container = av.open(
@@ -197,7 +197,7 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
 
 
 def _is_still(container: Any, stream: Any) -> bool:
-    """Whether FFmpeg takes an image for a video of one frame, under whatever name."""
+    """Whether this is an image, whatever its name, that FFmpeg reads as a video of one frame."""
     name = container.format.name
     single = container.duration is None and stream.frames == 1  # AVIF, HEIC, a GIF that does not move
     return name in ("image2", "ico") or name.endswith("_pipe") or single
@@ -210,7 +210,7 @@ def _kinds(container: Any) -> str:
 
 
 def _packets(container: Any, stream: Any) -> Iterator[Any]:
-    """The packets that can be read, at last an empty one; a file that is cut off ends there."""
+    """The packets that can be read, and an empty one last; a truncated file ends early."""
     av = require("av", "video")
     packets = container.demux(stream)
     while True:
@@ -222,7 +222,7 @@ def _packets(container: Any, stream: Any) -> Iterator[Any]:
 
 
 def _decoded(container: Any, stream: Any) -> Generator[Any, None, None]:
-    """All frames that can be decoded: damaged packets are skipped."""
+    """All frames that can be decoded; damaged packets are skipped."""
     av = require("av", "video")
     fed = False
     for packet in _packets(container, stream):

@@ -24,8 +24,8 @@ from captioner.features.writer import FeatureWriter
 
 PRECISIONS = ("float32", "bfloat16")
 Batch = tuple[list[str], np.ndarray, list[ImageError]]
-"""Ids, images (N, C, S, S, 3) uint8, and the errors of images that could not be read. C is the number of crops of an
-image, or of frames of a video."""
+"""Ids, images (N, C, S, S, 3) uint8, and the errors of unreadable images. C is the number of crops of an image, or of
+frames of a video."""
 
 
 @dataclass
@@ -33,9 +33,9 @@ class ExtractReport:
     """The counts and errors of an extraction."""
 
     done: int = 0
-    """Images whose features were added."""
+    """Number of images whose features were added."""
     skipped: int = 0
-    """Images whose features were already in the store."""
+    """Number of images whose features were already in the store."""
     failed: list[ImageError] = field(default_factory=list)
     """Images that could not be found or read."""
 
@@ -55,7 +55,7 @@ class _Images(Dataset[tuple[str, np.ndarray | ImageError]]):
             return file.id, prepare_views(file.path, self.spec, self.crops, self.mirror)
         except ImageError as error:
             return file.id, error
-        except DataError as error:  # of a video
+        except DataError as error:  # from a video
             return file.id, ImageError(file.path, str(error).removeprefix(f"{file.path}: "))
 
 
@@ -137,7 +137,7 @@ def check_options(crops: int, mirror: bool, precision: str, dtype: str, workers:
 
 
 def _select(sources: Iterable[ImageFile | ImageError], part: tuple[int, int], report: ExtractReport) -> list[ImageFile]:
-    """The files of this part, each id once; errors go into the report of the first part.
+    """The files of this part, each id once; errors are reported by the first part.
 
     A missing file is an error and, unlike an image that cannot be read, gets no row in the store.
     """
@@ -156,7 +156,7 @@ def _select(sources: Iterable[ImageFile | ImageError], part: tuple[int, int], re
 
 
 def _checked(file: ImageFile) -> ImageFile | ImageError:
-    """The file, or what keeps it from having a row in a store at all."""
+    """The file, or the reason why it can have no row in a store."""
     try:
         file.id.encode()
         file.path.stat()
@@ -182,7 +182,7 @@ def _part_file(output: Path, part: tuple[int, int]) -> Path:
 
 
 def _batches(images: _Images, workers: int, batch_size: int, context: BaseContext | str | None) -> Iterator[Batch]:
-    if not len(images):  # all there already
+    if not len(images):  # nothing is missing
         return iter(())
     loader = DataLoader(
         images,
@@ -196,7 +196,7 @@ def _batches(images: _Images, workers: int, batch_size: int, context: BaseContex
 
 
 def _end_with_parent(_: int) -> None:
-    """End this worker within a second of its parent's death; otherwise it waits forever to return its last batch."""
+    """End this worker within a second of its parent's death; otherwise it would wait for ever to return its batch."""
     parent = os.getppid()
 
     def watch() -> None:

@@ -38,7 +38,7 @@ FORMAT = "captioner-features"
 VERSION = 2
 DTYPES = ("float16", "float32")
 IDENTITY = ("feature", "spec_digest", "weights_digest", "dtype", "crops", "mirrored", "precision")
-"""Attributes in which all files of a store, and all runs that write it, must agree."""
+"""Attributes in which all files of a store, and all runs that write to it, must agree."""
 TYPES: dict[str, type] = {
     **dict.fromkeys((*IDENTITY, "spec", "part"), str),
     "crops": int,
@@ -47,7 +47,7 @@ TYPES: dict[str, type] = {
 }
 """Type of each attribute that a file must have."""
 READ_AT_ONCE = 4096
-"""Rows in memory at a time while a whole file is read."""
+"""Rows in memory at a time when a whole file is read."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +87,7 @@ class FeatureFile:
 
     @cached_property
     def spec(self) -> FeatureSpec:
-        """What the features are."""
+        """The specification of the features."""
         return _spec(self.attributes)
 
     @property
@@ -101,7 +101,7 @@ class FeatureFile:
         return self._index[1]
 
     def read(self, rows: np.ndarray) -> np.ndarray:
-        """The ``rows`` (M,), (M, D) or (M, T, D) as stored; an error names one that is damaged or not finite."""
+        """The ``rows`` (M,), (M, D) or (M, T, D), as stored; an error names a row that is damaged or not finite."""
         values = self._read(rows)
         good = np.isfinite(values).all(tuple(range(1, values.ndim)))  # (M,)
         if self._checksums is not None:
@@ -114,7 +114,7 @@ class FeatureFile:
         return values
 
     def problems(self) -> list[str]:
-        """What is wrong with the rows, one line each; reads the whole file."""
+        """What is wrong with the rows, one line for each problem; reads the whole file."""
         found, infinite, crc = [], [], 0
         for start in range(0, len(self.ids), READ_AT_ONCE):
             done = self.finished[start : start + READ_AT_ONCE]
@@ -143,13 +143,13 @@ class FeatureFile:
             return np.asarray(file["checksums"][:]) if "checksums" in file else None
 
     def _read(self, rows: np.ndarray) -> np.ndarray:
-        """The ``rows`` (M,) unchecked, of a mapping of the file where it is contiguous."""
+        """The ``rows`` (M,) unchecked, from a memory map if the dataset is contiguous."""
         with self._open() as file:
             data = file["features"]
             offset = data.id.get_offset()
             if not len(rows) or not data.size:
                 return np.empty((len(rows), *data.shape[1:]), data.dtype)
-            if offset is None:  # stored in chunks by another program; h5py wants ascending rows
+            if offset is None:  # chunked by another program; h5py needs ascending rows
                 ascending, places = np.unique(rows, return_inverse=True)
                 return np.asarray(data[ascending][places])
             return np.asarray(np.memmap(self.path, data.dtype, "r", offset, data.shape)[rows])
@@ -167,7 +167,7 @@ class FeatureFile:
         try:
             with file:
                 yield file
-        except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:  # of h5py
+        except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:  # raised by h5py
             raise FeatureStoreError(f"{self.path}: damaged ({error}); delete it and extract again") from None
 
 
@@ -192,7 +192,7 @@ def write_file(
 
 
 def require_same(mine: Mapping[str, Any], other: Mapping[str, Any], my_name: str, other_name: str) -> None:
-    """Raise ``FeatureStoreError``, naming both sides, unless they agree in ``IDENTITY`` and in the shape of an item."""
+    """Raise ``FeatureStoreError``, which names both sides, unless ``IDENTITY`` and the shape of an item agree."""
     for name in (*IDENTITY, "shape"):
         left, right = ((_shape(side) if name == "shape" else side[name]) for side in (mine, other))
         if left != right:
@@ -201,18 +201,18 @@ def require_same(mine: Mapping[str, Any], other: Mapping[str, Any], my_name: str
 
 
 def parts_folder(path: Path) -> Path:
-    """Where the rows of ``path`` are while it is being written: beside the file itself, not beside a link to it."""
+    """The folder of rows while ``path`` is being written: beside the file itself, not beside a link to it."""
     path = Path(os.path.realpath(path))
     return path.with_name(path.name + ".parts")
 
 
 def part_files(folder: Path) -> list[Path]:
-    """The files of rows in ``folder``, in the order in which they were written."""
+    """The files of rows in ``folder``, in the order they were written."""
     return sorted((path for path in folder.glob("*.h5") if path.stem.isdecimal()), key=lambda path: int(path.stem))
 
 
 def _check_attributes(attributes: Mapping[str, Any]) -> FeatureSpec:
-    """The spec among the attributes of a file; ``ValueError`` unless they agree with one another."""
+    """The spec in the attributes of a file; raises ``ValueError`` unless they are consistent."""
     spec = _spec(attributes)
     if (spec.key, spec.digest) != (attributes["feature"], attributes["spec_digest"]):
         raise ValueError("its spec does not match its feature and spec_digest")
@@ -223,7 +223,7 @@ def _check_attributes(attributes: Mapping[str, Any]) -> FeatureSpec:
 
 
 def _check_layout(file: h5py.File, dtype: str, shape: tuple[int, ...]) -> None:
-    """Raise ``ValueError`` unless the datasets are as the module's first lines say.
+    """Raise ``ValueError`` unless the datasets are as the module's docstring says.
 
     Whatever is read later, or mapped into memory without further questions, is looked at here.
     """

@@ -15,14 +15,14 @@ from captioner.backbones.spec import normalize, pixels
 from captioner.data.video import END_TOLERANCE, Frame
 
 FRAMES = 8
-"""Frames sampled from a clip, if it has so many."""
+"""Frames sampled from a clip, if it has that many."""
 Interval = tuple[float, float]
 """Start and end in seconds; the end is not part of the interval."""
 
 
 @dataclass(eq=False)
 class ClipFeature:
-    """The feature of one interval, or why it has none."""
+    """The feature of one interval, or the reason why it has none."""
 
     start: float
     """Seconds."""
@@ -45,7 +45,7 @@ def clip_features(
     batch_size: int = 16,
     device: str | torch.device = "cpu",
 ) -> list[ClipFeature]:
-    """The features of ``intervals``, in their order; a number means windows of that many seconds over the whole video.
+    """The features of ``intervals``, in their order; a number stands for windows of that many seconds over the video.
 
     Each interval is cut into ``number`` equal parts, and the frames shown at their midpoints are sampled, each frame
     once. The video is read once, no further than needed, and one batch of images is in memory at a time. An interval
@@ -77,7 +77,7 @@ def _windows(every: float, clips: list[ClipFeature], size: int) -> Iterator[Clip
 
 
 def _cut_windows(windows: list[ClipFeature], end: float) -> list[ClipFeature]:
-    """The windows of a video that ends at ``end``; a last one shorter than half a window joins the one before."""
+    """The windows of a video that ends at ``end``; a last one shorter than half a window is added to the one before."""
     *whole, last = [clip for clip in windows if clip.start < end]
     if whole and end - last.start < (last.end - last.start) / 2:
         whole[-1].feature += last.feature
@@ -88,7 +88,7 @@ def _cut_windows(windows: list[ClipFeature], end: float) -> list[ClipFeature]:
 
 
 def _is_valid(clip: ClipFeature) -> bool:
-    """Whether the interval is possible in some video; sets ``error`` if not."""
+    """Whether the interval is valid in any video; sets ``error`` if it is not."""
     if not clip.start < clip.end:
         clip.error = "ends before it starts, or where it starts"
     elif clip.start < 0:
@@ -144,7 +144,7 @@ class FramePooler:
             self.flush()
 
     def flush(self) -> None:
-        """Run the backbone over the frames of the last, incomplete batch."""
+        """Run the backbone over the last, incomplete batch of frames."""
         if not self.images:
             return
         batch = normalize(torch.from_numpy(np.stack(self.images)).to(self.device), self.backbone.spec)

@@ -18,7 +18,7 @@ from captioner.features.spec import FeatureSpec, Store
 from captioner.features.store import FeatureStore
 
 KEYS = {f"labels@{kind}": kind for kind in KINDS}
-"""Kind of vector by the key of its spec."""
+"""Kind of vector, by the key of its spec."""
 
 
 class LabelPredictionsStore:
@@ -43,7 +43,7 @@ class LabelPredictionsStore:
 
     @cached_property
     def spec(self) -> FeatureSpec:
-        """Its ``names`` are NODE=LABEL, so predictions of other labels have another digest."""
+        """The spec; its ``names`` are NODE=LABEL, so predictions of other labels have another digest."""
         names = [f"{node}={label}" for node, labels in self.predictions.labels.items() for label in labels]
         return FeatureSpec(f"labels@{self.kind}", len(names), names=tuple(names))
 

@@ -1,4 +1,4 @@
-"""Features in shards, read as a store: Parquet of ``captioner extract --engine``, and tars as WebDataset has them."""
+"""Read features in shards as a store: Parquet of ``captioner extract --engine``, and WebDataset tars."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ from captioner.optional import require
 from captioner.places import Folder, is_address, open_source
 
 RUN = "run.json"
-"""The file that says of what the shards of a folder are."""
+"""The file that describes the shards of a folder."""
 TAR_KEY = "webdataset"
-"""Key of the features of tars, whatever made them."""
+"""Key of the features in tars, since the network that computed them is unknown."""
 SETTINGS: Mapping[str, type] = {"crops": int, "mirrored": bool, "precision": str}
-"""What a run and a store record of how features were computed."""
+"""Settings of the computation of features that runs and stores record."""
 
 
 @dataclass(frozen=True)
 class FeatureRun:
-    """What the ``run.json`` of features says."""
+    """The contents of the ``run.json`` of features."""
 
     shards: int
     spec: FeatureSpec
     weights_digest: str
     options: Mapping[str, Any]
-    """``SETTINGS`` by name."""
+    """Values of ``SETTINGS`` by name."""
 
 
 def parse_run(record: Any, where: str) -> FeatureRun:
-    """What ``run.json`` says; ``UsageError`` for another run than of features, ``DataError`` for a damaged file."""
+    """Parse ``run.json``; raises ``UsageError`` for a run that is not of features, ``DataError`` for a damaged file."""
     if not isinstance(record, dict) or record.get("work") != "extract":
         raise UsageError(f"{where}: no features of captioner extract --engine in this folder")
     try:
@@ -53,7 +53,7 @@ def parse_run(record: Any, where: str) -> FeatureRun:
 
 
 def read_shard(source: Any, where: str, dimension: int) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Keys, which of the n rows have a feature (n,) bool, and the features (n, D) float16, of a path or pyarrow file.
+    """Keys, (n,) bool: which rows have a feature, and the features (n, D) float16, from a path or pyarrow file.
 
     Raises ``DataError`` for a file that is damaged or not of features of ``dimension`` numbers.
     """
@@ -81,7 +81,7 @@ def _read_table(source: Any, where: str, dimension: int, names: Sequence[str]) -
 
 
 class ShardedStore(ABC):
-    """Features in the files of a folder (a ``captioner.features.spec.Store``); keys are in memory, features are not."""
+    """Features in the files of a folder (a ``captioner.features.spec.Store``); only keys are kept in memory."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = path
@@ -93,17 +93,17 @@ class ShardedStore(ABC):
     @property
     @abstractmethod
     def spec(self) -> FeatureSpec:
-        """What the features are."""
+        """The specification of the features."""
 
     @property
     @abstractmethod
     def weights_digest(self) -> str:
-        """Digest of the weights that made the features; empty where nobody says."""
+        """Digest of the weights that computed the features; empty if unknown."""
 
     @property
     @abstractmethod
     def dtype(self) -> str:
-        """Type in which the features are stored: float16 or float32."""
+        """Type of the stored features: float16 or float32."""
 
     @property
     @abstractmethod
@@ -120,20 +120,20 @@ class ShardedStore(ABC):
 
     @cached_property
     def ids(self) -> list[str]:
-        """Keys of all images that have a feature."""
+        """Keys of all images with a feature."""
         return list(self._index[0])
 
     @property
     def unfinished(self) -> list[str]:
-        """Keys of images without a feature, which could not be read."""
+        """Keys of images without a feature, because they could not be read."""
         return self._index[1]
 
     def summary(self) -> dict[str, Any]:
-        """What the store is, by name, ready for JSON."""
+        """A description of the store, by name, as JSON values."""
         return {"rows": len(self) + len(self.unfinished), "finished": len(self), "feature": self.spec.key}
 
     def places(self, ids: Sequence[str]) -> np.ndarray:
-        """Shard and row in it of each of ``ids``, (N, 2) int64; the error names up to three that are missing."""
+        """(Shard, row) of each of ``ids``, (N, 2) int64; the error names up to three missing ones."""
         found = [self._index[0].get(self._find(name) or "") for name in ids]
         missing = [name for name, place in zip(ids, found, strict=True) if place is None]
         if missing:
@@ -162,7 +162,7 @@ class ShardedStore(ABC):
 
     @cached_property
     def _index(self) -> tuple[dict[str, tuple[int, int]], list[str]]:
-        """Key to (shard, row), the first where a key repeats; and the keys without a feature."""
+        """Key to (shard, row), the first one for a repeated key; and the keys without a feature."""
         rows: dict[str, tuple[int, int]] = {}
         unfinished: list[str] = []
         for shard in range(len(self._files)):
@@ -215,7 +215,7 @@ class ShardStore(ShardedStore):
 
 
 class TarStore(ShardedStore):
-    """The tars of a folder, as WebDataset has them: a vector of numpy in each member ``KEY.npy``.
+    """The WebDataset tars of a folder, with a vector of numpy in each member ``KEY.npy``.
 
     The key of an image is the member's name without ``.npy``: that of the image, with its suffix or without it. Nothing
     in a tar says what made the features, nor whether of mirrored images. Raises ``DataError`` for a damaged tar, and a
@@ -253,7 +253,7 @@ class TarStore(ShardedStore):
         return np.stack([vector for _, vector in self._checked(shard)])
 
     def _checked(self, shard: int) -> Iterator[tuple[str, np.ndarray]]:
-        """Keys and vectors, all like the first one."""
+        """Keys and vectors, all of the same shape and type as the first one."""
         for key, vector in self._vectors(shard):
             if (vector.shape, vector.dtype) != (self._first.shape, self._first.dtype):
                 raise DataError(
@@ -274,7 +274,7 @@ class TarStore(ShardedStore):
 
 
 def open_shards(path: str | Path, mirrored: bool | None) -> ShardedStore | None:
-    """The store in a folder of shards, on this disk or in an object store; None for a path that is something else.
+    """The store in a folder of shards, on disk or in an object store; None for any other path.
 
     Raises ``FeatureStoreError`` for an address without shards.
     """
@@ -298,10 +298,10 @@ def _text(folder: Folder, name: str) -> str:
 
 
 def _read_vector(data: bytes, where: str) -> np.ndarray:
-    """The vector (D,) in a file of numpy; ``DataError`` for anything else."""
+    """The vector (D,) in a numpy file; raises ``DataError`` for any other content."""
     try:
         vector: np.ndarray = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
-    except Exception as error:  # numpy's reader of headers raises many kinds
+    except Exception as error:  # numpy raises many kinds of errors for headers
         raise DataError(f"{where}: damaged or not an array of numpy ({error})") from error
     if vector.ndim != 1 or not vector.size or vector.dtype not in (np.float16, np.float32):
         raise DataError(f"{where}: not a vector in float16 or float32 but {vector.dtype} {vector.shape}")

@@ -1,4 +1,4 @@
-"""The record of a feature, and the interface to stored features."""
+"""The specification of a feature, and the interface to stored features."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ KINDS = {
 }
 """Class of a spec by the ``kind`` in its dictionary."""
 COUNTERS = "num_batches_tracked"
-"""Batch norms count training steps; inference never reads it."""
+"""Batch norms count training steps in it; inference does not use it."""
 LARGEST_ITEM = 2**26
-"""Largest number of numbers in an item."""
+"""Largest size of an item, in numbers."""
 
 
 @dataclass(frozen=True)
@@ -33,17 +33,17 @@ class FeatureSpec:
     kind: ClassVar[str] = "feature"
 
     key: str
-    """What makes the feature: a backbone's key, or for example ``labels@map``."""
+    """The source of the feature: a backbone's key, or for example ``labels@map``."""
     dimension: int = 0
-    """Numbers in one vector, D."""
+    """Size of one vector, D."""
     frames: int = 0
-    """Vectors in one item, T; 0 where an item is a single vector."""
+    """Number of vectors in one item, T; 0 if an item is a single vector."""
     names: tuple[str, ...] = ()
-    """What each number of a vector means, NODE=LABEL, where it has a meaning of its own; else empty."""
+    """The meaning of each number of a vector, NODE=LABEL, if it has one; else empty."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "names", tuple(self.names))
-        for item in fields(self):  # annotations are texts here
+        for item in fields(self):  # annotations are strings here
             kind: type | None = {"str": str, "int": int}.get(str(item.type))
             if kind and type(getattr(self, item.name)) is not kind:
                 raise FeatureStoreError(f"a {self.kind} record: {item.name} must be {item.type}")
@@ -64,11 +64,11 @@ class FeatureSpec:
 
     @property
     def digest(self) -> str:
-        """16 hexadecimal digits that change with the meaning of the numbers."""
+        """16 hexadecimal digits that depend on the meaning of the numbers."""
         return digest([self.key, self.frames, self.names])
 
     def to_dict(self) -> dict[str, Any]:
-        """A plain dictionary, ready for JSON; ``read_spec`` is its inverse."""
+        """A dictionary of JSON values; ``read_spec`` is its inverse."""
         values = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
         return {"kind": self.kind, **values}
 
@@ -88,7 +88,7 @@ class FeatureSpec:
 
 
 def read_spec(values: Mapping[str, Any]) -> FeatureSpec:
-    """The spec that ``to_dict`` made ``values`` of, of the class that its ``kind`` names."""
+    """The spec from the dictionary of ``to_dict``, of the class that its ``kind`` names."""
     if not isinstance(values, Mapping):
         raise FeatureStoreError("a feature record is a JSON object")
     kind: type[FeatureSpec] = resolve(KINDS, str(values.get("kind")), "kind of feature record", FeatureStoreError)
@@ -101,7 +101,7 @@ def digest(values: Sequence[Any]) -> str:
 
 
 def digest_arrays(arrays: Mapping[str, np.ndarray]) -> str:
-    """SHA-256 over names, shapes and values of a network's weights and statistics, whatever computes with them."""
+    """SHA-256 over names, shapes and values of a network's weights and statistics, independent of the runtime."""
     total = hashlib.sha256()
     for name, array in sorted(arrays.items()):
         if not name.endswith(COUNTERS):
@@ -111,7 +111,7 @@ def digest_arrays(arrays: Mapping[str, np.ndarray]) -> str:
 
 
 class Store(Protocol):
-    """Stored features by id. What trains or predicts from features reads them through this interface alone."""
+    """Stored features by id: the only interface through which training and prediction read features."""
 
     @property
     def path(self) -> str | Path:
@@ -120,22 +120,22 @@ class Store(Protocol):
 
     @property
     def spec(self) -> FeatureSpec:
-        """What the features are."""
+        """The specification of the features."""
         ...
 
     @property
     def weights_digest(self) -> str:
-        """Digest of the weights that made the features; empty where no network did."""
+        """Digest of the weights that computed the features; empty if no network did."""
         ...
 
     @property
     def dtype(self) -> str:
-        """Type in which the features are stored: float16 or float32."""
+        """Type of the stored features: float16 or float32."""
         ...
 
     @property
     def ids(self) -> Sequence[str]:
-        """Ids of all items that have a feature."""
+        """Ids of all items with a feature."""
         ...
 
     @property
@@ -144,16 +144,16 @@ class Store(Protocol):
         ...
 
     def get(self, ids: Sequence[str]) -> np.ndarray:
-        """Features of ``ids`` in that order, (N, D) or (N, T, D) float32; an error names those that are missing."""
+        """Features of ``ids`` in that order, (N, D) or (N, T, D) float32; an error names missing ids."""
         ...
 
     def summary(self) -> dict[str, Any]:
-        """What the store is, by name, ready for JSON."""
+        """A description of the store, by name, as JSON values."""
         ...
 
 
 def check_mirrored(where: str, stored: bool, wanted: bool | None) -> None:
-    """Raise ``FeatureStoreError`` where features are of mirrored images and others are wanted, or the reverse.
+    """Raise ``FeatureStoreError`` if features of mirrored images are given but not wanted, or the reverse.
 
     ``wanted`` is None for either.
     """

@@ -17,7 +17,7 @@ from captioner.features.spec import FeatureSpec, check_mirrored
 
 
 class FeatureStore:
-    """Reads a feature store (a ``captioner.features.spec.Store``); files are opened when first needed.
+    """Reads a feature store (a ``captioner.features.spec.Store``); files are opened when they are first needed.
 
     ``mirrored`` says which features are wanted: of images as they are, of mirrored images, or (None) either. The
     object may be passed to forked and spawned processes. Raises ``FeatureStoreError`` for what is not a store of this
@@ -44,17 +44,17 @@ class FeatureStore:
 
     @property
     def spec(self) -> FeatureSpec:
-        """What the features are; a ``BackboneSpec`` if a backbone made them."""
+        """The specification of the features; a ``BackboneSpec`` if a backbone computed them."""
         return self._files[0].spec
 
     @property
     def weights_digest(self) -> str:
-        """Digest of the weights that made the features; empty where no network did."""
+        """Digest of the weights that computed the features; empty if no network did."""
         return str(self._files[0].attributes["weights_digest"])
 
     @property
     def dtype(self) -> str:
-        """Type in which the features are stored: float16 or float32."""
+        """Type of the stored features: float16 or float32."""
         return str(self._files[0].attributes["dtype"])
 
     @cached_property
@@ -83,7 +83,7 @@ class FeatureStore:
 
     @property
     def missing_parts(self) -> list[str]:
-        """Parts, as ``2/4``, that a store written by several processes still lacks."""
+        """Parts, such as ``2/4``, that a store written by several processes lacks."""
         present = {file.attributes["part"] for file in self._files}
         counts = {int(part.split("/")[1]) for part in present}
         return [f"{i}/{n}" for n in sorted(counts) for i in range(1, n + 1) if f"{i}/{n}" not in present]
@@ -94,7 +94,7 @@ class FeatureStore:
         return any(".parts" in file.path.parent.suffixes for file in self._files)
 
     def verify(self) -> list[str]:
-        """Read everything; returns what is wrong, one line each: damage, repeated ids, missing rows and parts."""
+        """Read everything; returns the problems, one line each: damage, repeated ids, missing rows and parts."""
         problems: list[str] = []
         owner: dict[str, Path] = {}
         for file in self._files:
@@ -112,7 +112,7 @@ class FeatureStore:
         return problems
 
     def summary(self) -> dict[str, Any]:
-        """What the store is, by name, ready for JSON."""
+        """A description of the store, by name, as JSON values."""
         header = self._files[0].attributes
         return {
             "format": f"{header['format']} version {header['version']}",
@@ -131,12 +131,12 @@ class FeatureStore:
         }
 
     def _missing(self, names: Sequence[str]) -> str:
-        """The message about ids that are not there, with the likely reason."""
+        """The error for missing ids, with the likely reason."""
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         reason = "".join(f"; part {part} is not there" for part in self.missing_parts[:1])
         file = names[0].rpartition("/")[2]
         similar = next((name for name in self._rows if name.rpartition("/")[2] == file), None)
-        if similar:  # an id is the path below the folder that was given to extract
+        if similar:  # an id is the path below the folder given to extract
             reason += f"; it has {similar}, as captioner extract was given another folder than the images' own"
         return f"{self.path}: no features of {', '.join(names[:3])}{more}{reason}"
 
@@ -163,7 +163,7 @@ class FeatureStore:
 
     @cached_property
     def _rows(self) -> dict[str, tuple[int, int]]:
-        """Id to (file, row) of every finished row; the first where an id repeats."""
+        """Id to (file, row) of each finished row; the first one for a repeated id."""
         rows: dict[str, tuple[int, int]] = {}
         for number, file in enumerate(self._files):
             for row, (name, done) in enumerate(zip(file.ids, file.finished, strict=False)):

@@ -1,4 +1,4 @@
-"""The record of a video's feature: a backbone's record, and the processing of the frames before it."""
+"""The specification of a video's feature: a backbone's specification, and the processing of frames before it."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from captioner.errors import BackboneError, shorten
 from captioner.features.spec import digest
 
 MOST_FRAMES = 4096
-"""Frames of one video that are sampled at most."""
+"""Most frames that are sampled from one video."""
 View = Callable[[Moment], np.ndarray]
-"""What the backbone sees of a moment, (S, S, 3) uint8."""
+"""Makes the backbone's input of a moment, (S, S, 3) uint8."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VideoSpec(BackboneSpec):
-    """Features (T, D) of T frames spread evenly over a video, or of images of the optical flow there."""
+    """Features (T, D) of T frames spread evenly over a video, or of images of the optical flow at these frames."""
 
     kind: ClassVar[str] = "video"
 
@@ -34,7 +34,7 @@ class VideoSpec(BackboneSpec):
     flow: str = ""
     """Method of optical flow, one of ``captioner.data.flow.METHODS``; empty for the frames themselves."""
     flow_quantizer: tuple[float, ...] = ()
-    """Gray values for a pixel of motion, and what a pixel is: shorter side of the frame, and frames per second."""
+    """Gray values per pixel of motion, and the unit of motion: shorter side of the frame, and frames per second."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -54,18 +54,18 @@ class VideoSpec(BackboneSpec):
 
     @classmethod
     def of(cls, backbone: BackboneSpec, frames: int, *, gamma: float = 1.0, flow: str = "") -> VideoSpec:
-        """The features that ``backbone`` makes of ``frames`` frames of a video."""
+        """The spec of ``backbone``'s features of ``frames`` frames of a video."""
         return cls(**asdict(backbone) | {"frames": frames, "gamma": gamma, "flow": flow})
 
     @property
     def backbone(self) -> BackboneSpec:
-        """The record of the network alone."""
+        """The spec of the network alone."""
         names = {item.name for item in fields(BackboneSpec)}
         return BackboneSpec(**{name: value for name, value in asdict(self).items() if name in names} | {"frames": 0})
 
     @property
     def digest(self) -> str:
-        """16 hexadecimal digits that change when a video would be seen otherwise."""
+        """16 hexadecimal digits that depend on all processing of the video."""
         return digest([super().digest, self.frames, self.gamma, self.flow, self.flow_quantizer])
 
     @property
@@ -75,7 +75,7 @@ class VideoSpec(BackboneSpec):
 
 
 def view_of(spec: VideoSpec, mirror: bool = False) -> View:
-    """The function that makes what the backbone sees of a moment, of the mirrored video with ``mirror``.
+    """The function that makes the backbone's input of a moment, with ``mirror`` of the mirrored video.
 
     It remembers the last moment, which is asked for again where a video has fewer frames than are wanted of it.
     """
@@ -107,14 +107,14 @@ def _flow_view(spec: VideoSpec, moment: Moment, brightness: np.ndarray, mirror: 
 
 
 def video_views(path: str | Path, spec: VideoSpec, mirror: bool = False) -> np.ndarray:
-    """What the backbone sees of a whole video, (T, S, S, 3) uint8; raises ``DataError`` for one that cannot be read."""
+    """The backbone's inputs of a whole video, (T, S, S, 3) uint8; raises ``DataError`` if it cannot be read."""
     return next(clip_views(path, (0.0, read_end(path)), [spec], mirror))[0]
 
 
 def clip_views(
     path: str | Path, edges: Sequence[float], specs: Sequence[VideoSpec], mirror: bool = False
 ) -> Iterator[list[np.ndarray]]:
-    """What each spec's backbone sees of the clips between ``edges`` (seconds, ascending), (T, S, S, 3) uint8.
+    """Each spec's inputs of the clips between ``edges`` (seconds, ascending), (T, S, S, 3) uint8.
 
     All specs have the same T. The frames are those shown in the middles of T equal parts of the clip; times count, so
     frame rates do not matter. The video is decoded once, and one clip is in memory at a time.

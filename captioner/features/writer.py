@@ -1,4 +1,4 @@
-"""Write a feature store so that a killed process loses the rows of the last few seconds at most.
+"""Write a feature store so that a killed process loses at most the rows of the last few seconds.
 
 Rows are collected and flushed to small files in ``FILE.parts/``, each written under a temporary name and then renamed.
 At the end they are merged into ``FILE`` by one rename. The store can be opened at every moment in between.
@@ -85,7 +85,7 @@ class FeatureWriter:
         return [name for name in self._planned if name not in self.finished]
 
     def add(self, id: str, feature: np.ndarray) -> None:
-        """Add one feature, (D,) or (T, D) as the spec says; an id that the store has already is not written again."""
+        """Add one feature, (D,) or (T, D) by the spec; an id that is already in the store is not written again."""
         if feature.shape != self.spec.shape:
             raise FeatureStoreError(f"{self.path}: {id} has shape {feature.shape}, expected {self.spec.shape}")
         if not np.isfinite(feature).all():
@@ -137,7 +137,7 @@ class FeatureWriter:
         return [FeatureFile(path) for path in [self.path, *part_files(self._parts)] if path.exists()]
 
     def _merge(self) -> None:
-        """Write one file with every finished row once, then the planned rows that have no feature."""
+        """Write one file with each finished row once, then the planned rows without a feature."""
         files = self._files()
         seen: dict[str, None] = {}
         chosen: list[tuple[FeatureFile, np.ndarray]] = []
@@ -153,7 +153,7 @@ class FeatureWriter:
         replace_file(merged, self.path)
 
     def _remove_parts(self) -> None:
-        """Remove the folder, the lock file last: what another process writes after that is not touched."""
+        """Remove the folder, the lock file last, so that files of the next process are not touched."""
         with suppress(OSError):
             for path in self._parts.iterdir():
                 if path.name != LOCK:
@@ -163,7 +163,7 @@ class FeatureWriter:
 
 
 def _check_path(path: Path) -> None:
-    """Raise an error for a folder, a device or pipe, and a file that may not be written."""
+    """Raise an error for a folder, a device or pipe, and a write-protected file."""
     if path.is_dir():
         raise FeatureStoreError(f"{path}: is a folder; give a file name, or --part to write a store in parts")
     if check_writable(path) is not None and not path.is_file():

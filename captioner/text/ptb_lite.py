@@ -13,7 +13,7 @@ import re
 from collections.abc import Sequence
 
 VERSION = "1"
-"""Part of every score's signature; a change of any token of any text is a new version."""
+"""Part of every score's signature; any change of any text's tokens is a new version."""
 
 ABBREVIATIONS = (
     "mr mrs ms dr jr sr prof rev hon gov gen sen rep sgt lt capt col maj pvt cpl "
@@ -21,11 +21,11 @@ ABBREVIATIONS = (
     "jan feb mar apr jun jul aug sep sept oct nov dec mon tue tues wed thu thurs fri "
     "ala ariz calif colo conn fla ga ind kan ky md mich minn mont neb nev okla penn tenn va vt wis wyo"
 )
-"""Words that keep a full stop: common ones of which the Java program keeps it."""
+"""Words that keep their full stop, as in the Java program; only common ones."""
 STARTS = "A An The This That These He She It They There We You"
 """Words before which the full stop after a single letter ends a sentence."""
 MEMORY = 1 << 16
-"""Number of words whose tokens are remembered."""
+"""Number of words whose tokens are cached."""
 
 _LETTER = r"[^\W\d_]"
 _ALPHA = rf"(?:{_LETTER}|[\u0300-\u036f])"  # combining accents are no word characters for Python
@@ -60,7 +60,7 @@ RULES: tuple[tuple[str, str, str], ...] = (
     (r"can(?=not(?![\w'-]))", "cannot", "can not"),
     (r"go[nt](?=[nt]a(?![\w'-]))|wan(?=na(?![\w'-]))", "gonna gotta wanna", "gon na got ta wan na"),
     (r"(?:gim|lem)(?=me(?![\w'-]))", "gimme and lemme", "gim me and lem me"),
-    # full stops that are no punctuation
+    # full stops that are not punctuation
     (rf"{_LETTER}\.(?!\w|\s*$|\s(?-i:{'|'.join(STARTS.split())})\b)", "J. Smith is p. A dog", "j. smith is p a dog"),
     (rf"{_LETTER}(?:\.{_LETTER})+\.(?!\w)", "in the U.S.A.", "in the u.s.a."),
     (rf"(?:{'|'.join(ABBREVIATIONS.split())}|ph\.d)\.(?!\w)", "St. Paul Ave.", "st. paul ave."),
@@ -89,24 +89,24 @@ RULES: tuple[tuple[str, str, str], ...] = (
     (r"\*+|_+|\#\#+", "** a_ __", "** a _ __"),
     (r"\S", "100% (red) [x] $5 #1 a & b", "100 % -lrb- red -rrb- -lsb- x -rsb- $ 5 # 1 a & b"),
 )
-"""Pattern, a text, and its tokens; the first pattern that matches at a place wins."""
+"""(Pattern, example, its tokens); the first pattern that matches at a position is used."""
 
 REMOVED = frozenset("' ` \" . ? ! , : ; - --".split())
-"""Tokens that coco-caption leaves out. Its list ``PUNCTUATIONS`` has brackets in capitals, as ``-LRB-``, but its tokens
-are in lower case: brackets stay, and so do ``!!`` and ``?!``."""
+"""Tokens that coco-caption removes. Its list ``PUNCTUATIONS`` has brackets in capitals, as ``-LRB-``, but its tokens
+are in lower case, so brackets stay, and so do ``!!`` and ``?!``, which the list lacks."""
 
 _TOKEN = re.compile("|".join(f"(?:{pattern})" for pattern, _, _ in RULES), re.IGNORECASE)
 _CODES = str.maketrans(
     {"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"}
     | {"½": "1/2", "¼": "1/4", "¾": "3/4", " ": "\u00a0"}
 )
-"""How the Java program writes brackets, fractions and the blank in ``22 3/4``."""
+"""The Java program's spellings of brackets, fractions and the blank in ``22 3/4``."""
 _ENTITY = re.compile(r"&(amp|lt|gt|quot|apos|nbsp|mdash);", re.IGNORECASE)
 _ENTITIES = {"amp": "&", "lt": "<", "gt": ">", "quot": '"', "apos": "'", "nbsp": " ", "mdash": "--"}
 _DROPPED = re.compile(
     "[\U00010000-\U0010ffff\u200b-\u200f\u2011\u2012\u2027\u2060-\u206f\u20a9-\u20ab\u20ad-\u20bf\ufe00-\ufe0f\ufeff]"
 )
-"""Characters that the Java program does not know and leaves out, emoji among them."""
+"""Characters that the Java program does not know and drops, such as emoji."""
 _SIGNS = str.maketrans(
     dict.fromkeys("‘’‛‹›", "'")
     | dict.fromkeys("“”«»", '"')
@@ -124,7 +124,7 @@ def ptb_lite(texts: Sequence[str]) -> list[list[str]]:
 def _tokens(text: str) -> list[str]:
     if not text.isascii() or not text.isprintable() or "&" in text:
         text = plain_signs(text)
-    if ". " in text or "/" in text:  # the only rules that look beyond a blank
+    if ". " in text or "/" in text:  # only these rules look past a blank
         return scan(" ".join(text.split()))
     tokens: list[str] = []
     for part in text.split():
@@ -133,19 +133,19 @@ def _tokens(text: str) -> list[str]:
 
 
 def plain_signs(text: str) -> str:
-    """The text with ASCII for typographic signs and HTML's entities, and blanks alone for white space."""
+    """The text with typographic signs and HTML entities in ASCII, and white space as blanks."""
     text = _DROPPED.sub(" ", text).translate(_SIGNS)
     return " ".join(_ENTITY.sub(lambda found: _ENTITIES[found[1].lower()], text).split())
 
 
 def scan(text: str) -> list[str]:
-    """The tokens of a text from ``plain_signs`` by all rules: the definition, of which ``_tokens`` is a fast form."""
+    """The tokens of a text from ``plain_signs`` by all rules: the definition, of which ``_tokens`` is a faster form."""
     found = _TOKEN.findall(text)
     return [token.translate(_CODES).lower() for token in found if token not in REMOVED]
 
 
 class _Known(dict[str, list[str]]):
-    """The tokens of the texts between blanks that were met last, at most ``MEMORY``."""
+    """The tokens of the most recent texts between blanks, at most ``MEMORY`` of them."""
 
     def __missing__(self, part: str) -> list[str]:
         if len(self) >= MEMORY:

@@ -36,14 +36,14 @@ def tokenize(text: str, name: str = DEFAULT) -> list[str]:
 
 
 def tokenize_groups(groups: Iterable[Sequence[str]], tokenize: Tokenizer) -> list[list[list[str]]]:
-    """The tokens of each text of each group, such as an image's references, by one call of ``tokenize``."""
+    """The tokens of each text in each group, such as an image's references, with a single call of ``tokenize``."""
     groups = list(groups)
     tokens = iter(tokenize([text for texts in groups for text in texts]))
     return [list(islice(tokens, len(texts))) for texts in groups]
 
 
 def plain(texts: Sequence[str]) -> list[list[str]]:
-    """As the paper's code cuts captions: lower case, split at ``\\W+``, the last full stop dropped; other signs stay.
+    """Tokens as in the paper's code: lower case, split at ``\\W+``, the last full stop dropped; other signs stay.
 
     ``A man's T-shirt.`` gives ``a man ' s t - shirt``.
     """

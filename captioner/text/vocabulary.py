@@ -18,7 +18,7 @@ NEVER = [PAD, START, UNK]
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Words in the order of their numbers; the four of ``SPECIALS`` come first."""
+    """Words in the order of their ids; the four of ``SPECIALS`` come first."""
 
     kind: ClassVar[str] = "vocabulary"
 
@@ -35,7 +35,7 @@ class Vocabulary:
 
     @classmethod
     def build(cls, captions: Iterable[Sequence[str]], min_count: int) -> Vocabulary:
-        """Words of tokenized ``captions`` seen at least ``min_count`` times: most frequent first, then by letter."""
+        """Words seen at least ``min_count`` times in tokenized ``captions``: most frequent first, then by letter."""
         counts = Counter(word for caption in captions for word in caption)
         for special in SPECIALS:
             counts.pop(special, None)
@@ -43,7 +43,7 @@ class Vocabulary:
         return cls(SPECIALS + tuple(kept))
 
     def encode(self, tokens: Iterable[str]) -> list[int]:
-        """Numbers of the tokens, ``UNK`` for unknown ones; neither start nor end is added."""
+        """Ids of the tokens, ``UNK`` for unknown ones; no start or end token is added."""
         numbers = self._numbers
         return [numbers.get(token, UNK) for token in tokens]
 
@@ -69,5 +69,5 @@ class Vocabulary:
 
     @cached_property
     def _numbers(self) -> dict[str, int]:
-        # Special names in a caption are ordinary unknown words, never commands to the model.
+        # Names of special tokens in a caption are unknown words, never special tokens.
         return {word: number for number, word in enumerate(self.words) if number >= len(SPECIALS)}

@@ -17,7 +17,7 @@ from captioner.errors import DataError
 def read_class_folders(
     root: Path, side: int, channels: int, classes: Sequence[str] | None = None
 ) -> tuple[ClassNames, Splits]:
-    """Images scaled so that their shorter side is ``side`` and cut to the middle; ``DataError`` names a bad one.
+    """Images scaled so that their shorter side is ``side``, and cut to the middle; ``DataError`` names unreadable ones.
 
     ``classes`` gives the classes an order of their own; by default they are in the order of their names. A class in a
     split that the training images lack is an error.
@@ -39,7 +39,7 @@ def _is_split(path: Path) -> bool:
 
 
 def _files(folder: Path) -> list[tuple[str, ImageFile]]:
-    """(Class, file) of each image below ``folder``; an id starts with the folder's name where that is a split."""
+    """(Class, file) of each image below ``folder``; ids start with the folder's name if that is a split."""
     found = []
     for file in find_named([str(folder)]):
         if not isinstance(file, ImageFile):
@@ -63,7 +63,7 @@ def _read(
 
 
 def _square(image: Image.Image, side: int) -> Image.Image:
-    """The middle of an image, as large as it can be, scaled to ``side``."""
+    """The largest square in the middle of an image, scaled to ``side``."""
     if image.size == (side, side):
         return image
     edge = min(image.size)

@@ -52,7 +52,7 @@ def _read_file(path: Path) -> list[Captioned]:
 
 
 def _load(path: Path) -> Any:
-    """pycocotools' index of the file: what scoring needs of it, without what building the index prints.
+    """pycocotools' index of the file, reduced to what scoring needs and built without printing.
 
     An image is what ``images`` or an annotation names. coco-caption reads no more than ``image_id`` and ``caption``,
     so files that leave the rest out, a list of images included, are valid.
@@ -96,7 +96,7 @@ def _check_annotations(path: Path, annotations: list[Any]) -> None:
 
 
 def _check_images(path: Path, images: list[Any]) -> dict[int | str, Any]:
-    """The entries of ``images`` by id; one that repeats another is the same image."""
+    """The entries of ``images`` by id; repeated entries are the same image."""
     listed: dict[int | str, Any] = {}
     for index, image in enumerate(images):
         if not _is_id(image, "id"):
@@ -107,6 +107,6 @@ def _check_images(path: Path, images: list[Any]) -> dict[int | str, Any]:
 
 
 def _is_id(entry: Any, key: str) -> bool:
-    """Whether ``entry`` is an object in which ``key`` is a number or a text."""
+    """Whether ``entry`` is an object whose ``key`` is a number or a string."""
     value = entry.get(key) if isinstance(entry, dict) else None
     return isinstance(value, int | str) and not isinstance(value, bool) and value != ""

@@ -15,7 +15,7 @@ from captioner.data.records import SPLITS, Captioned, Images, find_file, find_fo
 from captioner.errors import DataError, shorten
 
 _LINE = re.compile(r"(?P<image>.+?\.(?:jpe?g|png))(?:\.\d+)?#(?P<number>r?\d+)\t(?P<caption>.*)", re.IGNORECASE)
-"""``name.jpg#0<TAB>caption``. Flickr8k's ``2258277193_586949ec62.jpg.1#0`` is a slip for ``....jpg#0``."""
+"""``name.jpg#0<TAB>caption``. Flickr8k's ``2258277193_586949ec62.jpg.1#0`` is an error for ``....jpg#0``."""
 
 _FLICKR8K_TOKENS = ("Flickr8k.token.txt", "Flickr8k_text/Flickr8k.token.txt", "captions.token")
 _FLICKR8K_LISTS = {
@@ -44,8 +44,8 @@ def read_flickr8k(root: Path) -> list[Captioned]:
 
 
 def read_flickr8k_kaggle(root: Path) -> list[Captioned]:
-    """Kaggle's copy: ``root`` holds ``captions.txt`` and a folder ``Images``. Where the official lists lie beside them
-    they are the split; without any, each of the 8,091 images falls into one by its name, as in own data."""
+    """Kaggle's copy: ``root`` holds ``captions.txt`` and a folder ``Images``. The official lists beside them give the
+    split; without these, it depends on the name of each of the 8,091 images, as in own data."""
     path = find_file(root, (_KAGGLE,), "captions.txt of Kaggle's Flickr8k")
     captions = read_table(path)
     if _has_lists(root):
@@ -114,7 +114,7 @@ def read_tokens(path: Path) -> dict[str, list[str]]:
 
 
 def read_table(path: Path) -> dict[str, list[str]]:
-    """Captions by image, in the order of Kaggle's table: ``image,caption`` with quotes round captions with commas."""
+    """Captions by image, in the order of Kaggle's table: ``image,caption``, with quotes around captions with commas."""
     captions: dict[str, list[str]] = {}
     rows = csv.reader((f"{line}\n" for line in read_lines(path)), strict=True)
     try:

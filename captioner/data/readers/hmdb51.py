@@ -1,4 +1,4 @@
-"""HMDB-51 (Kuehne et al. 2011): 6,766 clips of 51 classes, with three official splits of 70 and 30 clips a class."""
+"""HMDB-51 (Kuehne et al. 2011): 6,766 clips of 51 classes, with three official splits of 70 and 30 clips per class."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from captioner.errors import DataError, shorten
 LISTS = ("", "testTrainMulti_7030_splits", "test_train_splits/testTrainMulti_7030_splits", "splits")
 VIDEOS = ("hmdb51", "hmdb51_org", "videos")
 PARTS = {"1": "train", "2": "test"}
-"""Split by the number behind a clip's name; clips with 0 are in neither."""
+"""Split by the number after a clip's name; clips with 0 are in neither."""
 TAGS = 6
-"""Fields at the end of a name that describe one clip; what is in front of them names the recording and the class."""
+"""Number of fields at the end of a name that describe one clip; those before name the recording and the class."""
 
 
 def read_hmdb51(root: Path, split: int) -> list[LabeledVideo]:

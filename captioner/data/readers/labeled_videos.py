@@ -16,7 +16,7 @@ COLUMNS = ("video", "label", "split", "group")
 
 
 def read_folders(root: Path, split: int) -> list[LabeledVideo]:
-    """Videos below ``root``, each labeled with the folder directly below ``root`` that it is in; none has a split.
+    """Videos below ``root``, each labeled with the top-level folder that contains it; none has a split.
 
     ``groups.tsv`` beside the folders, if there is one, has VIDEO<tab>GROUP on each line, for every video; otherwise
     each video is a group of its own. ``split`` is not used. Raises ``DataError`` for videos without a class or group,
@@ -41,7 +41,7 @@ def read_folders(root: Path, split: int) -> list[LabeledVideo]:
 
 
 def read_tsv(root: Path, split: int) -> list[LabeledVideo]:
-    """The videos of a table whose first line names its columns: video, label and, if you like, split and group.
+    """The videos of a table whose first line names its columns: video, label and, optionally, split and group.
 
     ``root`` is the file, or a folder with ``videos.tsv``; ``video`` is a path below its folder. An empty split means
     train, an empty group the video itself. ``split`` is not used. Raises ``DataError`` for what is wrong with a line.

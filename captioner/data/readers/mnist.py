@@ -17,7 +17,7 @@ from captioner.files import require_regular
 CLASSES = tuple("0123456789")
 SIDE = 28
 STEMS = {"train": "train", "test": "t10k"}
-"""How the names of the files of a split begin."""
+"""First part of the file names of each split."""
 
 
 def read_mnist(root: Path, side: int, channels: int) -> tuple[ClassNames, Splits]:
@@ -42,7 +42,7 @@ def _read(root: Path, split: str) -> LabeledImages:
 
 
 def _file(root: Path, split: str, part: str) -> Path:
-    """The file of a split, under its published name or with a dot in it, as some programs unpack it."""
+    """The file of a split, under its published name or with a dot in the name, as some programs unpack it."""
     stem = f"{STEMS[split]}-{part}"
     names = [
         f"{name}{suffix}"
@@ -53,7 +53,7 @@ def _file(root: Path, split: str, part: str) -> Path:
 
 
 def read_idx(path: Path, axes: int) -> np.ndarray:
-    """The bytes of an IDX file as an array with ``axes`` axes; ``DataError`` for another number or type.
+    """The bytes of an IDX file as an array with ``axes`` axes; raises ``DataError`` for another number or type.
 
     Layout: two zero bytes, the type (8: unsigned bytes), the number of axes, the length of each as a big-endian 32-bit
     number, then the values.
@@ -69,9 +69,9 @@ def read_idx(path: Path, axes: int) -> np.ndarray:
             count = int(np.prod(shape, dtype=object))
             if count > LARGEST:
                 raise DataError(f"{path}: says that it holds {count} bytes, more than the {LARGEST} that are read")
-            content = stream.read(count + 1)  # one more shows a file that is too long
+            content = stream.read(count + 1)  # one more byte reveals a file that is too long
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: damaged or not readable: {error}; download the file again") from error
     if len(content) != count:
         raise DataError(f"{path}: holds {'fewer' if len(content) < count else 'more'} than the {count} bytes it says")
-    return np.frombuffer(content, np.uint8).reshape(shape).copy()  # torch wants arrays that can be written
+    return np.frombuffer(content, np.uint8).reshape(shape).copy()  # torch wants writable arrays

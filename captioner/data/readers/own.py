@@ -28,7 +28,7 @@ _KEYS = ("image", "caption", "captions", "split")
 
 @dataclass(frozen=True)
 class _Row:
-    """One caption; ``where`` is ``file, line N`` for messages, ``split`` empty when the line names none."""
+    """One caption; ``where`` is ``file, line N`` for messages, ``split`` is empty if the line names none."""
 
     where: str
     image: str
@@ -37,7 +37,7 @@ class _Row:
 
 
 def read_own(root: Path) -> list[Captioned]:
-    """Records of a folder that holds ``captions.tsv`` or ``captions.jsonl``, or of such a file.
+    """Records of a folder with ``captions.tsv`` or ``captions.jsonl``, or of such a file.
 
     Images lie in ``images`` beside the file or, without such a folder, beside the file itself. Without splits in the
     file, each image falls into one by its name: see ``split_of``. Everything that is wrong is a ``DataError``.
@@ -129,7 +129,7 @@ def _fields(where: str, item: Any) -> tuple[str, list[str], str]:
 
 
 def _row(where: str, image: str, caption: str, split: str = "") -> _Row:
-    """A checked row, its split under its usual name."""
+    """A checked row, with the usual name of its split."""
     image, caption = image.strip(), " ".join(caption.split())
     if not image:
         raise DataError(f"{where}: the image's name is empty")
@@ -141,7 +141,7 @@ def _row(where: str, image: str, caption: str, split: str = "") -> _Row:
 
 
 def _find_images(path: Path, folder: Path, images: dict[str, None]) -> dict[str, str]:
-    """For every image as the file writes it, its path below ``folder``; ``images/a.jpg`` may be written too."""
+    """The path below ``folder`` of each image name in the file, which may also be written ``images/a.jpg``."""
     found: dict[str, str] = {}
     missing: list[str] = []
     places = (Images(folder), Images(path.parent))
@@ -168,7 +168,7 @@ def _explain_missing(folder: Path, missing: list[str]) -> str:
 
 
 def _splits(path: Path, captions: dict[str, dict[str, _Row]]) -> dict[str, str]:
-    """The split of each image: as the file says, in which case it must say so for all, or by name."""
+    """The split of each image: from the file, which must then name one for every image, or else by the image's name."""
     named: dict[str, str] = {}
     bare: list[_Row] = []
     for name, held in captions.items():

@@ -21,7 +21,7 @@ _SPLIT = re.compile(r"(?:^|[^a-z])(train|training|val|valid|validation|dev|test)
 _FRAME = re.compile("[0-9]{1,12}")
 _COLUMNS = ("video", "start", "end", "level", "sentence")
 MIN_RATE, MAX_RATE = 1e-3, 1e6
-"""Frames per second that a video may have."""
+"""Most frames per second of a video."""
 LEVELS = ("detailed", "short", "single")
 
 
