@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from captioner.errors import BackboneError, shorten
 
-if TYPE_CHECKING:  # records of backbones are read without torch
+if TYPE_CHECKING:  # specs of backbones are read without torch
     from captioner.backbones.backbone import Backbone
     from captioner.backbones.weights import State
 
@@ -25,13 +25,13 @@ FAMILIES = {
     "torchvision": "captioner.backbones.torchvision:build",
     "transformers": "captioner.backbones.transformers:build",
 }
-"""The function (name, weights, state) -> Backbone for each prefix of a key, the part before its first colon."""
+"""For each prefix of a key, the part before its first colon, the function (name, weights, state) -> Backbone."""
 
 
 def load_backbone(
     key: str, weights: Path | None = None, state: State | None = None, *, trusted: bool = True
 ) -> Backbone:
-    """The backbone that ``key`` names, on the CPU, in evaluation mode.
+    """Load the backbone that ``key`` names, on the CPU, in evaluation mode.
 
     Keys: ``default`` (the default model's CNN), ``compact``, ``efficientnet-lite:2``, ``torchvision:vgg16@fc7``,
     ``transformers:openai/clip-vit-base-patch32``, ``local:path/to/record.yaml``. ``weights`` is a file to use instead

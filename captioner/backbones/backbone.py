@@ -1,4 +1,4 @@
-"""A backbone: a network, its record, and how the feature is read from it."""
+"""A backbone: a network, its specification, and the way the feature is read from it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from captioner.backbones.weights import digest_weights
 from captioner.errors import BackboneError
 
 IMAGES_AT_ONCE = {"cpu": 4}
-"""Images in one pass through a backbone: a processor is up to twice as fast while a layer's output fits its cache."""
+"""Images in one pass on a CPU, which is up to twice as fast if a layer's output fits into its cache."""
 MOST_AT_ONCE = 128
-"""The same on other devices, where larger batches are faster but the layers take most of the memory."""
+"""The same on other devices, where larger batches are faster but layers need most of the memory."""
 
 
 class Backbone(nn.Module):
-    """A network and its record; ``read`` computes the feature with ``network``."""
+    """A network and its specification; ``read`` computes the feature with ``network``."""
 
     def __init__(self, spec: BackboneSpec, network: nn.Module, read: Read) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class Backbone(nn.Module):
         return torch.from_numpy(prepare(image, self.spec))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Prepared images (N, 3, S, S) to features (N, D)."""
+        """From prepared images (N, 3, S, S), their features (N, D)."""
         if images.ndim != 4 or images.shape[1] != 3:
             raise BackboneError(f"{self.spec.key}: expected images (N, 3, S, S), got {tuple(images.shape)}")
         features = self.read(self.network, images)  # (N, D)
@@ -47,7 +47,7 @@ class Backbone(nn.Module):
 
     @torch.no_grad()
     def _probe(self, spec: BackboneSpec) -> int:
-        """Length of the feature vector, from one black image."""
+        """Length of the feature vector, found with one black image."""
         was_training = self.network.training
         features = self.read(self.network.eval(), torch.zeros(1, 3, spec.size, spec.size))
         self.network.train(was_training)

@@ -1,4 +1,4 @@
-"""Published networks with their class layer, which backbones leave out."""
+"""Published networks with their class layer, which backbones omit."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ FAMILIES = {
     "torchvision": "captioner.backbones.torchvision:load_classifier",
     "transformers": "captioner.backbones.transformers:load_classifier",
 }
-"""Start of a name, up to its first colon, to the function (rest of the name) -> ``PublishedClassifier``."""
+"""For each first part of a name, up to its colon, the function (rest of the name) -> ``PublishedClassifier``."""
 
 
 class PublishedClassifier(NamedTuple):
     """A network on the CPU, in evaluation mode."""
 
     spec: BackboneSpec
-    """How images are prepared."""
+    """The preparation of images."""
     network: nn.Module
-    """Prepared images (N, 3, S, S) to logits (N, K)."""
+    """From prepared images (N, 3, S, S) to logits (N, K)."""
     classes: Sequence[str]
     """Names of the K classes."""
 
@@ -44,7 +44,7 @@ class Headed(nn.Module):
 
 
 def load_published_classifier(name: str) -> PublishedClassifier:
-    """``efficientnet-lite:2``, ``torchvision:resnet50``, ``transformers:google/vit-base-patch16-224``.
+    """Load ``efficientnet-lite:2``, ``torchvision:resnet50``, ``transformers:google/vit-base-patch16-224`` or the like.
 
     Raises ``BackboneError`` for a name of another kind and ``MissingWeights`` where there are no weights.
     """

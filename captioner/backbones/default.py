@@ -14,7 +14,7 @@ from captioner.errors import BackboneError
 from captioner.model_file import read_header, read_weights
 
 DEFAULT = Path(__file__).parents[1] / "assets" / "default.safetensors"
-PREFIX = "backbone.0."  # of its tensors in a checkpoint
+PREFIX = "backbone.0."  # of the CNN's tensors in a checkpoint
 
 
 def build(name: str, weights: Path | None, state: State | None) -> Backbone:

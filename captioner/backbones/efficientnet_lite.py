@@ -46,19 +46,19 @@ CLASSES = 1000
 
 
 class Variant(NamedTuple):
-    """The differences of a network from Lite0."""
+    """The differences between a network and Lite0."""
 
     width: float
     """Factor of the channels of each stage."""
     depth: float
-    """Factor of the blocks of each stage but the first and the last."""
+    """Factor of the number of blocks of each stage except the first and the last."""
     size: int
     """Side of the input in pixels."""
 
 
 VARIANTS = {"0": Variant(1.0, 1.0, 224), "1": Variant(1.0, 1.1, 240), "2": Variant(1.1, 1.2, 260)}
 
-RENAMES = (  # of the packages' tensors
+RENAMES = (  # from the packages' names of tensors to ours
     (r"^_conv_stem\.", "stem.0."),
     (r"^_bn0\.", "stem.1."),
     (r"^_conv_head\.", "head.0."),
@@ -147,7 +147,7 @@ class EfficientNetLite(nn.Module):
 
 
 def spec_of(name: str) -> BackboneSpec:
-    """The record of ``efficientnet-lite:NAME``; raises ``BackboneError`` for a name that is not 0, 1 or 2."""
+    """The spec of ``efficientnet-lite:NAME``; raises ``BackboneError`` for a name other than 0, 1 or 2."""
     if name not in VARIANTS:
         raise BackboneError(f"efficientnet-lite:{name}: choose one of {', '.join(VARIANTS)}")
     return BackboneSpec(
@@ -164,7 +164,7 @@ def spec_of(name: str) -> BackboneSpec:
 
 
 def build(name: str, weights: Path | None, state: State | None) -> Backbone:
-    """The network with ImageNet weights: those of the package, or those in ``weights``."""
+    """The network with the package's ImageNet weights, or with those in ``weights``."""
     spec = spec_of(name)
     with skip_init():
         network = EfficientNetLite(VARIANTS[name])
@@ -176,13 +176,13 @@ def build(name: str, weights: Path | None, state: State | None) -> Backbone:
 
 
 def load_classifier(name: str) -> PublishedClassifier:
-    """``efficientnet-lite:NAME`` with its layer for ImageNet's classes."""
+    """``efficientnet-lite:NAME`` with its layer of ImageNet's classes."""
     backbone = build(name, None, None)
     return PublishedClassifier(backbone.spec, Headed(backbone.network), imagenet_classes())
 
 
 def renamed(state: State) -> State:
-    """Tensors by captioner's names, from a state dict with these names or those of the packages' weight files."""
+    """Tensors by captioner's names, from a state dict with these or with the packages' names."""
     if "_conv_stem.weight" not in state:
         return state
     return {_our_name(name): value for name, value in state.items()}
@@ -210,11 +210,11 @@ def _packaged(name: str) -> Path:
 
 
 def _padding(side: int, kernel: int, stride: int) -> int:
-    """Rows or columns of zeros around a side, in pixels."""
+    """Rows or columns of zeros to add, in total over both ends, in pixels."""
     return max((-(-side // stride) - 1) * stride + kernel - side, 0)
 
 
 def _rounded(channels: float) -> int:
-    """The nearest multiple of 8 that is not below 90 % of ``channels``."""
+    """The nearest multiple of 8 that is at least 90 % of ``channels``."""
     nearest = max(8, int(channels + 4) // 8 * 8)
     return nearest + 8 if nearest < 0.9 * channels else nearest

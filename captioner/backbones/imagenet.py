@@ -1,4 +1,4 @@
-"""The names of ImageNet's 1,000 classes (ILSVRC 2012) in the order in which networks number them.
+"""The names of ImageNet's 1,000 classes (ILSVRC 2012), in the order of networks' outputs.
 
 They are those of torchvision's weights (BSD-3-Clause), short and each of its own.
 """

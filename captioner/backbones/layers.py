@@ -15,7 +15,7 @@ METHOD = re.compile(r"([A-Za-z_]\w*)\(\)(?:\[(\d+)\])?")
 
 
 class _Reached(Exception):
-    """Carries a layer's output out of a forward pass: the layers behind are not run, and threads share nothing."""
+    """Carries a layer's output out of a forward pass: later layers are not run, and threads share nothing."""
 
     def __init__(self, output: Any) -> None:
         self.output = output
@@ -47,7 +47,7 @@ class _Method:
         self.name, self.index, self.where = name, index, where
 
     def __call__(self, network: nn.Module, images: Tensor) -> Tensor:
-        # the module itself for forward(), so that its hooks run
+        # call the module for forward(), so that its hooks run
         result = network(images) if self.name == "forward" else getattr(network, self.name)(images)
         if self.index is not None:
             if not isinstance(result, tuple | list) or self.index >= len(result):
@@ -77,7 +77,7 @@ def pool(output: Any, where: str) -> Tensor:
     if not isinstance(output, Tensor):
         raise BackboneError(f"{where}: the output is a {type(output).__name__}, not one tensor; select one with [i]")
     if output.ndim == 4:
-        return output.float().mean((2, 3))  # means of bfloat16 would be rounded to it
+        return output.float().mean((2, 3))  # a mean in bfloat16 would be rounded
     if output.ndim == 3:
         return output.float().mean(1)
     if output.ndim != 2:

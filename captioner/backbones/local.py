@@ -31,7 +31,7 @@ HINTS = {**get_type_hints(BackboneSpec), "kind": str}
 
 
 def build(name: str, weights: Path | None, state: State | None) -> Backbone:
-    """The backbone of the record at path ``name``."""
+    """The backbone described by the record at path ``name``."""
     record = Path(name)
     values = _read_record(record)
     architecture = str(values.pop("architecture"))
@@ -79,7 +79,7 @@ def _call(folder: Path, architecture: str, where: str) -> nn.Module:
     """The network that a function (or class) of a Python file returns."""
     file, colon, function = architecture.rpartition(":")
     path = folder / file
-    if not colon or not os.path.isfile(path):  # False for a name that is too long, where Path raises
+    if not colon or not os.path.isfile(path):  # False for a name that is too long, for which Path raises
         raise BackboneError(
             f"{where}: architecture {shorten(architecture)} must be FILE.py:FUNCTION, a file beside the record"
         )

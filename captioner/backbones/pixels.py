@@ -1,4 +1,4 @@
-"""The pixels themselves as a feature: ``pixels:64`` is an image of 64x64, for models that train from pixels."""
+"""Pixels as a feature: ``pixels:64`` is an image of 64x64, for models that are trained from pixels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LARGEST = 256
 
 
 def build(name: str, weights: Path | None, state: State | None) -> Backbone:
-    """The "network" that returns its input, 3 * S * S values from 0 to 255, for a side S of ``name`` pixels."""
+    """The "network" that returns its input: 3 * S * S values from 0 to 255, for images of side S = ``name``."""
     if not name.isascii() or not name.isdecimal() or not 8 <= int(name) <= LARGEST:
         raise BackboneError(f"pixels:{name}: give the side of the image in pixels, 8 to {LARGEST}, as in pixels:64")
     if weights is not None:

@@ -1,4 +1,4 @@
-"""The record of a backbone, and the preparation of images for it, shared by captioning and extraction."""
+"""The specification of a backbone, and the preparation of images for it, shared by captioning and extraction."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from captioner.features.spec import FeatureSpec, digest
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 RESIZES = ("squash", "crop")
 LARGEST_SIDE = 8192
-"""Largest side in pixels that a record may ask for."""
+"""Largest side in pixels in a record."""
 CLASSIC_MARGIN = 256 / 224
-"""Ten crops are cut from an image so much larger than the network's input (Krizhevsky et al. 2012, section 4.1)."""
+"""Ten crops are cut from images larger than the input by this factor (Krizhevsky et al. 2012, section 4.1)."""
 Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneSpec(FeatureSpec):
-    """A network whose output is a feature: its preprocessing, its output and its license."""
+    """A network that computes a feature: its preprocessing, its output and its license."""
 
     kind: ClassVar[str] = "backbone"
 
@@ -35,19 +35,19 @@ class BackboneSpec(FeatureSpec):
     resize: str = "crop"
     """crop: scale the shorter side to ``shorter``, cut the middle; squash: scale both sides to ``size``."""
     shorter: int = 0
-    """Shorter side before a crop in pixels; 0 is ``size``."""
+    """Shorter side in pixels before a crop; 0: ``size``."""
     filter: str = "bilinear"
     """Interpolation, always with antialiasing: bilinear or bicubic."""
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    """Subtracted from each channel, of values in 0..1."""
+    """Subtracted from each channel, whose values are in 0..1."""
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    """Then divides each channel."""
+    """Divides each channel after the subtraction."""
     output: str = ""
     """Layer whose values are the feature."""
     weights: str = ""
-    """Where the weights come from: url, path, or model name."""
+    """Source of the weights: url, path, or model name."""
     sha256: str = ""
-    """SHA-256 of the weight file or, as in torchvision's file names, its first digits; empty where unknown."""
+    """SHA-256 of the weight file or, as in torchvision's file names, its first digits; empty if unknown."""
     license: str = ""
     """Terms of code and weights, as far as known."""
 
@@ -68,7 +68,7 @@ class BackboneSpec(FeatureSpec):
 
     @property
     def digest(self) -> str:
-        """16 hexadecimal digits that change with the preprocessing of images and with the layer."""
+        """16 hexadecimal digits that depend on the preprocessing of images and on the layer."""
         values = [self.size, self.resize, self.shorter or self.size, self.filter, self.mean, self.std, self.output]
         return digest(values)
 
@@ -112,7 +112,7 @@ def ten_crops(image: Image.Image, spec: BackboneSpec) -> np.ndarray:
 
 
 def normalize(batch: Any, spec: BackboneSpec) -> Any:
-    """Pixels (N, S, S, 3) uint8, an array of numpy or torch, to (N, 3, S, S) float32 of the same kind and device.
+    """Normalize pixels (N, S, S, 3) uint8, in numpy or torch, to (N, 3, S, S) float32 of the same kind and device.
 
     The values are in the backbone's units, and channels stay last in memory.
     """
@@ -132,7 +132,7 @@ def prepare(image: Image.Image, spec: BackboneSpec) -> np.ndarray:
 
 
 def _window(size: tuple[int, int], side: int, shorter: int, across: float, down: float) -> Box:
-    """Part of an image that is a crop of ``side`` pixels once its shorter side is scaled to ``shorter``."""
+    """The part of an image that becomes a crop of ``side`` pixels when its shorter side is scaled to ``shorter``."""
     least = min(size)
     scaled = (int(shorter * size[0] / least), int(shorter * size[1] / least))  # rounded as by torchvision's Resize
     return _cut(size, scaled, side, across, down)

@@ -53,7 +53,7 @@ def load_classifier(name: str) -> PublishedClassifier:
 
 
 def preset_spec(model: str, layer: str) -> BackboneSpec:
-    """The record of torchvision's default weights for ``model``: its url and how its images are prepared."""
+    """The spec of torchvision's default weights for ``model``: their url and the preparation of images."""
     enum = models.get_model_weights(model).DEFAULT
     preset = enum.transforms()
     return BackboneSpec(
@@ -71,7 +71,7 @@ def preset_spec(model: str, layer: str) -> BackboneSpec:
 
 
 def classifier(name: str) -> nn.Module:
-    """torchvision's classification network of that name, in evaluation mode, with random weights."""
+    """torchvision's classification network with this name, in evaluation mode, with random weights."""
     known = models.list_models(module=models)
     if name not in known:
         near = difflib.get_close_matches(name, known, 3, 0.4)
@@ -79,7 +79,7 @@ def classifier(name: str) -> nn.Module:
             f"torchvision has no classification network {shorten(name)}; similar names: {', '.join(near) or 'none'}"
         )
     options: dict[str, Any] = {"weights": None}
-    if name in ("googlenet", "inception_v3"):  # as torchvision sets them for its own weights
+    if name in ("googlenet", "inception_v3"):  # as torchvision does for its own weights
         options |= {"transform_input": True, "init_weights": False}
     network: nn.Module = models.get_model_builder(name)(**options)
     return network.eval()
@@ -92,7 +92,7 @@ def truncate(network: nn.Module, spec: BackboneSpec, state: Callable[[], State])
     it may be a download.
     """
     whole = set(network.state_dict())
-    for auxiliary in ("aux1", "aux2", "AuxLogits"):  # classifiers that only help training
+    for auxiliary in ("aux1", "aux2", "AuxLogits"):  # classifiers used only in training
         if hasattr(network, auxiliary):
             setattr(network, auxiliary, None)
     output = spec.output
@@ -114,7 +114,7 @@ def _is_caffe_like(network: nn.Module) -> bool:
 
 
 def _end_at(network: nn.Module, layer: str, where: str) -> None:
-    """Cut VGG's or AlexNet's classifier behind fc6 or fc7 with its ReLU, or behind fc8."""
+    """Cut VGG's or AlexNet's classifier after fc6 or fc7 with its ReLU, or after fc8."""
     if not _is_caffe_like(network):
         raise BackboneError(f"{where}: only VGG and AlexNet have {layer}; use pool or a module name")
     layers = list(network.get_submodule("classifier").children())
@@ -124,7 +124,7 @@ def _end_at(network: nn.Module, layer: str, where: str) -> None:
 
 
 def _head(network: nn.Module, where: str) -> str:
-    """The layer that gives the class scores: the last linear one or, without one (SqueezeNet), the last convolution."""
+    """The layer of the class scores: the last linear one or, if there is none (SqueezeNet), the last convolution."""
     for kind in (nn.Linear, nn.Conv2d):
         found: list[str] = [name for name, module in network.named_modules() if isinstance(module, kind)]
         if found:
@@ -133,7 +133,7 @@ def _head(network: nn.Module, where: str) -> str:
 
 
 def _download(url: str) -> State:
-    """Weights from torchvision's cache, or from the network into it."""
+    """Read weights from torchvision's cache; they are downloaded to it first if they are missing."""
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
     if not path.is_file():
         try:

@@ -1,4 +1,4 @@
-"""Vision encoders of Hugging Face transformers: ``transformers:MODEL``, a model's name or a folder.
+"""Vision encoders of Hugging Face transformers: ``transformers:MODEL``, where MODEL is a name or a folder.
 
 CLIP, SigLIP, DINOv2, ViT, BEiT, ConvNeXt and similar models. The feature is the encoder's pooled output or, where the
 published weights have no pooling layer, its first (class) token.
@@ -51,7 +51,7 @@ def build(name: str, weights: Path | None, state: State | None) -> Backbone:
 
 
 class _Logits(nn.Module):
-    """Prepared images (N, 3, S, S) to logits (N, K)."""
+    """From prepared images (N, 3, S, S) to logits (N, K)."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ def load_classifier(name: str) -> PublishedClassifier:
 
 
 class _Read:
-    """Reads ``pooler_output`` or, where ``pooled`` is false, the class token of the last layer."""
+    """Reads ``pooler_output`` or, if ``pooled`` is false, the class token of the last layer."""
 
     def __init__(self, pooled: bool, where: str) -> None:
         self.pooled, self.where = pooled, where
@@ -90,7 +90,7 @@ class _Read:
 
 
 def _load(kind: str, source: str, name: str, **options: Any) -> Any:
-    """``transformers.kind.from_pretrained``: from disk where it is there, else from the network.
+    """``transformers.kind.from_pretrained``: from disk if the files are there, else from the network.
 
     Returns a pair: the object and, with ``output_loading_info``, what was missing.
     """
@@ -109,7 +109,7 @@ def _load(kind: str, source: str, name: str, **options: Any) -> Any:
 
 
 def _encoder_name(config: Any) -> str | None:
-    """Class of the image half of a model of images and text, such as CLIPVisionModel; None for plain encoders."""
+    """Class of the image part of a model of images and text, such as CLIPVisionModel; None for plain encoders."""
     if not hasattr(config, "vision_config"):
         return None
     name = type(config).__name__.removesuffix("Config") + "VisionModel"
@@ -128,7 +128,7 @@ def _fresh(config: Any) -> nn.Module:
 
 
 def _spec(key: str, processor: dict[str, Any]) -> BackboneSpec:
-    """The record that an image processor's configuration amounts to."""
+    """The spec that corresponds to an image processor's configuration."""
     resize, cut = processor.get("size") or {}, processor.get("crop_size") or {}
     crops = bool(processor.get("do_center_crop")) and bool(cut)
     shorter = resize.get("shortest_edge")

@@ -30,7 +30,7 @@ def read_weights(path: Path) -> State:
 
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:  # torch's own words advise to run what is in the file
+    except pickle.UnpicklingError as error:  # torch's own message advises running the file's code
         raise BackboneError(f"{path}: not a readable weight file: neither safetensors nor plain tensors") from error
     except Exception as error:  # zip and safetensors each raise their own, some without a text
         reason = next(iter(str(error).splitlines()), type(error).__name__)
@@ -44,7 +44,7 @@ def read_weights(path: Path) -> State:
 
 
 def fit_weights(network: nn.Module, state: State, where: str, spare: Collection[str] = ()) -> None:
-    """Copy ``state`` into ``network``, every name exactly once.
+    """Copy ``state`` into ``network``; each name must occur exactly once.
 
     Only names in ``spare`` may be left over, and only counters of batch norms may be missing. Raises
     ``BackboneError`` that names the first tensor that does not fit.
@@ -67,5 +67,5 @@ def fit_weights(network: nn.Module, state: State, where: str, spare: Collection[
 
 
 def digest_weights(network: nn.Module) -> str:
-    """SHA-256 over names, shapes and values of all weights and statistics, wherever they were read from."""
+    """SHA-256 over names, shapes and values of all weights and statistics, whatever file they come from."""
     return digest_arrays({name: tensor.detach().float().cpu().numpy() for name, tensor in network.state_dict().items()})

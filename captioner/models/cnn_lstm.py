@@ -19,7 +19,7 @@ from captioner.models.image_config import ImageModelConfig
 from captioner.models.stack import CELLS
 
 ORDER_SEED = 0
-"""Of the order in which ``shuffle_rows`` reads rows: every run has the same."""
+"""Seed of the order in which ``shuffle_rows`` reads rows, which is the same in every run."""
 
 
 class LocalResponseNorm(nn.Module):
@@ -39,7 +39,7 @@ class LocalResponseNorm(nn.Module):
         self.register_buffer("band", band[:, :, None, None], persistent=False)  # (maps, maps, 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):  # bfloat16 would round the sum, some thousandths, to nothing
+        with torch.autocast(x.device.type, enabled=False):  # bfloat16 would round the sum, some thousandths, away
             x = x.float()
             root = torch.rsqrt(1 + self.ALPHA * functional.conv2d(x * x, self.band))
             return x * root * root.sqrt()
@@ -83,7 +83,7 @@ class CNN(nn.Module):
 
 
 class RowReader(nn.Module):
-    """Rows (N, T, D) to logits (N, K): a recurrent layer over the rows, and a linear layer on its last state."""
+    """Rows (N, T, D) to logits (N, K), by a recurrent layer over the rows and a linear layer on its last state."""
 
     order: Tensor
 
@@ -104,7 +104,7 @@ class RowReader(nn.Module):
 
 
 class Rows(nn.Module):
-    """Images (N, C, S, S) to logits (N, K): a step is a row of pixels, S times C numbers."""
+    """Images (N, C, S, S) to logits (N, K); each step reads a row of pixels, S times C numbers."""
 
     def __init__(self, config: ImageModelConfig, channels: int, side: int, classes: int) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ class Rows(nn.Module):
 
 
 class CNNLSTM(nn.Module):
-    """Images (N, C, S, S) to logits (N, K): the maps of two convolutions as one image, read row by row."""
+    """Images (N, C, S, S) to logits (N, K); the maps of two convolutions form one image, which is read row by row."""
 
     def __init__(self, config: ImageModelConfig, channels: int, side: int, classes: int) -> None:
         super().__init__()

@@ -13,15 +13,15 @@ from captioner.models.lrcn import LRCN
 from captioner.models.stack import RecurrentStack, State
 
 PAD, BEGIN = 0, 1
-"""Numbers of a source word that is none, and of the one before all others: an assignment may have no words."""
+"""Ids of a missing source word, and of the one before all others: an assignment may have no words."""
 NULL = "-"
 
 
 class LabelEncoder(nn.Module):
-    """Reads labels word by word with layers like the decoder's and hands over their last state (Sutskever et al. 2014).
+    """Reads labels word by word with layers like the decoder's and passes on their last state (Sutskever et al. 2014).
 
-    ``names`` are those of the feature's D numbers, each NODE=LABEL; what is read are the words of the labels whose
-    number is above one half, in that order: the words of a one-hot assignment, ``-`` having none.
+    ``names`` are the names NODE=LABEL of the feature's D numbers. It reads the words of the labels whose number is
+    above one half, in that order: the words of a one-hot assignment. The label ``-`` has no words.
     """
 
     words: Tensor
@@ -37,14 +37,14 @@ class LabelEncoder(nn.Module):
         numbers = {word: i + 2 for i, word in enumerate(sorted({word for label in split for word in label}))}
         longest = max(map(len, split), default=0) or 1
         table = [[numbers[word] for word in label] + [PAD] * (longest - len(label)) for label in split]
-        self.register_buffer("words", torch.tensor(table), persistent=False)  # (D, longest): made anew from the names
+        self.register_buffer("words", torch.tensor(table), persistent=False)  # (D, longest): rebuilt from the names
         self.embedding = nn.Embedding(len(numbers) + 2, embedding)
         self.kind, hidden = stack.kind, stack.hidden
         sizes = [embedding, *[hidden] * (len(stack.layers) - 1)]
         self.layers = nn.ModuleList(self.kind.module(size, hidden) for size in sizes)
 
     def forward(self, features: Tensor) -> State:
-        """Features (B, D) to the state after the last word: as ``RecurrentStack.start`` gives it."""
+        """From features (B, D), the state after the last word, in the form of ``RecurrentStack.start``."""
         source, lengths = self.read(features)
         sequence = pack_padded_sequence(self.embedding(source.t()), lengths.cpu(), enforce_sorted=False)
         state: list[Tensor] = []
@@ -54,7 +54,7 @@ class LabelEncoder(nn.Module):
         return tuple(state)
 
     def read(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (B, D) to source words (B, S), ``BEGIN`` first and ``PAD`` behind, and their lengths (B,)."""
+        """From features (B, D), source words (B, S), ``BEGIN`` first and ``PAD`` last, and their lengths (B,)."""
         there = (features > 0.5)[:, :, None] & (self.words != PAD)  # (B, D, longest)
         flat = torch.where(there, self.words, PAD).flatten(1)  # (B, D * longest)
         lengths = (flat != PAD).sum(1)

@@ -18,9 +18,9 @@ class ImageModelConfig:
     two convolutions, their maps as one image whose rows a recurrent layer reads; lenet; small_cnn: six convolutions
     with batch normalization. A name in captioner.models.IMAGE_MODELS."""
     local_response_norm: bool = False
-    """cnn, cnn_lstm: local response normalization behind each convolution's activation."""
+    """cnn, cnn_lstm: local response normalization after each convolution's activation."""
     maps: int = 64
-    """cnn, cnn_lstm: maps of each convolution."""
+    """cnn, cnn_lstm: number of maps of each convolution."""
     fully_connected: tuple[int, ...] = (384, 192)
     """cnn: units of the layers between the maps and the classes."""
     cell: str = "lstm"
@@ -28,11 +28,11 @@ class ImageModelConfig:
     hidden_dim: int = 464
     """rows, cnn_lstm: units of the recurrent layer."""
     arrangement: str = "mosaic"
-    """cnn_lstm: mosaic (the maps as tiles of a square) or reshape (the numbers in the order of memory)."""
+    """cnn_lstm: mosaic (the maps as tiles of a square) or reshape (the numbers in their order in memory)."""
     shuffle_rows: bool = False
     """rows, cnn_lstm: read the rows in one fixed random order instead of from top to bottom."""
     widths: tuple[int, ...] = (64, 256, 256)
-    """small_cnn: maps of each pair of convolutions."""
+    """small_cnn: number of maps of each pair of convolutions."""
 
     def __post_init__(self) -> None:
         choose("model.architecture", self.architecture, IMAGE_MODELS)

@@ -23,7 +23,7 @@ from captioner.text.vocabulary import END, START
 
 PRECISIONS = ("float32", "bfloat16")
 ROWS = 1024
-"""Most pairs of a prefix and an image that go through a layer together: their states stay in a processor's cache."""
+"""Most pairs of a prefix and an image that pass a layer together, so that their states fit into a CPU's cache."""
 SOFTMAX_ROWS = 512
 """The same for the softmax, whose rows are longer."""
 
@@ -32,25 +32,25 @@ class Level(NamedTuple):
     """The P distinct prefixes of one length, and the E distinct words that follow each of them in some caption."""
 
     words: Tensor
-    """(P,) last word of each prefix; that of the empty one is ``START``."""
+    """(P,) last word of each prefix; ``START`` for the empty one."""
     parents: Tensor
-    """(P,) row in the level before of the prefix without that word."""
+    """(P,) row, in the previous level, of the prefix without that word."""
     rows: Tensor
-    """(E,) row of the prefix that is followed."""
+    """(E,) row of the prefix before each word."""
     targets: Tensor
-    """(E,) the word that follows it."""
+    """(E,) the words that follow prefixes."""
     onward: Tensor
-    """(P',) which of the E words make the prefixes of the next level."""
+    """(P',) indices of the E words that complete a prefix of the next level."""
     ends: Tensor
-    """(C,) which of them complete a caption ..."""
+    """(C,) indices of the E words that complete a caption."""
     captions: Tensor
-    """(C,) ... and the number of that caption."""
+    """(C,) numbers of these captions."""
 
 
 def log_likelihoods(
     model: LRCN, features: Tensor, captions: Sequence[Sequence[int]], precision: str = "float32"
 ) -> Tensor:
-    """Features (N, D) and M captions, word ids without start and end, to log probabilities (N, M), float32, in nats.
+    """Log probabilities (N, M), float32, in nats, of M captions, word ids without start and end, given features (N, D).
 
     Each is the sum of the log softmax of ``model.forward`` over a caption and the ``END`` after it, of the model in
     evaluation mode. Precision bfloat16 rounds the factors of matrix products, not the sums, on processors that have
@@ -67,7 +67,7 @@ def log_likelihoods(
 
 
 def prefix_tree(captions: Sequence[Sequence[int]]) -> Iterator[Level]:
-    """The levels of the tree of ``captions``, each with its end, from the empty prefix on."""
+    """The levels of the prefix tree of ``captions``, each ended by ``END``, from the empty prefix on."""
     complete = [(*caption, END) for caption in captions]
     prefixes: dict[tuple[int, ...], int] = {(): 0}
     parents = [0]
@@ -95,7 +95,7 @@ def prefix_tree(captions: Sequence[Sequence[int]]) -> Iterator[Level]:
 
 
 class _Scorer:
-    """A model with what its captions are to it before any image is seen."""
+    """A model, with the parts of its computation on captions that do not depend on images."""
 
     def __init__(self, model: LRCN, captions: Sequence[Sequence[int]]) -> None:
         self.model = model
@@ -107,12 +107,12 @@ class _Scorer:
         self.language = list(self._read())
 
     def _first(self) -> int:
-        """The layer from which on there is a state for each image: all layers start from what an encoder has read."""
+        """The first layer with a state for each image; 0 if all layers start from an encoder's state."""
         seeing = [index for index in self.layers if "image" in self.stack.wiring[index]]
         return seeing[0] if seeing and not self.model.starts_from_feature else 0
 
     def score(self, features: Tensor) -> Tensor:
-        """Features (N, D) to log probabilities (N, M)."""
+        """From features (N, D), log probabilities (N, M)."""
         image, state = self.model.start(features)  # (N, I), (N, H) each
         scores = image.new_empty(len(image), self.count)
         together = max(1, ROWS // max((len(level.words) for level in self.tree), default=1))
@@ -122,7 +122,7 @@ class _Scorer:
         return scores
 
     def _read(self) -> Iterator[list[Tensor]]:
-        """For each level, the parts of the gates' inputs that language alone gives: (P, 1, G), or (G,) for a bias.
+        """For each level, the parts of the gates' inputs that depend only on language: (P, 1, G), or (G,) for a bias.
 
         The list begins with the first layer that sees the image; those below it are run here, once for all images.
         """
@@ -137,7 +137,7 @@ class _Scorer:
             parts = []
             for index in self.layers[self.first :]:
                 parts.append(self._product(index, sources, self._bias(index)))
-                sources.pop("below", None)  # of the layers above, what is below them has seen the image
+                sources.pop("below", None)  # above this layer, "below" depends on the image
             yield parts
 
     def _look(self, image: Tensor, start: State, scores: Tensor) -> None:
@@ -158,7 +158,7 @@ class _Scorer:
             totals = longer[level.onward]
 
     def _product(self, index: int, sources: Mapping[str, Tensor], total: Tensor) -> Tensor:
-        """``total`` (..., G) and what a layer's gates get from those of ``sources`` (..., size) that it sees."""
+        """``total`` (..., G) plus the contribution to a layer's gates of the ``sources`` (..., size) that it reads."""
         names = self.stack.wiring[index]
         image = self.model.config.image_dim or self.model.feature_size
         sizes = {"word": self.model.config.embedding_dim, "image": image, "below": self.stack.hidden}
@@ -181,7 +181,7 @@ class _Scorer:
         return after
 
     def _word_log_probs(self, hidden: Tensor, level: Level) -> Tensor:
-        """Outputs (P, N, H) of the top layer to log probabilities (E, N) of the words that follow."""
+        """From outputs (P, N, H) of the top layer, log probabilities (E, N) of the words that follow."""
         top = self.model.pre_output(hidden)
         normalizers = torch.cat([self._normalizer(rows) for rows in torch.split(top.flatten(0, 1), SOFTMAX_ROWS)])
         weights = functional.embedding(level.targets, self.model.lm_head.weight)  # (E, H)
@@ -190,15 +190,15 @@ class _Scorer:
         return logits - normalizers.view(hidden.shape[:2]).index_select(0, level.rows)
 
     def _normalizer(self, rows: Tensor) -> Tensor:
-        """Rows (R, H) to the logarithm of the sum over the vocabulary, (R,)."""
-        # torch.logsumexp finds the maximum first, which costs as much as this and is needed only far from 0.
+        """For rows (R, H), the logarithm of the sum over the vocabulary, (R,)."""
+        # torch.logsumexp finds the maximum first, which takes as long as this and is needed only for large logits.
         found: Tensor = self.model.lm_head(rows).exp_().sum(-1).log_()
         return found if (found.abs() < 60).all() else torch.logsumexp(self.model.lm_head(rows), -1)
 
 
 @contextmanager
 def _products(precision: str) -> Iterator[None]:
-    """Matrix products of float32 numbers in the precision, restored afterwards."""
+    """Compute matrix products of float32 numbers in this precision within the block."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium" if precision == "bfloat16" else "highest")
     try:

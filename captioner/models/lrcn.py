@@ -43,7 +43,7 @@ class LRCNConfig:
     image_dropout: float = 0.0
     """Probability of dropping a unit of the feature before its projection; paper: 0."""
     residual: bool = False
-    """Add a layer's input to its output wherever it sees only the layer below (layers 3 and 4 of 4f, 2 of 2u)."""
+    """Add a layer's input to its output if the layer reads only the layer below (layers 3 and 4 of 4f, 2 of 2u)."""
     tied: bool = False
     """Share the word vectors with the last layer, through a projection of the top recurrent layer; paper: no."""
     normalize: str = "dimension"
@@ -67,12 +67,12 @@ class LRCNConfig:
 
 
 class State(NamedTuple):
-    """What decoding carries from step to step for N captions in progress."""
+    """The state of decoding for N captions in progress."""
 
     image: Tensor
     """Image input of the stack, (N, I)."""
     stack: tuple[Tensor, ...]
-    """Recurrent state, (N, H) each."""
+    """Recurrent state, several tensors (N, H)."""
 
 
 class LRCN(nn.Module):
@@ -124,10 +124,10 @@ class LRCN(nn.Module):
             self.initialize()
 
     def add_encoder(self, names: Sequence[str]) -> None:
-        """Add what turns a feature into a recurrent state, where a subclass has such a thing."""
+        """Add the modules that turn a feature into a recurrent state, in subclasses that have such modules."""
 
     def initial_state(self, features: Tensor) -> StackState:
-        """Recurrent state before the first word for features (B, D), (B, H) each; empty stands for zeros."""
+        """Recurrent state before the first word for features (B, D), several tensors (B, H); empty means zeros."""
         return ()
 
     @property
@@ -140,14 +140,14 @@ class LRCN(nn.Module):
         self.feature_std.copy_(torch.where(std > 1e-6, std, 1.0))
 
     def compress(self, features: Tensor) -> Tensor:
-        """Features (N, D) on the scale of ``feature_mean``: their signed square roots with ``signed_sqrt``.
+        """Features (N, D) on the scale of ``feature_mean``: with ``signed_sqrt``, their signed square roots.
 
         Roots keep a few large activations from drowning the others (Perronnin et al. 2010, section 3).
         """
         return features.sign() * features.abs().sqrt() if self.config.normalize == "signed_sqrt" else features
 
     def forward(self, features: Tensor | None, tokens: Tensor) -> Tensor:
-        """Features (B, D) and the tokens so far (B, T), from ``START`` on, to logits of the next ones (B, T, V).
+        """Logits of the next tokens (B, T, V), given features (B, D) and the tokens so far (B, T), from ``START`` on.
 
         Position t knows tokens 0 to t. Training is faster by ``project(hidden(features, tokens)[targets != PAD])``,
         which spends nothing on padding.
@@ -155,7 +155,7 @@ class LRCN(nn.Module):
         return self.project(self.hidden(features, tokens))
 
     def hidden(self, features: Tensor | None, tokens: Tensor) -> Tensor:
-        """Features (B, D) and tokens (B, T) to the top layer's output (B, T, H), with dropout for the last layer."""
+        """The top layer's output (B, T, H) for features (B, D) and tokens (B, T), with dropout for the last layer."""
         self._check(features, tokens)
         image = self._image_input(features, tokens.shape[0])
         words = drop(self.embedding(tokens.t()), self.config.dropout, self.training)  # (T, B, E)
@@ -164,12 +164,12 @@ class LRCN(nn.Module):
         return drop(output, self.config.dropout, self.training).transpose(0, 1)  # (T, B, H) -> (B, T, H)
 
     def project(self, hidden: Tensor) -> Tensor:
-        """Outputs (..., H) of ``hidden`` to logits (..., V)."""
+        """From outputs (..., H) of ``hidden``, logits (..., V)."""
         logits: Tensor = self.lm_head(self.pre_output(hidden))
         return logits
 
     def start(self, features: Tensor | None, count: int = 1) -> State:
-        """State before the first word for features (N, D), or for ``count`` captions without an image."""
+        """The state before the first word for features (N, D), or for ``count`` captions without an image."""
         if features is not None:
             self._check(features, None)
             count = features.shape[0]
@@ -178,7 +178,7 @@ class LRCN(nn.Module):
         return State(image, state or self.stack.start(count, image))
 
     def step(self, tokens: Tensor | NDArray[Any], state: State) -> tuple[Tensor, State]:
-        """Tokens (N,) and state to log probabilities of the next ones (N, V), in nats, and the next state.
+        """From tokens (N,) and state, log probabilities of the next ones (N, V), in nats, and the next state.
 
         ``PAD``, ``START`` and ``UNK`` get -inf; the others keep the probability they have in training, so that the
         sum over a caption is its log likelihood under ``forward``.
@@ -188,18 +188,18 @@ class LRCN(nn.Module):
         return log_probs, following
 
     def predict(self, tokens: Tensor | NDArray[Any], state: State) -> tuple[Tensor, State]:
-        """``step`` with the probabilities of ``PAD``, ``START`` and ``UNK`` too."""
+        """``step``, with the probabilities of ``PAD``, ``START`` and ``UNK`` too."""
         words = self.embedding(torch.as_tensor(tokens, device=self.device))  # (N, E)
         output, stack = self.stack.step(words, state.image, state.stack)
         return self.project(output).float().log_softmax(-1), State(state.image, stack)
 
     def select(self, state: State, rows: Tensor | NDArray[Any]) -> State:
-        """The captions ``rows`` (M,) of a state, in that order; a row may come several times or not at all."""
+        """The state of the captions ``rows`` (M,), in that order; rows may repeat or be left out."""
         rows = torch.as_tensor(rows, device=self.device)
         return State(state.image.index_select(0, rows), tuple(x.index_select(0, rows) for x in state.stack))
 
     def initialize(self) -> None:
-        """Draw all weights anew from torch's global generator, as ``config.init`` says."""
+        """Draw all weights from torch's global generator, as ``config.init`` says."""
         if self.config.init == "uniform":  # the paper's released solver: uniform in +-0.08, biases 0
             for parameter in self.parameters():
                 if parameter.ndim > 1:
@@ -211,7 +211,7 @@ class LRCN(nn.Module):
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
-        # After the last layer, which has just written into tied word vectors; unit vectors keep its first logits small.
+        # Last, since initializing lm_head overwrote tied word vectors; unit vectors keep the first logits small.
         for table in self.modules():
             if isinstance(table, nn.Embedding):
                 nn.init.normal_(table.weight, std=self.config.embedding_dim**-0.5)
@@ -220,7 +220,7 @@ class LRCN(nn.Module):
                 _initialize_layer(layer, self.stack.kind.gates)
 
     def _image_input(self, features: Tensor | None, count: int) -> Tensor:
-        """Features (B, D), or None and a count, to the image input (B, I) of the stack."""
+        """The stack's image input (B, I), from features (B, D) or from None and a count."""
         if features is None:
             return self.feature_mean.new_zeros(count, self.config.image_dim or self.feature_size)
         features = features.to(self.device, torch.float32)
@@ -230,7 +230,7 @@ class LRCN(nn.Module):
         return image
 
     def _check(self, features: Tensor | None, tokens: Tensor | None) -> None:
-        """Shapes at the public door."""
+        """Check the shapes of public calls."""
         if features is not None and (features.ndim != 2 or features.shape[1] != self.feature_size):
             raise ValueError(f"features: expected (N, {self.feature_size}), got {tuple(features.shape)}")
         if tokens is not None and (tokens.ndim != 2 or (features is not None and len(features) != len(tokens))):

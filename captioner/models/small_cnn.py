@@ -14,13 +14,13 @@ from captioner.errors import ConfigError
 from captioner.models.image_config import ImageModelConfig
 
 SCALE = 1 / 9
-"""Of the class scores."""
+"""Factor of the class scores."""
 WHITENING_NOISE = 5e-4
-"""Added to the variances of patches, so that those without variance stay small."""
+"""Added to the variances of patches, so that components without variance stay small."""
 
 
 class SmallCNN(nn.Module):
-    """Images (N, C, S, S), normalized, to logits (N, K)."""
+    """Normalized images (N, C, S, S) to logits (N, K)."""
 
     def __init__(self, config: ImageModelConfig, channels: int, side: int, classes: int) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class SmallCNN(nn.Module):
 
     @torch.no_grad()
     def whiten(self, images: Tensor) -> None:
-        """Set the first convolution from normalized ``images`` (N, C, S, S), so that its maps do not correlate."""
+        """Set the first convolution from normalized ``images`` (N, C, S, S), so that its maps are uncorrelated."""
         patches = images.unfold(2, 2, 1).unfold(3, 2, 1)  # (N, C, S - 1, S - 1, 2, 2)
         patches = patches.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(0, 2)  # (N', C * 4)
         variances, vectors = torch.linalg.eigh(torch.cov(patches.double().T))

@@ -14,24 +14,24 @@ from captioner.config import choose
 from captioner.models.wirings import Wiring
 
 State = tuple[Tensor, ...]
-"""Hidden state, (N, H) each: one tensor a layer, or h and c of each layer for LSTMs; rows are sequences."""
+"""Hidden state, several tensors (N, H): one per layer, or h and c of each layer for LSTMs; rows are sequences."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A kind of recurrent cell: the same mathematics over a sequence, over one step, and in parts."""
+    """A kind of recurrent cell: the same computation over a sequence, for one step, and in parts."""
 
     module: Callable[[int, int], nn.RNNBase]
-    """Fused layer, from input size and units."""
+    """Makes a fused layer, given input size and units."""
     step: Callable[..., Any]
-    """Input, state and the layer's four weights to the next state; several tensors of state come and go as a tuple."""
+    """From input, state and the layer's four weights to the next state; several state tensors are passed as a tuple."""
     gate: Callable[[Tensor, Tensor, State], State]
-    """Products of the input and of the state with their weights, (N, gates * H) each, and a layer's state to the next.
-    The second product may be overwritten."""
+    """From the products of the input and of the state with their weights, (N, gates * H) each, and a layer's state, to
+    the next state. The second product may be overwritten."""
     gates: int = 1
-    """Blocks of rows in a weight matrix."""
+    """Number of blocks of rows in a weight matrix."""
     states: int = 1
-    """Tensors of state in a layer; the first is its output."""
+    """Number of state tensors of a layer; the first is its output."""
 
 
 def _lstm(inputs: Tensor, recurrent: Tensor, state: State) -> State:
@@ -85,24 +85,24 @@ class RecurrentStack(nn.Module):
         self.layers = nn.ModuleList(self.kind.module(sum(sizes[name] for name in inputs), hidden) for inputs in wiring)
 
     def forward(self, words: Tensor, image: Tensor, state: State = ()) -> Tensor:
-        """Words (T, B, E), image (B, I) and state (zeros by default) to the top layer's output (T, B, H)."""
-        # Concatenating at every step is the fast way: the input products of all steps are one matrix product, while
+        """The top layer's output (T, B, H) for words (T, B, E), image (B, I) and state (zeros by default)."""
+        # Concatenating at every step is fast: the input products of all steps are one matrix product, while
         # adding a per-sequence term to the gates instead would leave the fused kernel.
         sources = {"word": words, "image": image.expand(words.shape[0], -1, -1)}  # (B, I) -> (T, B, I)
         for index, (layer, inputs, skip) in enumerate(zip(self.layers, self.wiring, self.skips, strict=True)):
             below = sources.get("below")
-            if below is not None:  # words and images come with their own dropout
+            if below is not None:  # words and images already have dropout
                 sources["below"] = drop(below, self.dropout, self.training)
             output, _ = layer(_join([sources[name] for name in inputs]), self._before(index, state))
             sources["below"] = output + below if skip and below is not None else output
         return sources["below"]
 
     def start(self, count: int, like: Tensor) -> State:
-        """Zero states of ``count`` sequences, with the type and device of ``like``."""
+        """Zero states for ``count`` sequences, with the type and device of ``like``."""
         return tuple(like.new_zeros(count, self.hidden) for _ in range(self.kind.states * len(self.layers)))
 
     def step(self, word: Tensor, image: Tensor, state: State) -> tuple[Tensor, State]:
-        """One word (N, E), image (N, I) and state to the top layer's output (N, H) and the next state; no dropout."""
+        """The top layer's output (N, H) and the next state for one word (N, E), image (N, I) and state; no dropout."""
         sources = {"word": word, "image": image}
         following: list[Tensor] = []
         for index, (inputs, skip) in enumerate(zip(self.wiring, self.skips, strict=True)):
@@ -118,12 +118,12 @@ class RecurrentStack(nn.Module):
         return state[self.kind.states * index : self.kind.states * (index + 1)]
 
     def _before(self, index: int, state: State) -> Any:
-        """One layer's part of a state as its fused module wants it, None being zeros."""
+        """One layer's part of a state in the form of its fused module; None stands for zeros."""
         parts = [part.unsqueeze(0) for part in self._of_layer(index, state)]  # (B, H) -> (1, B, H)
         return None if not parts else tuple(parts) if len(parts) > 1 else parts[0]
 
     def _step_layer(self, index: int, x: Tensor, before: State) -> State:
-        """Input (N, ...) and state of one layer to its next state; the first tensor of it is the output."""
+        """The next state of one layer, from its input (N, ...) and state; the first tensor is the output."""
         layer = self.layers[index]
         weights: tuple[Tensor, ...] = (layer.weight_ih_l0, layer.weight_hh_l0, layer.bias_ih_l0, layer.bias_hh_l0)  # type: ignore[assignment]
         if self.kind.states == 1:
@@ -132,7 +132,7 @@ class RecurrentStack(nn.Module):
 
 
 def drop(x: Tensor, probability: float, training: bool) -> Tensor:
-    """Dropout of single units as ``functional.dropout`` does, several times faster on a processor.
+    """Dropout of single units like ``functional.dropout``, several times faster on a CPU.
 
     torch draws each unit of the mask by itself there, which takes a tenth of a training step of this model; four
     16-bit numbers out of one 64-bit draw are enough (probabilities are rounded to 1/65536).
@@ -148,5 +148,5 @@ def drop(x: Tensor, probability: float, training: bool) -> Tensor:
 
 
 def _join(parts: list[Tensor]) -> Tensor:
-    """Parts (..., D1), (..., D2), ... to (..., D1 + D2 + ...)."""
+    """Concatenate parts (..., D1), (..., D2), ... to (..., D1 + D2 + ...)."""
     return parts[0] if len(parts) == 1 else torch.cat(parts, -1)

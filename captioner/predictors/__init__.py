@@ -24,7 +24,7 @@ PREDICTORS = {
     "clip_captioning": "captioner.predictors.video:ClipCaptioner",
     "activity": "captioner.predictors.activity:ActivityRecognizer",
 }
-"""Class of the predictor (runtime, name) by the task of its model; other models are not used by themselves."""
+"""Class of the predictor (runtime, name) by its model's task; models of other tasks have no predictor."""
 
 
 def load(
@@ -68,12 +68,12 @@ def load(
 
 
 def _is_own(model: str | os.PathLike[str]) -> bool:
-    """Whether a name is that of captioner's own models: the default, a file, or a run's folder."""
+    """Whether a name stands for one of captioner's own models: the default, a file, or a run's folder."""
     return str(model) in MODELS or Path(model).is_file() or (Path(model) / "best.safetensors").is_file()
 
 
 def find_model(model: str | os.PathLike[str]) -> Path:
-    """The checkpoint file of a model named as for ``load``; raises ``CheckpointError`` where there is none."""
+    """The checkpoint file of a model, named as for ``load``; raises ``CheckpointError`` if there is none."""
     path = MODELS.get(str(model)) or Path(model)
     if path.is_dir() and (path / "best.safetensors").is_file():
         path = path / "best.safetensors"

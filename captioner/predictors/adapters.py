@@ -1,4 +1,4 @@
-"""Adapters for the processors of published models: images and a prompt to inputs of ``generate``, and ids to text.
+"""Adapters for the processors of published models: from images and a prompt to ``generate``'s inputs, and ids to text.
 
 Two kinds cover all: ``ClassicAdapter`` for models that take an image and at most a prompt (BLIP, BLIP-2, GIT, ViT-GPT2,
 PaliGemma, Florence-2), ``ChatAdapter`` for those that take a conversation (SmolVLM, Qwen-VL, Gemma 3, InternVL).
@@ -19,30 +19,30 @@ Inputs = dict[str, Any]
 
 
 class ClassicAdapter:
-    """An image processor, a tokenizer and, where the model's files have one, the processor of both."""
+    """An image processor, a tokenizer and, if the model's files have one, their common processor."""
 
     def __init__(self, kind: str, images: Any, tokenizer: Any, processor: Any = None) -> None:
         self.kind = kind
-        """The architecture: ``model_type`` of config.json."""
+        """The architecture: ``model_type`` in config.json."""
         self.images, self.tokenizer, self.processor = images, tokenizer, processor
 
     def inputs(self, images: Sequence[Image.Image], prompt: str) -> Inputs:
-        """Images, and the prompt for each of them; an empty prompt asks nothing."""
+        """Inputs from images and the prompt for each of them; an empty prompt means none."""
         if self.processor is None or self.kind == "git" or not prompt:
             found = dict(self.images(images=list(images), return_tensors="pt"))
             return {**found, **self._begun(prompt, len(images))} if prompt else found
         text = f"<image>{prompt}" if self.kind == "paligemma" else prompt
         found = dict(self.processor(images=list(images), text=[text] * len(images), return_tensors="pt"))
-        found.pop("labels", None)  # PaliGemma's, for training
+        found.pop("labels", None)  # PaliGemma's labels, for training
         return found
 
     def texts(self, ids: Tensor) -> list[str]:
-        """Token ids (N, T) to texts."""
+        """Texts of token ids (N, T)."""
         found: list[str] = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
         return found
 
     def _begun(self, prompt: str, count: int) -> Inputs:
-        """A sentence that is begun; GIT's processor would also end it."""
+        """Ids of the beginning of a sentence; GIT's processor would also add its end."""
         ids = [self.tokenizer.cls_token_id, *self.tokenizer(prompt, add_special_tokens=False).input_ids]
         rows = torch.tensor([ids] * count)  # (N, T)
         return {"input_ids": rows, "attention_mask": torch.ones_like(rows)}
@@ -53,7 +53,7 @@ class ChatAdapter(ClassicAdapter):
 
     def __init__(self, kind: str, processor: Any) -> None:
         super().__init__(kind, processor.image_processor, processor.tokenizer, processor)
-        self.tokenizer.padding_side = "left"  # the answers of a batch begin at the same place
+        self.tokenizer.padding_side = "left"  # so that the answers of a batch begin at the same position
 
     def inputs(self, images: Sequence[Image.Image], prompt: str) -> Inputs:
         """A conversation for each image, in which the user shows it and asks ``prompt``."""
@@ -63,7 +63,7 @@ class ChatAdapter(ClassicAdapter):
         ]
         template = self.processor.apply_chat_template
         padding: dict[str, Any] = {"padding": True}
-        if "processor_kwargs" in inspect.signature(template).parameters:  # transformers 5.0 takes it as it is
+        if "processor_kwargs" in inspect.signature(template).parameters:  # transformers 5.0 takes it directly
             padding = {"processor_kwargs": padding}
         return dict(
             template(

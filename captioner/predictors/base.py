@@ -19,7 +19,7 @@ class Caption:
 
     text: str
     log_prob: float | None
-    """None if the model does not return it, as some servers."""
+    """None if the model, such as some servers, does not return it."""
 
 
 @dataclass(frozen=True)
@@ -31,14 +31,14 @@ class Result:
     captions: tuple[Caption, ...] = ()
     error: ImageError | None = None
     interval: tuple[float, float] | None = None
-    """Start and end in seconds; None for anything but an interval of a video."""
+    """Start and end in seconds; None except for an interval of a video."""
 
 
 Results = Generator[Result, None, None]
 
 
 class Captioner(Protocol):
-    """What ``captioner.load`` returns.
+    """The interface of what ``captioner.load`` returns.
 
     ``source`` is what the model describes: for images one path or PIL image or an iterable of them, for clips a file of
     label predictions or a video. ``options`` are the fields of ``DecodingConfig``, which override the model's
@@ -47,12 +47,12 @@ class Captioner(Protocol):
 
     @property
     def name(self) -> str:
-        """The name or path that the model was loaded by."""
+        """The name or path from which the model was loaded."""
         ...
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the model's file, or of whatever else decides its captions; empty if unknown."""
+        """SHA-256 of the model's file, or of everything else that affects its captions; empty if unknown."""
         ...
 
     def caption(self, source: Any, /, **options: Any) -> Any:
@@ -63,12 +63,12 @@ class Captioner(Protocol):
         ...
 
     def results(self, source: Any, /, **options: Any) -> Results:
-        """A ``Result`` for each image or clip, in order, as they are made; errors are part of the results."""
+        """Yield a ``Result`` for each image or clip, in order; errors are part of the results."""
         ...
 
 
 def texts(result: Result, several: bool) -> Any:
-    """The best caption's text, or with ``several`` the list of all; raises the result's error."""
+    """The best caption's text, or with ``several`` a list of all; raises the result's error."""
     if result.error is not None:
         raise result.error
     found = [caption.text for caption in result.captions]
@@ -76,7 +76,7 @@ def texts(result: Result, several: bool) -> Any:
 
 
 def is_label_predictions(path: str | os.PathLike[str]) -> bool:
-    """Whether a file holds label predictions, by its suffix or its first bytes (HDF5), rather than a video."""
+    """Whether a file holds label predictions, not a video, by its suffix or its first bytes (HDF5)."""
     path = Path(path)
     if path.suffix.lower() in HDF5_SUFFIXES:
         return True

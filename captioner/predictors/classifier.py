@@ -1,4 +1,4 @@
-"""From images to classes with probabilities.
+"""Classify images: from images to classes with probabilities.
 
     from captioner.predictors.classifier import load_classifier
     classifier = load_classifier()                             # ImageNet's classes by the default model's CNN
@@ -39,11 +39,11 @@ if TYPE_CHECKING:
     from captioner.predictors.onnx_runtime import OnnxRuntime
 
 PUBLISHED = ("efficientnet-lite:", "torchvision:", "transformers:")
-"""How the names of published networks begin; captioner.backbones.classifier.FAMILIES has the rest."""
+"""First parts of the names of published networks; captioner.backbones.classifier.FAMILIES loads them."""
 WITH_CLASSES = ("default", "efficientnet-lite:")
-"""Start of the keys of backbones whose weights hold the layer for ImageNet's classes."""
+"""First part of the keys of backbones whose weights include the layer of ImageNet's classes."""
 STEM, STEM_SHAPE, STRIDE = "stem.0.weight", (32, 3, 3, 3), 2
-"""First convolution of those backbones."""
+"""Name of the first convolution of those backbones."""
 
 
 class ClassScore(NamedTuple):
@@ -74,7 +74,7 @@ class Network(Protocol):
     """The network of an ``ImageClassifier``."""
 
     def probs(self, images: np.ndarray) -> np.ndarray:
-        """Prepared images (N, 3, S, S) float32 to probabilities (N, K)."""
+        """From prepared images (N, 3, S, S) float32, probabilities (N, K)."""
         ...
 
     def first_layer(self, image: np.ndarray) -> FirstLayer:
@@ -83,7 +83,7 @@ class Network(Protocol):
 
 
 class ImageClassifier:
-    """A network, the names of its classes, and how images are prepared for it."""
+    """A network, the names of its classes, and the preparation of images for it."""
 
     def __init__(self, name: str, classes: Sequence[str], spec: BackboneSpec, network: Network) -> None:
         self.name = name
@@ -101,7 +101,7 @@ class ImageClassifier:
     def results(
         self, images: Iterable[ImageSource | ImageError], *, top: int = 5, batch_size: int = BATCH_SIZE
     ) -> Generator[Classified, None, None]:
-        """One ``Classified`` for each image, in order, as they are made; errors among ``images`` are passed on."""
+        """Yield one ``Classified`` for each image, in order; errors among ``images`` are passed on."""
         checked_batch_size(batch_size)
         if not 1 <= top <= len(self.classes):
             raise UsageError(f"top must be between 1 and {len(self.classes)}, the classes of {self.name}, not {top}")
@@ -147,23 +147,23 @@ class ImageClassifier:
 
 
 class ClassLayer(NamedTuple):
-    """The layer of ImageNet's classes behind the features of a captioner."""
+    """The layer of ImageNet's classes on top of the features of a captioner."""
 
     weight: np.ndarray
     """(K, D')."""
     bias: np.ndarray
     """(K,)."""
     columns: slice
-    """Which of the captioner's features it takes."""
+    """Which of the captioner's features it reads."""
 
     def best(self, features: np.ndarray, top: int) -> list[tuple[ClassScore, ...]]:
-        """Features (N, D) to the ``top`` likeliest classes of each row, best first."""
+        """The ``top`` most probable classes for each row of features (N, D), best first."""
         probs = softmax(features[:, self.columns] @ self.weight.T + self.bias)
         return [best_classes(imagenet_classes(), row, top) for row in probs]
 
 
 class OnnxNetwork:
-    """The backbone of an exported captioner in ONNX Runtime, and its layer of classes in numpy."""
+    """The backbone of an exported captioner in ONNX Runtime, and its class layer in numpy."""
 
     def __init__(self, runtime: OnnxRuntime, index: int) -> None:
         """``index`` is that of the backbone among the model's inputs.
@@ -189,7 +189,7 @@ class OnnxNetwork:
 
 
 def load_classifier(model: str = "default", device: str = "cpu", runtime: str = "auto") -> ImageClassifier:
-    """The classifier called ``model``.
+    """Load the classifier called ``model``.
 
     A published network (``torchvision:resnet50``, see ``captioner.backbones.classifier``), a run or checkpoint of the
     task ``classification``, or a captioner whose CNN still has its layer for ImageNet's classes, such as the default
@@ -218,7 +218,7 @@ def load_classifier(model: str = "default", device: str = "cpu", runtime: str = 
 
 
 def class_layer(runtime: Runtime, model: str) -> ClassLayer | None:
-    """The layer of classes of one of a captioner's networks, for features that are there; None where there is none."""
+    """The class layer of one of a captioner's networks, for existing features; None if there is none."""
     checkpoint = runtime.checkpoint
     if checkpoint.path is None:
         return None
@@ -235,13 +235,13 @@ def class_layer(runtime: Runtime, model: str) -> ClassLayer | None:
 
 
 def best_classes(names: Sequence[str], probs: np.ndarray, top: int) -> tuple[ClassScore, ...]:
-    """The ``top`` likeliest of ``names`` by their probabilities (K,), best first."""
+    """The ``top`` most probable of ``names`` by their probabilities (K,), best first."""
     order = np.argsort(-probs, kind="stable")[:top]
     return tuple(ClassScore(names[number], float(probs[number])) for number in order)
 
 
 def _input_with_classes(header: Header, model: str) -> tuple[int, BackboneSpec]:
-    """The input of a captioner, and its number, whose CNN has a layer of classes; ``CheckpointError`` without one."""
+    """The captioner's input whose CNN has a class layer, and its index; raises ``CheckpointError`` without one."""
     section = header.config.get("finetune")
     finetuned = section.get("backbone") if isinstance(section, Mapping) else None
     for index, spec in enumerate(header.inputs):
@@ -252,14 +252,14 @@ def _input_with_classes(header: Header, model: str) -> tuple[int, BackboneSpec]:
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities of logits (N, K), row by row."""
+    """Softmax probabilities of logits (N, K), row by row."""
     powers = np.exp(logits - logits.max(1, keepdims=True))
     found: np.ndarray = powers / powers.sum(1, keepdims=True)
     return found
 
 
 def convolve(image: np.ndarray, kernels: np.ndarray, stride: int) -> np.ndarray:
-    """An image (I, H, W) by kernels (O, I, h, w), padded as TensorFlow does ("SAME"): (O, H / stride, W / stride)."""
+    """Convolve an image (I, H, W) with kernels (O, I, h, w), padded as TensorFlow's "SAME": (O, H/stride, W/stride)."""
     sides, edges = image.shape[1:], kernels.shape[2:]
     padding = [max((-(-side // stride) - 1) * stride + edge - side, 0) for side, edge in zip(sides, edges, strict=True)]
     padded = np.pad(image, [(0, 0), *((room // 2, room - room // 2) for room in padding)])

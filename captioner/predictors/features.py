@@ -1,4 +1,4 @@
-"""From stored features to captions: the part that all LRCN models share."""
+"""From stored features to captions: the code that all LRCN models share."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from captioner.predictors.streams import BATCH_SIZE, batches, checked_batch_size
 from captioner.text.vocabulary import END, START
 
 ROWS_AT_ONCE = 4096
-"""Hypotheses of all images that are decoded together."""
+"""Most hypotheses, over all images, that are decoded together."""
 
 
 class FeatureCaptioner:
@@ -34,7 +34,7 @@ class FeatureCaptioner:
 
     @property
     def checkpoint(self) -> Any:
-        """What the model's file says: inputs, outputs, decoding settings and provenance."""
+        """The header of the model's file: inputs, outputs, decoding settings and provenance."""
         return self.runtime.checkpoint
 
     @property
@@ -51,7 +51,7 @@ class FeatureCaptioner:
         resumed: bool = False,
         **options: Any,
     ) -> Results:
-        """One ``Result`` for each id (by default all of the first store), in order, as they are made.
+        """Yield one ``Result`` for each id (by default all of the first store), in order.
 
         ``stores`` are in the order of the model's inputs; ``options`` are fields of ``DecodingConfig``. An id that is
         not in all stores is an error of its result. Raises ``FeatureStoreError`` for a store of other features than
@@ -63,7 +63,7 @@ class FeatureCaptioner:
         return self._feature_results(opened, opened[0].ids if ids is None else ids, config, batch_size, resumed)
 
     def decode(self, features: np.ndarray, config: DecodingConfig) -> list[tuple[Caption, ...]]:
-        """Features (N, D) float32 to the captions of each row, best first."""
+        """The captions of each row of features (N, D) float32, best first."""
         rows = max(1, ROWS_AT_ONCE // (config.beam_size if config.method == "beam" else 1))
         found: list[list[Hypothesis]] = []
         with memory_errors():
@@ -78,7 +78,7 @@ class FeatureCaptioner:
         return [tuple(Caption(words.decode(h.ids), h.log_prob) for h in ranked) for ranked in found]
 
     def check_stores(self, stores: Sequence[Store]) -> None:
-        """Raise ``FeatureStoreError`` unless ``stores`` hold what the model takes, in the order of its inputs."""
+        """Raise ``FeatureStoreError`` unless ``stores`` match the model's inputs, in their order."""
         wanted = self.checkpoint.inputs
         if len(stores) != len(wanted):
             names = ", ".join(spec.key for spec in wanted) or "none"
@@ -92,7 +92,7 @@ class FeatureCaptioner:
                 )
 
     def _mismatch(self, index: int, store: Store) -> str:
-        """What keeps ``store`` from being the model's input ``index``; empty where nothing does."""
+        """The reason why ``store`` cannot be the model's input ``index``; empty if it can."""
         found, spec = store.spec, self.checkpoint.inputs[index]
         if found.names != spec.names:
             return "has other labels than"
@@ -101,14 +101,14 @@ class FeatureCaptioner:
         return "" if self._same_weights(index, store) else "has other weights than"
 
     def _same_weights(self, index: int, store: Store) -> bool:
-        """Whether features were made by the weights that the model was trained with, as far as the records say."""
+        """Whether features were computed by the weights that the model was trained with, as far as the records say."""
         if known := self.runtime.weights_digest(index):
             return known == store.weights_digest
         spec = self.checkpoint.inputs[index]
         return same_sha256(sha256_of(store.spec), sha256_of(spec), unknown=store.spec.key == spec.key)
 
     def _config(self, options: Mapping[str, Any], batch_size: int) -> DecodingConfig:
-        """The model's decoding settings with a caller's options."""
+        """The model's decoding settings, overridden by a caller's options."""
         checked_batch_size(batch_size)
         return with_options(self.checkpoint.decoding, options)
 
@@ -137,7 +137,7 @@ class FeatureCaptioner:
 
 
 def _read(stores: Sequence[Store], ids: Sequence[str]) -> list[np.ndarray | ImageError]:
-    """The features (D,) of each of ``ids`` in all ``stores``, or the error that says which is damaged."""
+    """The features (D,) of each of ``ids`` in all ``stores``, or the error that names the damaged one."""
     try:
         return list(np.concatenate([store.get(ids) for store in stores], 1))
     except CaptionerError as error:
@@ -147,10 +147,10 @@ def _read(stores: Sequence[Store], ids: Sequence[str]) -> list[np.ndarray | Imag
 
 
 def sha256_of(spec: FeatureSpec) -> str:
-    """SHA-256 of a backbone's weight file, as far as its record has it."""
+    """SHA-256 of a backbone's weight file, as far as its spec has it."""
     return spec.sha256 if isinstance(spec, BackboneSpec) else ""
 
 
 def same_sha256(one: str, other: str, unknown: bool) -> bool:
-    """Whether two SHA-256 agree, one of which may be shortened; ``unknown`` where either is missing."""
+    """Whether two SHA-256 agree, one of which may be shortened; ``unknown`` if either is missing."""
     return one.startswith(other) or other.startswith(one) if one and other else unknown

@@ -37,7 +37,7 @@ from captioner.predictors.pretrained import CHAT, STYLES, Pretrained, Style
 from captioner.predictors.streams import ImageSource, memory_errors
 
 SAMPLES_AT_ONCE = 16
-"""Sentences that are sampled together."""
+"""Most sentences that are sampled together."""
 
 
 class GenerateCaptioner(BatchCaptioner):
@@ -51,7 +51,7 @@ class GenerateCaptioner(BatchCaptioner):
         """Hash of the model's name and revision (or files), the prompt and the number format."""
         self.model, self.adapter, self.style, self.prompt = model, adapter, style, prompt
         self.settings = own_settings(model.generation_config, style)
-        """What the model decodes with where the caller does not say."""
+        """The model's decoding settings, for options that the caller does not set."""
         self.ends = end_tokens(model)
 
     def decoding_config(self, options: Mapping[str, Any]) -> DecodingConfig:
@@ -81,7 +81,7 @@ class GenerateCaptioner(BatchCaptioner):
         }
 
     def _sample(self, image: Image.Image, config: DecodingConfig) -> tuple[Caption, ...]:
-        """The most probable different sentences of ``num_samples``, drawn for this image alone from ``seed``."""
+        """The most probable distinct sentences of ``num_samples`` samples, drawn for this image alone from ``seed``."""
         device = self.model.device
         inputs = self.inputs([image])
         found: dict[str, Caption] = {}
@@ -112,7 +112,7 @@ class GenerateCaptioner(BatchCaptioner):
 
 
 def own_settings(generation: Any, style: Style) -> DecodingConfig:
-    """A model's own ``generation_config`` as decoding settings: beam search or greedy; it samples only when asked to.
+    """A model's own ``generation_config`` as decoding settings: beam search or greedy, but never sampling.
 
     Its length penalty is held within the bounds of ``DecodingConfig``.
     """
@@ -129,7 +129,7 @@ def own_settings(generation: Any, style: Style) -> DecodingConfig:
 
 
 def generate_options(config: DecodingConfig) -> dict[str, Any]:
-    """Decoding settings as keyword arguments of ``generate``; all of them mean the same there."""
+    """Decoding settings as keyword arguments of ``generate``; all of them have the same meaning there."""
     options = {"max_new_tokens": config.max_length, "no_repeat_ngram_size": config.no_repeat_ngram_size}
     if config.method == "sample":
         return options | {
@@ -147,8 +147,8 @@ def generate_options(config: DecodingConfig) -> dict[str, Any]:
 
 
 def end_tokens(model: Any) -> list[int]:
-    """The tokens that end a sentence."""
-    if model.config.model_type == "blip":  # its ``generate`` ends at this one, whatever the settings say
+    """The ids of tokens that end a sentence."""
+    if model.config.model_type == "blip":  # its ``generate`` ends at this token, whatever its settings
         return [model.config.text_config.sep_token_id]
     end = model.generation_config.eos_token_id
     return [] if end is None else [end] if isinstance(end, int) else list(end)
@@ -165,7 +165,7 @@ def answers(output: Any, ends: Sequence[int]) -> tuple[Tensor, Tensor]:
     steps = len(output.logits) if beams is None else beams.shape[1]
     ids = output.sequences[:, output.sequences.shape[1] - steps :]
     ended = torch.isin(ids, torch.tensor(ends, device=ids.device, dtype=ids.dtype)).int()
-    used = ended.cumsum(1) - ended == 0  # up to the first end, which counts
+    used = ended.cumsum(1) - ended == 0  # up to and including the first end token
     total = torch.zeros(len(ids), device=ids.device)
     for step in range(steps):
         rows = torch.arange(len(ids), device=ids.device) if beams is None else beams[:, step].clamp(min=0)
@@ -176,7 +176,7 @@ def answers(output: Any, ends: Sequence[int]) -> tuple[Tensor, Tensor]:
 
 
 def load_generate(record: Pretrained, name: str, device: str = "cpu", prompt: str | None = None) -> GenerateCaptioner:
-    """The captioner of ``record``, called ``name``.
+    """Load the captioner of ``record``, called ``name``.
 
     Raises ``MissingWeights`` where its files are neither here nor to be had, ``CheckpointError`` for files that do not
     make a captioner, ``UsageError`` for a device that is not there or a prompt that the model does not read.
@@ -190,7 +190,7 @@ def load_generate(record: Pretrained, name: str, device: str = "cpu", prompt: st
 
 
 def number_format(wanted: str, device: torch.device) -> torch.dtype | str:
-    """The number format of weights: float32, or on a GPU what is ``wanted``; ``auto`` is that of the files."""
+    """The number format of weights: float32 on a CPU, ``wanted`` on a GPU; ``auto`` is the files' own."""
     if device.type != "cuda":
         return torch.float32
     if wanted == "bfloat16" and not torch.cuda.is_bf16_supported():
@@ -199,7 +199,7 @@ def number_format(wanted: str, device: torch.device) -> torch.dtype | str:
 
 
 def checked_prompt(name: str, style: Style, prompt: str | None) -> str:
-    """The prompt to use; ``UsageError`` for one that the model does not read, and for none where it needs one."""
+    """The prompt to use; ``UsageError`` for a prompt that the model cannot read, or without one if it needs one."""
     if prompt is None:
         return style.prompt
     if not style.takes_prompt:
@@ -211,7 +211,7 @@ def checked_prompt(name: str, style: Style, prompt: str | None) -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep transformers' advice and progress bars from stderr: they are for those who write code with it."""
+    """Hide transformers' advice and progress bars, which are meant for programmers, from stderr."""
     logging = require("transformers", "transformers").utils.logging
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity(logging.CRITICAL)
@@ -227,11 +227,11 @@ def quiet() -> Iterator[None]:
 
 
 def _open(record: Pretrained, name: str, dtype: torch.dtype | str) -> tuple[Any, ClassicAdapter, Style]:
-    """Model, adapter and style, from disk where they are there, else from the network."""
+    """Model, adapter and style, from disk if the files are there, else from the network."""
     source = model_source(record.repository)
     is_folder = Path(source).is_dir()
     failure: Exception | None = None
-    os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")  # which asks a service of the hub, unasked
+    os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")  # the conversion would call a service of the hub
     for local in (True,) if is_folder or not may_download() else (True, False):
         options: dict[str, Any] = {"local_files_only": local, "trust_remote_code": False}
         if not is_folder and record.revision:
@@ -278,7 +278,7 @@ def _from_files(
 
 
 def _version(record: Pretrained, model: Any) -> str:
-    """The commit of a model of the hub, or names, sizes and times of the files of a folder."""
+    """The commit of a model of the hub, or names, sizes and modification times of the files in a folder."""
     commit = getattr(model.config, "_commit_hash", None)
     if commit:
         return str(commit)

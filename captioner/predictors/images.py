@@ -1,4 +1,4 @@
-"""The part that all image captioners share: images in, results out, batch by batch."""
+"""The code that all image captioners share: images in, results out, batch by batch."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from captioner.predictors.streams import BATCH_SIZE, ImageSource, batches, check
 
 
 class BatchCaptioner:
-    """A captioner of images; subclasses prepare an image and describe a batch of prepared images."""
+    """A captioner of images; subclasses prepare an image and caption a batch of prepared images."""
 
     batch_size = BATCH_SIZE
     """Default number of images in a batch."""
     name: str
-    """The name or path that the model was loaded by."""
+    """The name or path from which the model was loaded."""
 
     def caption(
         self, images: ImageSource | Iterable[ImageSource], /, *, batch_size: int | None = None, **options: Any
@@ -41,25 +41,25 @@ class BatchCaptioner:
     def results(
         self, images: Iterable[ImageSource | ImageError], /, *, batch_size: int | None = None, **options: Any
     ) -> Results:
-        """One ``Result`` for each image, in order, as they are made; errors among ``images`` are passed on.
+        """Yield one ``Result`` for each image, in order; errors among ``images`` are passed on.
 
         Only a few batches are in memory at a time, however many images there are.
         """
         return self._stream(images, self.decoding_config(options), batch_size)
 
     def decoding_config(self, options: Mapping[str, Any]) -> DecodingConfig:
-        """The model's decoding settings with a caller's options; ``UsageError`` for those that it does not take."""
+        """The model's decoding settings, overridden by a caller's options; ``UsageError`` for unsupported options."""
         raise NotImplementedError
 
     def load_networks(self) -> None:
-        """Load what ``prepare`` and ``describe`` need now, not in two threads at once."""
+        """Load everything for ``prepare`` and ``describe`` now, since two threads must not load it at once."""
 
     def prepare(self, image: ImageSource | ImageError) -> tuple[ImageSource, Any]:
-        """The image as the model takes it; an image that cannot be read gives an ``ImageError`` instead."""
+        """The image in the model's input format, or an ``ImageError`` if it cannot be read."""
         raise NotImplementedError
 
     def describe(self, images: Sequence[Any], config: DecodingConfig) -> Sequence[tuple[Caption, ...] | ImageError]:
-        """Prepared images to the captions of each, best first, or the error that prevented them."""
+        """The captions of prepared images, best first, or the error that prevented them."""
         raise NotImplementedError
 
     def _stream(

@@ -27,7 +27,7 @@ from captioner.predictors.streams import ImageSource, Prepared, memory_errors, p
 
 
 class LRCNCaptioner(BatchCaptioner, FeatureCaptioner):
-    """A decoder with its vocabulary, and what makes its features from images."""
+    """A decoder with its vocabulary, and the networks that compute its features from images."""
 
     def decoding_config(self, options: Mapping[str, Any]) -> DecodingConfig:
         return with_options(self.checkpoint.decoding, options)
@@ -36,11 +36,11 @@ class LRCNCaptioner(BatchCaptioner, FeatureCaptioner):
         self.runtime.prepare()
 
     def prepare(self, image: ImageSource | ImageError) -> Prepared:
-        """The image as each backbone takes it; an image that cannot be read gives an ``ImageError`` instead."""
+        """The image in each backbone's input format, or an ``ImageError`` if it cannot be read."""
         return prepare_image(image, self.checkpoint.inputs)
 
     def encode(self, inputs: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
-        """Prepared images, N times one (3, S, S) for each backbone, to features (N, D), concatenated."""
+        """Features (N, D), concatenated over backbones, of N prepared images, each one (3, S, S) for every backbone."""
         return self.runtime.encode([np.stack(images) for images in zip(*inputs, strict=True)])
 
     def describe(self, images: Sequence[Any], config: DecodingConfig) -> Sequence[tuple[Caption, ...]]:

@@ -1,4 +1,4 @@
-"""The runtime of exported models: ONNX Runtime on a processor, without torch (see ``captioner.export``)."""
+"""The runtime of exported models: ONNX Runtime on a CPU, without torch (see ``captioner.export``)."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from captioner.model_file import GRAPH, RESTORE, WEIGHTS, Header, read_weights
 from captioner.text.vocabulary import NEVER
 
 AT_ONCE = 8
-"""Images that go through the network together; more would only fill the processor's caches."""
+"""Images that go through the network together; more would only fill the CPU's caches."""
 
 
 class State(NamedTuple):
-    """What decoding carries from step to step for N captions in progress."""
+    """The state of decoding for N captions in progress."""
 
     image: np.ndarray
     """Image input of the recurrent layers, (N, I)."""
     stack: tuple[np.ndarray, ...]
-    """Recurrent state, (N, H) each."""
+    """Recurrent state, several tensors (N, H)."""
 
 
 class OnnxRuntime:
@@ -42,7 +42,7 @@ class OnnxRuntime:
         return np.concatenate([self.encode_one(index, batch) for index, batch in enumerate(images)], 1)
 
     def encode_one(self, index: int, images: np.ndarray) -> np.ndarray:
-        """Prepared images (N, 3, S, S) float32 of one input to its features (N, D) float32."""
+        """From prepared images (N, 3, S, S) float32 of one input, features (N, D) float32."""
         some = range(0, len(images), AT_ONCE)
         session = self._encoders[index]
         return np.concatenate([_run(session, [images[first : first + AT_ONCE]])[0] for first in some])
@@ -51,7 +51,7 @@ class OnnxRuntime:
         return digest_arrays(self.backbone_weights(index))
 
     def backbone_weights(self, index: int) -> dict[str, np.ndarray]:
-        """The tensors of the network of an input, by their names in it."""
+        """The tensors of an input's network, by their names in it."""
         prefix = f"backbone.{index}."
         return {name.removeprefix(prefix): self._weights[name] for name in self._weights if name.startswith(prefix)}
 
@@ -80,7 +80,7 @@ class OnnxRuntime:
         return self._session("step")
 
     def _session(self, name: str) -> Any:
-        """An ONNX Runtime session of one of the file's graphs; ``CheckpointError`` where it cannot run."""
+        """An ONNX Runtime session of one of the file's graphs; raises ``CheckpointError`` if it cannot run."""
         import onnxruntime as ort
 
         path = self.checkpoint.path
@@ -91,23 +91,23 @@ class OnnxRuntime:
         except (KeyError, ValueError) as error:
             raise CheckpointError(f"{path}: its graph {name} is damaged ({error}); {RESTORE}") from error
         options = ort.SessionOptions()
-        # Without a number ONNX Runtime binds threads to cores, and complains on stderr where only some may be used.
+        # Without a number, ONNX Runtime binds threads to cores, and warns on stderr if it may use only some of them.
         options.intra_op_num_threads = _cores()
-        # Memory: the arena asks for twice what is needed, packed weights are a second copy, and save 1 % of the time.
+        # To save memory: the arena allocates twice what is needed; packed weights are a second copy, for 1 % less time.
         options.enable_cpu_mem_arena = False
         options.add_session_config_entry("session.disable_prepacking", "1")
-        options.log_severity_level = 4  # what is wrong becomes an error below
+        options.log_severity_level = 4  # problems become an error below
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # other threads open images meanwhile
         options.add_external_initializers(names, [ort.OrtValue.ortvalue_from_numpy(array) for array in arrays])
         try:
             return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # ONNX Runtime has errors of its own for everything
+        except Exception as error:  # ONNX Runtime raises many kinds of errors of its own
             reason = " ".join(str(error).split())[:300]
             raise CheckpointError(f"{path}: its graph {name} does not run: {reason}; {RESTORE}") from error
 
 
 def _cores() -> int:
-    """Cores that this process may use; ``OMP_NUM_THREADS``, if set, says how many, as it does for torch."""
+    """Number of cores that this process may use, or ``OMP_NUM_THREADS`` if it is set, as in torch."""
     chosen = os.environ.get("OMP_NUM_THREADS", "")
     if chosen.isdecimal() and int(chosen):
         return int(chosen)

@@ -27,7 +27,7 @@ def clean_sentence(text: str) -> str:
 
 
 def clean_answer(text: str) -> str:
-    """The answer of a model that chats on one line: without its thoughts, and without quotation marks around it."""
+    """The answer of a chat model on one line, without its thoughts, and without quotation marks around it."""
     text = clean_sentence(re.sub(r"<think>.*?</think>", " ", text, flags=re.DOTALL))
     quoted = re.fullmatch(r'"([^"]+)"|“([^”]+)”', text)
     return text if quoted is None else quoted[1] or quoted[2]
@@ -35,20 +35,20 @@ def clean_answer(text: str) -> str:
 
 @dataclass(frozen=True)
 class Style:
-    """How to prompt models of an architecture, and how to turn their answer into a caption."""
+    """How to prompt models of an architecture, and how to turn their answers into captions."""
 
     prompt: str = ""
     """Default prompt; empty for none."""
     clean: Callable[[str], str] = clean_sentence
-    """Answer to caption."""
+    """Makes the caption from the answer."""
     takes_prompt: bool = True
     """Whether the architecture reads text with the image."""
     continues: bool = False
-    """The answer goes on where the prompt ends; the caption begins with the prompt."""
+    """Whether the answer continues the prompt, so that the caption begins with the prompt."""
     chats: bool = False
-    """The model reads a conversation by its chat template."""
+    """Whether the model reads a conversation by its chat template."""
     max_length: int = 40
-    """Most tokens of an answer where neither the user nor the model's own settings say more."""
+    """Most tokens of an answer, if neither the user nor the model's settings give a number."""
 
 
 STYLES = {
@@ -61,7 +61,7 @@ STYLES = {
 }
 """Architectures that caption without a chat, by ``model_type`` in config.json."""
 CHAT = Style(prompt=QUESTION, clean=clean_answer, chats=True, max_length=128)
-"""All others, where they have a chat template."""
+"""The style of all other architectures that have a chat template."""
 
 
 @dataclass(frozen=True)
@@ -71,14 +71,14 @@ class Pretrained:
     repository: str
     """Its name on the hub, or a folder with its files."""
     revision: str = ""
-    """Commit of the hub; empty for the newest, and for folders."""
+    """Commit on the hub; empty for the newest, and for folders."""
     style: Style | None = field(default=None, compare=False)
-    """None: by the architecture that its config.json names."""
+    """None: the style of the architecture that its config.json names."""
     dtype: str = "auto"
-    """Number format of the weights on a GPU; ``auto`` is that of its files. On a processor it is float32."""
+    """Number format of the weights on a GPU; ``auto`` is the files' own. On a CPU it is float32."""
     license: str = ""
     parameters: int = 0
-    """Millions."""
+    """Number of parameters in millions."""
 
 
 ALIASES = {

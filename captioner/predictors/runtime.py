@@ -20,27 +20,27 @@ class Runtime(Protocol):
 
     @property
     def checkpoint(self) -> Any:
-        """The ``Checkpoint``, or its ``Header`` where the model is not torch's."""
+        """The ``Checkpoint``, or its ``Header`` if the runtime is not torch."""
         ...
 
     def prepare(self) -> None:
-        """Load the networks for images now rather than with the first of them."""
+        """Load the networks for images now, not with the first image."""
         ...
 
     def encode(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        """Prepared images (N, 3, S, S) float32 of each input to features (N, D) float32, concatenated."""
+        """Features (N, D) float32, concatenated, from each input's prepared images (N, 3, S, S) float32."""
         ...
 
     def weights_digest(self, index: int) -> str:
-        """Digest of the weights of the network of an input; empty where the file does not hold them."""
+        """Digest of the weights of an input's network; empty if the file does not hold them."""
         ...
 
     def backbone_weights(self, index: int) -> dict[str, np.ndarray]:
-        """The tensors of the network of an input, by their names in it."""
+        """The tensors of an input's network, by their names in it."""
         ...
 
     def start(self, features: np.ndarray) -> Any:
-        """Features (N, D) float32 to the state before the first word."""
+        """The state before the first word, for features (N, D) float32."""
         ...
 
     def step(self, tokens: Any, state: Any) -> tuple[Any, Any]: ...
@@ -66,7 +66,7 @@ def choose_runtime(header: Header, device: str, wanted: str = "auto") -> str:
 
 
 def load_runtime(header: Header, name: str, device: str, wanted: str = "auto") -> Runtime:
-    """The runtime of a checkpoint file; ``name`` is what its errors call the model."""
+    """The runtime of a checkpoint file; errors call the model ``name``."""
     if choose_runtime(header, device, wanted) == "onnx":
         from captioner.predictors.onnx_runtime import OnnxRuntime
 

@@ -35,29 +35,29 @@ from captioner.predictors.pretrained import CHAT, clean_answer
 from captioner.predictors.streams import ImageSource
 
 TIMEOUT = 300.0
-"""Seconds that an answer may take; a model that is not loaded yet takes some."""
+"""Seconds that an answer may take; a model that is not loaded yet needs some."""
 LARGEST_ANSWER = 2**20
-"""Bytes."""
+"""Most bytes of an answer."""
 LARGEST_SIDE = 1024
-"""Pixels; larger images are sent smaller, as the models see them smaller still."""
+"""Largest side in pixels; larger images are scaled down, as models scale them down even further."""
 PAUSES = (1.0, 4.0)
-"""Seconds before a request is repeated that a busy server refused."""
+"""Seconds before each repetition of a request that a busy server refused."""
 BUSY = (429, 502, 503, 504)
 HOPELESS = (401, 403, 404, 405)
-"""Status codes that every image would get: the key, the address or the model's name is wrong."""
+"""Status codes that all images would get: the key, the address or the model's name is wrong."""
 REFUSED = ("beam_size", "num_samples", "num_return_sequences", "length_penalty", "no_repeat_ngram_size")
 """Decoding options that the protocol does not have."""
 
 
 class NotFollowed(urllib.request.HTTPRedirectHandler):
-    """A redirect is an error: it would send the images to somebody else."""
+    """Raises an error for a redirect, which would send the images to another server."""
 
     def redirect_request(self, *args: Any) -> None:
         return None
 
 
 class ServerCaptioner(BatchCaptioner):
-    """A model of a server; ``batch_size`` is how many requests are under way at a time."""
+    """A model on a server; ``batch_size`` is the number of simultaneous requests."""
 
     batch_size = 4
 
@@ -85,7 +85,7 @@ class ServerCaptioner(BatchCaptioner):
         return with_options(own, options)
 
     def prepare(self, image: ImageSource | ImageError) -> tuple[ImageSource, tuple[ImageSource, str] | ImageError]:
-        """The image as a JPEG in a data URL, beside its name for errors."""
+        """The image as a JPEG in a data URL, with its name for errors."""
         if isinstance(image, ImageError):
             return image.path, image
         try:
@@ -112,7 +112,7 @@ class ServerCaptioner(BatchCaptioner):
             return ImageError(name, f"no caption from {self.url}: {error or type(error).__name__}")
 
     def _ask(self, image: str, config: DecodingConfig) -> str:
-        """The server's answer; repeated where the server is busy, or does not know of log probabilities."""
+        """The server's answer; repeats the request if the server is busy or does not support log probabilities."""
         for pause in (*PAUSES, None):
             try:
                 return self._post(self._request(image, config))
@@ -171,7 +171,7 @@ class ServerCaptioner(BatchCaptioner):
         raise DataError("its answer holds no text")
 
     def _fail(self, code: int, reason: str) -> NoReturn:
-        """Raise what ends the run where every image would fail alike, else what concerns one image."""
+        """Raise an error that ends the run if all images would fail in the same way, else the error of one image."""
         if code in HOPELESS or 300 <= code < 400:
             raise CaptionerError(
                 f"{self.url} answers {code}: {reason}; check the address, the model's name and the key"
@@ -180,7 +180,7 @@ class ServerCaptioner(BatchCaptioner):
 
 
 def _log_prob(choice: Mapping[str, Any]) -> float | None:
-    """The sum over the answer's tokens in nats; None where the server does not say."""
+    """The sum of log probabilities over the answer's tokens in nats; None if the server does not give them."""
     match choice.get("logprobs"):
         case {"content": [_, *_] as tokens}:
             logs = [one.get("logprob") if isinstance(one, dict) else None for one in tokens]
@@ -190,7 +190,7 @@ def _log_prob(choice: Mapping[str, Any]) -> float | None:
 
 
 def _reason(error: urllib.error.HTTPError) -> str:
-    """What an error's body says, in short."""
+    """The message in an error's body, shortened."""
     try:
         text = error.read(4096).decode("utf-8", "replace")
     except (OSError, HTTPException):

@@ -17,22 +17,22 @@ from captioner.backbones.spec import BackboneSpec
 from captioner.errors import CaptionerError, ImageError, UsageError
 
 THREADS = 2
-"""Threads that prepare items while their consumer works."""
+"""Threads that prepare items while the consumer works."""
 BATCH_SIZE = 64
-"""Images or clips that are decoded together by default."""
+"""Default number of images or clips that are decoded together."""
 LARGEST_BATCH = 1024
 """Largest ``batch_size``."""
 
 ImageSource = str | os.PathLike[str] | Image.Image
 Prepared = tuple[ImageSource, list[np.ndarray] | ImageError]
-"""An image and its tensor for each backbone, (3, S, S), or the error in their place."""
+"""An image and its tensor for each backbone, (3, S, S), or an error instead of the tensors."""
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 def prepare_image(image: ImageSource | ImageError, specs: Sequence[BackboneSpec]) -> Prepared:
-    """The image as each backbone takes it; an image that cannot be read gives an ``ImageError`` instead."""
+    """The image in each backbone's input format, or an ``ImageError`` if it cannot be read."""
     from captioner.backbones.spec import prepare
     from captioner.data.images import open_image
 
@@ -53,7 +53,7 @@ def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 
 def prefetch(work: Callable[[T], R], items: Iterable[T], window: int) -> Generator[R, None, None]:
-    """``work(item)`` for each item, in order, computed in threads up to ``window`` items ahead of the consumer."""
+    """Yield ``work(item)`` for each item, in order; threads compute it up to ``window`` items ahead of the consumer."""
     waiting: deque[Future[R]] = deque()
     pool = ThreadPoolExecutor(THREADS)
     try:
@@ -63,12 +63,12 @@ def prefetch(work: Callable[[T], R], items: Iterable[T], window: int) -> Generat
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
-    finally:  # also when the consumer stops early
+    finally:  # even if the consumer stops early
         pool.shutdown(wait=False, cancel_futures=True)
 
 
 def checked_batch_size(size: int) -> int:
-    """``size``; ``UsageError`` for one that is out of range."""
+    """``size``; raises ``UsageError`` if it is out of range."""
     if not 1 <= size <= LARGEST_BATCH:
         raise UsageError(f"batch_size must be between 1 and {LARGEST_BATCH}, not {size}")
     return size
@@ -76,7 +76,7 @@ def checked_batch_size(size: int) -> int:
 
 @contextmanager
 def memory_errors() -> Iterator[None]:
-    """Turn a failed allocation into an error that says what helps."""
+    """Turn a failed memory allocation into an error that gives advice."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:

@@ -1,4 +1,4 @@
-"""Classifiers that torch runs: published networks, runs of ours, and a captioner's CNN."""
+"""Classifiers that torch runs: published networks, trained runs, and a captioner's CNN."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class TorchNetwork:
 
     @torch.inference_mode()
     def first_layer(self, image: np.ndarray) -> FirstLayer:
-        """``UsageError`` for a network that has no convolution over images."""
+        """Raise ``UsageError`` for a network without a convolution over images."""
         first = next((module for module in self.network.modules() if isinstance(module, nn.Conv2d)), None)
         if first is None:
             raise UsageError("this network has no convolution to show; name another model with --model")
@@ -48,7 +48,7 @@ class TorchNetwork:
 
 
 class Gray(nn.Module):
-    """A network of one channel, for prepared images of three: (N, 3, S, S) to logits (N, K)."""
+    """Makes a network of one channel accept prepared images of three: (N, 3, S, S) to logits (N, K)."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -60,14 +60,14 @@ class Gray(nn.Module):
 
 
 def load_published(model: str, device: str) -> ImageClassifier:
-    """A published network by its name."""
+    """The classifier of a published network, by its name."""
     where = find_device(device)
     spec, network, classes = load_published_classifier(model)
     return ImageClassifier(model, classes, spec, TorchNetwork(network, where))
 
 
 def load_run(header: Header, model: str, device: str) -> ImageClassifier:
-    """A checkpoint of the task ``classification``."""
+    """The classifier of a checkpoint of the task ``classification``."""
     where = find_device(device)
     checkpoint = load_checkpoint(header.path)
     spec: Any = checkpoint.inputs[0]

@@ -1,4 +1,4 @@
-"""The runtime of every model: torch."""
+"""The torch runtime, which can run every model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from captioner.predictors.features import same_sha256, sha256_of
 
 
 class TorchRuntime:
-    """A checkpoint's model on a device, and the backbones that its features come from."""
+    """A checkpoint's model on a device, with the backbones that compute its features."""
 
     def __init__(self, checkpoint: Checkpoint, name: str = "model", device: str | torch.device = "cpu") -> None:
         self.checkpoint = checkpoint
@@ -29,7 +29,7 @@ class TorchRuntime:
 
     @cached_property
     def backbones(self) -> list[Backbone]:
-        """The networks, with the checkpoint's weights where it holds them; loaded on first use."""
+        """The networks, with the checkpoint's weights if it has them; loaded on first use."""
         if not self.checkpoint.inputs:
             raise CheckpointError(f"{self.name} does not caption images: it was trained on text alone")
         loaded = []
@@ -80,5 +80,5 @@ class TorchRuntime:
 
     @property
     def _states(self) -> Sequence[dict[str, Tensor] | None]:
-        """Weights of each backbone, None for those that the checkpoint does not hold."""
+        """Weights of each backbone, None for those that the checkpoint lacks."""
         return self.checkpoint.backbone_states or [None] * len(self.checkpoint.inputs)

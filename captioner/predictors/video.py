@@ -1,4 +1,4 @@
-"""From label predictions of clips, or a video, to sentences.
+"""Describe clips: from label predictions, or a video, to sentences.
 
     from captioner import load
     captioner = load("clip-captioner.safetensors")
@@ -47,14 +47,14 @@ from captioner.predictors.streams import BATCH_SIZE
 from captioner.predictors.torch_runtime import TorchRuntime
 
 WINDOW = 10.0
-"""Length in seconds of the windows that a video is cut into where no intervals are given."""
+"""Length in seconds of the windows that a video is cut into if no intervals are given."""
 ENTRY, VERSION, PREFIX = "captioner-frames", 1, "frames."
 """Header entry and tensor prefix of the network that reads the frames."""
 Source = str | os.PathLike[str]
 
 
 class ClipCaptioner(FeatureCaptioner):
-    """A decoder of label predictions, and where its file holds them the CRF and network that make those from a video.
+    """A decoder of label predictions; its file may also hold the CRF and the network that predict them from a video.
 
     Every method takes the fields of ``DecodingConfig`` as ``options``, and ``batch_size``.
     """
@@ -69,7 +69,7 @@ class ClipCaptioner(FeatureCaptioner):
 
     @cached_property
     def vision(self) -> Vision:
-        """The network and the CRF that make label predictions; ``CheckpointError`` where the model's file has none."""
+        """The network and the CRF that predict labels; raises ``CheckpointError`` if the model's file has none."""
         if self.checkpoint.path is None:
             raise CheckpointError(f"{self.name} was not loaded from a file, so it has no CRF")
         return load_vision(self.checkpoint.path)
@@ -84,7 +84,7 @@ class ClipCaptioner(FeatureCaptioner):
         batch_size: int = BATCH_SIZE,
         **options: Any,
     ) -> list[Any]:
-        """The sentence of each result of ``results``, with the same arguments; raises the first error among them.
+        """The sentence of each result of ``results``, which has the same arguments; raises the first error among them.
 
         With ``num_return_sequences`` above 1, each is a list of sentences, best first.
         """
@@ -122,7 +122,7 @@ class ClipCaptioner(FeatureCaptioner):
     def caption_clips(
         self, path: Source, ids: Iterable[str] | None = None, *, batch_size: int = BATCH_SIZE, **options: Any
     ) -> Results:
-        """One ``Result`` for each clip of ``ids`` (by default all) of a file of label predictions.
+        """Yield one ``Result`` for each clip of ``ids`` (by default all) in a file of label predictions.
 
         A clip that is not in the file is an error of its result. Raises ``DataError`` for any other file,
         ``FeatureStoreError`` for labels that are not the model's.
@@ -146,7 +146,7 @@ class ClipCaptioner(FeatureCaptioner):
         warn: Callable[[str], object] = warnings.warn,
         **options: Any,
     ) -> Results:
-        """One ``Result`` for each of ``intervals`` (seconds), or of windows of so many seconds over the whole video.
+        """Yield one ``Result`` for each of ``intervals`` (seconds), or of windows of that many seconds over the video.
 
         An interval outside the video is an error of its result; ``warn`` is called with what is odd about the video.
         Raises ``DataError`` for a file that is not a video, ``CheckpointError`` where the model has no CRF or network.
@@ -187,15 +187,15 @@ class ClipCaptioner(FeatureCaptioner):
 
 @dataclass(frozen=True)
 class Vision:
-    """The network and the CRF that make label predictions from the frames of a clip."""
+    """The network and the CRF that predict labels from the frames of a clip."""
 
     backbone: Backbone
     crf: CRFFile
     number: int = FRAMES
-    """Frames of a clip that the network reads."""
+    """Number of frames of a clip that the network reads."""
 
     def check(self, name: str) -> None:
-        """Raise ``CheckpointError`` unless the CRF was trained on features of this network, naming both sides."""
+        """Raise ``CheckpointError``, which names both sides, unless the CRF was trained on features of this network."""
         spec, known = self.backbone.spec, self.crf.features
         if len(known) != 1:
             names = ", ".join(source.key for source in known) or "unknown ones"
@@ -208,7 +208,7 @@ class Vision:
 
 
 def load_clip_captioner(model: Source, device: str = "cpu") -> ClipCaptioner:
-    """The clip captioner of a checkpoint file or of a training run's folder; errors as of ``captioner.load``."""
+    """Load the clip captioner of a checkpoint file or of a training run's folder; errors as of ``captioner.load``."""
     return ClipCaptioner(TorchRuntime(load_checkpoint(find_model(model)), str(model), find_device(device)), str(model))
 
 
@@ -219,7 +219,7 @@ def _failed(path: str, clip: ClipFeature) -> Result:
 
 
 def load_vision(path: Path) -> Vision:
-    """The CRF and the network in a clip captioner's file; ``CheckpointError`` where they are missing or do not fit."""
+    """The CRF and the network in a clip captioner's file; raises ``CheckpointError`` if they are missing or unfit."""
     tensors, entries = read_tensors(path, PREFIX)
     entry = entries.get(ENTRY)
     state = {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items()}
@@ -248,7 +248,7 @@ def save_clip_captioner(path: str | Path, captioner: ClipCaptioner, vision: Visi
     with atomic_path(path) as temporary:
         save_crf(temporary, replace(vision.crf, folds=()))
         (tensors, header), (crf, entry) = read_tensors(source), read_tensors(temporary)
-        tensors |= {name: tensor.clone() for name, tensor in crf.items()}  # their file is overwritten
+        tensors |= {name: tensor.clone() for name, tensor in crf.items()}  # the file is overwritten
         network = vision.backbone.network.state_dict()
         tensors |= {f"{PREFIX}{name}": tensor.contiguous() for name, tensor in network.items()}
         header |= entry | {ENTRY: json.dumps({"version": VERSION, "number": vision.number})}
