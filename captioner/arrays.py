@@ -1,6 +1,6 @@
 """One code for numpy and torch arrays, through the array API standard, and functions that the standard lacks.
 
-Nothing here imports torch: a decoder that works with torch has imported it.
+Nothing here imports torch, since a decoder that uses torch has already imported it.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ def first_reaching(sums: Array, levels: Array) -> Array:
 def _top_k(array: NDArray[Any], k: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """``top_k`` for numpy.
 
-    ``argpartition`` of the whole takes longer than a small model's step. The k largest are in the k groups of columns
-    with the largest maxima, and maxima are quick: with groups of some sqrt(C / k) columns, both the maxima and the
-    members of k groups are few.
+    ``argpartition`` of all columns takes longer than a step of a small model. The k largest numbers are in the k groups
+    of columns with the largest maxima, and maxima are fast. With groups of about sqrt(C / k) columns, there are few
+    maxima and few members of k groups.
     """
     rows, columns = array.shape
     size = int(0.4 * math.sqrt(columns / k))  # the fastest for 4 to 6 of 5,000 columns

@@ -1,7 +1,7 @@
 """A trained model in one file: task, weights, configuration, inputs, outputs and provenance.
 
-A safetensors file with tensors ``model.NAME`` and, where a backbone's weights are saved too, ``backbone.INDEX.NAME``.
-A matrix or kernel in int8 has the scales of its rows beside it, ``NAME.scale``. The header holds one entry of JSON:
+A safetensors file with tensors ``model.NAME`` and, if a backbone's weights are saved too, ``backbone.INDEX.NAME``.
+A matrix or kernel in int8 has the scales of its rows in another tensor, ``NAME.scale``. The header has one JSON entry:
 
     format, version
     task          name in captioner.tasks.base.TASKS
@@ -10,7 +10,7 @@ A matrix or kernel in int8 has the scales of its rows beside it, ``NAME.scale``.
     outputs       {"kind": "vocabulary" or "classes", "names": [...]}
     provenance    versions, hardware, commit
     extra         training settings, epoch, dev metrics
-    checksum      CRC-32 of the tensors; files written before have none
+    checksum      CRC-32 of the tensors; older files have none
 
 Opening one never executes anything.
 """
@@ -94,10 +94,10 @@ def save_checkpoint(
 ) -> None:
     """Write a checkpoint, atomically. ``extra`` must consist of JSON values.
 
-    ``dtype`` applies to matrices and kernels: float16 halves the file; int8 quarters it, each row of a matrix and each
-    output channel of a kernel scaled to at most 127; small kernels, such as depthwise ones, become float16. Vectors,
-    such as biases and batch statistics, are small and keep their type. Raises ``CheckpointError`` where model, config,
-    inputs and outputs do not fit each other, or values do not fit the dtype.
+    ``dtype`` applies to matrices and kernels: float16 halves the file; int8 quarters it, with each row of a matrix and
+    each output channel of a kernel scaled to at most 127; small kernels, such as depthwise ones, become float16.
+    Vectors, such as biases and batch statistics, keep their type. Raises ``CheckpointError`` if model, config, inputs
+    and outputs do not fit each other, or values do not fit the dtype.
     """
     state = _state_to_save(str(path), model, _build(task, config, inputs, outputs))
     contents = {
@@ -128,8 +128,8 @@ def save_checkpoint(
 def load_checkpoint(path: str | Path) -> Checkpoint:
     """Read a checkpoint; all of it is checked, and no code is executed.
 
-    Raises ``CheckpointError`` for a file that is missing, damaged, no checkpoint or of another version, and for parts
-    that do not fit each other, naming both.
+    Raises ``CheckpointError`` for a file that is missing, damaged, no checkpoint or of another version, and if parts
+    do not fit each other, naming both.
     """
     header = read_header(path)
     try:

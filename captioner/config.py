@@ -1,6 +1,6 @@
 """Configurations: frozen dataclasses filled from plain mappings, and the settings that all training runs share.
 
-Unknown keys are errors that name the nearest key; a value out of range names the field, the value and the choices.
+An unknown key is an error that names the nearest key; a value out of range is one that names field, value and choices.
 """
 
 from __future__ import annotations
@@ -163,8 +163,7 @@ def to_mapping(config: Any) -> dict[str, Any]:
 def convert(hint: Any, value: Any, where: str) -> Any:
     """``value`` as the annotated type, or ``ConfigError``.
 
-    Texts, as ``captioner.plain_yaml`` gives them, become numbers and booleans where the annotation asks for
-    these.
+    Strings from ``captioner.plain_yaml`` are converted to numbers and booleans if the annotation asks for these.
     """
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         if not isinstance(value, Mapping):

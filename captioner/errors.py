@@ -12,8 +12,8 @@
     ├── CheckpointError      a checkpoint is damaged or does not fit its use
     └── MissingDependency    an optional package is not installed; says what to install
 
-Messages are one line and say what is wrong and what to do. ``print_error`` prints them and all
-else on stderr, escaped.
+Messages are one line that says what is wrong and what to do. ``print_error`` prints them, and all
+other messages, on stderr, with control characters escaped.
 """
 
 from __future__ import annotations

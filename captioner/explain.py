@@ -1,6 +1,6 @@
 """Images that explain a classifier: its first kernels, their feature maps, and a bar chart of probabilities.
 
-All are made with Pillow alone, for the command line, reports and web pages alike.
+All are drawn with Pillow alone, for the command line, reports and web pages.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Bytes = NDArray[np.uint8]
 def kernel_tiles(kernels: NDArray[np.float32]) -> Bytes:
     """Kernels (O, I, H, W) as colors (O, H, W, 3): 0 is gray, each kernel has its full range.
 
-    Kernels over other than one or three channels are averaged over them.
+    Kernels over more than three channels, or over two, are averaged over the channels.
     """
     if kernels.shape[1] not in (1, 3):
         kernels = kernels.mean(1, keepdims=True)

@@ -1,10 +1,10 @@
 """Export an LRCN model for ONNX Runtime, which captions without torch.
 
-The exported file is a checkpoint like any other, with a few tensors of bytes besides the weights: ``onnx.backbone.0``
-and so on (prepared images to features), ``onnx.start`` (features to the state before the first word) and ``onnx.step``
-(a word and a state to the log probabilities of the next word). These graphs hold no weights but name the checkpoint's
-own tensors, which ``onnx.step.weights`` and so on list, one name a line: the file grows by some ten kilobytes, and
-whatever reads checkpoints reads it too.
+The exported file is an ordinary checkpoint with a few more byte tensors: ``onnx.backbone.0`` and so on (prepared images
+to features), ``onnx.start`` (features to the state before the first word) and ``onnx.step`` (a word and a state to the
+log probabilities of the next word). These graphs hold no weights but refer to the checkpoint's own tensors, which
+``onnx.step.weights`` and so on list, one name per line. So the file grows only by some ten kilobytes, and can be used
+wherever checkpoints are.
 """
 
 from __future__ import annotations
@@ -70,9 +70,9 @@ class _Step(nn.Module):
 
 
 def export_onnx(source: str | Path, output: str | Path) -> None:
-    """Write the checkpoint ``source``, its backbones' weights included, with graphs for ONNX Runtime, atomically.
+    """Write the checkpoint ``source`` and its backbones' weights, with graphs for ONNX Runtime, atomically.
 
-    Raises ``CheckpointError`` for a model that reads no images, and for one that cannot be written as a graph;
+    Raises ``CheckpointError`` for a model that reads no images or cannot be written as a graph, and
     ``MissingDependency`` without the packages onnx and onnxscript.
     """
     checkpoint = load_checkpoint(source)
@@ -97,7 +97,7 @@ def export_onnx(source: str | Path, output: str | Path) -> None:
 def make_graphs(model: LRCN, backbones: Sequence[Backbone], weights: dict[str, Tensor], where: str) -> dict[str, bytes]:
     """Graphs by name, ``start``, ``step`` and ``backbone.INDEX``, and the lists of their weights, ``start.weights``...
 
-    Tensors that are in ``weights`` stay outside.
+    Tensors in ``weights`` stay outside of the graphs.
     """
     require("onnx", "export")
     require("onnxscript", "export")
@@ -155,7 +155,7 @@ def _translate(module: nn.Module, inputs: tuple[Any, ...], optimize: bool, where
 def _remove_weights(model: Any, weights: dict[str, Tensor]) -> list[str]:
     """Make the tensors of an ONNX model that equal one of ``weights`` by name and value external; returns their names.
 
-    What says where in our code a node comes from goes too.
+    The nodes' records of their places in our source code are removed too.
     """
     from onnx import TensorProto, numpy_helper
 

@@ -59,8 +59,8 @@ PLOT = Kind("a plot of this program", rb"\x89PNG\r\n\x1a\n(.*Matplotlib|.{25}\0\
 def check_output(option: str, path: str | Path, kind: Kind, inputs: Iterable[str | Path | None] = ()) -> None:
     """Raise ``UsageError`` unless ``path`` can be written without losing anything; called before hours of work.
 
-    What is there already must be empty, of the same ``kind`` and none of ``inputs``, which are the files that the
-    command reads and its other outputs. A device, a pipe and the file that stdout goes to may be anything.
+    An existing file must be empty or of the same ``kind``, and none of ``inputs``, which are the files that the command
+    reads and its other outputs. A device, a pipe and the file of stdout may be anything.
     """
     status = check_writable(path)
     if status is not None and _is_stream(status):
@@ -83,8 +83,8 @@ def check_output(option: str, path: str | Path, kind: Kind, inputs: Iterable[str
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """A temporary path whose file replaces ``path`` when the block ends, or is removed if the block raises.
 
-    Symbolic links are followed, and a file that is replaced hands on its mode and owner. Its other hard links keep the
-    old content. A device, a pipe, or whatever stdout or stderr goes to, is written into at the end instead. Raises
+    Symbolic links are followed, and the new file gets the mode and owner of the old one, whose other hard links keep
+    the old content. A device, a pipe, or the file of stdout or stderr is written to directly at the end. Raises
     ``UsageError`` as ``check_writable`` does.
     """
     status = check_writable(path)
@@ -130,8 +130,8 @@ def replace_file(temporary: Path, path: str | Path) -> None:
 def check_writable(path: str | Path) -> os.stat_result | None:
     """The status of the target of ``path``, None if there is none.
 
-    Raises ``UsageError`` for a folder and for a file that may not be written. A read-only file counts as such for root
-    too, who could write it: somebody protected it.
+    Raises ``UsageError`` for a folder and for a file that may not be written. A read-only file is refused for root too,
+    who could write it: somebody protected it.
     """
     try:
         status = os.stat(path)
@@ -233,8 +233,8 @@ def not_finite(tensors: Mapping[str, Tensor]) -> str:
 def stored_dataset(file: h5py.File, name: str) -> h5py.Dataset:
     """A dataset stored in ``file`` itself that is safe to read.
 
-    Raises ``ValueError`` for links and storage elsewhere, which may be any file, for chunks that fill the memory, and
-    for more texts than are stored.
+    Raises ``ValueError`` for links and external storage, which may be any file, for chunks that would fill the memory,
+    and for more strings than can be stored in the file.
     """
     import h5py
 

@@ -1,6 +1,6 @@
 """Models of the Hugging Face hub: their files on disk, and whether more may be downloaded.
 
-Nothing is imported for it: ``captioner models`` and an error about missing files need neither transformers nor torch.
+Imports neither transformers nor torch, which ``captioner models`` and errors about missing files do not need.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def cached_bytes(name: str) -> int:
 def may_download() -> bool:
     """Whether the hub's name resolves, or a proxy is set, and ``HF_HUB_OFFLINE`` does not forbid its use.
 
-    Without either the hub's client would retry for minutes.
+    Without this check the hub's client would retry for minutes.
     """
     from urllib.request import getproxies  # slow to import, and the default model does not need it
 

@@ -26,7 +26,7 @@ def find_jar(what: str, name: str) -> Path:
 def run_java(what: str, jar: Path, options: Sequence[str], memory: str, text: str = "", main: str = "") -> str:
     """Run the program on ``text`` and return its output; the process has ended on return, also after an interrupt.
 
-    ``main`` is the class to run, by default the one that the file names.
+    ``main`` is the class to run, by default the one that the program's file names.
     """
     program = ["-cp", jar.name, main] if main else ["-jar", jar.name]
     command = ["java", f"-Xmx{memory}", "-Dfile.encoding=UTF-8", *program, *options]

@@ -105,8 +105,8 @@ def problem(entry: Entry, path: Path) -> str | None:
 def download(entry: Entry, path: Path, progress: Progress | None = None) -> Path:
     """Download ``entry`` to ``path`` unless an intact copy exists; returns the path (for a hub repository, its folder).
 
-    The file is written to ``<name>.part``, continued there after an interruption, and renamed once size and digest
-    agree. Raises ``DataError`` if the file has to be fetched by hand, the network fails or the file is a wrong one.
+    The file is written to ``<name>.part``, resumed there after an interruption, and renamed once size and digest
+    match. Raises ``DataError`` if the file has to be downloaded by hand, the network fails or the file is wrong.
     """
     # pooch 1.9.0 is not used: it deletes its temporary file after a failure, so it cannot resume a download.
     if entry.manual:

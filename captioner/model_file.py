@@ -1,6 +1,6 @@
 """Read a checkpoint file without torch: the header, and the tensors as numpy arrays.
 
-``captioner.checkpoint`` has the layout of the file and makes models of it; ``captioner.export`` adds graphs to it.
+``captioner.checkpoint`` describes the layout of the file and builds models from it; ``captioner.export`` adds graphs.
 """
 
 from __future__ import annotations

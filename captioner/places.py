@@ -1,6 +1,6 @@
 """Read shards and write their output: in files or, with fsspec, in object stores (``s3://...``).
 
-A file appears whole or not at all: by renaming on a disk, and in an object store because an upload does.
+A file appears complete or not at all: on a disk by renaming, in an object store because uploads are atomic.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ class Folder:
     def remove_unfinished(self, prefix: str, age: float = 0.0) -> None:
         """Remove files that killed writers left behind and whose names begin with ``prefix``.
 
-        ``age`` (seconds) spares the files of writers that are at work.
+        ``age`` (seconds) spares the files of writers that are still at work.
         """
         if self._store is None and os.path.isdir(self.name):
             for path in Path(self.name).glob(f".{glob.escape(prefix)}*.tmp"):

@@ -32,7 +32,7 @@ class _Texts(yaml.BaseLoader):  # type: ignore[misc]  # PyYAML has no annotation
 def parse_yaml(text: str, where: str, error: type[CaptionerError] = ConfigError) -> Any:
     """Parse YAML to mappings, lists, None and strings, which readers convert to the types of their fields.
 
-    Left to itself YAML reads 2024-01-15 as a date, 1.10 as 1.1, 12:30 as 750 and off as false. Raises ``error``.
+    YAML itself would read 2024-01-15 as a date, 1.10 as 1.1, 12:30 as 750 and off as false. Raises ``error``.
     """
     try:
         return yaml.load(text, _Texts)  # a BaseLoader makes only strings

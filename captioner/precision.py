@@ -31,8 +31,8 @@ def resolve_precision(wanted: str, device: torch.device) -> str:
 def supports_bfloat16(device: torch.device) -> bool:
     """Whether an LSTM can be trained in bfloat16 on ``device``, found by one forward and backward pass of a tiny one.
 
-    Processor flags do not decide it: oneDNN can be limited below them (``ONEDNN_MAX_CPU_ISA``). Neither torch's global
-    random state nor its gradient mode is changed.
+    CPU flags do not decide it, because oneDNN can be limited below them (``ONEDNN_MAX_CPU_ISA``). Neither torch's
+    global random state nor its gradient mode is changed.
     """
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), torch.inference_mode(False), torch.enable_grad():

@@ -1,6 +1,6 @@
 """Registries: tables from names to ``"module:attribute"``; the module is imported when an entry is used.
 
-Adding an entry never slows ``import captioner``, and an entry whose packages are missing harms nobody until it is used.
+An entry does not slow ``import captioner``, and an entry whose packages are missing does no harm until it is used.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ _skipping: ContextVar[bool] = ContextVar("skipping", default=False)
 class skip_init(TorchFunctionMode):
     """Inside a ``with`` block, torch's layers keep their uninitialized memory instead of drawing random weights.
 
-    Initializing takes as long as the rest of loading a checkpoint. ``torch.nn.utils.skip_init`` makes one module whose
-    constructor takes a device: no LSTM, and no module of several layers. The meta device, torch's other way, is slower.
+    Initializing takes as long as the rest of loading a checkpoint. ``torch.nn.utils.skip_init`` builds only single
+    modules whose constructors take a device, so no LSTM. The meta device, torch's other way, is slower.
     """
 
     def __enter__(self) -> skip_init:

@@ -18,8 +18,8 @@ def render(
 ) -> str:
     """A table in one of ``STYLES``.
 
-    Columns of text are aligned to the left, numbers to the right; ``text_columns`` is how many of the first columns
-    are text, or says it of each column.
+    Columns of text are aligned to the left, numbers to the right. ``text_columns`` is the number of text columns, which
+    come first, or says for each column whether it is text.
     """
     from tabulate import tabulate
 

@@ -35,10 +35,10 @@ def load_backbone(
 
     Keys: ``default`` (the default model's CNN), ``compact``, ``efficientnet-lite:2``, ``torchvision:vgg16@fc7``,
     ``transformers:openai/clip-vit-base-patch32``, ``local:path/to/record.yaml``. ``weights`` is a file to use instead
-    of the usual one; ``state`` holds weights that are in memory already (``backbone.network.state_dict()``), so
-    nothing is read or downloaded. A key that is not ``trusted``, because a file names it and not the user, may not run
+    of the usual one; ``state`` holds weights that are already in memory (``backbone.network.state_dict()``), so that
+    nothing is read or downloaded. A key that is not ``trusted``, because a file and not the user names it, may not run
     the Python file of a record.
-    Raises ``BackboneError`` for unknown keys and weights that do not fit, ``MissingWeights`` where there are none.
+    Raises ``BackboneError`` for unknown keys and weights that do not fit, ``MissingWeights`` if there are none.
     """
     family, _, name = key.partition(":")
     if family not in FAMILIES:

@@ -46,7 +46,7 @@ class Headed(nn.Module):
 def load_published_classifier(name: str) -> PublishedClassifier:
     """Load ``efficientnet-lite:2``, ``torchvision:resnet50``, ``transformers:google/vit-base-patch16-224`` or the like.
 
-    Raises ``BackboneError`` for a name of another kind and ``MissingWeights`` where there are no weights.
+    Raises ``BackboneError`` for a name of another kind and ``MissingWeights`` if there are no weights.
     """
     family, _, rest = name.partition(":")
     found: PublishedClassifier = resolve(FAMILIES, family, "family of classifiers", BackboneError)(rest)

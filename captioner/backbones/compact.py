@@ -1,8 +1,8 @@
 """CompactCNN: a small convolutional network to train on your own data; it ships without weights.
 
-Plain torch on purpose: importing torchvision takes as long as importing torch. The blocks are fused inverted
-bottlenecks (Gupta & Tan 2019, MobileNetEdgeTPU; Tan & Le 2021, EfficientNetV2, figure 2): a dense 3x3 expansion
-followed by a 1x1 projection, which matrix units like better than depthwise convolutions.
+Plain torch, because importing torchvision takes as long as importing torch. The blocks are fused inverted bottlenecks
+(Gupta & Tan 2019, MobileNetEdgeTPU; Tan & Le 2021, EfficientNetV2, figure 2): a dense 3x3 expansion followed by a 1x1
+projection, which is faster on matrix units than depthwise convolutions.
 """
 
 from __future__ import annotations

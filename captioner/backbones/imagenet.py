@@ -1,6 +1,6 @@
 """The names of ImageNet's 1,000 classes (ILSVRC 2012), in the order of networks' outputs.
 
-They are those of torchvision's weights (BSD-3-Clause), short and each of its own.
+They are those of torchvision's weights (BSD-3-Clause), which are short and distinct.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ class _Reached(Exception):
 def reader(network: nn.Module, output: str, where: str) -> Read:
     """A function (network, images) -> features (N, D) for ``output``.
 
-    ``output`` is empty (what the network returns), ``method()``, ``method()[i]``, or a dotted layer name. Maps
+    ``output`` is empty (the network's output), ``method()``, ``method()[i]``, or a dotted layer name. Maps
     (N, C, H, W) are averaged over space, sequences (N, T, C) over tokens. Raises ``BackboneError`` for unknown names.
     """
     if not output:

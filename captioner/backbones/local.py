@@ -53,7 +53,7 @@ def build(name: str, weights: Path | None, state: State | None) -> Backbone:
 def require_trust(name: str) -> None:
     """Raise ``BackboneError`` for a record with a Python file, unless ``$CAPTIONER_TRUST_RECORDS`` is 1.
 
-    A model from a stranger could come with such a record, and the user would run it without having named it.
+    A model from a stranger could name such a record, and the user would run the file without having chosen to.
     """
     architecture = str(_read_record(Path(name))["architecture"])
     if not architecture.startswith("torchvision:") and os.environ.get(TRUST) != "1":

@@ -96,8 +96,8 @@ def pixels(image: Image.Image, spec: BackboneSpec) -> np.ndarray:
 def ten_crops(image: Image.Image, spec: BackboneSpec) -> np.ndarray:
     """Four corners and the center, and their mirror images: (10, S, S, 3) uint8 (Krizhevsky et al. 2012, section 4.1).
 
-    They are cut from the whole image, its shorter side scaled to 256/224 of the input (or to the backbone's own
-    ``shorter``, if that is more); for a squashing backbone both sides are.
+    They are cut from the whole image, whose shorter side is scaled to 256/224 of the input (or to the backbone's own
+    ``shorter``, if that is larger); for a squashing backbone both sides are scaled.
     """
     margin = max(spec.shorter, round(spec.size * CLASSIC_MARGIN))
     crops = []
@@ -114,7 +114,7 @@ def ten_crops(image: Image.Image, spec: BackboneSpec) -> np.ndarray:
 def normalize(batch: Any, spec: BackboneSpec) -> Any:
     """Normalize pixels (N, S, S, 3) uint8, in numpy or torch, to (N, 3, S, S) float32 of the same kind and device.
 
-    The values are in the backbone's units, and channels stay last in memory.
+    The values are in the backbone's units; channels stay last in memory.
     """
     xp = namespace(batch)
     values = xp.astype(xp.permute_dims(batch, (0, 3, 1, 2)), xp.float32)  # (N, 3, S, S)
@@ -141,7 +141,7 @@ def _window(size: tuple[int, int], side: int, shorter: int, across: float, down:
 def _cut(size: tuple[int, int], scaled: tuple[int, int], side: int, across: float, down: float) -> Box:
     """The square of ``side`` pixels at 0..1 of the way across and down a ``scaled`` image, in its own pixels.
 
-    Resampling only this part equals resizing the whole and cutting, and a panorama never becomes a gigantic image.
+    Resampling only this part equals resizing the whole image and cutting it, and a panorama never becomes a huge image.
     """
     left, top = round((scaled[0] - side) * across), round((scaled[1] - side) * down)
     wide, high = size[0] / scaled[0], size[1] / scaled[1]

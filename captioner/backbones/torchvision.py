@@ -1,8 +1,8 @@
 """Classification networks of torchvision at a named layer: ``torchvision:NAME@LAYER``.
 
-Layers of VGG and AlexNet are ``fc6``, ``fc7`` (both after their ReLU, as the features published with Caffe) and
-``fc8`` (the class scores). Every network has ``pool``: what its last linear layer sees, for most the pooled map. Any
-other layer goes by its dotted module name; maps are averaged over space.
+Layers of VGG and AlexNet are ``fc6``, ``fc7`` (both after their ReLU, like the features published with Caffe) and
+``fc8`` (the class scores). Every network has ``pool``: the input of its last linear layer, for most the pooled map. Any
+other layer is named by its dotted module name; maps are averaged over space.
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ def classifier(name: str) -> nn.Module:
 def truncate(network: nn.Module, spec: BackboneSpec, state: Callable[[], State]) -> Backbone:
     """The backbone cut at ``spec.output``.
 
-    ``state()`` is the whole network's or what is left of it; it is asked for once the layer is known to be there, as
-    it may be a download.
+    ``state()`` gives the weights of the whole network or of its remaining part. It is called only if the layer exists,
+    because it may download them.
     """
     whole = set(network.state_dict())
     for auxiliary in ("aux1", "aux2", "AuxLogits"):  # classifiers used only in training

@@ -1,6 +1,6 @@
 """Vision encoders of Hugging Face transformers: ``transformers:MODEL``, where MODEL is a name or a folder.
 
-CLIP, SigLIP, DINOv2, ViT, BEiT, ConvNeXt and similar models. The feature is the encoder's pooled output or, where the
+CLIP, SigLIP, DINOv2, ViT, BEiT, ConvNeXt and similar models. The feature is the encoder's pooled output or, if the
 published weights have no pooling layer, its first (class) token.
 """
 
@@ -92,7 +92,7 @@ class _Read:
 def _load(kind: str, source: str, name: str, **options: Any) -> Any:
     """``transformers.kind.from_pretrained``: from disk if the files are there, else from the network.
 
-    Returns a pair: the object and, with ``output_loading_info``, what was missing.
+    Returns a pair: the object and, with ``output_loading_info``, the missing weights.
     """
     loader = getattr(require("transformers", "transformers"), kind)
     failure: Exception | None = None

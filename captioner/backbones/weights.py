@@ -20,7 +20,7 @@ State = Mapping[str, Tensor]
 def read_weights(path: Path) -> State:
     """Tensors of a safetensors or PyTorch file, by name; pickled code is never run.
 
-    Raises ``MissingWeights`` where there is no file and ``BackboneError`` for one that holds something else.
+    Raises ``MissingWeights`` if there is no file and ``BackboneError`` for a file with other contents.
     """
     if not os.path.isfile(path):
         raise MissingWeights(f"no weight file at {path}; put it there or name another one")
@@ -46,8 +46,8 @@ def read_weights(path: Path) -> State:
 def fit_weights(network: nn.Module, state: State, where: str, spare: Collection[str] = ()) -> None:
     """Copy ``state`` into ``network``; each name must occur exactly once.
 
-    Only names in ``spare`` may be left over, and only counters of batch norms may be missing. Raises
-    ``BackboneError`` that names the first tensor that does not fit.
+    Only names in ``spare`` may be left over, and only counters of batch norms may be missing. Raises ``BackboneError``,
+    which names the first tensor that does not fit.
     """
     wanted = network.state_dict()
     for name, tensor in wanted.items():

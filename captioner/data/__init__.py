@@ -24,8 +24,8 @@ READERS: dict[str, str] = {
 def read_dataset(format: str, root: str | Path) -> list[Captioned]:
     """All images of the data set at ``root`` (a folder; for some formats also a file) that belong to a split.
 
-    Ids are unique: where images share a file name, their number is part of ``image_id``. Raises ``DataError`` for an
-    unknown format and for everything that is wrong with the files.
+    Ids are unique: if images share a file name, their numbers are part of ``image_id``. Raises ``DataError`` for an
+    unknown format and for faulty files.
     """
     records: list[Captioned] = resolve(READERS, format, "data set format", DataError)(Path(root))
     return distinct(records, str(root))

@@ -35,7 +35,7 @@ def shift_pixels(clips: Tensor, down: int, right: int) -> Tensor:
 def augment(clips: Tensor, mirrored: Tensor, shifts: Tensor, flow: bool = False) -> Tensor:
     """Mirror clips (B, W, 3 * S * S) of pixels where ``mirrored`` (B,) is true, and shift them by ``shifts`` (B, 2).
 
-    The two are independent: clips that are not mirrored are moved as well.
+    The two are independent: clips that are not mirrored are shifted as well.
     """
     side = math.isqrt(clips.shape[-1] // 3)
     changed = []

@@ -19,8 +19,8 @@ from captioner.text.vocabulary import END, PAD, START
 class Batch:
     """``rows`` (B,) are row numbers of images' features; ``inputs`` and ``targets`` (B, T) are int64 word ids.
 
-    Inputs start with ``START``, targets end with ``END``; both hold ``PAD`` behind that. ``targets[:, t]`` is the
-    word that follows ``inputs[:, t]``.
+    Inputs start with ``START``, targets end with ``END``; both are padded with ``PAD``. ``targets[:, t]`` is the word
+    that follows ``inputs[:, t]``.
     """
 
     rows: Tensor
@@ -36,9 +36,9 @@ class Batch:
 class CaptionBatches:
     """The training captions, in batches.
 
-    Captions are shuffled, sorted by length within windows of ``window`` batches (so that a batch holds near-equal
-    lengths yet differs in every epoch), cut into batches of equal size give or take one, and the batches are shuffled.
-    Several processes share a batch by taking rows ``rank::world`` of it.
+    Captions are shuffled, sorted by length within windows of ``window`` batches (so that the captions of a batch are of
+    similar length, but differ in every epoch), and cut into batches whose sizes differ by at most one; then the batches
+    are shuffled. Several processes share a batch by taking rows ``rank::world`` of it.
     """
 
     def __init__(
@@ -53,8 +53,8 @@ class CaptionBatches:
     ) -> None:
         """``ids``: word ids of each caption without start and end; ``image_rows``: the row of its image.
 
-        ``max_length`` counts tokens with the end token; longer captions are cut and then do not end in ``END``
-        (the model must not learn to stop in mid-sentence).
+        ``max_length`` counts tokens with the end token; longer captions are cut and then have no ``END`` (otherwise the
+        model would learn to stop in mid-sentence).
         """
         if len(ids) != len(image_rows):
             raise DataError(f"{len(ids)} captions but {len(image_rows)} image rows: expected one row per caption")
@@ -77,8 +77,8 @@ class CaptionBatches:
     def by_shards(self, shards: NDArray[np.int64], buffer: int) -> CaptionBatches:
         """The same captions, in an order for images that are read shard by shard.
 
-        ``shards`` (images,) is the shard of each row. Shards come in another order in every epoch, and captions are
-        shuffled within blocks of ``buffer`` of them; batches only within their window.
+        ``shards`` (images,) is the shard of each row. The order of shards changes with every epoch; captions are
+        shuffled within blocks of ``buffer`` captions, and batches only within their window.
         """
         found = copy.copy(self)
         found._shards, found._buffer = shards[self._rows.numpy()], buffer

@@ -60,8 +60,8 @@ def mirror_flow(flow: np.ndarray) -> np.ndarray:
 def frame_flow(before: np.ndarray, after: np.ndarray, seconds: float, method: str = "dis") -> np.ndarray:
     """The flow (h, w, 2) between RGB frames (H, W, 3) uint8 that are ``seconds`` apart, in the units of this module.
 
-    It is computed at the frames' own size, or at ``SIDE`` where that is less. Frames of different sizes, as at a cut
-    between two recordings, have no motion.
+    It is computed at the frames' own size, or scaled to ``SIDE`` if that is smaller. Frames of different sizes, as at a
+    cut between two recordings, have no motion.
     """
     if before.shape != after.shape:
         return np.zeros((*before.shape[:2], 2), np.float32)

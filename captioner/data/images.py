@@ -130,9 +130,9 @@ def open_image(source: str | os.PathLike[str] | Image.Image | bytes, most: int |
 def find_images(arguments: Iterable[str], stdin: Iterable[str] = ()) -> Iterator[Path | ImageError]:
     """Paths of the images that ``arguments`` name, in order, and an ``ImageError`` for each argument that names none.
 
-    An argument is a file, a folder (searched with its subfolders, links to folders included, sorted, without hidden
-    files; images in formats that are not read give an error), a glob pattern, or
-    ``-`` for one path per line of ``stdin``. An image named by two arguments is yielded twice.
+    An argument is a file, a folder, a glob pattern, or ``-`` for one path per line of ``stdin``. A folder is searched
+    with its subfolders and links to folders, sorted, without hidden files; images in formats that cannot be read give
+    an error. An image named by two arguments is yielded twice.
     """
     for found in find_named(arguments, stdin):
         yield found if isinstance(found, ImageError) else found.path
@@ -231,7 +231,8 @@ def _folder(folder: Path, kind: FileKind) -> Iterator[ImageFile | ImageError]:
 def _walk(folder: str, note: Callable[[OSError], None] | None = None) -> Iterator[tuple[str, list[str]]]:
     """(Folder, its file names) for ``folder`` and all folders below it that are not hidden, each real folder once.
 
-    Links to folders come last, so that what can be reached without one has the path without. Links upward are left out.
+    Links to folders come last, so that a folder that can be reached without a link gets the path without it. Links to
+    parent folders are skipped.
     """
     start = Path(os.path.realpath(folder))
     seen: set[tuple[int, int]] = set()
@@ -289,7 +290,7 @@ def _raw_mode(tile: Any) -> str:
 def _low_bytes(path: Path, file: Path | BinaryIO, image: Image.Image) -> Image.Image | None:
     """The lower bytes of 16-bit colors that use less than half of their range; Pillow reads only the upper ones.
 
-    It takes them for the upper ones where it is told that the bytes are in the other order.
+    Pillow reads the lower ones if it is told that the byte order is the other one.
     """
     if np.percentile(np.asarray(_sample(image))[..., :3], OUTLIERS[1], method="nearest") > TOPS[-2] >> 8:
         return None
@@ -336,8 +337,8 @@ def _formats(path: Path, content: Path | BinaryIO) -> tuple[str, ...]:
 def _without_metadata(content: Path | BinaryIO) -> BinaryIO | None:
     """A PNG, AVIF or HEIC with its pixels but without color profile, texts and EXIF data; None for other files.
 
-    Pillow refuses a PNG whose texts or profile are large or damaged, and an AVIF with damaged EXIF data. Only its
-    global settings would lift the former.
+    Pillow refuses a PNG with large or damaged texts or profiles, and an AVIF with damaged EXIF data. For the former,
+    only a global setting would change this.
     """
     with _stream(content) as file:
         size = file.seek(0, os.SEEK_END)
@@ -415,7 +416,7 @@ def _factor(image: Image.Image) -> int:
 def _to_rgb(image: Image.Image, low: Image.Image | None = None) -> Image.Image:
     """A new image in RGB, a large one reduced by a whole factor; in strips, so that only the result takes memory.
 
-    ``low`` are the lower bytes of an image of which ``image`` are the upper ones.
+    ``low`` holds the lower bytes of an image of which ``image`` holds the upper ones.
     """
     factor = _factor(image)
     early = low is None and image.mode in ("L", "LA", "RGB", "RGBA", "CMYK") and "transparency" not in image.info
@@ -464,7 +465,7 @@ class _Levels:
 def _levels(image: Image.Image, low: Image.Image | None) -> _Levels:
     """The usual range that contains the values, such as that of 12 bits, or else their own range.
 
-    One value in a thousand may lie outside at either end: a dead pixel must not make the others black.
+    One value in a thousand may lie outside at each end, so that a dead pixel does not make all others black.
     """
     tags = getattr(image, "tag_v2", {})
     unsigned = image.mode == "I" and bool(tags) and tags.get(ExifTags.Base.SampleFormat, (1,))[0] == 1

@@ -1,7 +1,7 @@
 """Labeled images as arrays of bytes in memory. To add a data set, write a reader and add one line to ``READERS``.
 
-A reader takes the root, the side in pixels and the number of channels (1 gray, 3 RGB) that images are brought to, and
-returns the names of the classes and the images of each split that there is.
+A reader takes the root, and the side in pixels and the number of channels (1 gray, 3 RGB) that images are converted to.
+It returns the names of the classes, and the images of each split that exists.
 """
 
 from __future__ import annotations

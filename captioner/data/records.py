@@ -124,7 +124,7 @@ def read_json(path: Path) -> Any:
 def parse_json(text: str, where: str, lines: bool = False) -> Any:
     """Parse JSON; errors are a ``DataError`` that starts with ``where``.
 
-    With ``lines`` it also says in which line of ``text``.
+    With ``lines`` they also name the line of ``text``.
     """
     try:
         value = json.loads(text)
@@ -234,7 +234,7 @@ def in_other_capitals(name: str, names: Iterable[str]) -> str | None:
 def distinct(records: Sequence[Captioned], where: str) -> list[Captioned]:
     """``records`` with unique ids: if images share a file name, their numbers are appended (``a.jpg#7``).
 
-    Raises ``DataError`` where numbers do not tell them apart either.
+    Raises ``DataError`` if ids are not unique even with numbers.
     """
     names = Counter(record.image_id for record in records)
     found = [

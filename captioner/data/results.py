@@ -1,12 +1,12 @@
 """Read captions and references from files, and match them by image.
 
-``captioner score``, ``captioner compare`` and the reports all read here. What does not match is an error, or a choice
-that is part of the scores' signature; nothing is left out silently.
+``captioner score``, ``captioner compare`` and the reports all use this module. A mismatch is an error, or a choice that
+is part of the scores' signature; nothing is left out silently.
 
-Results are COCO results JSON, our own JSON lines (``captioner caption --json``), ``image<TAB>caption`` lines (what
-``captioner caption`` prints), or plain text with one caption a line. References are a data set in any format of
-``READERS``, JSON lines or ``image<TAB>caption`` lines without their images, or, for plain results, one or several
-text files with the references of line n in line n, several of them parted by tabs.
+Results are COCO results JSON, our own JSON lines (``captioner caption --json``), ``image<TAB>caption`` lines (as
+``captioner caption`` prints them), or plain text with one caption per line. References are a data set in any format of
+``READERS``, JSON lines or ``image<TAB>caption`` lines without the image files, or, for plain results, one or several
+text files with the references of line n in line n; a line may hold several, separated by tabs.
 """
 
 from __future__ import annotations
@@ -157,10 +157,10 @@ def read_training_captions(path: Path | None, records: Sequence[Captioned], spli
 def match(results: Results, references: Sequence[Captioned], missing: str = "error") -> Matched:
     """Match captions and references by image; both must have the same images.
 
-    A caption belongs to the image with that number, id, file name, or file name without suffix. Where an image has
-    no caption, or null, ``missing`` decides: ``"error"`` raises ``DataError``, ``"empty"`` counts an empty caption,
-    ``"skip"`` leaves the image out. Captions of unknown images are an error too, unless ``"skip"``. A caption that
-    is an empty text is a caption; their number is a note.
+    A caption belongs to the image with its number, id, file name, or file name without suffix. If an image has no
+    caption, or null, ``missing`` decides: ``"error"`` raises ``DataError``, ``"empty"`` counts an empty caption,
+    ``"skip"`` leaves the image out. Captions of unknown images are an error too, except with ``"skip"``. An empty
+    string is a caption; a note gives the number of such captions.
     """
     if missing not in MISSING:
         raise UsageError(f"--missing {missing}: choose one of {', '.join(MISSING)}")

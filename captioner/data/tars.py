@@ -51,8 +51,8 @@ class _Header(tarfile.TarInfo):
 def read_tar(source: str, suffixes: Collection[str]) -> Iterator[Member]:
     """The members whose names end with one of ``suffixes``, in order; the tar may be compressed.
 
-    Links, devices, hidden files, names that lead elsewhere, huge members and second ones of a name are not read: they
-    give an error, hidden files nothing. Raises ``DataError`` where the tar is damaged or cut off.
+    Links, devices, names that lead elsewhere, huge members and repeated names are not read but give an error; hidden
+    files are skipped. Raises ``DataError`` if the tar is damaged or cut off.
     """
     seen: set[str] = set()
     with open_source(source) as stream:

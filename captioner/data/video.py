@@ -63,8 +63,8 @@ def read_frames(path: str | Path, warn: Callable[[str], object] = warnings.warn)
     """The frames of a video in display order; only two are in memory at a time.
 
     Times are the file's own timestamps, so variable frame rates and gaps are kept: the first frame is shown from 0 on,
-    each frame until the next. Where the clock is set, times go on without the jump, and the first time ``warn`` is
-    called with a sentence. Damaged packets are skipped. Raises ``DataError`` for a file that is missing, empty, not a
+    each frame until the next. If the file's clock is reset, times continue without the jump, and ``warn`` is called
+    once with a sentence. Damaged packets are skipped. Raises ``DataError`` for a file that is missing, empty, not a
     video or without a video stream, and ``MissingDependency`` without PyAV.
     """
     path = check_video(path)
@@ -107,7 +107,7 @@ def sample_frames(
     """The moment at each of ``times`` (seconds, ascending); the video is decoded once, and only as far as needed.
 
     A time may be up to ``END_TOLERANCE`` after the end, where the last frame stays. Equal moments are one object.
-    Raises ``DataError`` as ``read_frames`` does, and for a video whose images end earlier.
+    Raises ``DataError`` as ``read_frames`` does, and for a video whose images end before a time.
     """
     wanted = iter(times)
     time = next(wanted, None)

@@ -90,9 +90,9 @@ def extract(
     ``crops`` is 1 (the whole prepared image) or 10 (corners, center and their mirror images, averaged); ``mirror``
     mirrors the one crop. With ``video``, the backbone's ``VideoSpec``, the sources are videos. ``part`` (i, n) takes
     every n-th image from the i-th on; ``output`` is then a folder that n processes fill. ``precision`` bfloat16 runs
-    the network under autocast. ``progress`` is called with the number of
-    images done and their total. Images that cannot be read are reported, not raised. Raises ``UsageError`` for options
-    that are out of range, and ``FeatureStoreError`` as ``FeatureWriter`` does.
+    the network under autocast. ``progress`` is called with the number of images done and their total. Unreadable images
+    are reported, not raised. Raises ``UsageError`` for options out of range, and ``FeatureStoreError`` as
+    ``FeatureWriter`` does.
     """
     check_options(crops, mirror, precision, dtype, workers, batch_size)
     report = ExtractReport()
@@ -139,7 +139,7 @@ def check_options(crops: int, mirror: bool, precision: str, dtype: str, workers:
 def _select(sources: Iterable[ImageFile | ImageError], part: tuple[int, int], report: ExtractReport) -> list[ImageFile]:
     """The files of this part, each id once; errors are reported by the first part.
 
-    A missing file is an error and, unlike an image that cannot be read, gets no row in the store.
+    A missing file is an error and, unlike an unreadable image, gets no row in the store.
     """
     paths: dict[str, Path] = {}
     for source in sources:

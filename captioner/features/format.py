@@ -8,10 +8,10 @@
     /finished    (N,) bool; False where an item has no feature, such as an image that cannot be read
     /checksums   (N,) uint32, CRC-32 of each finished row's bytes
 
-HDF5's format 1.10 has checksums of its own metadata. Files without it, index_crc32 and checksums, which older releases
-wrote, are read too.
+HDF5's format 1.10 has checksums of its own metadata. Files without it, index_crc32 and checksums, written by older
+releases, can be read too.
 
-While ``FILE`` is being written its rows are in ``FILE.parts/``, as files of the same format numbered from 1.
+While ``FILE`` is being written, its rows are in ``FILE.parts/``, in files of the same format numbered from 1.
 """
 
 from __future__ import annotations
@@ -225,7 +225,7 @@ def _check_attributes(attributes: Mapping[str, Any]) -> FeatureSpec:
 def _check_layout(file: h5py.File, dtype: str, shape: tuple[int, ...]) -> None:
     """Raise ``ValueError`` unless the datasets are as the module's docstring says.
 
-    Whatever is read later, or mapped into memory without further questions, is looked at here.
+    Everything that is later read, or mapped into memory without further checks, is checked here.
     """
     ids, features, finished = (stored_dataset(file, name) for name in ("ids", "features", "finished"))
     if dtype not in DTYPES or features.dtype.name != dtype:

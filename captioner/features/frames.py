@@ -47,8 +47,8 @@ def clip_features(
 ) -> list[ClipFeature]:
     """The features of ``intervals``, in their order; a number stands for windows of that many seconds over the video.
 
-    Each interval is cut into ``number`` equal parts, and the frames shown at their midpoints are sampled, each frame
-    once. The video is read once, no further than needed, and one batch of images is in memory at a time. An interval
+    Each interval is divided into ``number`` equal parts, and the frames shown at their midpoints are sampled, each
+    frame once. The video is read once, only as far as needed, with one batch of images in memory at a time. An interval
     outside the video, or one that ends before it starts, has an ``error`` instead of a feature.
     """
     pooler = FramePooler(backbone.to(device), batch_size, device)

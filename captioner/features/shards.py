@@ -217,9 +217,9 @@ class ShardStore(ShardedStore):
 class TarStore(ShardedStore):
     """The WebDataset tars of a folder, with a vector of numpy in each member ``KEY.npy``.
 
-    The key of an image is the member's name without ``.npy``: that of the image, with its suffix or without it. Nothing
-    in a tar says what made the features, nor whether of mirrored images. Raises ``DataError`` for a damaged tar, and a
-    vector that is not like the first one.
+    The key of an image is the member's name without ``.npy``: that of the image, with or without its suffix. A tar does
+    not say which network computed the features, or whether the images were mirrored. Raises ``DataError`` for a damaged
+    tar, and for a vector whose shape or type differs from the first one's.
     """
 
     weights_digest = ""

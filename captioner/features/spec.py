@@ -155,7 +155,7 @@ class Store(Protocol):
 def check_mirrored(where: str, stored: bool, wanted: bool | None) -> None:
     """Raise ``FeatureStoreError`` if features of mirrored images are given but not wanted, or the reverse.
 
-    ``wanted`` is None for either.
+    ``wanted`` None accepts both.
     """
     if wanted is not None and wanted != stored:
         kinds = ("images as they are", "mirrored images (captioner extract --mirror)")

@@ -19,9 +19,9 @@ from captioner.features.spec import FeatureSpec, check_mirrored
 class FeatureStore:
     """Reads a feature store (a ``captioner.features.spec.Store``); files are opened when they are first needed.
 
-    ``mirrored`` says which features are wanted: of images as they are, of mirrored images, or (None) either. The
-    object may be passed to forked and spawned processes. Raises ``FeatureStoreError`` for what is not a store of this
-    version, for one of the other kind, and for a folder whose files hold different features.
+    ``mirrored`` selects the features that are accepted: of unmirrored images, of mirrored images, or (None) both. The
+    object may be passed to forked and spawned processes. Raises ``FeatureStoreError`` for anything but a store of this
+    version and kind, and for a folder whose files hold different features.
     """
 
     def __init__(self, path: str | Path, *, mirrored: bool | None = False) -> None:

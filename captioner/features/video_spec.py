@@ -77,7 +77,7 @@ class VideoSpec(BackboneSpec):
 def view_of(spec: VideoSpec, mirror: bool = False) -> View:
     """The function that makes the backbone's input of a moment, with ``mirror`` of the mirrored video.
 
-    It remembers the last moment, which is asked for again where a video has fewer frames than are wanted of it.
+    It caches the last moment, which is requested again if a video has fewer frames than are sampled.
     """
     brightness = np.rint(255 * (np.arange(256) / 255) ** spec.gamma).astype(np.uint8)
     seen: list[Any] = [None, None]
@@ -116,8 +116,8 @@ def clip_views(
 ) -> Iterator[list[np.ndarray]]:
     """Each spec's inputs of the clips between ``edges`` (seconds, ascending), (T, S, S, 3) uint8.
 
-    All specs have the same T. The frames are those shown in the middles of T equal parts of the clip; times count, so
-    frame rates do not matter. The video is decoded once, and one clip is in memory at a time.
+    All specs have the same T. The frames are those shown in the middles of T equal parts of the clip by time, so frame
+    rates do not matter. The video is decoded once, and one clip is in memory at a time.
     """
     frames = specs[0].frames
     views = [view_of(spec, mirror) for spec in specs]

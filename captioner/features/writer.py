@@ -1,7 +1,7 @@
 """Write a feature store so that a killed process loses at most the rows of the last few seconds.
 
 Rows are collected and flushed to small files in ``FILE.parts/``, each written under a temporary name and then renamed.
-At the end they are merged into ``FILE`` by one rename. The store can be opened at every moment in between.
+At the end they are merged into ``FILE`` by one rename. The store can be opened at any moment in between.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class FeatureWriter:
     """Writes the feature store ``path``, or adds the rows that it lacks.
 
     As a context manager it merges all rows into one file at the end, or keeps them for the next run if the block
-    raises. ``spec`` says what the features are, ``weights_digest`` which weights made them (empty without a network);
-    ``crops``, ``mirrored``, ``precision`` and ``part`` (i, n) are recorded. Raises ``FeatureStoreError`` if ``path``
-    holds other features (naming both), if another process is writing it, and for values that do not fit.
+    raises. ``spec`` describes the features, ``weights_digest`` is that of the weights that compute them (empty without
+    a network); ``crops``, ``mirrored``, ``precision`` and ``part`` (i, n) are recorded. Raises ``FeatureStoreError`` if
+    ``path`` holds other features (naming both), if another process is writing it, and for values that do not fit.
     """
 
     def __init__(

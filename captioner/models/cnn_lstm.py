@@ -1,7 +1,7 @@
 """Two convolutions, followed by fully connected layers or by a recurrent layer over rows.
 
-The convolutions are those of TensorFlow's CIFAR-10 tutorial: 5x5, zero padding, pooling. The CNN-LSTM puts their 64
-maps of 6x6 together to one image of 48x48, whose rows are the 48 steps of a recurrent layer.
+The convolutions are those of TensorFlow's CIFAR-10 tutorial: 5x5, zero padding, pooling. The CNN-LSTM arranges their 64
+maps of 6x6 as one image of 48x48, whose rows are the 48 steps of a recurrent layer.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ ORDER_SEED = 0
 class LocalResponseNorm(nn.Module):
     """x / (1 + alpha * sum of x^2 over nine neighboring maps)^0.75 (Krizhevsky et al. 2012, section 3.3).
 
-    Constants are those of TensorFlow's tutorial. The sum is a 1x1 convolution with a band of ones, more than
-    twice as fast on a processor as ``nn.LocalResponseNorm``, which pools over three dimensions (``benchmarks.run``).
+    Constants are those of TensorFlow's tutorial. The sum is a 1x1 convolution with a band of ones, more than twice as
+    fast on a CPU as ``nn.LocalResponseNorm``, which pools over three dimensions (``benchmarks.run``).
     """
 
     RADIUS, ALPHA = 4, 0.001 / 9
@@ -138,7 +138,7 @@ def arrange(maps: Tensor, across: int, arrangement: str) -> Tensor:
     """Maps (N, A * A, H, H) as images (N, A * H, A * H).
 
     ``mosaic``: map i * A + j is the tile in row i and column j, so a row of the image is one row of A maps.
-    ``reshape``: the numbers as they lie in memory, so a row of the image is A / H maps.
+    ``reshape``: the numbers in their order in memory, so a row of the image is A / H maps.
     """
     count, _, height, width = maps.shape
     if arrangement == "mosaic":

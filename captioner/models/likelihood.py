@@ -1,9 +1,9 @@
 """log p(caption | image) for all pairs of captions and images, without repeated computation.
 
-Captions that begin alike share the branches of a tree of prefixes. What a layer sees enters its gates as a sum: the
-part of the word, and all of the layers below the first that sees the image, is computed once a prefix; the part of the
-image once an image; only what mixes the two is computed for each pair of a prefix and an image. Of the softmax, there
-is the log-normalizer and the words that do follow. There is no padding.
+Captions with the same beginning share the branches of a prefix tree. The inputs of a layer enter its gates as a sum.
+The part of the word, and the output of all layers below the first one that sees the image, is computed once per prefix;
+the part of the image once per image; only the combination of both once per pair of a prefix and an image. Of the
+softmax, only the log-normalizer and the words that follow are computed. There is no padding.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ def log_likelihoods(
 ) -> Tensor:
     """Log probabilities (N, M), float32, in nats, of M captions, word ids without start and end, given features (N, D).
 
-    Each is the sum of the log softmax of ``model.forward`` over a caption and the ``END`` after it, of the model in
-    evaluation mode. Precision bfloat16 rounds the factors of matrix products, not the sums, on processors that have
-    it; elsewhere it is float32. Fastest with some dozens of captions that begin alike: neighbors of a sorted list.
-    Raises ``ConfigError`` for another precision.
+    Each is the sum of the log softmax of ``model.forward`` over a caption and its ``END``, with the model in evaluation
+    mode. Precision bfloat16 rounds the factors of matrix products, not the sums, on CPUs that support it; elsewhere it
+    is float32. Fastest with some dozens of captions with the same beginning, such as neighbors in a sorted list. Raises
+    ``ConfigError`` for another precision.
     """
     choose("precision", precision, PRECISIONS)
     training = model.training

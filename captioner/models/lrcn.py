@@ -78,9 +78,9 @@ class State(NamedTuple):
 class LRCN(nn.Module):
     """p(sentence | feature), word by word, by recurrent layers (Donahue et al., arXiv 1411.4389, section 5).
 
-    A feature (D,) is normalized as the configuration says, projected to ``image_dim`` (0 feeds it as it is) and enters
-    the layers that the wiring names, the same at every step. Features of ``None`` stand for "no image": the image
-    input is then zero *after* the projection, so that the language layers can be trained on text alone.
+    A feature (D,) is normalized as the configuration says, projected to ``image_dim`` (0: not projected) and enters the
+    layers that the wiring names, equally at every step. Features of ``None`` mean "no image": the image input is then
+    zero *after* the projection, so that the language layers can be trained on text alone.
     """
 
     starts_from_feature: ClassVar[bool] = False
@@ -89,10 +89,10 @@ class LRCN(nn.Module):
     feature_std: Tensor
 
     def __init__(self, config: LRCNConfig, vocabulary_size: int, feature_size: int, names: Sequence[str] = ()) -> None:
-        """``vocabulary_size`` V words and ``feature_size`` D numbers, 1 for a model that only ever sees text.
+        """``vocabulary_size`` V words and ``feature_size`` D numbers, 1 for a model that is only trained on text.
 
-        ``names`` (D) say what each number of a feature means; only the encoder-decoder reads them.
-        Raises ``ConfigError`` where the wiring or the cell is not in its table.
+        ``names`` (D) are the meanings of a feature's numbers; only the encoder-decoder uses them. Raises
+        ``ConfigError`` if the wiring or the cell is not in its table.
         """
         super().__init__()
         self.config = config
@@ -142,15 +142,15 @@ class LRCN(nn.Module):
     def compress(self, features: Tensor) -> Tensor:
         """Features (N, D) on the scale of ``feature_mean``: with ``signed_sqrt``, their signed square roots.
 
-        Roots keep a few large activations from drowning the others (Perronnin et al. 2010, section 3).
+        Square roots keep a few large activations from dominating the others (Perronnin et al. 2010, section 3).
         """
         return features.sign() * features.abs().sqrt() if self.config.normalize == "signed_sqrt" else features
 
     def forward(self, features: Tensor | None, tokens: Tensor) -> Tensor:
         """Logits of the next tokens (B, T, V), given features (B, D) and the tokens so far (B, T), from ``START`` on.
 
-        Position t knows tokens 0 to t. Training is faster by ``project(hidden(features, tokens)[targets != PAD])``,
-        which spends nothing on padding.
+        Position t depends on tokens 0 to t. In training, ``project(hidden(features, tokens)[targets != PAD])`` is
+        faster, because it computes nothing for padding.
         """
         return self.project(self.hidden(features, tokens))
 
@@ -180,8 +180,8 @@ class LRCN(nn.Module):
     def step(self, tokens: Tensor | NDArray[Any], state: State) -> tuple[Tensor, State]:
         """From tokens (N,) and state, log probabilities of the next ones (N, V), in nats, and the next state.
 
-        ``PAD``, ``START`` and ``UNK`` get -inf; the others keep the probability they have in training, so that the
-        sum over a caption is its log likelihood under ``forward``.
+        ``PAD``, ``START`` and ``UNK`` get -inf; the others keep their probability in training, so that the sum over a
+        caption is its log likelihood under ``forward``.
         """
         log_probs, following = self.predict(tokens, state)
         log_probs[:, NEVER] = -math.inf

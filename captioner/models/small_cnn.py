@@ -1,8 +1,8 @@
 """A small modern network for small images, in the spirit of airbench (Jordan 2024, arXiv 2404.00498).
 
 A fixed 2x2 convolution whitens patches, pairs of 3x3 convolutions with batch normalization follow, and the class scores
-come from the maximum of the last maps. What it takes from there: the whitening, the shape, the identity start of the
-convolutions and the scaled scores; the optimizer is the project's own.
+are computed from the maximum of the last maps. The whitening, the shape, the identity initialization of the
+convolutions and the scaled scores are airbench's; the optimizer is the project's own.
 """
 
 from __future__ import annotations

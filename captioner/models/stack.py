@@ -60,8 +60,8 @@ CELLS = {
 class RecurrentStack(nn.Module):
     """Layers of ``hidden`` units over words of size ``word`` and images of size ``image``.
 
-    ``dropout`` is the probability of dropping a unit between layers. With ``residual``, a layer that sees only the
-    one below adds its input to its output. Raises ``ConfigError`` where ``cell`` is not in the table.
+    ``dropout`` is the probability of dropping a unit between layers. With ``residual``, a layer that reads only the one
+    below adds its input to its output. Raises ``ConfigError`` if ``cell`` is not in the table.
     """
 
     def __init__(
@@ -134,8 +134,8 @@ class RecurrentStack(nn.Module):
 def drop(x: Tensor, probability: float, training: bool) -> Tensor:
     """Dropout of single units like ``functional.dropout``, several times faster on a CPU.
 
-    torch draws each unit of the mask by itself there, which takes a tenth of a training step of this model; four
-    16-bit numbers out of one 64-bit draw are enough (probabilities are rounded to 1/65536).
+    On a CPU, torch draws each unit of the mask separately, which takes a tenth of a training step of this model; here
+    one 64-bit draw gives four 16-bit numbers, so probabilities are rounded to 1/65536.
     """
     if not training or probability == 0:
         return x

@@ -1,7 +1,7 @@
 """The inputs of each layer of a stack: one line per wiring, one tuple per layer, from the first layer to the softmax.
 
-A layer sees any of "word" (the embedded word), "image" (the image input, the same at every step) and "below" (the
-output of the layer under it). u is unfactored, f is factored: the layers under the image model language alone.
+A layer reads any of "word" (the embedded word), "image" (the image input, the same at every step) and "below" (the
+output of the layer below). u is unfactored, f is factored: the layers below the image model language alone.
 1u, 2u and 2f are figure 3 of Donahue et al., "Long-term Recurrent Convolutional Networks" (arXiv 1411.4389v4); 4f is
 the four-layer stack in the text of its CVPR 2015 version. 2e is the decoder of an encoder-decoder, whose only input
 besides words is the state that it starts from.

@@ -33,14 +33,14 @@ def load(
     """Load a model: a name in ``MODELS``, a checkpoint file, or the folder of a training run (its best checkpoint).
 
     A published model of Hugging Face transformers is named by an alias (``captioner.predictors.pretrained.ALIASES``),
-    as ``hf:OWNER/NAME`` or by the folder of its files, a model of a server as ``http://HOST:PORT/v1#MODEL``. Those may
-    read text beside the image: ``prompt``.
+    as ``hf:OWNER/NAME`` or by the folder of its files, a model on a server as ``http://HOST:PORT/v1#MODEL``. Such
+    models may read a text with the image, the ``prompt``.
 
-    ``runtime`` is ``torch``, ``onnx`` (ONNX Runtime, for files that ``captioner export`` made) or ``auto``, which takes
-    ONNX Runtime where it can. Returns the predictor of the model's task: a ``Captioner``, that is an ``LRCNCaptioner``
-    for images or a ``ClipCaptioner`` for clips, or an ``ActivityRecognizer`` for videos. Raises ``CheckpointError``
-    where there is no such model or its task has no predictor, ``UsageError`` for a device that this machine does not
-    have, a runtime that cannot run the model, or a prompt for a model that reads images only.
+    ``runtime`` is ``torch``, ``onnx`` (ONNX Runtime, for files of ``captioner export``) or ``auto``, which takes ONNX
+    Runtime if possible. Returns the predictor of the model's task: a ``Captioner``, that is an ``LRCNCaptioner`` for
+    images or a ``ClipCaptioner`` for clips, or an ``ActivityRecognizer`` for videos. Raises ``CheckpointError`` if
+    there is no such model or its task has no predictor, ``UsageError`` for a device that this machine does not have, a
+    runtime that cannot run the model, or a prompt for a model that reads only images.
     """
     if re.match(r"https?://", str(model)) and not Path(model).exists():
         if device != "cpu":

@@ -1,6 +1,6 @@
 """Adapters for the processors of published models: from images and a prompt to ``generate``'s inputs, and ids to text.
 
-Two kinds cover all: ``ClassicAdapter`` for models that take an image and at most a prompt (BLIP, BLIP-2, GIT, ViT-GPT2,
+There are two kinds: ``ClassicAdapter`` for models that take an image and at most a prompt (BLIP, BLIP-2, GIT, ViT-GPT2,
 PaliGemma, Florence-2), ``ChatAdapter`` for those that take a conversation (SmolVLM, Qwen-VL, Gemma 3, InternVL).
 """
 

@@ -40,9 +40,9 @@ Results = Generator[Result, None, None]
 class Captioner(Protocol):
     """The interface of what ``captioner.load`` returns.
 
-    ``source`` is what the model describes: for images one path or PIL image or an iterable of them, for clips a file of
-    label predictions or a video. ``options`` are the fields of ``DecodingConfig``, which override the model's
-    own settings, and ``batch_size``. Contradictory options raise ``UsageError``.
+    ``source`` is one path or PIL image or an iterable of them, or for clips a file of label predictions or a video.
+    ``options`` are the fields of ``DecodingConfig``, which override the model's own settings, and ``batch_size``.
+    Contradictory options raise ``UsageError``.
     """
 
     @property

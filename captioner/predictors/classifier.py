@@ -6,7 +6,7 @@
     for result in classifier.results(paths):                   # a stream in constant memory
         print(result.image, result.classes or result.error)
 
-Importing this module loads no torch; the default model needs none.
+Importing this module does not load torch, which the default model does not need.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ class OnnxNetwork:
     def __init__(self, runtime: OnnxRuntime, index: int) -> None:
         """``index`` is that of the backbone among the model's inputs.
 
-        Raises ``CheckpointError`` where the file does not hold the layer of classes, or one of other sizes.
+        Raises ``CheckpointError`` if the file lacks the class layer, or it has other sizes.
         """
         self.runtime, self.index = runtime, index
         spec, path = runtime.checkpoint.inputs[index], runtime.checkpoint.path

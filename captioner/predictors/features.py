@@ -54,8 +54,8 @@ class FeatureCaptioner:
         """Yield one ``Result`` for each id (by default all of the first store), in order.
 
         ``stores`` are in the order of the model's inputs; ``options`` are fields of ``DecodingConfig``. An id that is
-        not in all stores is an error of its result. Raises ``FeatureStoreError`` for a store of other features than
-        the model's, naming both, and where no id has features, unless ``resumed``: others were captioned before.
+        not in all stores is an error of its result. Raises ``FeatureStoreError`` for a store of other features than the
+        model's, naming both, and if no id has features, unless ``resumed``, when others have been captioned before.
         """
         config = self._config(options, batch_size)
         opened = list(stores) if isinstance(stores, Sequence) else [stores]

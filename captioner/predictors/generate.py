@@ -5,7 +5,7 @@
     load("hf:Salesforce/blip-image-captioning-base", device="cuda").caption(paths, beam_size=5)
     load("./my-finetuned-model", prompt="Describe the scene in one sentence.").caption("photo.jpg")
 
-Code of a model's repository is never run, and weights in PyTorch's format are read as tensors only.
+Code in a model's repository is never run, and weights in PyTorch's format are read only as tensors.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class GenerateCaptioner(BatchCaptioner):
 def own_settings(generation: Any, style: Style) -> DecodingConfig:
     """A model's own ``generation_config`` as decoding settings: beam search or greedy, but never sampling.
 
-    Its length penalty is held within the bounds of ``DecodingConfig``.
+    Its length penalty is clipped to the bounds of ``DecodingConfig``.
     """
     beams = generation.num_beams or 1
     penalty = generation.length_penalty
@@ -157,7 +157,7 @@ def end_tokens(model: Any) -> list[int]:
 def answers(output: Any, ends: Sequence[int]) -> tuple[Tensor, Tensor]:
     """The new tokens (N, T) of ``generate``'s output and their log probabilities (N,) in nats, including the end's.
 
-    The probabilities are the model's own: without temperature and before anything that forbids or forces words.
+    The probabilities are the model's own: without temperature, and without rules that forbid or force words.
     """
     beams = getattr(output, "beam_indices", None)
     if beams is not None:
@@ -178,8 +178,8 @@ def answers(output: Any, ends: Sequence[int]) -> tuple[Tensor, Tensor]:
 def load_generate(record: Pretrained, name: str, device: str = "cpu", prompt: str | None = None) -> GenerateCaptioner:
     """Load the captioner of ``record``, called ``name``.
 
-    Raises ``MissingWeights`` where its files are neither here nor to be had, ``CheckpointError`` for files that do not
-    make a captioner, ``UsageError`` for a device that is not there or a prompt that the model does not read.
+    Raises ``MissingWeights`` if its files are not on disk and cannot be downloaded, ``CheckpointError`` for files that
+    are no captioner, ``UsageError`` for a device that is not available or a prompt that the model cannot read.
     """
     place = find_device(device)
     model, adapter, style = _open(record, name, number_format(record.dtype, place))

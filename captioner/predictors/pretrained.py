@@ -3,8 +3,8 @@
     captioner caption photo.jpg --model blip
     captioner caption photo.jpg --model hf:Salesforce/blip-image-captioning-base
 
-Nothing heavy is imported; ``captioner.predictors.generate`` runs the models. Revisions are commits of the hub: what an
-alias means does not change under its users. Parameters and licenses are those that the models' cards state.
+Nothing heavy is imported; ``captioner.predictors.generate`` runs the models. Revisions are commits on the hub, so the
+meaning of an alias never changes. Parameters and licenses are those on the models' cards.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ ALIASES = {
 def find_pretrained(model: str) -> Pretrained | None:
     """The published captioner of an alias, of ``hf:OWNER/NAME[@REVISION]`` or of a folder with a config.json.
 
-    None for anything else; ``UsageError`` for an ``hf:`` that names no repository.
+    Returns None for anything else; raises ``UsageError`` for an ``hf:`` name that names no repository.
     """
     if model in ALIASES:
         return ALIASES[model]

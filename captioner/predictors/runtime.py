@@ -50,8 +50,8 @@ class Runtime(Protocol):
 def choose_runtime(header: Header, device: str, wanted: str = "auto") -> str:
     """``onnx`` or ``torch`` for a model on ``device``.
 
-    ``auto`` is ONNX Runtime where the file has graphs, the device is the processor and ONNX Runtime is installed.
-    Raises ``UsageError`` for a runtime that is not in ``RUNTIMES`` or cannot run the model.
+    ``auto`` is ONNX Runtime if the file has graphs, the device is the CPU and ONNX Runtime is installed. Raises
+    ``UsageError`` for a runtime that is not in ``RUNTIMES`` or cannot run the model.
     """
     if wanted not in RUNTIMES:
         raise UsageError(f"runtime {wanted!r}: choose one of {', '.join(RUNTIMES)}")

@@ -2,7 +2,7 @@
 
     captioner caption photo.jpg --model http://localhost:11434/v1#llava
 
-The images are sent there and nowhere else: redirects are not followed. ``CAPTIONER_API_KEY``, if it is set, is sent as
+The images are sent only to that address: redirects are not followed. ``CAPTIONER_API_KEY``, if it is set, is sent as
 the key.
 """
 

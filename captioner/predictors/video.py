@@ -7,9 +7,9 @@
     for result in captioner.results("cooking.mp4", intervals=[(0, 5.2), (5.2, 9)]):
         print(result.interval, result.error or result.captions[0].text)
 
-A clip captioner is an LRCN model whose feature is label predictions. The file of one can also hold what makes label
-predictions from a video: the CRF and the network that reads the frames. Such a file has the tensors of the checkpoint,
-those of the CRF file, and ``frames.NAME`` for the network; its header has an entry for each.
+A clip captioner is an LRCN model whose feature is label predictions. Its file can also hold the stages that compute
+label predictions from a video: the CRF and the network that reads the frames. Such a file has the tensors of the
+checkpoint, those of the CRF file, and ``frames.NAME`` for the network; its header has an entry for each.
 """
 
 from __future__ import annotations
@@ -105,8 +105,8 @@ class ClipCaptioner(FeatureCaptioner):
     ) -> Results:
         """``caption_clips`` for a file of label predictions (HDF5), ``caption_video`` for any other file.
 
-        Raises ``CheckpointError`` where ``source`` is not the path of one file, ``UsageError`` for ``ids`` of a video
-        or ``intervals`` of label predictions.
+        Raises ``CheckpointError`` if ``source`` is not the path of one file, ``UsageError`` for ``ids`` of a video or
+        ``intervals`` of label predictions.
         """
         if not isinstance(source, str | os.PathLike):
             raise CheckpointError(f"{self.name} captions clips: give it label predictions or a video, not images")
@@ -148,8 +148,9 @@ class ClipCaptioner(FeatureCaptioner):
     ) -> Results:
         """Yield one ``Result`` for each of ``intervals`` (seconds), or of windows of that many seconds over the video.
 
-        An interval outside the video is an error of its result; ``warn`` is called with what is odd about the video.
-        Raises ``DataError`` for a file that is not a video, ``CheckpointError`` where the model has no CRF or network.
+        An interval outside the video is an error of its result; ``warn`` is called with anything unusual about the
+        video. Raises ``DataError`` for a file that is not a video, ``CheckpointError`` if the model has no CRF or
+        network.
         """
         self._config(options, batch_size)  # contradictory options are refused before the video is read
         vision, path = self.vision, os.fspath(path)
@@ -239,7 +240,7 @@ def load_vision(path: Path) -> Vision:
 def save_clip_captioner(path: str | Path, captioner: ClipCaptioner, vision: Vision) -> None:
     """Write one file with all three stages, atomically; the CRF without its cross-validation models.
 
-    Raises ``CheckpointError`` where a stage does not take what the one before gives, naming both.
+    Raises ``CheckpointError``, naming both stages, if one does not fit the one before.
     """
     vision.check(str(path))
     captioner.check_labels(vision.crf.model.labels)

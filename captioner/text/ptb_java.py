@@ -1,7 +1,7 @@
 """coco-caption's own tokens, by Stanford's PTBTokenizer 3.4.1, a Java program that is part of pycocoevalcap.
 
-The program reads all texts as one: whether ``P.`` at the end of a caption is an initial depends on the word with which
-the next caption begins. Equal tokens need the same captions in the same order.
+The program reads all texts as one: whether ``P.`` at the end of a caption is an initial depends on the first word of
+the next caption. So the same captions in the same order are needed for the same tokens.
 """
 
 from __future__ import annotations

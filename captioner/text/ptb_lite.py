@@ -1,10 +1,10 @@
 """coco-caption's tokens without Java: Penn Treebank tokens in lower case, without most punctuation.
 
-coco-caption runs Stanford's PTBTokenizer 3.4.1 and drops a list of punctuation from its output. This is a tokenizer of
-its own, written from three sources: the Treebank's published conventions, the rules of nltk's Treebank tokenizers
+coco-caption runs Stanford's PTBTokenizer 3.4.1 and drops a list of punctuation from its output. This is an independent
+tokenizer, written from three sources: the Treebank's published conventions, the rules of nltk's Treebank tokenizers
 (Apache-2.0; Edward Loper, Michael Heilman, Tom Aarsen, after Robert MacIntyre's ``tokenizer.sed``), and pairs of
-captions and the Java program's output for them. ``RULES`` gives a pair for each rule. Of 223,684 real captions 5 have
-other tokens by the Java program (``python -m eval.tokens``); ``ptb-java`` runs the program itself.
+captions and the Java program's output for them. ``RULES`` gives a pair for each rule. The Java program gives other
+tokens for 5 of 223,684 real captions (``python -m eval.tokens``); ``ptb-java`` runs the program itself.
 """
 
 from __future__ import annotations

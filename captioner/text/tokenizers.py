@@ -1,4 +1,4 @@
-"""Sentences into tokens. One tokenizer serves training, captions and scores.
+"""Turn sentences into tokens. The same tokenizer serves training, captions and scores.
 
 A tokenizer is a function ``Sequence[str] -> list[list[str]]``: the tokens of each text. To add one, write the function
 and add one line to ``TOKENIZERS``; ``VERSION`` in its module, if there is one, is part of the scores' signatures.

@@ -22,7 +22,7 @@ FILES = {"train": tuple(f"data_batch_{number}.bin" for number in range(1, 6)), "
 def read_cifar10(root: Path, side: int, channels: int) -> tuple[ClassNames, Splits]:
     """CIFAR-10 from ``data_batch_1.bin`` and so on, or from ``train/airplane/...`` and ``test/airplane/...``.
 
-    The version for Python is pickles, which run code when they are opened: it is refused with an advice.
+    The Python version is refused, with advice: it consists of pickles, which run code when they are opened.
     """
     folder = find_folder(root, ("cifar-10-batches-bin",))
     if (folder / FILES["train"][0]).is_file():

@@ -19,8 +19,8 @@ def read_class_folders(
 ) -> tuple[ClassNames, Splits]:
     """Images scaled so that their shorter side is ``side``, and cut to the middle; ``DataError`` names unreadable ones.
 
-    ``classes`` gives the classes an order of their own; by default they are in the order of their names. A class in a
-    split that the training images lack is an error.
+    ``classes`` sets the order of the classes; by default they are sorted by name. A class in a split that the training
+    images lack is an error.
     """
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; give one that holds a folder for each class")

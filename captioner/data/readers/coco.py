@@ -18,9 +18,9 @@ _NAMES = tuple(f"captions_{split}{year}.json" for year in (2017, 2014) for split
 def read_coco(root: Path) -> list[Captioned]:
     """Records of an annotation file, or of the train and val files of one year below a folder.
 
-    Files are looked for in the folder and in ``annotations`` below it, images in ``train2017`` or
-    ``images/train2017`` and so on beside them. A file whose name holds neither train, val nor test counts as val.
-    An image without ``file_name``, or one that only annotations name, has its id as text for ``image_id``.
+    Files are searched in the folder and in ``annotations`` below it, images in ``train2017`` or ``images/train2017``
+    and so on beside them. A file whose name contains none of train, val and test counts as val. An image without
+    ``file_name``, or named only in annotations, has its id as a string for ``image_id``.
     """
     if root.is_file():
         return _read_file(root)
@@ -54,8 +54,8 @@ def _read_file(path: Path) -> list[Captioned]:
 def _load(path: Path) -> Any:
     """pycocotools' index of the file, reduced to what scoring needs and built without printing.
 
-    An image is what ``images`` or an annotation names. coco-caption reads no more than ``image_id`` and ``caption``,
-    so files that leave the rest out, a list of images included, are valid.
+    The images are those named in ``images`` or in an annotation. coco-caption reads only ``image_id`` and ``caption``,
+    so files without anything else, even without a list of images, are valid.
     """
     content = read_json(path)
     content = content if isinstance(content, dict) else {}

@@ -20,7 +20,7 @@ def read_hmdb51(root: Path, split: int) -> list[LabeledVideo]:
     """The clips of official split 1, 2 or 3: train and test.
 
     ``root`` holds the class folders, in ``hmdb51`` or directly, and the lists ``CLASS_test_split1.txt``, in any of the
-    usual places. Raises ``DataError`` where they are missing.
+    usual places. Raises ``DataError`` if they are missing.
     """
     if split not in (1, 2, 3):
         raise DataError(f"HMDB-51 has the official splits 1, 2 and 3; {split} is none of them")

@@ -15,7 +15,7 @@ _IMAGES = ("images", "Images", "imgs", "flickr30k-images", "Flicker8k_Dataset")
 def read_karpathy(root: Path) -> list[Captioned]:
     """The images of a ``dataset_*.json`` (the file, or a folder that holds exactly one). ``restval`` is training.
 
-    A COCO image's id is its file name, ``number`` its ``cocoid``; it lies at ``filepath/filename``.
+    A COCO image's id is its file name, its ``number`` is its ``cocoid``, and the file is at ``filepath/filename``.
     """
     path = _json_of(root)
     images = read_json(path)

@@ -44,7 +44,7 @@ def read_tsv(root: Path, split: int) -> list[LabeledVideo]:
     """The videos of a table whose first line names its columns: video, label and, optionally, split and group.
 
     ``root`` is the file, or a folder with ``videos.tsv``; ``video`` is a path below its folder. An empty split means
-    train, an empty group the video itself. ``split`` is not used. Raises ``DataError`` for what is wrong with a line.
+    train; a video with an empty group is its own group. ``split`` is not used. Raises ``DataError`` for a faulty line.
     """
     path = root / "videos.tsv" if root.is_dir() else root
     lines = read_lines(path)

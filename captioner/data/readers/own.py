@@ -39,8 +39,8 @@ class _Row:
 def read_own(root: Path) -> list[Captioned]:
     """Records of a folder with ``captions.tsv`` or ``captions.jsonl``, or of such a file.
 
-    Images lie in ``images`` beside the file or, without such a folder, beside the file itself. Without splits in the
-    file, each image falls into one by its name: see ``split_of``. Everything that is wrong is a ``DataError``.
+    Images are in ``images`` beside the file or, without such a folder, beside the file itself. If the file names no
+    splits, ``split_of`` chooses them by the images' names. Raises ``DataError`` for every error in the files.
     """
     path = _caption_file(root)
     rows = list(_tsv_rows(path) if path.suffix == ".tsv" else _jsonl_rows(path))

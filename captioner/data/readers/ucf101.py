@@ -23,7 +23,7 @@ def read_ucf101(root: Path, split: int) -> list[LabeledVideo]:
     """The clips of official split 1, 2 or 3: train and test.
 
     ``root`` holds the folder ``UCF-101`` of class folders and the lists (``trainlist01.txt``, ...), in any of the usual
-    places. Raises ``DataError`` where the lists are missing: a random split is refused.
+    places. Raises ``DataError`` if the lists are missing: a random split is refused.
     """
     if split not in (1, 2, 3):
         raise DataError(f"UCF-101 has the official splits 1, 2 and 3; {split} is none of them")
