@@ -16,7 +16,7 @@ INK, SOFT, LINE, ACCENT, OTHER = "#1c2126", "#5d6873", "#d9dee3", "#2b6ca3", "#a
 COLORS = ("#2b6ca3", "#d0743c", "#4d8f5b", "#8a6bb0", "#b8484f", "#7a6a58", "#3f9aa6", "#c0a02c")
 MARKERS = "osD^vP*X"
 WIDTH = 8.2  # inches
-CAPTION_PANELS = (("dev_loss", "dev loss (nats a word)", 1.0), ("cider", "dev CIDEr-D (%)", 100.0))
+CAPTION_PANELS = (("dev_loss", "dev loss (nats per word)", 1.0), ("cider", "dev CIDEr-D (%)", 100.0))
 FEW_CLASSES = 20  # for more classes, counts in a confusion matrix are illegible
 STYLE = {
     "svg.fonttype": "none",  # text stays text: small, searchable, in the page's own font

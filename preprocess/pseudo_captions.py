@@ -338,7 +338,7 @@ def write_captions(
     learned: Annotated[Path | None, typer.Option(help="Captions that an earlier run wrote, to learn from.")] = None,
     more: Annotated[list[Path] | None, typer.Option(help="Data set in Flickr8k's format to add.")] = None,
     count: Annotated[int, typer.Option(min=0, help="Sentences that each photograph without its own gets.")] = 5,
-    text: Annotated[Path | None, typer.Option(help="File for all sentences but those of val, one a line.")] = None,
+    text: Annotated[Path | None, typer.Option(help="File for all sentences but those of val, one per line.")] = None,
     most: Annotated[int, typer.Option(min=1, help="Photographs that a sentence may be given to.")] = 6,
     unseen_weight: Annotated[float, typer.Option(help="Penalty for each detector class named but not seen.")] = 0.5,
     words_weight: Annotated[float, typer.Option(help="Weight of the words of --learned relative to the nouns.")] = 4.0,

@@ -44,11 +44,11 @@ def sentences(records: Iterable[Captioned], split: str, excluded: set[str]) -> l
 
 def write_sentences(
     root: Annotated[Path, typer.Option(help="Folder that the reader opens.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="File to write, one sentence a line.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write, one sentence per line.")],
     format: Annotated[str, typer.Option(help="Reader, as in a configuration's data.format.")] = "flickr30k",
     split: Annotated[str, typer.Option(help="Split whose captions are written.")] = "train",
     exclude: Annotated[
-        list[Path] | None, typer.Option(help="List of image names to leave out, one a line; may be repeated.")
+        list[Path] | None, typer.Option(help="List of image names to leave out, one per line; may be repeated.")
     ] = None,
 ) -> None:
     """Write the captions of a data set as plain sentences."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from captioner.writing.alt import Page
 
 Named = tuple["Page", str, Path]
-"""A page, an image as it names it, and the file."""
+"""A page, the image's address in it, and the image file."""
 
 
 @decoding_options
@@ -94,7 +94,7 @@ def _read(arguments: Sequence[str], root: Path | None, errors: list[str]) -> Ite
 
 
 def _images(page: Page, root: Path, errors: list[str]) -> Iterator[Named]:
-    """The images of a page that lack a text and are files here; what is wrong with others goes into ``errors``."""
+    """The images of a page that lack a text and are local files; problems with others are added to ``errors``."""
     from captioner.writing.alt import find_image
 
     lines = {gap.source: gap.line for gap in reversed(page.gaps)}
@@ -127,7 +127,7 @@ def _captions(
 
 
 def _show(page: Page, texts: Mapping[str, str], write: bool, errors: list[str]) -> None:
-    """Print what changes in a page; with ``write`` change it."""
+    """Print the changes to a page; with ``write`` make them."""
     from captioner.files import atomic_path
     from captioner.writing.base import check_target
 
@@ -143,7 +143,7 @@ def _show(page: Page, texts: Mapping[str, str], write: bool, errors: list[str]) 
         try:
             check_target(page.path)
             with atomic_path(page.path) as temporary:
-                temporary.write_bytes(new.encode())  # with its line ends
+                temporary.write_bytes(new.encode())  # with the page's line ends
         except CaptionerError as error:
             errors.append(str(error))
 

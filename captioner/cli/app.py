@@ -1,7 +1,7 @@
 """The ``captioner`` command: its subcommands, and its entry point, which turns errors into one line and an exit status.
 
-The modules of this package import nothing heavy at the top; a command imports what it works with when it runs, so that
-``captioner --help`` is quick.
+The modules of this package import nothing heavy at the top; a command imports what it needs when it runs, so that
+``captioner --help`` is fast.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from captioner.errors import exit_status
 
 app = typer.Typer(
     no_args_is_help=True,
-    rich_markup_mode=None,  # plain help: quick, and the same in docs/commands/
+    rich_markup_mode=None,  # plain help: fast, and the same as in docs/commands/
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
@@ -84,6 +84,6 @@ def captioner(
 def main() -> int:
     """Run the command line; returns the exit status. Errors meant for the user are one line without a traceback."""
     # OpenMP reads this when torch is imported. By default torch's threads spin between the short steps of a decoder,
-    # which doubles the time of a caption on a machine that does other work as well.
+    # which doubles the time of a caption on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     return exit_status(lambda: app(prog_name="captioner"))

@@ -1,4 +1,4 @@
-"""``captioner caption``: images, or stored features, to captions on stdout."""
+"""``captioner caption``: captions of images, or of stored features, on stdout."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 GLOB = "*?["
 WATCH_SECONDS = 2.0
-"""Time between two looks into the folders of --watch."""
+"""Seconds between two checks of the folders of --watch."""
 
 
 @scale_options
@@ -46,7 +46,7 @@ def caption(
     *,
     images: Annotated[
         list[str] | None,
-        typer.Argument(metavar="IMG", help="Images, folders, globs, or - for paths on stdin, one a line."),
+        typer.Argument(metavar="IMG", help="Images, folders, globs, or - for paths on stdin, one per line."),
     ] = None,
     model: AnyModel = "default",
     prompt: Prompt = None,
@@ -65,7 +65,7 @@ def caption(
         str, typer.Option(metavar="I/N", help="Caption only every N-th image, from the I-th; run one process per GPU.")
     ] = "1/1",
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print one object a line: image, caption, log_prob (in nats), model.")
+        bool, typer.Option("--json", help="Print one object per line: image, caption, log_prob (in nats), model.")
     ] = False,
     as_csv: Annotated[
         bool, typer.Option("--csv", help="Print rows: image, caption, log_prob (in nats), model.")
@@ -150,7 +150,7 @@ def caption(
 
 @dataclass
 class Job:
-    """What one call of the command does, and what has come of it."""
+    """One call of the command, and its results so far."""
 
     captioner: Captioner
     decoding: dict[str, Any]
@@ -162,14 +162,14 @@ class Job:
     """Name and caption by file, for results in a file: an image that is given twice has one result."""
 
     def caption_images(self, arguments: Sequence[str], part: tuple[int, int]) -> None:
-        """Caption what the arguments name."""
+        """Caption the images that the arguments name."""
         from captioner.data.images import find_named
 
         found: Iterable[ImageFile | ImageError] = itertools.islice(
             find_named(arguments, sys.stdin), part[0] - 1, None, part[1]
         )
         total = None
-        if "-" not in arguments and sys.stderr.isatty():  # paths on stdin may come slowly, or never end
+        if "-" not in arguments and sys.stderr.isatty():  # paths may arrive slowly on stdin, or never end
             found = list(found)
             total = len(found)
         partial = PartialResults(self.writer.output, self.captioner, self.decoding)
@@ -188,14 +188,14 @@ class Job:
     def caption_features(
         self, captioner: FeatureCaptioner, stores: Sequence[Store], numbers: Mapping[str, int | str | None]
     ) -> None:
-        """Caption what the stores hold, or only the images of ``numbers``."""
+        """Caption all that the stores hold, or only the images of ``numbers``."""
         partial = PartialResults(self.writer.output, self.captioner, self.decoding, stores)
         wanted = list(numbers) or stores[0].ids
         run = functools.partial(captioner.caption_features, stores, resumed=partial.count > 0, **self.options)
         self._finish(partial, partial.resume(wanted, run), len(wanted), str, numbers)
 
     def end(self) -> None:
-        """Say what is to be said at the end; ``typer.Exit`` where something failed."""
+        """Print final messages; raises ``typer.Exit`` if something failed."""
         report(self.files)
         nothing = not (self.writer.written or self.writer.failed or self.files.skipped)
         if nothing:
@@ -252,7 +252,7 @@ def _check_writing(
     watch: bool,
     number: int,
 ) -> None:
-    """Raise ``UsageError`` for options of writing that contradict others."""
+    """Raise ``UsageError`` for writing options that contradict others."""
     if features and (writing.writes or watch):
         raise UsageError("--sidecar, --xmp, --embed and --watch are for image files, not for --features")
     if writing.writes and number > 1:
@@ -266,7 +266,7 @@ def _check_writing(
 
 
 def _check_shards(features: Sequence[str] | None, writing: WritingOptions, others: Sequence[bool]) -> None:
-    """Raise ``UsageError`` for options that do not go with shards."""
+    """Raise ``UsageError`` for options that cannot be used with shards."""
     if features or writing.writes or any(others):
         raise UsageError(
             "captions of shards are written only into the folder -o; leave out --features, --sidecar, --xmp, --embed, "
@@ -275,14 +275,14 @@ def _check_shards(features: Sequence[str] | None, writing: WritingOptions, other
 
 
 def is_one_image(images: Sequence[str]) -> bool:
-    """Whether the arguments name a single file: not a folder, a glob or stdin, which may hold any number."""
+    """Whether the arguments name a single file, not a folder, a glob or stdin, which may hold any number."""
     if len(images) != 1 or images[0] == "-" or os.path.isdir(images[0]):
         return False
     return os.path.exists(images[0]) or not any(sign in images[0] for sign in GLOB)
 
 
 def _feature_captioner(captioner: Captioner) -> FeatureCaptioner:
-    """The captioner as one of stored features; ``UsageError`` where it takes images only."""
+    """The captioner as one of stored features; raises ``UsageError`` if it captions only images."""
     from captioner.predictors.features import FeatureCaptioner
 
     if not isinstance(captioner, FeatureCaptioner):
@@ -299,7 +299,7 @@ def _open_stores(paths: Sequence[str]) -> list[Store]:
 def _split_ids(
     captioner: FeatureCaptioner, split: str | None, data: Path | None, data_format: str | None
 ) -> dict[str, int | str | None]:
-    """The images of a data set's split (by default all), with their numbers where the data set has them."""
+    """The images of a data set's split (by default all), with their numbers if the data set has them."""
     from captioner.data import SPLITS, read_dataset
 
     if split is not None and split not in SPLITS:
@@ -320,9 +320,9 @@ def _split_ids(
 def _with_ids(
     captions: Sequence[tuple[str, str]], numbers: Mapping[str, int | str | None]
 ) -> Iterator[tuple[int | str, str]]:
-    """(Image, caption) pairs with the data set's number of the image where it has one, or else its file name.
+    """(Image, caption) pairs with the image's number in the data set if it has one, else its file name.
 
-    Images whose file names are equal keep their paths.
+    Images with equal file names keep their paths.
     """
     names = Counter(Path(image).name for image, _ in captions)
     for image, text in captions:

@@ -1,4 +1,4 @@
-"""``captioner classify``: images to classes with probabilities on stdout."""
+"""``captioner classify``: classes of images with probabilities, on stdout."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EXPLANATION = Kind("an explanation of this program", rb"\x89PNG\r\n\x1a\n.{29}tE
 
 def classify(
     images: Annotated[
-        list[str], typer.Argument(metavar="IMG", help="Images, folders, globs, or - for paths on stdin, one a line.")
+        list[str], typer.Argument(metavar="IMG", help="Images, folders, globs, or - for paths on stdin, one per line.")
     ],
     model: Annotated[
         str,
@@ -38,7 +38,7 @@ def classify(
     batch_size: Annotated[int, typer.Option(metavar="N", help="Images per batch, at most 1024.")] = 64,
     device: Device = "cpu",
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print one object a line: image, classes (name, probability), model.")
+        bool, typer.Option("--json", help="Print one object per line: image, classes (name, probability), model.")
     ] = False,
     explain: Annotated[
         Path | None,

@@ -77,7 +77,7 @@ def compare(
 
 
 def _systems(results: Sequence[Path], groups: Sequence[str]) -> dict[str, list[Path]]:
-    """The files of each system by its name, single ones first."""
+    """The files of each system by its name; systems of a single file come first."""
     systems = {str(path): [path] for path in results}
     for text in groups:
         name, sign, listed = text.partition("=")
@@ -96,7 +96,7 @@ def _systems(results: Sequence[Path], groups: Sequence[str]) -> dict[str, list[P
 
 
 def _files(part: str) -> list[Path]:
-    """The files that a path or glob names."""
+    """The files that match a path or glob."""
     found = [Path(part)] if Path(part).exists() or not glob.has_magic(part) else [*map(Path, sorted(glob.glob(part)))]
     if not found:
         raise UsageError(f"no file matches {part}")

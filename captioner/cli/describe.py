@@ -1,4 +1,4 @@
-"""``captioner describe``: label predictions of clips, or a video, to sentences on stdout."""
+"""``captioner describe``: sentences for label predictions of clips, or for a video, on stdout."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def describe(
     as_json: Annotated[
         bool,
         typer.Option(
-            "--json", help="Print one object a line: clip (or video, start, end), caption, log_prob (in nats), model."
+            "--json", help="Print one object per line: clip (or video, start, end), caption, log_prob (in nats), model."
         ),
     ] = False,
     output: Output = None,

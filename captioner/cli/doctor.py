@@ -39,7 +39,7 @@ def doctor(
 
 
 def _sections(report: Report) -> dict[str, Iterable[tuple[str, str]]]:
-    """Names and what is said of each, by heading."""
+    """(Name, description) pairs by heading."""
     from captioner.doctor import NEEDS
 
     known = bool(report.packages)

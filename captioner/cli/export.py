@@ -1,4 +1,4 @@
-"""``captioner export``: a model for runtimes other than torch."""
+"""``captioner export``: write a model for runtimes other than torch."""
 
 from __future__ import annotations
 

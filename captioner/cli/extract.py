@@ -1,4 +1,4 @@
-"""``captioner extract``: images or videos to a feature store."""
+"""``captioner extract``: write features of images or videos to a feature store."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from captioner.features.video_spec import VideoSpec
 
 FRAMES = 16
-"""Frames of a video, as many as a clip of the LRCN paper has."""
+"""Frames of a video: as many as in a clip of the LRCN paper."""
 
 
 @functools.partial(scale_options, without=("workers", "output_format"))
@@ -130,7 +130,7 @@ def extract(
 
 
 def _video_spec(spec: BackboneSpec, frames: int, flow: str, gamma: float, crops: int) -> VideoSpec | None:
-    """What is extracted of videos; None where no option says that the sources are videos."""
+    """The spec of the videos' features; None if no option says that the sources are videos."""
     from captioner.data.flow import require_flow
     from captioner.features.video_spec import VideoSpec
     from captioner.optional import require

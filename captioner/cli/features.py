@@ -1,4 +1,4 @@
-"""``captioner features``: inspect feature stores; features of shards to a store, and back."""
+"""``captioner features``: inspect feature stores, and convert between shards of features and stores."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def info(
     verify: Annotated[bool, typer.Option("--verify", help="Read all rows; exit status 1 if any is damaged.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of lines.")] = False,
 ) -> None:
-    """Show what FILE holds and how it was made."""
+    """Show the contents of FILE and how they were computed."""
     from captioner.features.store import FeatureStore
 
     store = FeatureStore(file, mirrored=None)

@@ -18,7 +18,7 @@ SHORTEST = 0.1
 def read_intervals(intervals: str | None, every: float | None) -> list[tuple[float, float]] | float | None:
     """The intervals of ``--intervals``, or the length of windows of ``--every``, in seconds; None without either.
 
-    Raises ``UsageError`` where both are given or one is malformed, ``DataError`` for a malformed file.
+    Raises ``UsageError`` if both are given or one is malformed, ``DataError`` for a malformed file.
     """
     if intervals is None:
         if every is not None and not SHORTEST <= every < float("inf"):

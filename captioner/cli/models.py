@@ -12,7 +12,7 @@ COLUMNS = ("model", "parameters", "license", "on this disk", "from")
 
 def models(
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print one object a line, with the revision and the prompt.")
+        bool, typer.Option("--json", help="Print one object per line, with the revision and the prompt.")
     ] = False,
 ) -> None:
     """List the captioners that have an alias, with size, license and files on disk.

@@ -37,8 +37,8 @@ METAVARS = {str: "NAME", int: "N", float: "X"}
 def decoding_options(command: Callable[..., Result]) -> Callable[..., Result]:
     """Replace a command's parameter ``decoding`` by an option for each field of ``DecodingConfig``.
 
-    The command gets the options that were given as a dictionary. Those that contradict each other raise ``UsageError``
-    before the command runs.
+    The command gets a dictionary of the options that were given. If they contradict each other, ``UsageError`` is
+    raised before the command runs.
     """
 
     def collect(**values: Any) -> dict[str, Any]:
@@ -52,9 +52,9 @@ def decoding_options(command: Callable[..., Result]) -> Callable[..., Result]:
 def expand(
     command: Callable[..., Result], name: str, options: Sequence[inspect.Parameter], collect: Callable[..., Any]
 ) -> Callable[..., Result]:
-    """``command`` with the parameters ``options``, which typer makes options of, in place of its parameter ``name``.
+    """``command`` with ``options``, which typer turns into options, in place of its parameter ``name``.
 
-    That gets what ``collect`` makes of their values.
+    That parameter gets the result of ``collect`` for their values.
     """
 
     @functools.wraps(command)
@@ -70,13 +70,13 @@ def expand(
         else:
             parameters.append(parameter.replace(annotation=hints.get(parameter.name, parameter.annotation)))
     signature = inspect.Signature([one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in parameters])
-    with_options.__signature__ = signature  # type: ignore[attr-defined]  # what typer reads
+    with_options.__signature__ = signature  # type: ignore[attr-defined]  # typer reads this
     with_options.__annotations__ = {one.name: one.annotation for one in parameters}
     return with_options
 
 
 def _decoding_parameters() -> list[inspect.Parameter]:
-    """An optional parameter for each field of ``DecodingConfig``, with the field's help."""
+    """An optional parameter for each field of ``DecodingConfig``, with the field's help text."""
     return [
         inspect.Parameter(
             item.name,

@@ -1,4 +1,4 @@
-"""The output of commands that caption: lines or JSON on stdout, errors on stderr, COCO results in a file."""
+"""The output of captioning commands: text or JSON on stdout, errors on stderr, COCO results in a file."""
 
 from __future__ import annotations
 
@@ -41,25 +41,25 @@ class Writer:
     model: str
     """The model's name, for JSON."""
     as_json: bool = False
-    """One JSON object a line instead of text."""
+    """Print one JSON object per line instead of text."""
     output: Path | None = None
-    """File of COCO results; text is then not printed."""
+    """File of COCO results; then no text is printed."""
     alone: bool = False
-    """Print captions without the name of their image: there is just one."""
+    """Print captions without the image's name, since there is only one image."""
     as_csv: bool = False
-    """Rows of image, caption, log_prob and model, below a head, instead of text."""
+    """Print CSV rows of image, caption, log_prob and model with a header, instead of text."""
     hidden: bool = False
     """Print no captions."""
     what: str = "image"
-    """What the results are of; a key of the JSON objects."""
+    """Kind of the captioned items; a key of the JSON objects."""
     written: int = 0
-    """Results with captions."""
+    """Number of results with captions."""
     failed: int = 0
-    """Results with an error."""
+    """Number of results with an error."""
     failures: list[ImageError] = field(default_factory=list)
 
     def write(self, results: Iterable[Result]) -> Iterator[Result]:
-        """Print each result; yields those that have captions."""
+        """Print each result; yields those with captions."""
         for result in results:
             if result.error is not None:
                 print_error(f"error: {result.error}")
@@ -105,7 +105,7 @@ class Writer:
 
 
 def write_coco_results(path: Path, captions: Iterable[tuple[int | str, str]], what: str) -> None:
-    """Write (image id, caption) pairs in COCO's results format, and how many on stderr; ``what`` names one."""
+    """Write (image id, caption) pairs as COCO results, and their number to stderr; ``what`` is the singular noun."""
     entries = [{"image_id": image_id, "caption": text} for image_id, text in captions]
     write_text(path, json.dumps(entries, indent=0) + "\n")
     print_error(f"{counted(len(entries), what)} written to {path}")
@@ -113,7 +113,7 @@ def write_coco_results(path: Path, captions: Iterable[tuple[int | str, str]], wh
 
 @contextmanager
 def failures_file(path: Path | None, writer: Writer) -> Iterator[None]:
-    """When the block ends, however it does, list what failed: path, tab, reason."""
+    """When the block ends, even with an error, write a list of what failed: path, tab, reason."""
     if path is not None:
         check_output("--failed", path, FAILURES)
     try:
@@ -125,7 +125,7 @@ def failures_file(path: Path | None, writer: Writer) -> Iterator[None]:
 
 
 def accept_any_file_name() -> None:
-    """Let stdin and stdout carry file names that are not valid text: unchanged, or escaped where that is impossible."""
+    """Let stdin and stdout carry file names that are not valid text: unchanged if possible, else escaped."""
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="surrogateescape")
     if isinstance(sys.stdout, io.TextIOWrapper):

@@ -23,9 +23,9 @@ def choice(names: Sequence[str], *flags: str, **settings: Any) -> Any:
 
 
 def create_app(help: str | None, *commands: Callable[..., None]) -> typer.Typer:
-    """An app of one command, or of several subcommands: ``human_command`` is called human.
+    """An app with one command, or with several subcommands: ``human_command`` becomes human.
 
-    The annotated parameters of a command are its options. The line breaks of ``help``, a module's docstring, are kept.
+    The annotated parameters of a command become its options. Line breaks in ``help``, a module's docstring, are kept.
     """
     text = "\n\n".join(f"\b\n{paragraph}" for paragraph in (help or "").strip().split("\n\n"))
     app = typer.Typer(
@@ -44,7 +44,7 @@ def create_app(help: str | None, *commands: Callable[..., None]) -> typer.Typer:
 def run(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
     """Run ``app`` on ``arguments``, by default those of the command line; returns the exit status.
 
-    Errors for the user are one line on stderr. The arguments are the ``obj`` of the command's ``typer.Context``.
+    Errors for the user are one line on stderr. The command's ``typer.Context`` has the arguments as its ``obj``.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:

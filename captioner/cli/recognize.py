@@ -1,4 +1,4 @@
-"""``captioner recognize``: videos to activities on stdout."""
+"""``captioner recognize``: activities in videos, on stdout."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def recognize(
     ] = None,
     device: Device = "cpu",
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print one object a line: video (start, end), activities, model.")
+        bool, typer.Option("--json", help="Print one object per line: video (start, end), activities, model.")
     ] = False,
     srt: Annotated[
         Path | None, typer.Option(metavar="FILE", help="With --per-clip and one video: also write SubRip subtitles.")

@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 FORMAT, VERSION = "captioner-partial-results", 1
 PARTIAL = Kind("the unfinished results of an earlier run", rf'\{{"format": "{FORMAT}", '.encode())
 LONGEST = 2**24
-"""Bytes that a line may have; a damaged file could be one endless line."""
+"""Most bytes of a line; a damaged file could be one endless line."""
 
 Mark = tuple[str, int, int]
-"""An image file's place, size and time of change (ns), or the id of a feature and zeros."""
+"""Path, size and modification time (ns) of an image file, or the id of a feature and zeros."""
 
 
 def check_results_output(output: Path, inputs: Iterable[str | Path | None]) -> None:
-    """``check_output`` for ``-o output``, and for the file beside it that holds what is finished."""
+    """``check_output`` for ``-o output``, and for the file beside it with the unfinished results."""
     inputs = list(inputs)
     check_output("-o", output, RESULTS, inputs)
     if is_stream(output):
@@ -42,11 +42,11 @@ def check_results_output(output: Path, inputs: Iterable[str | Path | None]) -> N
 
 
 class PartialResults:
-    """What is finished of the results file ``output``: kept on disk from one run to the next, until ``remove``.
+    """The finished results of the results file ``output``, kept on disk from one run to the next, until ``remove``.
 
-    JSON lines: a header with all that decides a caption (the model's digest, the decoding options that were given, the
-    feature stores), and a line for each result. Results of another header are not taken over. Where ``output`` is None
-    or a stream, nothing is kept.
+    JSON lines: a header with everything that affects a caption (the model's digest, the given decoding options, the
+    feature stores), and a line for each result. Results under another header are not reused. If ``output`` is None or a
+    stream, nothing is kept.
     """
 
     def __init__(
@@ -54,10 +54,10 @@ class PartialResults:
     ) -> None:
         self.path = None if output is None or is_stream(output) else _beside(output)
         self.count = 0
-        """Results in the file."""
+        """Number of results in the file."""
         self._of_files = not stores
         self._kept: dict[Mark | None, tuple[Caption, ...]] = {}
-        self._end = 0  # of what is whole in the file; the rest is cut off
+        self._end = 0  # end of the intact lines; the rest is cut off
         self._stream: BinaryIO | None = None
         if self.path is not None:
             decisive = {
@@ -81,11 +81,11 @@ class PartialResults:
             warn(f"the captions so far are in {self.path}; run the same command again to resume")
 
     def resume(self, items: Iterable[Any], run: Callable[[Iterator[Any]], Results]) -> Results:
-        """The result of each of ``items``, in order: kept, or made by ``run`` and written down before it is given."""
+        """Yield the result of each of ``items``, in order: a kept one, or one from ``run``, which is recorded first."""
         return run(iter(items)) if self.path is None else self._resume(items, run)
 
     def remove(self) -> None:
-        """Remove the file; for when the results are written."""
+        """Remove the file, once the results have been written."""
         if self.path is not None:
             self.path.unlink(missing_ok=True)
             self.count = 0
@@ -113,7 +113,7 @@ class PartialResults:
             yield Result(item, captions)
 
     def _mark(self, item: Any) -> Mark | None:
-        """What a caption of ``item`` is kept by; the file's state before it is read, None where there is none."""
+        """The key of the captions of ``item``: the file's state before it is read; None if there is no such file."""
         if isinstance(item, ImageError):
             return None
         status = _status(item) if self._of_files else (0, 0)
@@ -139,7 +139,7 @@ class PartialResults:
         self.count += 1
 
     def _read(self, path: Path) -> None:
-        """Take over the results of an earlier run, if the file's header is that of this run."""
+        """Reuse the results of an earlier run, if the file's header equals this run's."""
         if not path.exists() or not path.stat().st_size:
             return
         damaged = 0
@@ -163,7 +163,7 @@ class PartialResults:
 
 
 def _parse(line: bytes) -> tuple[Mark, tuple[Caption, ...]]:
-    """A line that ``_write`` wrote; ``DataError`` or ``UnicodeDecodeError`` for any other."""
+    """Parse a line that ``_write`` wrote; raises ``DataError`` or ``UnicodeDecodeError`` for any other."""
     match parse_json(line.decode(), "a line"):
         case {"image": str(image), "size": int(size), "mtime_ns": int(changed), "captions": [_, *_] as captions}:
             return (image, size, changed), tuple(_parse_caption(one) for one in captions)
@@ -180,7 +180,7 @@ def _parse_caption(value: Any) -> Caption:
 
 
 def _status(path: str | Path) -> tuple[int, int] | None:
-    """Size and time of change (ns) of a file; None where there is none."""
+    """Size and modification time (ns) of a file; None if there is none."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):
@@ -193,4 +193,4 @@ def _beside(output: Path) -> Path:
 
 
 def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)  # the results file that it is for may be private
+    return os.open(path, flags, 0o600)  # the final results file may be private

@@ -1,4 +1,4 @@
-"""``captioner caption`` for shards: options, and the run on an engine."""
+"""``captioner caption`` and ``captioner extract`` on shards: their options, and the run on an engine."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class ScaleOptions:
-    """What the options below say; see their help."""
+    """The values of the options below, whose help texts describe them."""
 
     engine: str | None
     workers: int
@@ -39,7 +39,7 @@ class ScaleOptions:
     ray_address: str | None
 
     def takes(self, sources: Sequence[str]) -> bool:
-        """Whether the sources are captioned shard by shard: an engine is named, or one is a tar or table."""
+        """Whether the sources are processed shard by shard: an engine is named, or a source is a tar or table."""
         if self.engine is not None:
             return True
         from captioner.scale.shards import is_shard_source
@@ -83,7 +83,7 @@ def _options(
 def scale_options(command: Callable[..., Result], without: Sequence[str] = ()) -> Callable[..., Result]:
     """Replace a command's parameter ``scale`` by the options above; the command gets ``ScaleOptions``.
 
-    Options ``without`` which it does keep their defaults.
+    Options in ``without``, which the command already has, keep their defaults.
     """
     hints = get_type_hints(_options, include_extras=True)
     known = inspect.signature(_options).parameters
@@ -99,9 +99,9 @@ def run_shards(
     output: Path | None,
     dry_run: bool = False,
 ) -> None:
-    """Work through ``sources`` on an engine; ``options`` are what the work (of ``captioner.scale.job``) is made with.
+    """Process ``sources`` on an engine; ``options`` are arguments of the work (of ``captioner.scale.job``).
 
-    Raises ``typer.Exit`` where something failed.
+    Raises ``typer.Exit`` if something failed.
     """
     from captioner.registry import resolve
     from captioner.scale.engines import ENGINES
@@ -117,7 +117,7 @@ def run_shards(
     run = resolve(ENGINES, scale.engine or "local", "engine", UsageError)
     if scale.ray_address:
         run = partial(run, address=scale.ray_address)
-    place = re.sub(r"^(\w[\w+.-]+):/(?!/)", r"\1://", str(output))  # a Path has lost one / of s3://
+    place = re.sub(r"^(\w[\w+.-]+):/(?!/)", r"\1://", str(output))  # Path drops one / of s3://
     plan = make_plan(sources, scale.column, scale.shard_size)
     for error in plan.errors:
         print_error(f"error: {error}")
@@ -136,7 +136,7 @@ def run_shards(
 
 
 def _run(run: Callable[..., None], job: Job, waiting: Sequence[Shard], workers: int, total: int) -> list[Outcome]:
-    """What came of each shard that the engine had."""
+    """The outcome of each shard that the engine processed."""
     outcomes: list[Outcome] = []
     with progress_bar("shards", total, done=total - len(waiting)) as bar:
 
@@ -158,7 +158,7 @@ def _report(outcomes: Sequence[Outcome], before: int, place: str) -> None:
 
 
 def _show(plan: Plan, job: Job) -> None:
-    """Print the shards, and the time that they may take by the speed of a few images."""
+    """Print the shards, and the time they may take, estimated from the speed for a few images."""
     from captioner.scale.estimate import estimate
 
     for shard in plan.shards:

@@ -1,4 +1,4 @@
-"""``captioner score``: captions of images against their references."""
+"""``captioner score``: score captions of images against their references."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SCORES = Kind("a file of images' scores", rb'\{"image": %b, "caption": %b, "[A-Z
 def score(
     results: Annotated[
         Path,
-        typer.Argument(help="Captions: COCO results, JSON lines, image<TAB>caption, or one a line."),
+        typer.Argument(help="Captions: COCO results, JSON lines, image<TAB>caption, or one per line."),
     ],
     references: options.References,
     data_format: options.Format = "",
@@ -42,7 +42,7 @@ def score(
         typer.Option("--json", help="Print one JSON object: value in percent, fraction as coco-caption prints it."),
     ] = False,
     per_image: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write each image's scores here, one JSON object a line.")
+        Path | None, typer.Option(metavar="FILE", help="Write each image's scores here, one JSON object per line.")
     ] = None,
     latex: options.Latex = False,
     markdown: options.Markdown = False,

@@ -16,7 +16,7 @@ References = Annotated[
         "-r",
         metavar="REF",
         help="COCO or Karpathy JSON, JSON lines, image<TAB>caption, or a data set's folder. For results with one "
-        "caption a line: text files with one reference a line (repeat the option).",
+        "caption per line: text files with one reference per line (repeat the option).",
     ),
 ]
 Format = Annotated[
@@ -54,7 +54,7 @@ Latex = Annotated[bool, typer.Option("--latex", help="Print the table as LaTeX."
 
 
 def table_style(as_json: bool, latex: bool, markdown: bool) -> str:
-    """The style of ``captioner.tables``; ``UsageError`` for two formats at once."""
+    """The style of ``captioner.tables``; raises ``UsageError`` for two formats at once."""
     if as_json + latex + markdown > 1:
         raise UsageError("choose one of --json, --latex and --markdown")
     return "latex" if latex else "markdown" if markdown else "plain"

@@ -1,4 +1,4 @@
-"""``captioner search``: images of an index, found by another image or by a sentence."""
+"""``captioner search``: find images of an index by another image or by a sentence."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def search(
         bool,
         typer.Option(
             "--json",
-            help="Print one object a line: image, score, why, caption, log_prob (in nats), classes, and with "
+            help="Print one object per line: image, score, why, caption, log_prob (in nats), classes, and with "
             "--duplicates group.",
         ),
     ] = False,
@@ -99,7 +99,7 @@ def _groups(
 
 
 def _is_image(query: str) -> bool:
-    """Whether a query is an image rather than a sentence; ``ImageError`` for the name of one that is not there."""
+    """Whether a query is an image and not a sentence; raises ``ImageError`` for an image name without a file."""
     from captioner.data.images import SUFFIXES
 
     if os.path.isfile(query):
@@ -110,7 +110,7 @@ def _is_image(query: str) -> bool:
 
 
 def _vector(index: Index, path: str, model: str | None, device: str) -> tuple[Any, Entry | None]:
-    """The unit vector (D,) of an image, and its entry if it is in the index as it is now."""
+    """The unit vector (D,) of an image, and its entry if the index holds it unchanged."""
     from captioner.files import place
     from captioner.search.indexing import status
     from captioner.search.query import unit
@@ -126,7 +126,7 @@ def _vector(index: Index, path: str, model: str | None, device: str) -> tuple[An
 
 
 def _embedder(index: Index, model: str | None, device: str) -> LRCNCaptioner:
-    """The model that made the features of the index; ``SearchIndexError`` for another one."""
+    """The model that computed the features of the index; raises ``SearchIndexError`` for another one."""
     from captioner.predictors import load
     from captioner.search.models import check_embedder, models_of
 
@@ -149,7 +149,7 @@ def _print(groups: Sequence[Sequence[Match]], as_json: bool, several: bool) -> N
 
 
 def to_json(match: Match) -> dict[str, Any]:
-    """A match as ``--json`` prints it."""
+    """A match in the form of ``--json``."""
     entry = match.entry
     return {
         "image": entry.path,

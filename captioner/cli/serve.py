@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 PACKAGES = ("starlette", "uvicorn", "jinja2", "python_multipart")
 CONNECTIONS = 512
-"""Open connections, beyond which answers are 503."""
+"""Most open connections; further ones get status 503."""
 
 
 def serve(
@@ -86,7 +86,7 @@ def serve(
 
 
 def _load(names: list[str], place: Path, device: str, prompt: str | None) -> tuple[BatchCaptioner, list[Any]]:
-    """The captioner of images, by default that of the index, and the models of videos."""
+    """The image captioner, by default that of the index, and the video models."""
     from captioner.predictors import load
     from captioner.predictors.images import BatchCaptioner
     from captioner.search.index import DATABASE, Index
@@ -98,7 +98,7 @@ def _load(names: list[str], place: Path, device: str, prompt: str | None) -> tup
         raise UsageError(f"--model: {images[0].name} and {images[1].name} both caption images; give only one of them")
     for one in videos:
         if not hasattr(one, "recognize"):
-            one.vision  # noqa: B018  # a clip captioner that cannot see a video says so now
+            one.vision  # noqa: B018  # raises now if a clip captioner cannot describe videos
     if images:
         return images[0], videos
     name = "default"
@@ -109,7 +109,7 @@ def _load(names: list[str], place: Path, device: str, prompt: str | None) -> tup
 
 
 def _bind(host: str, port: int) -> socket.socket:
-    """A socket with an address; ``UsageError`` where it is taken."""
+    """A socket bound to an address; raises ``UsageError`` if it is in use."""
     found = None
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]

@@ -1,4 +1,4 @@
-"""``captioner train``: a configuration to a checkpoint."""
+"""``captioner train``: train a configured model to a checkpoint."""
 
 from __future__ import annotations
 

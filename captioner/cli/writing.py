@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from captioner.writing.files import CaptionFiles
 
 LABELS = 3
-"""Classes of an image that a template's {labels} stands for."""
+"""Number of classes in a template's {labels}."""
 PAIR = "\0"
-"""Between the two values of --replace, which no argument holds."""
+"""Separates the two values of --replace; no argument can contain it."""
 Outcome = TypeVar("Outcome")
 
 
 @dataclass(frozen=True)
 class WritingOptions:
-    """What the options below say; see their help."""
+    """The values of the options below, whose help texts describe them."""
 
     sidecar: str | None
     xmp: bool
@@ -55,11 +55,11 @@ class WritingOptions:
 
     @property
     def writes(self) -> bool:
-        """Whether captions go into files."""
+        """Whether captions are written into files."""
         return bool(self.sidecar) or self.xmp or self.embed
 
     def open(self, model: str, device: str) -> CaptionFiles:
-        """The places for captions of ``model``."""
+        """The destinations of captions by ``model``."""
         from captioner import __version__
         from captioner.writing.files import CaptionFiles
         from captioner.writing.text import Composer
@@ -71,7 +71,7 @@ class WritingOptions:
         return CaptionFiles(self._destinations(writer), composer, self.existing, self.dry_run, labels)
 
     def _destinations(self, writer: str) -> list[Destination]:
-        if not self.writes:  # spares most captions the imports
+        if not self.writes:  # avoids imports that most calls do not need
             return []
         from captioner.writing.embed import Embedded
         from captioner.writing.sidecars import Sidecars
@@ -163,7 +163,7 @@ class CommandWithPairs(TyperCommand):
 
 
 def write_captions(files: CaptionFiles, results: Results) -> Results:
-    """``results`` of ``files.pending`` with the texts that are written, once they are."""
+    """Write the texts of ``files.pending`` for ``results``, and yield the results with these texts."""
     with closing(results):
         for result in results:
             image = files.next_image()
@@ -184,7 +184,7 @@ def _write(files: CaptionFiles, image: ImageFile, result: Result) -> Result:
 
 
 def report(files: CaptionFiles) -> None:
-    """Say on stderr what was written, where captions go into files."""
+    """Report on stderr what was written, if captions are written into files."""
     if files.destinations:
         what = "would be written" if files.dry_run else "written"
         had = f"; {counted(files.skipped, 'image')} had captions" if files.skipped else ""
@@ -192,7 +192,7 @@ def report(files: CaptionFiles) -> None:
 
 
 def _classes(model: str, device: str) -> Callable[[Path], Sequence[str]]:
-    """The likeliest classes of an image by a model of ``captioner classify``."""
+    """A function that gives an image's most probable classes by a model of ``captioner classify``."""
     from captioner.predictors.classifier import load_classifier
 
     classifier = load_classifier(model, device)

@@ -93,11 +93,11 @@ def read_references(paths: Sequence[Path], data_format: str = "", aligned: bool 
     if len(paths) > 1:
         raise UsageError(
             f"several reference files ({', '.join(path.name for path in paths)}) are for results with "
-            "one caption a line; give one file or folder"
+            "one caption per line; give one file or folder"
         )
     if aligned:
         raise UsageError(
-            "results without image names need text files with one reference a line, not a data set; write "
+            "results without image names need text files with one reference per line, not a data set; write "
             "image<TAB>caption lines instead"
         )
     [path] = paths
@@ -303,7 +303,7 @@ def _read_aligned(paths: Sequence[Path]) -> list[Captioned]:
 
 def _lines(path: Path) -> list[list[str]]:
     if path.is_dir() or path.suffix in (".json", ".jsonl"):
-        raise DataError(f"{path}: results without image names need text files with one reference a line")
+        raise DataError(f"{path}: results without image names need text files with one reference per line")
     table = [[cell.strip() for cell in line.split("\t")] for line in read_lines(path)]
     if table and all(len(cells) == 2 and re.fullmatch(r"\S+\.\w{3,4}(#\d)?|\d+", cells[0]) for cells in table):
         raise DataError(f"{path}: has image names, but the results have none; write image<TAB>caption lines there")

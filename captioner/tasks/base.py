@@ -1,7 +1,7 @@
-"""The record of a task, which is all that the trainer, checkpoints and configurations use.
+"""The record of a task, through which the trainer, checkpoints and configurations use it.
 
-A new task is one module with a ``TASK`` and one line in ``TASKS``; trainer, checkpoints and configurations stay as
-they are.
+A new task is one module with a ``TASK`` and one line in ``TASKS``; the trainer, checkpoints and configurations need no
+change.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TASKS = {
 
 
 class Outputs(Protocol):
-    """What the model's output dimensions stand for: the words of a vocabulary, or the names of classes."""
+    """The meaning of the model's output dimensions: the words of a vocabulary, or the names of classes."""
 
     kind: ClassVar[str]
     """Key in ``captioner.model_file.OUTPUTS``."""
@@ -37,31 +37,31 @@ class Outputs(Protocol):
 
 
 class Batch(Protocol):
-    """The training items of one step that one process handles."""
+    """One process's training items in one step."""
 
     def __len__(self) -> int:
-        """Number of items; the last batch may leave a process without any."""
+        """Number of items; in the last batch it may be 0 for some processes."""
         ...
 
     def to(self, device: torch.device) -> Batch: ...
 
 
 class TrainingData(Protocol):
-    """What ``Task.load_data`` returns; the same in every process."""
+    """The interface of what ``Task.load_data`` returns; equal in every process."""
 
     inputs: Sequence[FeatureSpec]
-    """Features that the model reads, concatenated in this order; empty where it reads none."""
+    """Features that the model reads, concatenated in this order; empty if it reads none."""
     outputs: Outputs
 
     def __len__(self) -> int:
-        """Batches in an epoch."""
+        """Number of batches in an epoch."""
         ...
 
     def batches(self, epoch: int, skip: int = 0, rank: int = 0, size: int = 1) -> Iterator[Batch]:
         """The batches of an epoch (from 0) after the first ``skip``; process ``rank`` of ``size`` gets its share.
 
-        A pure function of the run's seed and the arguments, so that a resumed run sees what it would have seen, and
-        the shares of all processes together are the batch of one process.
+        A pure function of the run's seed and the arguments, so that a resumed run gets the same batches, and the shares
+        of all processes together are the batch of one process.
         """
         ...
 
@@ -71,15 +71,15 @@ class StepLoss:
     """The loss of one step in one process."""
 
     total: Tensor
-    """Sum over the terms, a scalar with a gradient; the trainer divides by the count over all processes."""
+    """Sum over the terms, a scalar with a gradient; the trainer divides it by the count over all processes."""
     count: float
     """Number of terms, such as tokens or images."""
     shown: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    """Quantities that are logged instead of the loss: name to sum and count, for example the mean reward."""
+    """Quantities that are logged instead of the loss, as name: (sum, count), for example the mean reward."""
 
 
 class Learner(nn.Module):
-    """The trained modules of a run: the model that checkpoints keep and, if it is fine-tuned, the backbone."""
+    """The trained modules of a run: the model that checkpoints store and, if it is fine-tuned, the backbone."""
 
     def __init__(self, model: nn.Module, backbone: nn.Module | None = None, backbone_lr: float = 0.0) -> None:
         """``backbone_lr`` is the peak learning rate of the backbone."""
@@ -89,7 +89,7 @@ class Learner(nn.Module):
         self.backbone_lr = backbone_lr
 
     def train(self, mode: bool = True) -> Learner:
-        """Training mode, except for the backbone: small batches would spoil the statistics of its batch norms."""
+        """Training mode, except for the backbone: small batches would distort the statistics of its batch norms."""
         super().train(mode)
         if self.backbone is not None:
             self.backbone.eval()
@@ -107,27 +107,27 @@ def make_plain_learner(experiment: Experiment, data: Any, model: nn.Module, devi
 
 
 def start_from_nothing(experiment: Experiment, data: Any, learner: Any) -> list[str]:
-    """No starting weights but the model's own."""
+    """Keep the model's own initial weights."""
     return []
 
 
 def accept(experiment: Experiment) -> None:
-    """No combination of settings is refused."""
+    """Accept all settings."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """One kind of problem: how its data is read, its model built, trained and evaluated."""
+    """One kind of problem: how its data are read, and its models are built, trained and evaluated."""
 
     name: str
     config: type
     """Dataclass of the task's sections in a configuration file."""
     metrics: Mapping[str, str]
-    """Dev metrics that may select the checkpoint, ``max`` or ``min`` for each; the first is the default."""
+    """Dev metrics that may select the checkpoint, each with ``max`` or ``min``; the first is the default."""
     load_data: Callable[[Experiment], Any]
     """Experiment -> ``TrainingData``."""
     build: Callable[[Any, Sequence[FeatureSpec], Any], nn.Module]
-    """Config, input specs and outputs -> the model with its initial weights (none under ``skip_init``)."""
+    """Config, input specs and outputs -> the model with its initial weights (uninitialized under ``skip_init``)."""
     loss: Callable[[Any, Any], StepLoss]
     """Learner and batch, on one device -> ``StepLoss``."""
     evaluate: Callable[[Any, Any, str], dict[str, float]]
@@ -135,14 +135,14 @@ class Task:
     make_learner: Callable[[Experiment, Any, nn.Module, torch.device], Any] = make_plain_learner
     """Experiment, data, model, device -> ``Learner``."""
     start: Callable[[Experiment, Any, Any], list[str]] = start_from_nothing
-    """Experiment, data, learner -> lines for the log. Sets the weights from which a fresh run starts."""
+    """Experiment, data, learner -> lines for the log. Sets the weights from which a new run starts."""
     check: Callable[[Experiment], None] = accept
     """Raises ``ConfigError`` for settings that exclude each other."""
     unit: str = "items"
-    """What ``StepLoss.count`` counts, for the log's speed."""
+    """What ``StepLoss.count`` counts, for the speed in the log."""
 
 
 def find_task(name: str) -> Task:
-    """The task called ``name``; ``ConfigError`` lists the others."""
+    """The task called ``name``; raises ``ConfigError``, which lists the tasks, for any other name."""
     task: Task = resolve(TASKS, name, "task")
     return task

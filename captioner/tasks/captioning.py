@@ -1,4 +1,4 @@
-"""Images to sentences: LRCN on cached features, or with its backbone on image files."""
+"""Caption images: LRCN on cached features, or with its backbone on image files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small images to classes: CNN, recurrent layers over rows, CNN-LSTM, LeNet and a modern small network."""
+"""Classify small images: CNN, recurrent layers over rows, CNN-LSTM, LeNet and a small modern network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clips of videos to sentences: a decoder that reads the label predictions of a CRF."""
+"""Caption clips of videos: a decoder that reads the label predictions of a CRF."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ TASK = replace(
     name="clip_captioning",
     config=ClipCaptioningConfig,
     load_data=load_clips,
-    metrics={"bleu4": "max", "cider": "max", "dev_loss": "min"},  # BLEU-4 first: it is what the paper reports
+    metrics={"bleu4": "max", "cider": "max", "dev_loss": "min"},  # BLEU-4 first, since the paper reports it
 )

@@ -1,4 +1,4 @@
-"""Sentences alone: the language layers of a captioner, trained before it sees images."""
+"""Model sentences alone: the language layers of a captioner, trained before it sees images."""
 
 from __future__ import annotations
 

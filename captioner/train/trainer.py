@@ -230,7 +230,7 @@ class Trainer:
         inputs = [spec.key for spec in self.data.inputs]
         parts = [
             f"{size / 1e6:.1f} M parameters in the model",
-            f"{len(self.data)} batches an epoch",
+            f"{len(self.data)} batches per epoch",
             f"{self.data.outputs.kind} of {len(self.data.outputs)}",
             *([f"features of {' and '.join(inputs)}"] if inputs else []),
             str(self.device),

@@ -112,7 +112,7 @@ def translate(
     began = time.monotonic()
     sentences = [" ".join(words) for words in model.translate_all(asked, processes)]
     seconds = time.monotonic() - began
-    print_error(f"{len(wanted)} clips in {seconds:.1f} s, {len(wanted) / seconds:.1f} a second")
+    print_error(f"{len(wanted)} clips in {seconds:.1f} s, {len(wanted) / seconds:.1f} per second")
     write_results(output, records_of(wanted), sentences)
 
 

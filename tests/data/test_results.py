@@ -156,7 +156,7 @@ def test_wrong_results_are_explained(tmp_path: Path, results: str, message: str)
         (coco_results(**CAPTIONS), coco_results(**CAPTIONS), ("a.json", "r.json"), "holds results, not references"),
         (coco_results(**CAPTIONS), lines("a dog", "a dog"), ("a.json", "r.txt"), "has no image names, but"),
         (lines("a dog", "a cat"), TSV, ("a.txt", "r.tsv"), "has image names, but the results have none"),
-        (lines("a dog", "a cat"), KARPATHY, ("a.txt", "r.json"), "need text files with one reference a line"),
+        (lines("a dog", "a cat"), KARPATHY, ("a.txt", "r.json"), "need text files with one reference per line"),
         (lines("a dog", "a cat"), lines("a", "b", "c"), ("a.txt", "r.txt"), "2 captions, but references for 3 lines$"),
         (
             lines("a dog", "a cat"),
@@ -189,7 +189,7 @@ def test_several_reference_files_and_folders(tmp_path: Path) -> None:
     one, two = write(tmp_path / "1.txt", lines("a", "b")), write(tmp_path / "2.txt", lines("a"))
     with pytest.raises(DataError, match=r"different numbers of lines: 1.txt 2, 2.txt 1"):
         read_references([one, two], aligned=True)
-    with pytest.raises(UsageError, match="are for results with one caption a line"):
+    with pytest.raises(UsageError, match="are for results with one caption per line"):
         read_references([one, two])
     with pytest.raises(UsageError, match="name its format with --format"):
         read_references([tmp_path])

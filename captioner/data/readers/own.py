@@ -45,7 +45,7 @@ def read_own(root: Path) -> list[Captioned]:
     path = _caption_file(root)
     rows = list(_tsv_rows(path) if path.suffix == ".tsv" else _jsonl_rows(path))
     if not rows:
-        raise DataError(f"{path}: holds no captions; write one image<TAB>caption a line")
+        raise DataError(f"{path}: holds no captions; write one image<TAB>caption per line")
     folder = find_folder(path.parent, ("images",))
     ids = _find_images(path, folder, dict.fromkeys(row.image for row in rows))
     captions: dict[str, dict[str, _Row]] = {}

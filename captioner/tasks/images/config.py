@@ -11,24 +11,24 @@ from captioner.models.image_config import ImageModelConfig
 
 @dataclass(frozen=True)
 class ImageDataConfig:
-    """The labeled images, and how they are varied in training."""
+    """The labeled images, and their augmentation in training."""
 
     format: str = "folders"
-    """Reader: one of captioner.data.labeled.READERS."""
+    """Reader: a name in captioner.data.labeled.READERS."""
     root: str = "."
     """Folder that the reader opens."""
     side: int = 32
-    """Pixels of a side that images are stored with; image files are scaled to it."""
+    """Side in pixels of the stored images; image files are scaled to it."""
     channels: int = 3
     """3 for RGB, 1 for gray."""
     val: int = 5000
-    """Training images that are held out as dev, the same for every seed; unused where the data set has a val split."""
+    """Training images that are held out as dev, the same for every seed; unused if the data set has a val split."""
     crop: int = 32
-    """Pixels of a side that the network sees: cut at random in training, from the middle otherwise."""
+    """Side in pixels of the network's input: cropped at random in training, else from the middle."""
     pad: int = 0
-    """Pixels by which a crop may reach over the border in training, where the image is mirrored."""
+    """Pixels by which a crop in training may extend past the border, where the image is mirrored."""
     flip: bool = False
-    """Mirror half of the training images at random, left to right."""
+    """Mirror half of the training images, chosen at random, left to right."""
 
     def __post_init__(self) -> None:
         within("data.side", self.side, 4, 1024)
@@ -41,7 +41,7 @@ class ImageDataConfig:
 
 @dataclass(frozen=True)
 class ClassificationConfig:
-    """Sections of the task ``classification``."""
+    """The configuration sections of the task ``classification``."""
 
     model: ImageModelConfig = field(default_factory=ImageModelConfig)
     data: ImageDataConfig = field(default_factory=ImageDataConfig)
@@ -49,6 +49,6 @@ class ClassificationConfig:
 
 
 def check_classification(experiment: Experiment) -> None:
-    """Raise ``ConfigError`` for training settings that this task does not have."""
+    """Raise ``ConfigError`` for training settings that this task does not support."""
     if experiment.train.init_from:
         raise ConfigError("train.init_from: the task classification starts from random weights; leave it empty")

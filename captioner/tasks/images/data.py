@@ -1,4 +1,4 @@
-"""Training data of image classifiers: all images as one tensor of bytes, cut and mirrored on the device."""
+"""Training data of image classifiers: all images as one tensor of bytes, cropped and mirrored on the device."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from captioner.errors import DataError
 from captioner.tasks.images.config import ImageDataConfig
 
 KEY = "pixels"
-"""Of the input of image classifiers, which read no feature of another network."""
+"""Key of the input of image classifiers, which read no feature of another network."""
 
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """Images (B, S, S, C) uint8 and the numbers of their classes (B,)."""
+    """Images (B, S, S, C) uint8 and their class indices (B,)."""
 
     images: Tensor
     labels: Tensor
@@ -36,7 +36,7 @@ class ImageBatch:
 
 
 class Variation(NamedTuple):
-    """The rows of an epoch in their order (N,), and where each image is cut and whether it is mirrored, (N,) each."""
+    """The rows of an epoch in order (N,), where each image is cropped (N,), and whether it is mirrored (N,)."""
 
     rows: Tensor
     top: Tensor
@@ -45,7 +45,7 @@ class Variation(NamedTuple):
 
 
 class ImageData:
-    """Everything that a run reads; the same in every process. A ``captioner.tasks.base.TrainingData``."""
+    """Everything that a run reads; equal in every process. Implements ``captioner.tasks.base.TrainingData``."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class ImageData:
             yield ImageBatch(images, self.labels[part.rows])
 
     def vary(self, epoch: int) -> Variation:
-        """Order, crops and mirroring of an epoch, a function of seed and epoch, on the images' device."""
+        """Order, crops and mirroring of an epoch, on the images' device; a function of seed and epoch."""
         config, count = self.config, len(self.labels)
         generator = np.random.default_rng([self.seed, epoch])
         places = config.side - config.crop + 2 * config.pad + 1
@@ -89,7 +89,7 @@ class ImageData:
 
 
 def load_images(experiment: Experiment) -> ImageData:
-    """The images that an experiment trains on and, where the data set has no val split, those held out for dev."""
+    """The training images and, if the data set has no val split, those held out from them as dev."""
     config, train = experiment.config.data, experiment.train
     classes, splits = read_labeled(config.format, config.root, config.side, config.channels)
     if "train" not in splits:
@@ -100,9 +100,9 @@ def load_images(experiment: Experiment) -> ImageData:
 
 
 def pixel_spec(config: ImageDataConfig, images: LabeledImages) -> BackboneSpec:
-    """How a photo becomes the network's input: scaled, cut from the middle, normalized by the mean of ``images``."""
+    """How a photo becomes the network's input: scaled, cropped to the middle, normalized by the mean of ``images``."""
     values = images.pixels.reshape(-1, config.channels)
-    # By counts: floats of all pixels would take eight times the memory.
+    # From counts: all pixels as floats would take eight times the memory.
     counts = np.stack([np.bincount(channel, minlength=256) for channel in values.T])
     levels = np.arange(256) / 255
     mean = counts @ levels / len(values)
@@ -119,9 +119,9 @@ def pixel_spec(config: ImageDataConfig, images: LabeledImages) -> BackboneSpec:
 
 
 def crop(pixels: Tensor, part: Variation, side: int, pad: int) -> Tensor:
-    """The images of ``part.rows`` (B,) of ``pixels`` (N, H, W, C), cut to (B, side, side, C) and mirrored.
+    """Crop the images ``part.rows`` (B,) of ``pixels`` (N, H, W, C) to (B, side, side, C), and mirror some of them.
 
-    A place of 0 is ``pad`` pixels outside the image; there its pixels are mirrored, the border not repeated.
+    A position of 0 is ``pad`` pixels outside the image; pixels there mirror those inside, without repeating the border.
     """
     steps = torch.arange(side, device=pixels.device)
     across = torch.where(part.flip[:, None], side - 1 - steps, steps)  # (B, side)

@@ -1,4 +1,4 @@
-"""The learner, loss and dev scores of the task ``classification``."""
+"""The learner, loss and dev metrics of the task ``classification``."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from captioner.tasks.images.data import KEY, ImageBatch, ImageData, middle
 AT_ONCE = 500
 """Images that are evaluated together."""
 WHITENED_BY = 2000
-"""Training images whose patches are whitened."""
+"""Training images from whose patches the whitening is computed."""
 
 
 class ImageLearner(Learner):
-    """A network, and how bytes become its input."""
+    """A network, and the conversion of bytes to its input."""
 
     mean: Tensor
     std: Tensor
@@ -34,16 +34,16 @@ class ImageLearner(Learner):
     def __init__(self, model: nn.Module, spec: BackboneSpec, channels: int, label_smoothing: float = 0.0) -> None:
         super().__init__(model)
         self.label_smoothing = label_smoothing
-        # Not saved with the run: the data has them.
+        # Not saved with the run, since the data have them.
         self.register_buffer("mean", 255 * torch.tensor(spec.mean[:channels]), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(spec.std[:channels]), persistent=False)
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Images (N, S, S, C) uint8 as the network takes them, (N, C, S, S) float32."""
+        """Images (N, S, S, C) uint8 as the network's input, (N, C, S, S) float32."""
         return ((images - self.mean) / self.std).permute(0, 3, 1, 2)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (N, S, S, C) uint8 to logits (N, K) float32."""
+        """From images (N, S, S, C) uint8, logits (N, K) float32."""
         logits: Tensor = self.model(self.normalize(images))
         return logits.float()
 
@@ -62,14 +62,14 @@ def build_classifier(config: ClassificationConfig, inputs: Sequence[FeatureSpec]
 
 
 def make_image_learner(experiment: Experiment, data: ImageData, model: nn.Module, device: torch.device) -> ImageLearner:
-    """The learner on ``device``; the images move there too."""
+    """The learner on ``device``; the images are moved there too."""
     data.to(device)
     config = experiment.config
     return ImageLearner(model, data.inputs[0], config.data.channels, config.loss.label_smoothing).to(device)
 
 
 def start_classifier(experiment: Experiment, data: ImageData, learner: ImageLearner) -> list[str]:
-    """Whiten the first convolution by training images, where the network has a fixed one for that."""
+    """Set a fixed first convolution to whiten patches of the training images, if the network has one."""
     whiten = getattr(learner.model, "whiten", None)
     if whiten is not None:
         whiten(learner.normalize(middle(data.pixels[:WHITENED_BY], data.config.crop)))
@@ -92,7 +92,7 @@ def evaluate_classes(learner: ImageLearner, data: ImageData, precision: str) -> 
 
 @torch.inference_mode()
 def predict_logits(learner: ImageLearner, pixels: Tensor, side: int, precision: str = "float32") -> Tensor:
-    """Logits (N, K) float32 of the middle of ``pixels`` (N, H, W, C) uint8, ``side`` pixels wide and high."""
+    """Logits (N, K) float32 of the middle, ``side`` pixels wide and high, of ``pixels`` (N, H, W, C) uint8."""
     learner.eval()
     with torch.autocast(pixels.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
         return torch.cat([learner(some) for some in torch.split(middle(pixels, side), AT_ONCE)])

@@ -15,11 +15,11 @@ class SentenceDataConfig:
     """The vocabulary and the length of sentences."""
 
     vocabulary_from: str = ""
-    """Checkpoint whose vocabulary is used instead of counting words; min_count is then unused."""
+    """Checkpoint whose vocabulary is used instead of counting words; min_count is then ignored."""
     min_count: int = 5
-    """Words seen fewer times in training become <unk>."""
+    """Words seen fewer times in the training captions become <unk>."""
     max_length: int = 20
-    """Longest sentence in tokens, the end token included; the rest is cut off."""
+    """Longest sentence in tokens, including the end token; longer ones are cut."""
 
     def __post_init__(self) -> None:
         within("data.min_count", self.min_count, 1)
@@ -31,16 +31,17 @@ class CaptionDataConfig(SentenceDataConfig):
     """The captions, the images' features and the vocabulary."""
 
     format: str = "flickr8k"
-    """Reader: one of captioner.data.READERS."""
+    """Reader: a name in captioner.data.READERS."""
     root: str = "."
     """Folder (or file, for own data) that the reader opens."""
     features: tuple[str, ...] = ()
     """Feature stores; several are concatenated in this order. A folder is a store in parts, or shards of features
     (docs/scale.md), which may be in an object store."""
     features_mirrored: tuple[str, ...] = ()
-    """The same stores made with captioner extract --mirror; training uses one or the other at random."""
+    """The same stores, made with captioner extract --mirror; training picks one or the other at random."""
     shuffle_buffer: int = 0
-    """Captions that are shuffled together while features are read shard by shard; 0: all features are in memory."""
+    """Number of captions that are shuffled together if features are read shard by shard; 0: all features are in
+    memory."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -52,15 +53,17 @@ class ClipDataConfig(CaptionDataConfig):
     """The sentences of clips, their label predictions and the vocabulary."""
 
     format: str = "clips"
-    """Reader: one of captioner.data.READERS."""
+    """Reader: a name in captioner.data.READERS."""
     gold_share: tuple[float, ...] = (0.0, 0.0)
     """Share of the gold labels in a training clip's label predictions, at the first step and at the last; linear
-    between them. Marginals are averaged with the gold labels; a MAP assignment is replaced by them so often."""
+    between them. Marginals are averaged with the gold labels; a MAP assignment is replaced by them with this
+    probability."""
     observe_by: str = "clip"
-    """Whose observations a training sentence has: clip, its clip's own; or labels, those of the training clips with the
-    most labels in common with it, so that their doubt is about what it says (clips.jsonl beside the sentences)."""
+    """Which observations a training sentence gets. clip: those of its clip. labels: those of the training clips that
+    have most labels in common with it, so that their uncertainty fits the sentence (clips.jsonl beside the
+    sentences)."""
     observations: int = 1000
-    """Observations of a training clip to use at most, of those that the label predictions hold; each step draws one."""
+    """Most observations of a training clip that are used, of those in the label predictions; each step draws one."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -74,12 +77,12 @@ class ClipDataConfig(CaptionDataConfig):
 
 @dataclass(frozen=True)
 class TextDataConfig(SentenceDataConfig):
-    """Sentences alone and the vocabulary."""
+    """The sentences and the vocabulary."""
 
     text: str = ""
-    """File with one sentence a line."""
+    """File with one sentence per line."""
     features: tuple[str, ...] = ()
-    """Feature stores of the captioner that will start from this model; only their size is read, for image_dim 0."""
+    """Feature stores of the captioner that will start from this model; only their size is used, if image_dim is 0."""
 
 
 @dataclass(frozen=True)
@@ -87,21 +90,21 @@ class LossConfig:
     """The training objective."""
 
     objective: str = "cross_entropy"
-    """cross_entropy, or self_critical: the score of captions sampled from the model, which train.init_from names."""
+    """cross_entropy, or self_critical: the score of captions sampled from the model named in train.init_from."""
     reward: str = "cider"
-    """Score of a sampled caption: cider (CIDEr-D) or bleu4 (what it adds to that of the batch); self_critical only."""
+    """Score of a sampled caption: cider (CIDEr-D) or bleu4 (its contribution to the batch's); self_critical only."""
     num_samples: int = 5
     """Captions sampled for each image; self_critical only."""
     label_smoothing: float = 0.0
-    """Probability mass spread over the vocabulary; cross_entropy only."""
+    """Probability mass spread evenly over the vocabulary; cross_entropy only."""
     teachers: tuple[str, ...] = ()
     """Teacher checkpoints; the distillation target is the mean of their next-token distributions."""
     teacher_features: tuple[str, ...] = ()
-    """Feature stores that the teachers read, where they read others than the model."""
+    """Feature stores for the teachers, if they differ from the model's."""
     teacher_features_mirrored: tuple[str, ...] = ()
-    """The same stores of mirrored images; needed with data.features_mirrored."""
+    """The same stores of mirrored images; required with data.features_mirrored."""
     teacher_weight: float = 0.5
-    """Share of the distillation loss; the rest is the loss on the captions. Unused without teachers."""
+    """Weight of the distillation loss; the rest is that of the loss on the captions. Unused without teachers."""
 
     def __post_init__(self) -> None:
         choose("loss.objective", self.objective, ("cross_entropy", "self_critical"))
@@ -116,18 +119,18 @@ class LossConfig:
 
     @property
     def self_critical(self) -> bool:
-        """Whether captions are sampled instead of read."""
+        """Whether captions are sampled from the model."""
         return self.objective == "self_critical"
 
 
 @dataclass(frozen=True)
 class FinetuneConfig:
-    """Training the backbone together with the decoder, from image files instead of cached features."""
+    """Training of the backbone together with the decoder, from image files instead of cached features."""
 
     backbone: str = ""
     """Backbone key, for example torchvision:vgg16@fc7; empty trains on cached features."""
     weights: str = ""
-    """Weight file for it; empty takes those in train.init_from if it was trained there, else the backbone's own."""
+    """Weight file of the backbone; empty: the weights in train.init_from if it has any, else the backbone's own."""
     lr: float = 1e-4
     """Peak learning rate of the backbone."""
     mirror: bool = True
@@ -142,16 +145,16 @@ class FinetuneConfig:
 
 @dataclass(frozen=True)
 class CaptioningConfig:
-    """Sections of the task ``captioning``."""
+    """The configuration sections of the task ``captioning``."""
 
     model: LRCNConfig = field(default_factory=LRCNConfig)
     data: CaptionDataConfig = field(default_factory=CaptionDataConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
-    """How captions are decoded unless other settings are given; saved in the checkpoint."""
+    """Default decoding of the model's captions; saved in the checkpoint."""
     dev_beam_size: int = 0
-    """Beam size for the dev captions during training: 1 is greedy and fast, 0 is that of ``decoding``."""
+    """Beam size for the dev captions during training: 1 is greedy and fast, 0 takes that of ``decoding``."""
 
     def __post_init__(self) -> None:
         within("dev_beam_size", self.dev_beam_size, 0, 1000)
@@ -163,28 +166,28 @@ class CaptioningConfig:
 
 @dataclass(frozen=True)
 class ClipCaptioningConfig:
-    """Sections of the task ``clip_captioning``."""
+    """The configuration sections of the task ``clip_captioning``."""
 
     model: LRCNConfig = field(default_factory=LRCNConfig)
     data: ClipDataConfig = field(default_factory=ClipDataConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
-    """How sentences are decoded unless other settings are given; saved in the checkpoint."""
+    """Default decoding of the model's sentences; saved in the checkpoint."""
     dev_beam_size: int = 0
-    """Beam size for the dev sentences during training: 1 is greedy and fast, 0 is that of ``decoding``."""
+    """Beam size for the dev sentences during training: 1 is greedy and fast, 0 takes that of ``decoding``."""
 
     def __post_init__(self) -> None:
         within("dev_beam_size", self.dev_beam_size, 0, 1000)
 
     @property
     def finetune(self) -> FinetuneConfig:
-        """Clips are read from cached features: nothing is fine-tuned."""
+        """Nothing is fine-tuned, since clips are read from cached features."""
         return FinetuneConfig()
 
 
 @dataclass(frozen=True)
 class LanguageModelConfig:
-    """Sections of the task ``language_model``."""
+    """The configuration sections of the task ``language_model``."""
 
     model: LRCNConfig = field(default_factory=LRCNConfig)
     data: TextDataConfig = field(default_factory=TextDataConfig)
@@ -192,7 +195,7 @@ class LanguageModelConfig:
 
 
 def check_captioning(experiment: Experiment) -> None:
-    """Raise ``ConfigError`` for settings of training and of the loss that exclude each other."""
+    """Raise ``ConfigError`` for settings of training and loss that exclude each other."""
     config, train = experiment.config, experiment.train
     if not config.loss.self_critical:
         return

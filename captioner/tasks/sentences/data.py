@@ -1,4 +1,4 @@
-"""Training data of sentence decoders: vocabulary, batches of sentences, and the images' features, files or nothing."""
+"""Training data of sentence decoders: vocabulary, batches of sentences, and features, image files or no images."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from captioner.text.tokenizers import tokenize
 from captioner.text.vocabulary import PAD, Vocabulary
 
 READ_AT_ONCE = 4096  # rows read from a feature store at a time
-DEV_SHARE = 0.02  # of the sentences of a text-only run, kept for the dev loss
+DEV_SHARE = 0.02  # share of the sentences that a text-only run holds out for the dev loss
 DEV_MOST = 2000
 DEV_BATCH = 128
-STATISTICS_FROM = 20_000  # images that are measured where the features are not all in memory
+STATISTICS_FROM = 20_000  # images for the statistics, if not all features are in memory
 
 
 @dataclass(frozen=True)
@@ -43,21 +43,21 @@ class SentenceBatch:
     rows: Tensor
     """Row of each sentence's image, (B,)."""
     images: Mapping[str, Tensor]
-    """``input``: what the learner reads, features (B, D) or prepared images (B, 3, S, S); ``teacher``: features (B, D')
-    that the teachers read, where they read others. Empty for text."""
+    """``input``: the learner's input, features (B, D) or prepared images (B, 3, S, S); ``teacher``: features (B, D')
+    for the teachers, if they differ. Empty for text."""
     inputs: Tensor
-    """Token ids from ``START`` on, (B, T)."""
+    """Token ids, (B, T), starting with ``START``."""
     targets: Tensor
-    """Token ids up to ``END``, (B, T), then ``PAD``."""
+    """Token ids, (B, T), ending with ``END``, then ``PAD``."""
     seed: int = 0
-    """For what is sampled in this step, different in every step and process."""
+    """Seed for sampling in this step, different in each step and process."""
 
     def __len__(self) -> int:
         return len(self.inputs)
 
     @property
     def tokens(self) -> int:
-        """Targets that are not padding."""
+        """Number of targets that are not padding."""
         return int((self.targets != PAD).sum())
 
     def to(self, device: torch.device) -> SentenceBatch:
@@ -67,22 +67,22 @@ class SentenceBatch:
 
 
 class Images(Protocol):
-    """What the model reads of images, numbered by row."""
+    """The model's inputs from images, by row."""
 
     def stream(self, rows: Sequence[Tensor], flips: Sequence[Tensor] | None = None) -> Iterator[dict[str, Tensor]]:
-        """Tensors by name for each batch of rows (B,); ``flips`` (B,) bool says which are mirrored."""
+        """Tensors by name for each batch of rows (B,); ``flips`` (B,) bool says which images are mirrored."""
         ...
 
 
 class NoImages:
-    """Text alone."""
+    """No images, for text alone."""
 
     def stream(self, rows: Sequence[Tensor], flips: Sequence[Tensor] | None = None) -> Iterator[dict[str, Tensor]]:
         return iter([{} for _ in rows])
 
 
 class CachedFeatures:
-    """Cached features by name, (N, D) each, and perhaps those of the mirrored images, in the type of the store."""
+    """Cached features by name, (N, D) each, and optionally those of the mirrored images, in the stores' dtype."""
 
     def __init__(self, features: Mapping[str, Tensor], mirrored: Mapping[str, Tensor] | None = None) -> None:
         self.features = features
@@ -99,7 +99,7 @@ class CachedFeatures:
 
 @dataclass
 class SentenceData:
-    """Everything that a run reads; the same in every process. A ``captioner.tasks.base.TrainingData``."""
+    """Everything that a run reads; equal in every process. Implements ``captioner.tasks.base.TrainingData``."""
 
     outputs: Vocabulary
     train_batches: CaptionBatches
@@ -108,23 +108,23 @@ class SentenceData:
     seed: int
     inputs: Sequence[FeatureSpec] = ()
     ids: Sequence[str] = ()
-    """Id of the image of each row; empty for text."""
+    """Image id of each row; empty for text."""
     train_rows: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
     """Rows of the training images, for the features' statistics."""
     dev_rows: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
-    """Rows of the dev images; ``dev_batches`` count within these."""
+    """Rows of the dev images; ``dev_batches`` use indices into these."""
     references: dict[str, list[str]] = field(default_factory=dict)
     """Captions of each dev image, in the order of ``dev_rows``; empty for text."""
     train_references: dict[int, list[list[str]]] = field(default_factory=dict)
-    """Tokens of each training image's captions by row; only where sampled captions are scored."""
+    """Tokens of each training image's captions by row; only if sampled captions are scored."""
     dev_decoding: DecodingConfig = field(default_factory=DecodingConfig)
-    """How the dev captions are decoded."""
+    """Decoding of the dev captions."""
     backbone: Backbone | None = None
-    """The network that is fine-tuned, if one is."""
+    """The network that is fine-tuned, if there is one."""
     teacher_size: int = 0
-    """Numbers in the features that the teachers read, D'; 0 where they read the model's."""
+    """Size D' of the teachers' features; 0 if they read the model's."""
     observe: Callable[[Tensor, int, np.random.Generator], Tensor] | None = None
-    """What the learner reads (B, D) of training rows (B,) at a step, where that is not the same in every epoch."""
+    """The learner's input (B, D) for training rows (B,) at a step, if it is not the same in every epoch."""
 
     def __len__(self) -> int:
         return len(self.train_batches)
@@ -132,8 +132,8 @@ class SentenceData:
     def batches(self, epoch: int, skip: int = 0, rank: int = 0, size: int = 1) -> Iterator[SentenceBatch]:
         """The batches of an epoch after the first ``skip``; process ``rank`` of ``size`` gets rows ``rank::size``.
 
-        What is mirrored or observed depends on the seed, the epoch and the batch's number alone, so that a resumed run
-        and one on several processes see the same.
+        What is mirrored or observed depends only on the seed, the epoch and the batch's number, so that a resumed run
+        and one in several processes get the same.
         """
         batches = list(islice(self.train_batches.epoch(epoch), skip, None))
         mine = slice(rank, None, size)
@@ -153,14 +153,14 @@ class SentenceData:
 
 
 def load_text(experiment: Experiment) -> SentenceData:
-    """The sentences of ``data.text``, some of them held out as dev; raises ``DataError`` where there are too few."""
+    """The sentences of ``data.text``, some of them held out as dev; raises ``DataError`` if there are too few."""
     data, train = experiment.config.data, experiment.train
     if not data.text:
-        raise ConfigError("data.text is empty: name a file with one sentence a line")
+        raise ConfigError("data.text is empty: name a file with one sentence per line")
     sentences = [tokenize(sentence) for sentence in read_sentences(data.text)]
     if len(sentences) < 2:
         raise DataError(f"{data.text}: one sentence is not enough; some are held out for the dev loss")
-    order = np.random.default_rng(0).permutation(len(sentences))  # the same dev sentences whatever the seed
+    order = np.random.default_rng(0).permutation(len(sentences))  # the same dev sentences for all seeds
     held = min(DEV_MOST, max(1, round(DEV_SHARE * len(sentences))))
     dev = [sentences[i] for i in order[:held]]
     rest = [sentences[i] for i in order[held:]]
@@ -178,7 +178,7 @@ def load_text(experiment: Experiment) -> SentenceData:
 def load_captions(experiment: Experiment) -> SentenceData:
     """The captions and images that the configuration names.
 
-    Raises ``DataError``, ``FeatureStoreError`` or ``ConfigError`` that says what is missing.
+    Raises ``DataError``, ``FeatureStoreError`` or ``ConfigError``, which say what is missing.
     """
     config: CaptioningConfig | ClipCaptioningConfig = experiment.config
     data, loss, train = config.data, config.loss, experiment.train
@@ -195,7 +195,7 @@ def load_captions(experiment: Experiment) -> SentenceData:
     captions, owners = [c for c, _ in pairs["train"]], [i for _, i in pairs["train"]]
     batch_size = train.batch_size
     vocabulary = _vocabulary(data, train.init_from if loss.self_critical else data.vocabulary_from, captions)
-    if loss.self_critical:  # captions will be sampled: batches of images, each once, with a caption without words
+    if loss.self_critical:  # captions will be sampled: batches hold each image once, with an empty caption
         captions, owners, batch_size = [[] for _ in rows["train"]], rows["train"], batch_size // loss.num_samples
     place = {row: n for n, row in enumerate(rows["val"])}
     dev_captions, dev_owners = [c for c, _ in pairs["val"]], [place[i] for _, i in pairs["val"]]
@@ -245,7 +245,7 @@ def _with_features(
 def _with_streamed(
     data: SentenceData, config: CaptioningConfig | ClipCaptioningConfig, records: Sequence[Captioned]
 ) -> SentenceData:
-    """``data`` with features that are read shard by shard, and batches in an order for that."""
+    """``data`` with features that are read shard by shard, and batches in a suitable order."""
     stores, mirrored = _open_stores(config)
     for store in chain(*stores.values(), *(mirrored or {}).values()):
         if not isinstance(store, ShardedStore):
@@ -256,7 +256,7 @@ def _with_streamed(
     ids = [record.image_id for record in records]
     images = StreamedFeatures(cast(Stores, stores), cast(Stores | None, mirrored), ids, data.dev_rows)
     shards = images.places[:, 0].numpy()
-    # The statistics come of whole shards, taken at random, for a sample from all of them would read all.
+    # The statistics are of whole shards, chosen at random, since a sample from all shards would read all of them.
     order = np.random.default_rng(data.seed).permutation(shards.max() + 1)[shards[data.train_rows]]
     return replace(
         data,
@@ -272,7 +272,7 @@ def _open_stores(
 ) -> tuple[dict[str, list[Store]], dict[str, list[Store]] | None]:
     """The stores that the model (``input``) and the teachers (``teacher``) read, and those of mirrored images, if any.
 
-    Raises ``ConfigError`` where there are none, and for features that do not fit.
+    Raises ``ConfigError`` if there are none, and for features that do not fit.
     """
     paths = {"input": config.data.features, "teacher": config.loss.teacher_features}
     mirrored_paths = {"input": config.data.features_mirrored, "teacher": config.loss.teacher_features_mirrored}
@@ -294,14 +294,14 @@ def _open_stores(
 
 
 def _described(stores: Mapping[str, Sequence[Store]]) -> dict[str, Any]:
-    """What ``SentenceData`` says of the features."""
+    """The fields of ``SentenceData`` that describe the features."""
     teacher = sum(store.spec.dimension for store in stores.get("teacher", ()))
     return {"inputs": [store.spec for store in stores["input"]], "teacher_size": teacher}
 
 
 def load_clips(experiment: Experiment) -> SentenceData:
-    """As ``load_captions``, for clips: in training, label predictions of any observation, mixed with gold labels."""
-    from captioner.tasks.sentences.observations import open_observations  # with HDF5, as in open_store
+    """``load_captions`` for clips: in training, label predictions of any observation, mixed with gold labels."""
+    from captioner.tasks.sentences.observations import open_observations  # imports HDF5, as in open_store
 
     data = load_captions(experiment)
     observe = open_observations(experiment.config.data, data.ids, len(data) * experiment.train.epochs)
@@ -309,7 +309,7 @@ def load_clips(experiment: Experiment) -> SentenceData:
 
 
 def _trained_state(init_from: str, config: FinetuneConfig) -> dict[str, Tensor] | None:
-    """The weights of the same backbone in the checkpoint that starts the run, if it holds them and no file is named."""
+    """The backbone's weights in the checkpoint that starts the run, if it holds them and no weight file is given."""
     if not init_from or config.weights:
         return None
     source = load_checkpoint(init_from)
@@ -326,7 +326,7 @@ def _file(record: Captioned) -> Path:
 
 
 def _read_features(stores: Sequence[Store], ids: Sequence[str]) -> Tensor:
-    """Features (len(ids), D) of all stores side by side; float16 if every store is, which halves the memory."""
+    """Features (len(ids), D), concatenated over the stores; float16 if all stores are, which halves the memory."""
     half = all(store.dtype == "float16" for store in stores)
     table = torch.empty(
         len(ids),
@@ -345,14 +345,14 @@ def _read_features(stores: Sequence[Store], ids: Sequence[str]) -> Tensor:
 
 def open_store(path: str, *, mirrored: bool = False) -> Store:
     """The feature store or label predictions at ``path``."""
-    # Imported here, because HDF5 would take a tenth of the time of captioning one photo.
+    # Imported here, because importing HDF5 takes a tenth of the time of captioning one photo.
     from captioner.features import label_predictions
 
     return label_predictions.open_store(path, mirrored=mirrored)
 
 
 def _vocabulary(data: Any, source: str, captions: list[list[str]]) -> Vocabulary:
-    """That of the checkpoint ``source`` if there is one, else the words of ``captions``."""
+    """The vocabulary of the checkpoint ``source`` if there is one, else the words of ``captions``."""
     if not source:
         return Vocabulary.build(captions, data.min_count)
     outputs = load_checkpoint(source).outputs

@@ -17,10 +17,10 @@ AT_ONCE = 100  # images encoded and decoded together
 
 @torch.inference_mode()
 def evaluate_captions(learner: SentenceLearner, data: SentenceData, precision: str) -> dict[str, float]:
-    """``dev_loss`` (nats a token, unsmoothed), ``bleu4`` (percent) and ``cider`` (a fraction).
+    """``dev_loss`` (nats per token, without smoothing), ``bleu4`` (percent) and ``cider`` (a fraction).
 
-    Captions are decoded in float32 and scored over the model's own tokens. The loss is computed in the training's
-    ``precision``. CIDEr-D of a single image is 0 whatever its caption is.
+    Captions are decoded in float32 and scored on the model's own tokens. The loss is computed in the training's
+    ``precision``. CIDEr-D of a single image is always 0.
     """
     learner.eval()
     features = encode_rows(learner, data, data.dev_rows)
@@ -33,13 +33,13 @@ def evaluate_captions(learner: SentenceLearner, data: SentenceData, precision: s
 
 @torch.inference_mode()
 def evaluate_text(learner: SentenceLearner, data: SentenceData, precision: str) -> dict[str, float]:
-    """``dev_loss`` in nats a token, unsmoothed."""
+    """``dev_loss`` in nats per token, without smoothing."""
     learner.eval()
     return {"dev_loss": _dev_loss(learner.model, data, None, precision)}
 
 
 def decode_dev(model: LRCN, features: Tensor, data: SentenceData) -> dict[str, str]:
-    """A caption of each dev image by its id, from features (N, D)."""
+    """A caption of each dev image by its id, given features (N, D)."""
     parts = torch.split(features, AT_ONCE)
     found = [
         ranked
@@ -51,7 +51,7 @@ def decode_dev(model: LRCN, features: Tensor, data: SentenceData) -> dict[str, s
 
 
 def encode_rows(learner: SentenceLearner, data: SentenceData, rows: Tensor) -> Tensor:
-    """Features (len(rows), D) of images that are not mirrored, as the decoder reads them, on its device."""
+    """Features (len(rows), D) of images, not mirrored, as the decoder's input, on its device."""
     return torch.cat([encode(learner, images) for images in data.images.stream(torch.split(rows, AT_ONCE))])
 
 

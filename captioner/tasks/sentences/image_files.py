@@ -16,7 +16,7 @@ Key = tuple[int, bool]  # row of an image, and whether it is mirrored
 
 
 class ImageFiles:
-    """Prepared images by row, opened by ``workers`` processes ahead of the training; with 0 in this process.
+    """Prepared images by row; ``workers`` processes open them ahead of the training, or with 0 this process does.
 
     Without ``mirror`` no image is mirrored.
     """
@@ -32,7 +32,7 @@ class ImageFiles:
         if flips is None or not self.mirror:
             flips = [torch.zeros(len(r), dtype=torch.bool) for r in rows]
         keys = [list(zip(r.tolist(), f.tolist(), strict=True)) for r, f in zip(rows, flips, strict=True)]
-        full = [batch for batch in keys if batch]  # a process may have no row of a last, small batch
+        full = [batch for batch in keys if batch]  # a process may have no row in a small last batch
         opened = iter(DataLoader(_Files(self.paths, self.spec), batch_sampler=full, num_workers=self.workers))
         for batch in keys:
             yield {"input": next(opened) if batch else torch.empty(0)}
@@ -41,7 +41,7 @@ class ImageFiles:
 class _Files(Dataset[Tensor]):
     def __init__(self, paths: Sequence[Path], spec: BackboneSpec) -> None:
         self.paths = paths
-        self.spec = spec  # not the network: it would travel to every worker
+        self.spec = spec  # not the network, which would be sent to every worker
 
     def __getitem__(self, key: Key) -> Tensor:
         row, mirrored = key

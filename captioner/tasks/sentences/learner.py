@@ -18,9 +18,9 @@ from captioner.text.vocabulary import PAD
 
 
 class SentenceLearner(Learner):
-    """A sentence decoder with the backbone before it when that is fine-tuned, and what its loss needs.
+    """A sentence decoder, with its backbone if that is fine-tuned, and the other parts that its loss needs.
 
-    ``teachers`` and ``sampler`` are not part of its parameters.
+    ``teachers`` and ``sampler`` are not among its parameters.
     """
 
     model: LRCN
@@ -62,27 +62,28 @@ class SentenceLearner(Learner):
         return (1 - self.teacher_weight) * loss + self.teacher_weight * distillation_loss(logits, expected)
 
     def sampled_loss(self, features: Tensor, captions: Sequence[Sequence[int]], worth: Tensor) -> Tensor:
-        """``policy_loss`` of sampled captions, the i-th of features (B, D) row i with advantage ``worth[i]``."""
+        """``policy_loss`` of sampled captions; the i-th belongs to row i of features (B, D) and has advantage
+        ``worth[i]``."""
         inputs, targets = (part.to(features.device) for part in shift_targets(captions))
         logits, words, chosen = self._logits(features, inputs, targets)
         return policy_loss(logits, words, worth[chosen.row])
 
     def _logits(self, features: Tensor | None, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Chosen]:
-        """Logits (tokens, V) and target ids (tokens,) of what is not padding, and the function that chooses it."""
+        """Logits (tokens, V) and target ids (tokens,) without padding, and the function that selects them."""
         chosen = Chosen(targets)
         logits = self.model.project(chosen(self.model.hidden(features, inputs)))
         return logits, targets[chosen.row, chosen.step], chosen
 
 
 class Chosen:
-    """Takes outputs (B, T, H) to those at real targets, (tokens, H)."""
+    """Selects from outputs (B, T, H) those at real targets, (tokens, H)."""
 
     def __init__(self, targets: Tensor) -> None:
         self.size = len(targets)
         self.row, self.step = (targets != PAD).nonzero(as_tuple=True)  # (tokens,) each
 
     def __call__(self, hidden: Tensor) -> Tensor:
-        # hidden[row, step] with a gradient that is not scattered entry by entry; hidden (B, T, H) is (T, B, H) in
+        # hidden[row, step], but without a gradient scattered entry by entry; hidden (B, T, H) is (T, B, H) in
         # memory: (T * B, H) -> (tokens, H)
         return hidden.transpose(0, 1).flatten(0, 1).index_select(0, self.step * self.size + self.row)
 

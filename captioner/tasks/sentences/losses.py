@@ -1,4 +1,4 @@
-"""Losses of sentences, as sums over the tokens that are not padding; the caller divides."""
+"""Losses of sentences, as sums over the tokens that are not padding; the caller divides them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def token_loss(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tenso
 
     ``logits`` (N, V) are unnormalized and of any float type, ``targets`` (N,) word ids without padding.
     ``smoothing`` is the probability mass spread evenly over the vocabulary (Szegedy et al. 2016, section 7).
-    It is a sum, not a mean, so that processes that hold different numbers of tokens can divide by the global count.
+    It is a sum and not a mean, so that processes with different numbers of tokens can divide by the global count.
     """
     return functional.cross_entropy(logits.float(), targets, reduction="sum", label_smoothing=smoothing)
 
@@ -31,8 +31,8 @@ def policy_loss(logits: Tensor, targets: Tensor, advantages: Tensor) -> Tensor:
     """Minus the sum over tokens of advantage times log probability (REINFORCE, Williams 1992), a scalar in float32.
 
     ``logits`` (N, V) and ``targets`` (N,) as for ``token_loss``; ``advantages`` (N,) are those of the sampled captions
-    that hold the targets. Probabilities are normalized over the tokens that can be sampled, as in sampling; otherwise
-    the expectation would not be the gradient of the expected reward.
+    to which the targets belong. Probabilities are normalized over the tokens that can be sampled, as in sampling;
+    otherwise the expectation would not be the gradient of the expected reward.
     """
     forbidden = torch.tensor(NEVER, device=logits.device)
     losses = functional.cross_entropy(logits.float().index_fill(1, forbidden, -torch.inf), targets, reduction="none")

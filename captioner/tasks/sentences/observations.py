@@ -1,4 +1,4 @@
-"""Observations of training clips: another one at each step, with gold labels mixed in."""
+"""Observations of training clips: another one at each step, mixed with gold labels."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ Stores = Sequence[LabelPredictionsStore]
 
 
 def open_observations(config: ClipDataConfig, ids: Sequence[str], steps: int) -> Observations | None:
-    """Those of the clips ``ids`` for a run of ``steps`` steps; None where every step sees the same.
+    """The observations of the clips ``ids`` for a run of ``steps`` steps; None if every step uses the same one.
 
-    ``ConfigError`` where gold labels would be mixed into something that is no label predictions.
+    Raises ``ConfigError`` if gold labels would be mixed into anything but label predictions.
     """
     stores = [open_store(path) for path in config.features]
     labels = [store for store in stores if isinstance(store, LabelPredictionsStore)]
@@ -39,10 +39,10 @@ def open_observations(config: ClipDataConfig, ids: Sequence[str], steps: int) ->
 
 
 def observed_rows(store: LabelPredictionsStore, clips: Sequence[Clip], config: ClipDataConfig) -> list[list[int]]:
-    """Rows of ``store`` that may be drawn for each clip, as ``config.observe_by`` says.
+    """Rows of ``store`` that may be drawn for each clip, by ``config.observe_by``.
 
-    A clip of a single sentence (``CLIP#3``) has the observations of its clip unless it has its own; by labels it has
-    those of all training clips whose labels agree with its own on most nodes, for a clip's own labels may be others.
+    A clip of a single sentence (``CLIP#3``) has the observations of its clip unless it has its own. By labels, it has
+    those of all training clips whose labels agree with its own on most nodes, since its clip's labels may differ.
     """
     known = store.predictions.observations
     own = [(known.get(clip.clip_id) or known[whole_clip(clip.clip_id)])[: config.observations] for clip in clips]
@@ -69,7 +69,7 @@ def observed_rows(store: LabelPredictionsStore, clips: Sequence[Clip], config: C
 class Observations:
     """Draws label predictions of training clips: of any of their observations, as one-hot vectors or probabilities.
 
-    All stores give the same observation. The share s of the gold labels goes from ``shares[0]`` at step 0 to
+    All stores give the same observation. The share s of the gold labels changes from ``shares[0]`` at step 0 to
     ``shares[1]`` at step ``steps``. Probabilities become (1 - s) p + s [gold label]; a MAP assignment is replaced by
     the gold labels with probability s, as in the scheduled sampling of Bengio et al. (arXiv 1506.03099). Clips without
     gold labels keep their predictions.
@@ -78,11 +78,11 @@ class Observations:
     def __init__(
         self, stores: Stores, clips: Sequence[Clip], shares: Sequence[float], steps: int, found: Sequence[Sequence[int]]
     ) -> None:
-        """``clips`` are those of the rows that are drawn for, ``found`` the rows of the stores of each."""
+        """``clips`` are the clips of the rows to draw for, ``found`` the rows of the stores for each of them."""
         self.stores = stores
         self.shares, self.steps = shares, steps
         self.counts = np.array([len(own) for own in found])  # (N,)
-        self.first = self.counts.cumsum() - self.counts  # (N,): a clip's part of ``rows`` begins there
+        self.first = self.counts.cumsum() - self.counts  # (N,): where each clip's part of ``rows`` begins
         self.rows = np.array([row for own in found for row in own])  # (sum of counts,): rows of the files
         self.gold = gold_labels(clips, stores[0].predictions.labels)  # (N, V)
 

@@ -23,11 +23,11 @@ from captioner.tasks.sentences.starting_weights import check_same_model, copy_we
 from captioner.tasks.sentences.teachers import load_teachers
 from captioner.text.vocabulary import Vocabulary
 
-STATISTICS_FROM = 1024  # images whose features are measured when the backbone is fine-tuned
+STATISTICS_FROM = 1024  # images for the features' statistics if the backbone is fine-tuned
 
 
 def build_model(config: Any, inputs: Sequence[FeatureSpec], outputs: Vocabulary) -> nn.Module:
-    """The sentence decoder that ``config.model`` describes; a model without inputs has features of size 1."""
+    """The sentence decoder of ``config.model``; a model without inputs has features of size 1."""
     size = sum(spec.dimension for spec in inputs) or 1
     names = [name for spec in inputs for name in spec.names]
     model: nn.Module = resolve(MODELS, config.model.architecture, "architecture")(
@@ -47,7 +47,7 @@ def make_text_learner(
 def make_caption_learner(
     experiment: Experiment, data: SentenceData, model: nn.Module, device: torch.device
 ) -> SentenceLearner:
-    """A captioner's learner, with its backbone, teachers or sampler where the configuration asks for them."""
+    """A captioner's learner, with the backbone, teachers or sampler that the configuration names."""
     config = experiment.config
     assert isinstance(model, LRCN)
     teachers = sampler = None
@@ -71,15 +71,15 @@ def make_caption_learner(
 
 
 def start_text(experiment: Experiment, data: SentenceData, learner: SentenceLearner) -> list[str]:
-    """Weights of ``train.init_from``, if it is named."""
+    """Copy the weights of ``train.init_from``, if it is set."""
     source = _source(experiment)
     return [] if source is None else [_copy(source, experiment, data, learner, statistics=False)]
 
 
 def start_captions(experiment: Experiment, data: SentenceData, learner: SentenceLearner) -> list[str]:
-    """Statistics of the training features and the weights of ``train.init_from``, if it is named.
+    """Set the statistics of the training features, and copy the weights of ``train.init_from``, if it is set.
 
-    The checkpoint's statistics are kept where its features are the run's: in fine-tuning and self-critical training.
+    The checkpoint's statistics are kept if it has the run's features: in fine-tuning and self-critical training.
     """
     config, model = experiment.config, learner.model
     source = _source(experiment)
@@ -95,7 +95,7 @@ def start_captions(experiment: Experiment, data: SentenceData, learner: Sentence
 
 
 def _source(experiment: Experiment) -> Checkpoint | None:
-    """The checkpoint that starts the run; ``ConfigError`` where it is not of a sentence decoder."""
+    """The checkpoint that starts the run; raises ``ConfigError`` if it is not of a sentence decoder."""
     if not experiment.train.init_from:
         return None
     source = load_checkpoint(experiment.train.init_from)

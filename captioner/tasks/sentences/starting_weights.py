@@ -1,4 +1,4 @@
-"""The starting weights of a run: those of another checkpoint, and the statistics of the training features."""
+"""The starting weights of a run: another checkpoint's weights, and the statistics of the training features."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from captioner.models.lrcn import LRCN, LRCNConfig
 from captioner.text.vocabulary import Vocabulary
 
 STATISTICS = ("feature_mean", "feature_std")
-ONLY_TRAINING = ("dropout", "image_dropout", "init")  # settings that leave no trace in a trained model
-WORD_ROWS = ("embedding.weight", "lm_head.weight", "lm_head.bias")  # one row a word
+ONLY_TRAINING = ("dropout", "image_dropout", "init")  # settings that do not change the shape or use of a trained model
+WORD_ROWS = ("embedding.weight", "lm_head.weight", "lm_head.bias")  # one row per word
 
 
 @torch.no_grad()
 def copy_weights(model: LRCN, vocabulary: Vocabulary, source: Checkpoint, *, statistics: bool) -> str:
-    """Copy the weights of ``source`` that fit into ``model``; returns one line that says which were copied.
+    """Copy the weights of ``source`` that fit into ``model``; returns a line that says which ones were copied.
 
     Tensors with a row for each word are matched word by word, so the vocabularies may differ; all others by name and
     shape. The mean and deviation of the features are copied only with ``statistics``.
@@ -44,13 +44,13 @@ def copy_weights(model: LRCN, vocabulary: Vocabulary, source: Checkpoint, *, sta
             other.append(f"{name} {tuple(target.shape)} ({tuple(value.shape)} there)")
     report = f"copied {len(copied)} of {len(copied) + len(absent) + len(other)} tensors, "
     report += f"{len(pairs[0])} of {len(vocabulary)} words"
-    parts = list(dict.fromkeys(name.rpartition(".")[0] or name for name in absent))  # a layer is named once
+    parts = list(dict.fromkeys(name.rpartition(".")[0] or name for name in absent))  # each layer once
     left = [*other, *(f"{part} (absent there)" for part in parts)]
     return f"{report}; initialized: {', '.join(left)}" if left else report
 
 
 def check_same_model(source: Checkpoint, name: str, config: LRCNConfig, feature_size: int) -> None:
-    """``ConfigError`` unless the checkpoint ``name`` holds the model of ``config``; dropout may differ."""
+    """Raise ``ConfigError`` unless the checkpoint ``name`` holds the model of ``config``; dropout may differ."""
     theirs, ours = to_mapping(source.model.config), to_mapping(config)
     sides = [(f"model.{key}", theirs[key], value) for key, value in ours.items() if key not in ONLY_TRAINING]
     sides.append(("numbers in a feature", source.model.feature_size, feature_size))
@@ -63,7 +63,7 @@ def check_same_model(source: Checkpoint, name: str, config: LRCNConfig, feature_
 def set_statistics(model: LRCN, features: Tensor, sizes: Sequence[int]) -> None:
     """Set the model's mean and deviation to those of the training features (N, D).
 
-    ``sizes`` are the dimensions of each backbone, D in sum, for models that scale a backbone's numbers alike.
+    ``sizes`` are the dimensions of each backbone, D in total, for models that give a backbone's numbers a common scale.
     """
     features = model.compress(features)
     deviation = features.std(0, correction=0)  # (D,)
@@ -74,7 +74,7 @@ def set_statistics(model: LRCN, features: Tensor, sizes: Sequence[int]) -> None:
 
 
 def _common_words(old: Vocabulary, new: Vocabulary) -> tuple[Tensor, Tensor]:
-    """Numbers of the words that both hold: (W,) in the old vocabulary and (W,) in the new one."""
+    """Ids of the words in both vocabularies: (W,) in the old one and (W,) in the new one."""
     numbers = {word: i for i, word in enumerate(old.to_list())}
     pairs = [(numbers[word], i) for i, word in enumerate(new.to_list()) if word in numbers]
     both = torch.tensor(pairs).reshape(-1, 2)

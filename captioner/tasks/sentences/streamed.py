@@ -1,4 +1,4 @@
-"""Features of training images read shard by shard, for data sets that do not fit into memory."""
+"""Features of training images that are read shard by shard, for data sets that do not fit into memory."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from captioner.errors import ConfigError
 from captioner.features.shards import ShardedStore
 
 Stores = Mapping[str, Sequence[ShardedStore]]
-"""Stores by name; the features of several are concatenated."""
+"""Stores by name; several under one name are concatenated."""
 
 
 class StreamedFeatures:
     """Features by name and row (``captioner.tasks.sentences.data.Images``); those of rows ``kept`` stay in memory.
 
-    A shard is read when the first batch needs it and forgotten after the last one: how many are in memory at a time is
-    up to the order of the batches. All stores, also those of ``mirrored`` images, must have the same images in the same
-    shards: ``ConfigError`` where they have not. The rows ``kept`` are never mirrored.
+    A shard is read when the first batch needs it and dropped after the last one, so the order of batches decides how
+    many are in memory at a time. All stores, also those of ``mirrored`` images, must have the same images in the same
+    shards; otherwise ``ConfigError`` is raised. The rows ``kept`` are never mirrored.
     """
 
     def __init__(self, stores: Stores, mirrored: Stores | None, ids: Sequence[str], kept: Tensor) -> None:
@@ -56,14 +56,14 @@ class StreamedFeatures:
                     del loaded[shard]
 
     def _read(self, shard: int) -> dict[str, Tensor]:
-        """By name the features of a shard, (1, n, D), or with those of mirrored images (2, n, D)."""
+        """The features of a shard by name, (1, n, D), or with those of mirrored images (2, n, D)."""
         return {
             name: torch.stack([_side_by_side([store.read(shard) for store in side[name]]) for side in self._sides])
             for name in self._tables
         }
 
     def _take(self, name: str, rows: Tensor, side: Tensor, loaded: Mapping[int, Mapping[str, Tensor]]) -> Tensor:
-        """Features (B, D) float32 of rows (B,); ``side`` (B,) is 1 where they are those of the mirrored image."""
+        """Features (B, D) float32 of rows (B,); ``side`` (B,) is 1 for the mirrored image."""
         taken = torch.empty(len(rows), self._tables[name].shape[1])
         kept = self._kept[rows] >= 0
         taken[kept] = self._tables[name][self._kept[rows[kept]]].float()

@@ -1,4 +1,4 @@
-"""Knowledge distillation: a run also learns the next-token distributions of trained models."""
+"""Knowledge distillation: a run also learns from the next-token distributions of trained models."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from captioner.models.lrcn import LRCN
 from captioner.text.vocabulary import Vocabulary
 
 Choose = Callable[[Tensor], Tensor]
-"""Takes outputs (B, T, H) to those of the real tokens, (tokens, H)."""
+"""Selects from outputs (B, T, H) those of the real tokens, (tokens, H)."""
 
 
 class Teachers:
     """An ensemble of trained sentence decoders (Hinton et al. 2015, at temperature 1).
 
-    They read the same sentences as the model that learns, and the same features or others. They are frozen, without
-    dropout, and no part of what is trained.
+    They read the same sentences as the student, and the same features or others. They are frozen, without dropout, and
+    not part of the learner's parameters.
     """
 
     def __init__(self, models: Sequence[LRCN]) -> None:
@@ -37,7 +37,7 @@ class Teachers:
 
 
 def load_teachers(paths: Sequence[str], vocabulary: Vocabulary, feature_size: int, device: torch.device) -> Teachers:
-    """The checkpoints ``paths``; ``ConfigError`` where one has other words or features than the run."""
+    """Load the checkpoints ``paths``; raises ``ConfigError`` if one has other words or feature sizes than the run."""
     models = []
     for path in paths:
         checkpoint = load_checkpoint(path)
