@@ -1,1 +1,1 @@
-"""How fast captioner is, as ratios: ``make bench``. One file a benchmark; ``run.py`` lists them."""
+"""Measures of captioner's speed, as ratios: ``make bench``. One file per benchmark; ``run.py`` lists them."""

@@ -1,4 +1,4 @@
-"""Captioning a batch of images, compared with its CNN alone.
+"""Captioning of a batch of images, compared with its CNN alone.
 
 Ours: ``LRCNCaptioner.results``, from JPEG files to sentences, decoded with the checkpoint's settings.
 Baseline: the same files opened, scaled and put through the same CNN in the same batches, without a sentence.
@@ -21,13 +21,13 @@ from captioner.predictors.streams import batches, prefetch
 TARGET = 0.85
 RUNTIMES_TARGET = 4.0
 AGREEMENT = 1e-3
-"""Largest difference between the scores of two runtimes' captions of an image, in nats."""
+"""Largest accepted difference between the scores of two runtimes' captions of an image, in nats."""
 
 
 def measure(
     count: int = 256, batch_size: int = 64, rounds: int = 3, photo: Path = PHOTO, model: str = "default"
 ) -> list[Measurement]:
-    """Captions a second over images a second through the CNN alone, for ``count`` images."""
+    """Captions per second over images per second through the CNN alone, for ``count`` images."""
     captioner = load(model)
     with tempfile.TemporaryDirectory() as folder:
         images = make_images(Path(folder), count, photo)
@@ -46,9 +46,9 @@ def measure(
 def measure_runtimes(
     count: int = 256, batch_size: int = 64, rounds: int = 3, photo: Path = PHOTO, model: str = "default"
 ) -> list[Measurement]:
-    """Captions a second by ONNX Runtime over those by torch, the same files and the same model, on a processor.
+    """Captions per second of ONNX Runtime over those of torch, with the same files and model, on a CPU.
 
-    Raises ``CaptionerError`` where the scores of captions differ by more than ``AGREEMENT``.
+    Raises ``CaptionerError`` if the scores of captions differ by more than ``AGREEMENT``.
     """
     onnx, torch = (load(model, runtime=runtime) for runtime in ("onnx", "torch"))
     with tempfile.TemporaryDirectory() as folder:
@@ -67,9 +67,9 @@ def measure_runtimes(
 
 
 def check_agreement(one: LRCNCaptioner, other: LRCNCaptioner, images: list[Path], batch_size: int) -> None:
-    """Raise ``CaptionerError`` where the scores of two captioners' captions differ by more than ``AGREEMENT``.
+    """Raise ``CaptionerError`` if the scores of two captioners' captions differ by more than ``AGREEMENT``.
 
-    A score is what beam search ranks by. Rounding may decide between sentences that score alike.
+    Beam search ranks by the score. Rounding may decide between sentences with nearly the same score.
     """
     penalty = one.checkpoint.decoding.length_penalty
     pairs = zip(one.results(images, batch_size=batch_size), other.results(images, batch_size=batch_size), strict=True)
@@ -81,15 +81,15 @@ def check_agreement(one: LRCNCaptioner, other: LRCNCaptioner, images: list[Path]
 
 
 def caption(captioner: LRCNCaptioner, images: list[Path], batch_size: int) -> None:
-    """Every image to a sentence; ``CaptionerError`` if one gets none."""
+    """Caption each image; raises ``CaptionerError`` if one gets no caption."""
     for result in captioner.results(images, batch_size=batch_size):
         if not result.captions:
             raise CaptionerError(f"{result.image}: {result.error}")
 
 
 def encode(captioner: LRCNCaptioner, images: list[Path], batch_size: int) -> None:
-    """Every image to its feature, by the same code as for captions."""
-    captioner.runtime.prepare()  # here and not in two threads at once
+    """Compute each image's feature, with the same code as for captions."""
+    captioner.runtime.prepare()  # here, since two threads must not load it at once
     with closing(prefetch(captioner.prepare, images, window=2 * batch_size)) as prepared:
         for batch in batches(prepared, batch_size):
             captioner.encode([inputs for _, inputs in batch if not isinstance(inputs, ImageError)])

@@ -1,7 +1,7 @@
 """Classifying digits against a claim of ten seconds, and local response normalization against torch's.
 
-Digits: a LeNet reads 10,000 images from IDX files, as many as MNIST tests with, and names their classes on a processor;
-the baseline is the ten seconds that a paper says this takes. Weights are random: they do not change the time.
+Digits: a LeNet reads 10,000 images from IDX files, the size of MNIST's test set, and classifies them on a CPU; the
+baseline is the ten seconds that a paper reports for this. Weights are random, which does not change the time.
 Normalization: forward and backward over the maps of the first convolution of the CIFAR-10 table, (128, 64, 12, 12).
 """
 
@@ -58,7 +58,7 @@ def measure(count: int = 10_000, rounds: int = 3) -> list[Measurement]:
 
 
 def measure_normalization(batch_size: int = 128, rounds: int = 5) -> list[Measurement]:
-    """Batches a second of ours over torch's local response normalization."""
+    """Batches per second of ours over torch's local response normalization."""
     maps = torch.rand(batch_size, 64, 12, 12, requires_grad=True)
 
     def step(norm: nn.Module) -> Callable[[], None]:

@@ -1,8 +1,8 @@
 """Inference in pairwise MRFs for many clips at once, compared with a plain loop over clips.
 
-Both find the marginals and the MAP assignment of the same clips by belief propagation over the same graph, for the same
-number of rounds. The loop is the obvious implementation: dictionaries of NumPy vectors, clip by clip, with a stable
-log-sum-exp for each message. Their results are compared before anything is timed.
+Both find the marginals and the MAP assignment of the same clips by belief propagation over the same graph, with the
+same number of rounds. The loop is the obvious implementation: dictionaries of NumPy vectors, clip by clip, with a
+stable log-sum-exp for each message. Results are compared before anything is timed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ OVER_LOOP = 20.0  # target
 
 
 def measure(count: int = 512, few: int = 8, rounds: int = 5, sizes: tuple[int, ...] = SIZES) -> list[Measurement]:
-    """Clips per second of batched inference of ``count`` clips, over those of the loop, which gets ``few``."""
+    """Clips per second of batched inference for ``count`` clips, over those of the loop, which gets ``few``."""
     results = []
     pairs = list(itertools.combinations(range(len(sizes)), 2))
     for name, edges in (("complete graph", pairs), ("tree", [(0, w) for w in range(1, len(sizes))])):

@@ -1,12 +1,12 @@
-"""Beam search, compared with greedy decoding and with beam search that runs the whole prefix again at each step.
+"""Beam search, compared with greedy decoding, and with beam search that runs the whole prefix again at each step.
 
 All decode random features with the mean and deviation of the default model's training features, without the CNN, so
-that captions are about as long as usual.
+that captions have about the usual length.
 
 * greedy: ``captioner.decoding.greedy`` at the same batch size.
 * naive: ``tests/oracles/naive_beam.py``, plain loops over one image at a time.
-* re-running: our batched beam search over a decoder whose state is the prefix, so that only the carried state differs.
-  It has no target; it shows how much of the naive beam's time goes into running prefixes again.
+* re-running: our batched beam search over a decoder whose state is the prefix; only the recurrent state differs. It has
+  no target; it shows how much of the naive beam's time is spent on running prefixes again.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tests.oracles.naive_beam import naive_beam_search, run_again
 
 BEAM_SIZE = 5
 OVER_GREEDY, OVER_NAIVE = 0.25, 5.0  # targets
-BATCH = 16  # as the command takes them
+BATCH = 16  # as in the command
 
 
 class Rerunning:
@@ -56,7 +56,7 @@ class Rerunning:
 def measure(
     model: str = "default", batch_size: int = BATCH, count: int = 128, few: int = 16, rounds: int = 5
 ) -> list[Measurement]:
-    """Captions a second of beam search over those of the others, for ``count`` images; slow ones get ``few``."""
+    """Captions per second of beam search over those of the others, for ``count`` images; slow ones get ``few``."""
     checkpoint = load_checkpoint(find_model(model))
     network = checkpoint.model
     features = random_features(network, count)
@@ -90,19 +90,19 @@ def measure(
 
 
 def decode(decoder: Decoder, state: Any, count: int, checkpoint: Checkpoint) -> list[Any]:
-    """Our beam search with the checkpoint's limits, by plain log probability."""
+    """Our beam search with the checkpoint's limits, by log probability without length normalization."""
     config = DecodingConfig(beam_size=BEAM_SIZE, max_length=checkpoint.config.decoding.max_length)
     return beam_search(decoder, state, count, config, start=START, end=END)
 
 
 def random_features(model: LRCN, count: int) -> Tensor:
-    """Features (count, D) with the mean and deviation of those that the model learned from."""
+    """Features (count, D) with the mean and deviation of the model's training features."""
     noise = torch.randn(count, model.feature_size, generator=torch.Generator().manual_seed(0))
     return model.feature_mean + model.feature_std * noise
 
 
 def _captions(features: Tensor, batch_size: int, decode: Callable[[Tensor], object]) -> Callable[[], float]:
-    """A function that decodes all ``features`` batch by batch and returns captions a second."""
+    """A function that decodes all ``features`` batch by batch and returns captions per second."""
 
     @torch.inference_mode()
     def work() -> None:

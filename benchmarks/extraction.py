@@ -2,8 +2,8 @@
 
 Ours: ``captioner.features.extract`` as the command calls it, from JPEG files to a finished store: workers start, files
 are read, decoded and scaled, values normalized, the network run, rows written and merged.
-Baseline: the same network on the same images, which lie ready in memory as normalized batches.
-Both: float32, the same batch size, channels last, all of torch's threads. Weights are random: they cost the same.
+Baseline: the same network on the same images, which are already in memory as normalized batches.
+Both: float32, the same batch size, channels last, all of torch's threads. Weights are random; the time is the same.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def measure(
     networks: tuple[str, ...] = ("resnet50", "compact"),
     photo: Path = PHOTO,
 ) -> list[Measurement]:
-    """Images a second of ``extract`` over those of the bare network, for ``count`` images."""
+    """Images per second of ``extract`` over those of the bare network, for ``count`` images."""
     with tempfile.TemporaryDirectory() as folder:
         images = make_images(Path(folder, "images"), count, photo)
         return [_measure(network, images, batch_size, workers, rounds) for network in networks]
@@ -74,7 +74,7 @@ def _measure(network: str, images: list[Path], batch_size: int, workers: int, ro
 
 
 def random_backbone(network: str) -> Backbone:
-    """``compact`` or a network of torchvision's, pooled, without pretrained weights and so without a download."""
+    """``compact`` or a network of torchvision's, pooled, with random weights and so without a download."""
     if network == "compact":
         return load_backbone("compact", state=CompactCNN().state_dict())
     from captioner.backbones.torchvision import classifier
@@ -83,6 +83,6 @@ def random_backbone(network: str) -> Backbone:
 
 
 def _ready(backbone: Backbone, images: list[Path], batch_size: int) -> list[torch.Tensor]:
-    """The images as the network sees them, normalized batches (N, 3, S, S)."""
+    """The images as the network's input, normalized batches (N, 3, S, S)."""
     cut = (pixels(open_image(path), backbone.spec) for path in images)  # (S, S, 3) each
     return [normalize(torch.from_numpy(np.stack(batch)), backbone.spec) for batch in batches(cut, batch_size)]

@@ -1,8 +1,8 @@
-"""Our beam search beside that of transformers' ``generate`` on the same LSTM: the default model's decoder.
+"""Our beam search, compared with that of transformers' ``generate`` on the same LSTM, the default model's decoder.
 
-Both search with the same beam for the same features, without the CNN; only the search differs. ``generate`` drives the
+Both search with the same beam for the same features, without the CNN; only the search differs. ``generate`` calls the
 model's own ``step``, and its cache is the model's own state, so neither side runs a prefix again. They keep finished
-sentences differently, so that a few captions differ: 4 of 64 by the default model.
+sentences differently, so a few captions differ: 4 of 64 with the default model.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Summing gradients over two processes against torch's ``DistributedDataParallel``, over gloo on one machine.
+"""Summing gradients over two processes, compared with ``DistributedDataParallel``, over gloo on one machine.
 
 Both: forward, backward and the sum of the gradients for four LSTM layers and an output layer of the sizes of
 flickr8k-4f, on the same rows in float32, one thread for each process. Ours: ``World.sum_gradients`` after backward.
@@ -31,7 +31,7 @@ class Network(nn.Module):
         self.lm_head = nn.Linear(hidden, words)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """A scalar to which every parameter contributes, of ``inputs`` (T, B, H)."""
+        """A scalar to which every parameter contributes, given ``inputs`` (T, B, H)."""
         logits: Tensor = self.lm_head(self.lstm(inputs)[0])
         return logits.square().mean()
 
@@ -39,14 +39,14 @@ class Network(nn.Module):
 def measure(
     steps: int = 4, rounds: int = 7, hidden: int = 384, words: int = 2600, batch_size: int = 128
 ) -> list[Measurement]:
-    """Steps a second with our sum over those with ``DistributedDataParallel``."""
+    """Steps per second with our sum over those with ``DistributedDataParallel``."""
     with tempfile.TemporaryDirectory() as folder:
         multiprocessing.spawn(_one_of_two, (folder, steps, rounds, hidden, words, batch_size), nprocs=2)
         return [Measurement(**json.loads((Path(folder) / "measurement.json").read_text(encoding="utf-8")))]
 
 
 def _one_of_two(rank: int, folder: str, steps: int, rounds: int, hidden: int, words: int, batch_size: int) -> None:
-    """What each process does; the first one writes ``measurement.json``."""
+    """Main function of each process; the first one writes ``measurement.json``."""
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
     torch.manual_seed(0)

@@ -1,7 +1,7 @@
-"""``captioner serve`` under load: many visitors upload at once for a minute, and retry when they are told to.
+"""``captioner serve`` under load: many visitors upload at once for a minute, and retry when they are asked to.
 
-Ours and baseline are of one run: memory at its end over that after its first sixth, and the 95th percentile of the time
-to an answer over the median. An answer other than 200 and 503 is an error.
+Both sides of a ratio are from one run: memory at its end over that after its first sixth, and the 95th percentile of
+the response time over the median. A response other than 200 and 503 is an error.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from captioner.errors import CaptionerError
 
 MEMORY_TARGET = 1.1
 SETTLED = 1 / 6
-"""Part of the time after which memory should not grow."""
+"""Share of the time after which memory should not grow."""
 
 
 def measure(clients: int = 64, duration: float = 60.0, photo: Path = PHOTO) -> list[Measurement]:

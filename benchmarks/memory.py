@@ -1,4 +1,4 @@
-"""Peak memory of ``captioner caption`` on many images against a third of them: it should not grow with their
+"""Peak memory of ``captioner caption`` on many images, compared with a third of them: it should not grow with their
 number. Both are whole processes with the command's own batch size, and enough images to fill the pipeline.
 """
 
@@ -17,7 +17,7 @@ from benchmarks.startup import captioner_command
 TARGET = 1.1
 ONE = 200e6 / 2**20  # MiB
 UNIT = 2**20 if sys.platform == "darwin" else 2**10  # of ru_maxrss, in MiB: bytes there, KiB elsewhere
-# A process begins with the peak of the one that started it, so that a small one must stand between this and that.
+# A process inherits the peak of the one that started it, so a small one must start it.
 LAUNCHER = """
 import resource, subprocess, sys
 status = subprocess.call(sys.argv[1:], stdout=subprocess.DEVNULL)
@@ -54,10 +54,10 @@ def measure(count: int = 1500, photo: Path = PHOTO, model: str = "default") -> l
 
 
 def compare_memory(benchmark: str, ours: Sequence[str], baseline: Sequence[str], target: float) -> Measurement:
-    """The peak memory of one command over that of another; it hardly changes from run to run."""
+    """The peak memory of one command over that of another, which hardly changes from run to run."""
     return once(benchmark, "MiB", peak_memory(ours), peak_memory(baseline), target, AT_MOST)
 
 
 def peak_memory(command: Sequence[str]) -> float:
-    """The most memory, in MiB, that a command takes at any moment; of several processes, the largest one's."""
+    """The most memory, in MiB, that a command uses at any moment; of several processes, that of the largest."""
     return int(run_command([sys.executable, "-c", LAUNCHER, *command])) / UNIT

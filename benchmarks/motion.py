@@ -4,11 +4,11 @@
     python -m benchmarks.motion --videos 400        # fewer videos than by default
     python -m benchmarks.run motion                 # rows for the CSV file: single frames and LRCN over chance
 
-Four problems: the direction of a moving spot, its speed, the sense of a rotating bar, and which of two events comes
+Four problems: the direction of a moving spot, its speed, the direction of a rotating bar, and which of two events comes
 first. Each video starts at a random phase, so that single frames of both classes have the same distribution: a
 classifier of single frames is at chance (50 %), and so is one of the mean over frames. Features are the pixels of
-frames of 8 x 8, so that nothing but the sequence model is measured. A label at every frame, as in the paper, also
-counts the frames before the first event, which say nothing; the last output alone does not.
+frames of 8 x 8, so that only the sequence model is measured. A label at every frame, as in the paper, also counts the
+frames before the first event, which contain no information; the last output alone does not.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ MODELS: Mapping[str, Mapping[str, object]] = {
     "LRCN, last output": {"cell": "lstm", "pooling": "last"},
     "LRCN, frames shuffled": {"cell": "lstm", "shuffle": True},
 }
-"""Settings of ``model`` by the name of a row."""
+"""Settings of ``model``, by the name of a row."""
 VIDEOS = 1000
-"""Videos of each problem for training, and as many for testing."""
+"""Number of videos of each problem for training, and for testing."""
 CHANCE = 50.0
-"""Percent: there are two classes of equally many videos."""
+"""In percent: two classes with equally many videos."""
 GOALS = {"single frame": (1.1, AT_MOST), "LRCN": (1.9, AT_LEAST), "LRCN, last output": (1.9, AT_LEAST)}
-"""Accuracy over chance that is expected of a model: 55 % at most without the order of frames, 95 % at least with it."""
+"""Accuracy over chance that a model should have: at most 55 % without the order of frames, at least 95 % with it."""
 
 
 def spot(across: np.ndarray, down: np.ndarray) -> np.ndarray:
@@ -92,7 +92,7 @@ PROBLEMS: Mapping[str, Callable[[bool, np.random.Generator], np.ndarray]] = {
 
 
 def write_problem(folder: Path, problem: str, train: int, test: int, seed: int = 0) -> None:
-    """A store of features ``features.h5`` and the table ``videos.tsv`` of videos for training and for testing."""
+    """Write a feature store ``features.h5`` and the table ``videos.tsv`` of videos for training and testing."""
     random = np.random.default_rng([seed, *problem.encode()])
     spec = VideoSpec(key="pixels of a drawing", dimension=3 * SIDE**2, frames=FRAMES, size=SIDE)
     lines = ["video\tlabel\tsplit"]
@@ -158,7 +158,7 @@ def _scores(videos: int, models: Sequence[str]) -> dict[str, dict[str, float]]:
 
 
 def _bump(distance: np.ndarray) -> np.ndarray:
-    """A bell over distances in pixels around a circle of SIDE."""
+    """A bell curve over distances in pixels around a circle of SIDE."""
     around: np.ndarray = (distance + SIDE / 2) % SIDE - SIDE / 2
     bell: np.ndarray = np.exp(-(around**2))
     return bell

@@ -1,8 +1,8 @@
-"""The default model beside published captioners, and our adapter beside plain ``generate``.
+"""The default model, compared with published captioners, and our adapter, compared with plain ``generate``.
 
-The published ones have random weights in the sizes of their configurations, BLIP-base and ViT-GPT2, which compute the
-same and need no download; every caption has ``LENGTH`` tokens, greedy. Both sides of a row run in turns in one process,
-or as whole processes where start and memory are measured.
+The published models, BLIP-base and ViT-GPT2, have their real sizes and random weights, which take the same time and
+need no download; each caption has ``LENGTH`` tokens, decoded greedily. Both sides of a row run in turns in one process,
+or as whole processes if start and memory are measured.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def _adapter(name: str, folder: Path, images: list[Path], rounds: int) -> Measur
 
 
 def plain_generate(folder: Path) -> Callable[[list[Path]], list[str]]:
-    """What the documentation of transformers shows, in batches of 8."""
+    """The code in the documentation of transformers, in batches of 8."""
     import torch
 
     transformers = require("transformers", "transformers")
@@ -113,7 +113,7 @@ def plain_generate(folder: Path) -> Callable[[list[Path]], list[str]]:
 
 
 def _installed() -> Measurement:
-    """Bytes of the packages that the default model needs over those that published ones need."""
+    """Bytes of the packages that the default model needs over those that published models need."""
     ours, theirs = (
         installed_bytes(*names) / 2**20 for names in (("captioner",), ("captioner", "torch", "transformers"))
     )
@@ -121,7 +121,7 @@ def _installed() -> Measurement:
 
 
 def installed_bytes(*names: str) -> int:
-    """Bytes of the files of packages and of all that they require, extras left out; captioner is this checkout's."""
+    """Bytes of the files of packages and all their requirements, without extras; captioner is this checkout's."""
     seen: set[str] = set()
     waiting = list(names)
     total = 0
@@ -140,7 +140,7 @@ def installed_bytes(*names: str) -> int:
 
 
 def _package(name: str) -> tuple[list[Path], list[str]]:
-    """The files of a package and what it requires."""
+    """The files of a package, and its requirements."""
     if name == "captioner":
         project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
         return list((ROOT / "captioner").rglob("*")), project["dependencies"]
@@ -150,7 +150,7 @@ def _package(name: str) -> tuple[list[Path], list[str]]:
 
 
 def save(name: str, folder: Path) -> Path:
-    """A published model with random weights, and a tokenizer of as many words as it knows."""
+    """Save a published model with random weights, and a tokenizer with the model's number of words."""
     transformers = require("transformers", "transformers")
     BUILDERS[name](transformers, folder)
     return folder
@@ -184,4 +184,4 @@ def _tokenizer(transformers: Any, size: int) -> Any:
 
 
 BUILDERS: dict[str, Callable[[Any, Path], None]] = {"BLIP-base": _blip, "ViT-GPT2": _vit_gpt2}
-"""By the name of the model; ``transformers`` and the folder as arguments."""
+"""Builders by the model's name; arguments are ``transformers`` and the folder."""

@@ -1,6 +1,6 @@
-"""Recognizing activities against what cannot be left out: decoding and features of frames against the bare network,
-flow images against bare DIS, training against bare recurrent layers; and the memory of a video of an hour against one
-of a third of that, which should be the same.
+"""Recognizing activities, compared with the unavoidable work: decoding and features of frames with the bare network,
+flow images with bare DIS, training with bare recurrent layers; and the memory for a video of an hour with that for one
+of a third of the length, which should be the same.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def measure(count: int = 6, rounds: int = 5, network: str = "default") -> list[M
 
 
 def measure_memory(minutes: int = 60) -> list[Measurement]:
-    """Peak memory of recognizing a video of so many minutes over that of a third of them."""
+    """Peak memory of recognizing a video of this length over that of a third of it."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for kind in ("a", "b"):
@@ -74,7 +74,7 @@ def measure_memory(minutes: int = 60) -> list[Measurement]:
 
 
 def write_video(path: Path, frames: int, seed: int, height: int = HEIGHT, width: int = WIDTH, rate: int = 25) -> None:
-    """A video of a texture that moves to the right."""
+    """Write a video of a texture that moves to the right."""
     av = require("av", "video")
     path.parent.mkdir(parents=True, exist_ok=True)
     texture = _texture(seed, height, width)
@@ -127,7 +127,7 @@ def _flow(rounds: int, pairs: int = 10) -> Measurement:
 
 
 def _training(folder: Path, rounds: int, steps: int = 8) -> list[Measurement]:
-    """Steps of the task's own loop over those of the layers alone, on features (32, 16, 192) in memory."""
+    """Steps of the task's own loop over those of its layers alone, on features (32, 16, 192) in memory."""
     folder.mkdir()
     write_problem(folder, "direction", 64, 2)
     data = {"format": "tsv", "root": str(folder), "features": [str(folder / "features.h5")], "dev_share": 0.2}

@@ -2,8 +2,8 @@
 
     python -m benchmarks.run [NAME ...] [--output FILE]
 
-Each ratio is taken in one run, ours and its baseline in turns; the docstring of each benchmark's file says what is on
-either side. Exit status 1 means that a benchmark could not run; a missed target is a result and no failure.
+Both sides of a ratio are measured in turns in one run; the docstring of each benchmark's file describes them. Exit
+status 1 means that a benchmark could not run; a missed target is a result, not a failure.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ BENCHMARKS = {
     "digits": "benchmarks.classification:measure",
     "local-response-norm": "benchmarks.classification:measure_normalization",
 }
-"""Name to the function that returns a list of ``Measurement``."""
+"""For each name, the function that returns a list of ``Measurement``."""
 RESULTS = Path(__file__).parent / "results.csv"
 COLUMNS = (
     "date benchmark ratio target direction verdict low high rounds ours baseline unit "
@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def measure_all(names: Sequence[str]) -> tuple[list[Measurement], bool]:
-    """All rows, and whether a benchmark could not run; one that cannot does not stop the others."""
+    """All rows, and whether a benchmark could not run; the others run anyway."""
     results: list[Measurement] = []
     failed = False
     for name in names:
@@ -107,7 +107,7 @@ def measure_all(names: Sequence[str]) -> tuple[list[Measurement], bool]:
 
 
 def table(results: Sequence[Measurement]) -> str:
-    """The rows for people to read."""
+    """The rows as a table for people."""
     lines = [HEAD]
     for one in results:
         target = "" if one.target is None else f"{one.direction} {one.target:g}"
@@ -126,7 +126,7 @@ def table(results: Sequence[Measurement]) -> str:
 
 
 def append(path: Path, results: Sequence[Measurement]) -> None:
-    """Add rows with date, hardware and versions to the CSV file, which is made when it is not there."""
+    """Add rows with date, hardware and versions to the CSV file, which is created if it does not exist."""
     versions = provenance()
     common = {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%MZ"),

@@ -1,9 +1,9 @@
-"""Captions shard by shard: two workers against one, Ray against processes, many shards against few.
+"""Captions shard by shard: two workers compared with one, Ray with local processes, many shards with few.
 
-All are whole processes that caption the same tars of photographs; a worker has one thread, as in a full machine. Their
-images/s count from the beginning of the first shard to the end of the last one, by the shards' statistics; the seconds
-before are rows of their own. One worker alone opens images on other cores than the network's, so it is also measured
-on one core.
+All are whole processes that caption the same tars of photos; a worker has one thread, as on a fully used machine. Their
+images/s are measured from the start of the first shard to the end of the last one, by the shards' statistics; the
+seconds before are rows of their own. One worker alone opens images on other cores than its network's, so it is also
+measured on one core.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ONE_THREAD = ["env", "OMP_NUM_THREADS=1"]
 def measure(
     count: int = 1200, shards: int = 8, many: int = 1000, rounds: int = 3, photo: Path = PHOTO, model: str = "default"
 ) -> list[Measurement]:
-    """Ratios of images a second, of memory, and of the time that finished shards take."""
+    """Ratios of images per second, of memory, and of the time that finished shards take."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         images = write_images(root, count, shards, photo)
@@ -61,7 +61,7 @@ def measure(
 def measure_engines(
     count: int = 2400, shards: int = 16, rounds: int = 3, photo: Path = PHOTO, model: str = "default"
 ) -> list[Measurement]:
-    """Ratios of images a second: Ray over processes, and two workers over one where each has a core and no more."""
+    """Ratios of images per second: Ray over local processes, and two workers over one, each with a single core."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -87,10 +87,10 @@ class Run:
     engine: str = "local"
     cores: int = 0
     starts: list[float] = field(default_factory=list)
-    """Seconds before the first shard, of each call."""
+    """Seconds before the first shard in each call."""
 
     def __call__(self) -> float:
-        """Images a second from the beginning of the first shard to the end of the last one."""
+        """Images per second from the beginning of the first shard to the end of the last one."""
         began = time.time()
         line = command(self.root, "large/*.tar", self.model, self.workers, self.engine, self.cores)
         run_command(line)
@@ -110,14 +110,14 @@ def command(root: Path, source: str, model: str, workers: int = 1, engine: str =
 
 
 def write_images(root: Path, count: int, shards: int, photo: Path) -> list[Path]:
-    """``count`` images in ``shards`` large tars; returns those of one tar."""
+    """Write ``count`` images in ``shards`` large tars; returns the images of one tar."""
     images = make_images(root / "images", count // shards, photo)
     write_tars(root / "large", images, shards)
     return images
 
 
 def write_tars(folder: Path, images: list[Path], count: int) -> None:
-    """``count`` tars of the same images, 0000.tar and on."""
+    """Write ``count`` tars with the same images, 0000.tar and on."""
     folder.mkdir()
     for number in range(count):
         with tarfile.open(folder / f"{number:04}.tar", "w") as tar:

@@ -1,8 +1,8 @@
-"""Scoring against pycocoevalcap: tokens, BLEU, CIDEr-D and ROUGE-L of 5,000 captions with five references each.
+"""Scoring, compared with pycocoevalcap: tokens, BLEU, CIDEr-D and ROUGE-L of 5,000 captions with five references each.
 
-Both score the same captions in a fresh process and say how long it took from texts to scores, without imports and
-reading; nothing is warm, neither our tokenizer's memory of words nor Java. The captions are drawn from the words of the
-default model, frequent ones often. Needs Java and the extra ``java``.
+Both score the same captions in a fresh process and report the time from texts to scores, without imports and reading;
+nothing is warm, neither our tokenizer's cache of words nor Java. The captions are drawn from the words of the default
+model, frequent ones more often. Needs Java and the extra ``java``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ References = dict[str, list[str]]
 
 
 def measure(count: int = 5000, rounds: int = 3) -> list[Measurement]:
-    """Captions a second of ours over pycocoevalcap's."""
+    """Captions per second of ours over pycocoevalcap's."""
     with captions_in_files(count) as [path]:
 
         def run(who: str) -> Callable[[], float]:
@@ -43,13 +43,13 @@ def measure(count: int = 5000, rounds: int = 3) -> list[Measurement]:
 def measure_memory(count: int = 5000) -> list[Measurement]:
     """Growth of the largest process from a tenth of the captions to all, ours over pycocoevalcap's.
 
-    Captions and references have to be in memory together, so that no scorer's memory is flat in their number.
+    Captions and references must be in memory together, so every scorer's memory grows with their number.
     """
     few = count // 10
     with captions_in_files(few, count) as paths:
 
         def growth(who: str) -> float:
-            """KiB a caption, its references included."""
+            """KiB per caption, including its references."""
             least, most = (peak_memory(command(who, path)) for path in paths)
             return 1024 * (most - least) / (count - few)
 
@@ -69,7 +69,7 @@ def measure_memory(count: int = 5000) -> list[Measurement]:
 
 @contextlib.contextmanager
 def captions_in_files(*counts: int) -> Iterator[list[Path]]:
-    """A file with as many drawn captions and their references for each of ``counts``."""
+    """For each of ``counts``, a file with that many drawn captions and their references."""
     find_jar("pycocoevalcap", JAR)
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / f"{count}.json" for count in counts]
@@ -109,7 +109,7 @@ def ours(hypotheses: dict[str, str], references: References) -> dict[str, float]
 
 
 def theirs(hypotheses: dict[str, str], references: References) -> dict[str, float]:
-    """As ``pycocoevalcap.eval`` calls its parts."""
+    """Scores by the same calls as in ``pycocoevalcap.eval``."""
     from pycocoevalcap.bleu.bleu import Bleu
     from pycocoevalcap.cider.cider import Cider
     from pycocoevalcap.rouge.rouge import Rouge

@@ -1,9 +1,9 @@
 """Search in an index of images, compared with the unavoidable work.
 
-Exact search against the bare product of all vectors with the query; usearch's graph against exact search; ``captioner
-index`` against ``captioner caption`` on the same files; and the seconds of a whole ``captioner search`` process.
-Vectors are drawn with the mean and covariance of real features: those of parts of the example photographs, or of a
-feature store that CAPTIONER_BENCH_FEATURES names.
+Exact search is compared with the bare product of all vectors with the query, usearch's graph with exact search,
+``captioner index`` with ``captioner caption`` on the same files, and a whole ``captioner search`` process with one
+second. Vectors are drawn with the mean and covariance of real features: those of parts of the example photos, or of the
+feature store named by CAPTIONER_BENCH_FEATURES.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from captioner.search.vectors import (
 EXACT_TARGET, RECALL_TARGET, SPEED_TARGET, INDEXING_TARGET, START_TARGET = 1.3, 0.95, 50.0, 0.85, 1.0
 QUERIES, TOP = 100, 10
 MILLION = 1_000_000
-"""Vectors from which ``SPEED_TARGET`` is meant."""
+"""Number of vectors for which ``SPEED_TARGET`` is meant."""
 
 
 def measure_exact(count: int = 100_000, rounds: int = 7) -> list[Measurement]:
@@ -60,10 +60,10 @@ def measure_exact(count: int = 100_000, rounds: int = 7) -> list[Measurement]:
 
 
 def measure_graph(count: int | None = None, rounds: int = 3) -> list[Measurement]:
-    """Recall of the graph's 10 nearest among ``count`` vectors, and its searches a second over exact ones.
+    """Recall of the graph's 10 nearest among ``count`` vectors, and its searches per second over exact ones.
 
-    ``count`` is by default what CAPTIONER_BENCH_VECTORS says, or 100,000. Vectors are on disk; queries are other draws.
-    Exact search reads all vectors once, so more than ``LARGEST_EXACT`` are timed on so many of them, in proportion.
+    ``count`` is by default CAPTIONER_BENCH_VECTORS, or 100,000. Vectors are on disk; queries are other draws. Exact
+    search reads all vectors once, so for more than ``LARGEST_EXACT`` it is timed on that many, and scaled.
     """
     count = count or int(os.environ.get("CAPTIONER_BENCH_VECTORS", "100000"))
     features = real_features()
@@ -91,7 +91,7 @@ def measure_graph(count: int | None = None, rounds: int = 3) -> list[Measurement
 
 
 def measure_indexing(count: int = 256, batch_size: int = 64, rounds: int = 3, photo: Path = PHOTO) -> list[Measurement]:
-    """Images a second that are indexed over those that are captioned, from the same files by the same model."""
+    """Images per second that are indexed over those that are captioned, from the same files by the same model."""
     captioner = load()
     with tempfile.TemporaryDirectory() as folder:
         images = make_images(Path(folder, "images"), count, photo)
@@ -129,7 +129,7 @@ def measure_start(count: int = 10_000, rounds: int = 5) -> list[Measurement]:
 
 
 def real_features(count: int = 2000) -> np.ndarray:
-    """Features (N, D) of real images; of fewer dimensions than ``count``, or their covariance would lack some."""
+    """Features (N, D) of real images, with D below ``count``; otherwise their covariance would lack rank."""
     if store := os.environ.get("CAPTIONER_BENCH_FEATURES"):
         from captioner.features.store import FeatureStore
 
@@ -143,7 +143,7 @@ def real_features(count: int = 2000) -> np.ndarray:
 
 
 def draw(features: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """``count`` unit vectors (N, D) float32 of features with the mean and covariance of those given."""
+    """``count`` unit vectors (N, D) float32, drawn with the mean and covariance of ``features``."""
     generator = np.random.default_rng(seed)
     mean = features.mean(0)
     factor = ((features - mean) / np.sqrt(len(features))).astype(np.float32)  # factor.T @ factor is the covariance
@@ -156,7 +156,7 @@ def draw(features: np.ndarray, count: int, seed: int) -> np.ndarray:
 
 
 def index(captioner: LRCNCaptioner, folder: Path, batch_size: int) -> None:
-    """Index ``folder/images`` from nothing."""
+    """Index ``folder/images`` into a new index."""
     with tempfile.TemporaryDirectory(dir=folder) as place, open_writer(Path(place), captioner) as writer:
         for change in writer.update([str(folder / "images")], batch_size=batch_size):
             assert change.kind == "added", change
@@ -164,7 +164,7 @@ def index(captioner: LRCNCaptioner, folder: Path, batch_size: int) -> None:
 
 
 def fill(folder: Path, captioner: LRCNCaptioner, vectors: np.ndarray) -> None:
-    """An index of images that are nowhere, with captions of the vocabulary's words."""
+    """An index of images that do not exist, with captions made of the vocabulary's words."""
     model = made_by(models_of(captioner))
     create(folder, model)
     words = np.array(captioner.checkpoint.outputs.to_list()[4:500])
@@ -176,7 +176,7 @@ def fill(folder: Path, captioner: LRCNCaptioner, vectors: np.ndarray) -> None:
 
 
 def add(db: sqlite3.Connection, rows: list[tuple[object, ...]]) -> None:
-    """Rows of the table of images, with their words."""
+    """Add rows to the table of images, with their words."""
     db.execute("BEGIN")
     db.executemany(f"INSERT INTO images VALUES ({', '.join('?' * 10)})", rows)
     db.executemany("INSERT INTO words (rowid, caption, classes) VALUES (?, ?, '')", [(row[0], row[7]) for row in rows])

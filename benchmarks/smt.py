@@ -1,7 +1,7 @@
-"""Our phrase decoder against nltk's ``StackDecoder``: sentences a second, for tuples of a synthetic corpus.
+"""Our phrase decoder, compared with nltk's ``StackDecoder``: sentences per second, for tuples of a synthetic corpus.
 
 Both have the same phrase table, language model, weights and stack size. nltk's merges no hypotheses, tries every
-translation for each of them, and ends a sentence without asking the language model.
+translation for each of them, and ends a sentence without the language model's score of the end.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ def corpus(sentences: int, seed: int = 0) -> list[tuple[tuple[str, ...], list[st
 
 
 class Model:
-    """The language model as nltk's decoder asks for one."""
+    """The language model with the interface that nltk's decoder needs."""
 
     def __init__(self, translator: Translator) -> None:
-        self._decoder = fresh(translator)  # with a cache of its own
+        self._decoder = fresh(translator)  # with its own cache
         self._weight = float(translator.weights[FEATURES.index("language")])
 
     def probability(self, phrase: tuple[str, ...]) -> float:
@@ -55,7 +55,7 @@ class Model:
 
 
 def fresh(translator: Translator) -> Decoder:
-    """Its decoder, with an empty cache."""
+    """The translator's decoder, with an empty cache."""
     return Decoder(translator.decoder.table, translator.decoder.language, translator.decoder.stack)
 
 
@@ -76,7 +76,7 @@ def nltk_decoder(translator: Translator) -> Any:
 
 
 def measure(sentences: int = 600, tuples: int = 40, rounds: int = 3) -> list[Measurement]:
-    """Sentences a second of ours over nltk's, both beginning with an empty memory."""
+    """Sentences per second of ours over nltk's, both with empty caches at first."""
     translator = train_smt(corpus(sentences))
     sources = list(dict.fromkeys(labels for labels, _ in corpus(4 * tuples, seed=1)))[:tuples]
     weights = translator.weights[: len(FEATURES)]

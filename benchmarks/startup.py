@@ -1,4 +1,4 @@
-"""A caption of one photo, from the command line to the answer, against ``python -c "import torch"``.
+"""One caption from the command line, compared with ``python -c "import torch"``.
 
 Both are whole processes in the same environment, with warm file caches.
 """
@@ -34,6 +34,6 @@ def measure(rounds: int = 7, warm_up: bool = True, photo: Path = PHOTO, model: s
 
 
 def captioner_command() -> list[str]:
-    """The command of this environment; ``python -m captioner`` where the package is not installed."""
+    """This environment's command; ``python -m captioner`` if the package is not installed."""
     script = shutil.which("captioner", path=str(Path(sys.executable).parent))
     return [script] if script else [sys.executable, "-m", "captioner"]

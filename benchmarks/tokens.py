@@ -1,6 +1,6 @@
-"""Our tokenizer against nltk's Treebank tokenizer: captions a second, for the captions of ``benchmarks.scoring``.
+"""Our tokenizer, compared with nltk's Treebank tokenizer, on the captions of ``benchmarks.scoring``.
 
-Ours begins each round with an empty memory of words. nltk's gets lower-case text and leaves punctuation in.
+Ours begins each round with an empty cache of words. nltk's gets lower-case text and keeps punctuation.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ SPEED = 10.0
 
 
 def measure(count: int = 5000, rounds: int = 3) -> list[Measurement]:
-    """Captions a second of ours over nltk's; each of ``count`` images has six."""
+    """Captions per second of ours over nltk's; each of ``count`` images has six."""
     hypotheses, references = draw(count)
     captions = [*hypotheses.values(), *(text for texts in references.values() for text in texts)]
     treebank = require("nltk.tokenize.treebank", "smt").TreebankWordTokenizer()

@@ -5,7 +5,7 @@ batches, features looked up, normalized and projected, words embedded, dropout, 
 clipped, AdamW, the moving average of the weights. ``measure``: flickr8k-4f, captions as long as Flickr8k's with 2,600
 words; ``measure_clip_captioner``: tacos-c, sentences as long as TACoS' with 1,017 words, 179 probabilities of labels.
 Baseline: the same ``nn.LSTM`` layers, the output layer, the same loss, backward and AdamW over these weights, on random
-inputs that lie ready: word vectors, projected images, which rows are real, and their targets. None of the rest.
+inputs that are already in memory: word vectors, projected images, which rows are real, and their targets.
 Both: the same batches, precision (bfloat16 autocast) and softmax over real words only; real words are counted.
 """
 
@@ -34,26 +34,26 @@ from captioner.train.optim import make_optimizer
 from captioner.train.trainer import Trainer
 
 TARGET = 0.85
-CAPTIONS_EACH = 5  # of an image
+CAPTIONS_EACH = 5  # captions per image
 FLICKR8K = (10.8, 3.7)  # words in a caption: mean, deviation
 TACOS = (8.6, 5.1)
 
 
 class Ready(NamedTuple):
-    """What the bare stack gets for one batch."""
+    """The inputs of the bare stack for one batch."""
 
     words: Tensor
-    """(T, B, E)."""
+    """Word vectors (T, B, E)."""
     image: Tensor
-    """(T, B, I)."""
+    """Projected images (T, B, I)."""
     real: Tensor
-    """Rows of the flattened output (T * B, H) that have a target, (N,)."""
+    """Indices (N,) of the rows of the flattened output (T * B, H) that have a target."""
     targets: Tensor
-    """(N,)."""
+    """Targets (N,)."""
 
 
 class Bare(nn.Module):
-    """The recurrent layers of a run and its output layer, nothing else."""
+    """A run's recurrent layers and its output layer, without anything else."""
 
     def __init__(self, run: Trainer) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class Bare(nn.Module):
         return functional.cross_entropy(logits.float(), batch.targets, label_smoothing=self.smoothing)
 
     def epoch(self, batches: Sequence[Ready]) -> None:
-        """One optimizer step for each batch."""
+        """Do one optimizer step for each batch."""
         for batch in batches:
             self.optimizer.zero_grad(set_to_none=True)
             with torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bfloat16"):
@@ -92,7 +92,7 @@ def measure(
     config: str = "flickr8k-4f",
     length: tuple[float, float] = FLICKR8K,
 ) -> list[Measurement]:
-    """Tokens a second of training over those of the bare stack; ``settings`` change the configuration."""
+    """Tokens per second of training over those of the bare stack; ``settings`` change the configuration."""
     with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]):
         start = load_experiment(config, settings)
         experiment = make_experiment(start, Path(folder), steps, rounds + 1, words, feature_size, length)
@@ -128,7 +128,7 @@ def make_experiment(
     feature_size: int,
     length: tuple[float, float],
 ) -> Experiment:
-    """``experiment`` on made-up data in ``folder`` that fills ``steps`` batches an epoch."""
+    """``experiment`` on synthetic data in ``folder`` that give ``steps`` batches per epoch."""
     captions = steps * experiment.train.batch_size
     generator = np.random.default_rng(0)
     sentences = make_sentences(captions, words - len(SPECIALS), generator, length)
@@ -154,7 +154,7 @@ def make_experiment(
 def make_sentences(
     count: int, words: int, generator: np.random.Generator, length: tuple[float, float] = FLICKR8K
 ) -> list[str]:
-    """``count`` sentences of ``length``; words follow Zipf's law, and each of ``words`` comes at least once."""
+    """``count`` sentences of ``length``; words follow Zipf's law, and each of ``words`` occurs at least once."""
     lengths = np.clip(np.rint(generator.normal(*length, count)), 3, 2 * length[0]).astype(int)
     odds = 1 / np.arange(1, words + 1)
     drawn = generator.choice(words, max(lengths.sum() - words, 0), p=odds / odds.sum())

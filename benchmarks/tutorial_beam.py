@@ -1,9 +1,9 @@
-"""Our beam search beside that of a well-known tutorial, on the same LSTM: the default model's decoder.
+"""Our beam search, compared with that of a well-known tutorial, on the same LSTM, the default model's decoder.
 
 The tutorial is sgrvinod/a-PyTorch-Tutorial-to-Image-Captioning; CAPTIONER_BENCH_TUTORIAL names a folder with its
 ``caption.py``, and without it there is no row. Its search decodes one image at a time; ours gets the same images one at
-a time, and in batches. Both sum log probabilities. Three things of it are replaced so that it runs today: packages that
-read and draw images, the division of whole numbers, which gave whole numbers in PyTorch before 1.5, and the model.
+a time, and in batches. Both sum log probabilities. Three parts are replaced so that it runs today: packages that read
+and draw images, the division of integers, which gave integers in PyTorch before 1.5, and the model.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def tutorial_beam(folder: Path, checkpoint: Checkpoint) -> Callable[[Tensor], li
 
 @contextmanager
 def _instead(stubs: Mapping[str, ModuleType]) -> Iterator[None]:
-    """Import modules in place of others; whatever else is imported meanwhile stays."""
+    """Import modules in place of others; other modules imported meanwhile stay."""
     before = {name: sys.modules.get(name) for name in stubs}
     sys.modules.update(stubs)
     try:
@@ -104,7 +104,7 @@ def _instead(stubs: Mapping[str, ModuleType]) -> Iterator[None]:
 
 
 class _Decoder:
-    """Our model as the tutorial's search calls its own: h and c are the rows of the state of the step before."""
+    """Our model with the interface of the tutorial's; h and c are the rows of the previous step's state."""
 
     def __init__(self, network: Any) -> None:
         self.network, self.features = network, torch.empty(0)
