@@ -65,12 +65,12 @@ def serving(index: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
 
 
 class _Visit:
-    """What many clients see of a server."""
+    """Requests of many clients to a server, and their results."""
 
     def __init__(self, address: str, images: list[bytes], pid: int) -> None:
         self.address, self.images, self.pid = address, images, pid
         self.seconds: list[float] = []
-        """Of each upload that was captioned."""
+        """Response times, in seconds, of the captioned uploads."""
         self.statuses: Counter[int] = Counter()
         self.memory = (0.0, 0.0)
 
@@ -98,7 +98,7 @@ class _Visit:
 
 
 def resident(pid: int) -> float:
-    """Memory of a process in MiB; Linux only."""
+    """Memory of a process in MiB; only on Linux."""
     status = Path(f"/proc/{pid}/status")
     found = re.search(r"VmRSS:\s+(\d+) kB", status.read_text()) if status.is_file() else None
     if found is None:

@@ -1,4 +1,4 @@
-"""Time two pieces of work in turns. A ratio from one run means the same on a busy machine and on another one."""
+"""Time two tasks in turns: a ratio from one run is also valid on a busy machine, and on another one."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class Measurement:
     unit: str
     rounds: int
     low: float
-    """Least ratio of any round."""
+    """Smallest ratio of any round."""
     high: float
-    """Greatest ratio of any round."""
+    """Largest ratio of any round."""
     target: float | None = None
-    """What the ratio should be; None for a row that only informs."""
+    """The ratio to reach; None for a row without a target."""
     direction: str = AT_LEAST
 
     @property
@@ -53,9 +53,9 @@ def compare(
     target: float | None = None,
     direction: str = AT_LEAST,
 ) -> Measurement:
-    """Call both in turns, each first in every other round; they return what they measured, in ``unit``.
+    """Call both in turns, each first in every other round; they return their measurements, in ``unit``.
 
-    With ``warm_up`` one more round comes first and does not count.
+    With ``warm_up`` one more round comes first, which does not count.
     """
     pairs = []
     for number in range(-1 if warm_up else 0, rounds):
@@ -73,25 +73,25 @@ def compare(
 def once(
     benchmark: str, unit: str, ours: float, baseline: float, target: float | None = None, direction: str = AT_LEAST
 ) -> Measurement:
-    """What was measured a single time."""
+    """A ratio of two numbers that were measured only once."""
     ratio = ours / baseline
     return Measurement(benchmark, ratio, ours, baseline, unit, 1, ratio, ratio, target, direction)
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """How long ``work`` takes."""
+    """Seconds that ``work`` takes."""
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
 
 
 def rate(count: float, work: Callable[[], object]) -> Callable[[], float]:
-    """A function that does ``work`` and returns ``count`` / its seconds."""
+    """A function that does ``work`` and returns ``count`` divided by the seconds it took."""
     return lambda: count / seconds(work)
 
 
 def run_command(command: Sequence[str]) -> str:
-    """The stdout of a command run in the checkout; ``CaptionerError`` with its last line on stderr if it fails."""
+    """The stdout of a command run in the checkout; raises ``CaptionerError`` with its last line on stderr if it fails."""
     done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if done.returncode:
         reason = done.stderr.strip().rpartition("\n")[2] or f"exit status {done.returncode}"
