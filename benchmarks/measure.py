@@ -91,7 +91,7 @@ def rate(count: float, work: Callable[[], object]) -> Callable[[], float]:
 
 
 def run_command(command: Sequence[str]) -> str:
-    """The stdout of a command run in the checkout; raises ``CaptionerError`` with its last line on stderr if it fails."""
+    """The stdout of a command run in the checkout; ``CaptionerError`` with its last line on stderr if it fails."""
     done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if done.returncode:
         reason = done.stderr.strip().rpartition("\n")[2] or f"exit status {done.returncode}"
