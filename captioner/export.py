@@ -111,8 +111,6 @@ def make_graphs(model: LRCN, backbones: Sequence[Backbone], weights: dict[str, T
     }
     for index, backbone in enumerate(backbones):
         images = torch.rand(ROWS, 3, backbone.spec.size, backbone.spec.size)
-        # torch's own optimization would merge batch norms into other weights than the checkpoint's; ONNX Runtime merges
-        # them when it opens the graph.
         modules[f"backbone.{index}"] = (_Encode(backbone, index), (images,), False)
     made: dict[str, bytes] = {}
     for name, parts in modules.items():
@@ -131,7 +129,11 @@ def _backbones(checkpoint: Checkpoint) -> list[Backbone]:
 
 
 def _translate(module: nn.Module, inputs: tuple[Any, ...], optimize: bool, where: str) -> Any:
-    """A module as an ONNX model (protobuf); the first axis of every input may vary."""
+    """A module as an ONNX model (protobuf); the first axis of every input may vary.
+
+    torch's own optimization (``optimize``) would merge batch norms into other weights than the checkpoint's. Without
+    it, ONNX Runtime merges norms and activations into the convolutions when it opens the graph.
+    """
     rows = torch.export.Dim("rows")
     shapes = tuple([{0: rows}] * len(value) if isinstance(value, list) else {0: rows} for value in inputs)
     try:
@@ -149,7 +151,26 @@ def _translate(module: nn.Module, inputs: tuple[Any, ...], optimize: bool, where
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(f"{where} cannot be written as an ONNX graph: {reason}") from error
     assert program is not None
+    if not optimize:
+        _fold_constants(program.model)
     return program.model_proto
+
+
+def _fold_constants(model: Any) -> None:
+    """Replace what depends on constants alone, then the biases of zeros that convolutions without bias were given.
+
+    Both would keep ONNX Runtime from merging a convolution with what follows it, which more than doubles its speed.
+    """
+    from onnx_ir.passes.common import RemoveUnusedNodesPass
+    from onnxscript.optimizer import fold_constants
+
+    fold_constants(model)
+    for node in model.graph:
+        if node.op_type == "Conv" and len(node.inputs) == 3:
+            bias = node.inputs[2].const_value
+            if bias is not None and not bias.numpy().any():
+                node.replace_input_with(2, None)
+    RemoveUnusedNodesPass()(model)
 
 
 def _remove_weights(model: Any, weights: dict[str, Tensor]) -> list[str]:

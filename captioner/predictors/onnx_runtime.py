@@ -15,7 +15,7 @@ from captioner.features.spec import digest_arrays
 from captioner.model_file import GRAPH, RESTORE, WEIGHTS, Header, read_weights
 from captioner.text.vocabulary import NEVER
 
-AT_ONCE = 8
+AT_ONCE = 4
 """Images that go through the network together; more would only fill the processor's caches."""
 
 
