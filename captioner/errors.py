@@ -95,6 +95,10 @@ class CheckpointError(CaptionerError):
     pass
 
 
+class GraphError(CaptionerError):
+    """A network that cannot be written as an ONNX graph, or a graph that ONNX Runtime cannot run."""
+
+
 class MissingDependency(CaptionerError):
     pass
 
