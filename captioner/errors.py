@@ -10,6 +10,7 @@
     ├── FeatureStoreError    a feature file is damaged, unfinished or made by another backbone
     ├── SearchIndexError     a search index is missing, damaged, in use or made by another model
     ├── CheckpointError      a checkpoint is damaged or does not fit its use
+    ├── GraphError           a network cannot be written, or a graph cannot be run, in ONNX
     └── MissingDependency    an optional package is not installed; says what to install
 
 Messages are one line that says what is wrong and what to do. ``print_error`` prints them, and all
@@ -93,6 +94,10 @@ class SearchIndexError(CaptionerError):
 
 class CheckpointError(CaptionerError):
     pass
+
+
+class GraphError(CaptionerError):
+    """A network that cannot be written as an ONNX graph, or a graph that ONNX Runtime cannot run."""
 
 
 class MissingDependency(CaptionerError):

@@ -10,7 +10,6 @@ wherever checkpoints are.
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,27 +21,15 @@ from torch import Tensor, nn
 
 from captioner.backbones import load_backbone
 from captioner.backbones.backbone import Backbone
+from captioner.backbones.onnx import Encoder
 from captioner.checkpoint import Checkpoint, load_checkpoint
-from captioner.errors import CheckpointError
+from captioner.errors import CheckpointError, GraphError
 from captioner.files import atomic_path, read_tensors
+from captioner.graphs import write_graph
 from captioner.model_file import FORMAT, GRAPH, WEIGHTS, checksum
 from captioner.models.lrcn import LRCN, State
-from captioner.optional import require
 
 ROWS = 2  # rows of the example inputs; with one row torch would export a constant
-
-
-class _Encode(nn.Module):
-    """Prepared images (N, 3, S, S) to features (N, D)."""
-
-    def __init__(self, backbone: Backbone, index: int) -> None:
-        super().__init__()
-        self.read = backbone.read
-        self.backbone = nn.ModuleDict({str(index): backbone.network})  # so that its weights have the checkpoint's names
-
-    def forward(self, images: Tensor) -> Tensor:
-        (network,) = self.backbone.values()
-        return self.read(network, images).float()
 
 
 class _Start(nn.Module):
@@ -99,8 +86,6 @@ def make_graphs(model: LRCN, backbones: Sequence[Backbone], weights: dict[str, T
 
     Tensors in ``weights`` stay outside of the graphs.
     """
-    require("onnx", "export")
-    require("onnxscript", "export")
     model = model.eval()
     features = torch.rand(ROWS, model.feature_size)
     image, *stack = _Start(model)(features)
@@ -111,12 +96,14 @@ def make_graphs(model: LRCN, backbones: Sequence[Backbone], weights: dict[str, T
     }
     for index, backbone in enumerate(backbones):
         images = torch.rand(ROWS, 3, backbone.spec.size, backbone.spec.size)
-        # torch's own optimization would merge batch norms into other weights than the checkpoint's; ONNX Runtime merges
-        # them when it opens the graph.
-        modules[f"backbone.{index}"] = (_Encode(backbone, index), (images,), False)
+        modules[f"backbone.{index}"] = (Encoder(backbone, f"backbone.{index}"), (images,), False)
     made: dict[str, bytes] = {}
     for name, parts in modules.items():
-        program = _translate(*parts, f"{where}: {name}")
+        module, inputs, optimize = parts
+        try:
+            program = write_graph(module, inputs, optimize=optimize)
+        except GraphError as error:
+            raise CheckpointError(f"{where}: {name} {error}") from error
         outside = _remove_weights(program, weights)
         made |= {name: program.SerializeToString(), f"{name}{WEIGHTS}": "\n".join(outside).encode()}
     return made
@@ -128,28 +115,6 @@ def _backbones(checkpoint: Checkpoint) -> list[Backbone]:
         raise CheckpointError(f"{checkpoint.path}: does not caption images; only models that do can be exported")
     states = zip(checkpoint.inputs, checkpoint.backbone_states, strict=True)
     return [load_backbone(spec.key, state=state, trusted=False) for spec, state in states]
-
-
-def _translate(module: nn.Module, inputs: tuple[Any, ...], optimize: bool, where: str) -> Any:
-    """A module as an ONNX model (protobuf); the first axis of every input may vary."""
-    rows = torch.export.Dim("rows")
-    shapes = tuple([{0: rows}] * len(value) if isinstance(value, list) else {0: rows} for value in inputs)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # warnings about the exporter's own code
-            program = torch.onnx.export(
-                module.eval(),
-                inputs,
-                dynamo=True,
-                dynamic_shapes=shapes,
-                optimize=optimize,
-                verbose=False,
-            )
-    except Exception as error:  # the exporter may raise any error
-        reason = " ".join(str(error).split())[:300]
-        raise CheckpointError(f"{where} cannot be written as an ONNX graph: {reason}") from error
-    assert program is not None
-    return program.model_proto
 
 
 def _remove_weights(model: Any, weights: dict[str, Tensor]) -> list[str]:

@@ -20,6 +20,7 @@ from captioner.decoding.config import DecodingConfig
 from captioner.errors import CheckpointError
 from captioner.features.spec import FeatureSpec, read_spec
 from captioner.files import parse_header, read_arrays, sha256
+from captioner.graphs import Graph
 from captioner.registry import resolve
 
 FORMAT = "captioner-checkpoint"
@@ -150,6 +151,19 @@ def read_weights(header: Header) -> Weights:
     if header.checksum not in (None, found):
         raise CheckpointError(f"{path}: its weights do not match their checksum; {RESTORE}")
     return Weights(arrays, scales)
+
+
+def read_graph(path: Path, weights: Mapping[str, np.ndarray], name: str) -> Graph:
+    """The graph ``name``, such as ``backbone.0`` or ``step``, of the checkpoint ``path`` with the tensors ``weights``.
+
+    Raises ``CheckpointError`` if one of its tensors is missing or damaged.
+    """
+    try:
+        model = weights[f"{GRAPH}{name}"].tobytes()
+        names = weights[f"{GRAPH}{name}{WEIGHTS}"].tobytes().decode().split("\n")
+        return Graph(model, {one: np.ascontiguousarray(weights[one], np.float32) for one in names})
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(f"{path}: its graph {name} is damaged ({error}); {RESTORE}") from error
 
 
 def checksum(arrays: Mapping[str, np.ndarray]) -> int:

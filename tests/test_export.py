@@ -61,6 +61,25 @@ def test_an_exported_file_is_a_checkpoint_without_second_weights(exported: Path)
     assert all(torch.equal(value, other.model.state_dict()[name]) for name, value in one.model.state_dict().items())
 
 
+def test_onnx_runtime_merges_batch_norms_into_convolutions(exported: Path, tmp_path: Path) -> None:
+    """Would catch what keeps ONNX Runtime from merging, such as biases and bounds that the graph computes first."""
+    import onnx
+    import onnxruntime
+
+    weights = load_file(exported)
+    names = weights["onnx.backbone.0.weights"].tobytes().decode().split("\n")
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "merged.onnx")
+    options.log_severity_level = 4  # the merged graph fits this processor alone, it warns
+    options.add_external_initializers(
+        names, [onnxruntime.OrtValue.ortvalue_from_numpy(weights[name].astype(np.float32)) for name in names]
+    )
+    onnxruntime.InferenceSession(weights["onnx.backbone.0"].tobytes(), options, providers=["CPUExecutionProvider"])
+    kinds = {node.op_type for node in onnx.load(tmp_path / "merged.onnx").graph.node}
+    assert "Conv" in kinds
+    assert not kinds & {"BatchNormalization", "Clip", "Cast", "Expand"}
+
+
 def test_a_network_that_comes_from_elsewhere_is_written_too(tmp_path: Path) -> None:
     """Would catch a file whose checksum is of the weights before the network's were added."""
     source = tiny.save_tiny(tmp_path / "tiny.safetensors")

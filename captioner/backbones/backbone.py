@@ -10,6 +10,7 @@ from captioner.backbones.layers import Read
 from captioner.backbones.spec import BackboneSpec, prepare
 from captioner.backbones.weights import digest_weights
 from captioner.errors import BackboneError
+from captioner.graphs import Graph
 
 IMAGES_AT_ONCE = {"cpu": 4}
 """Images in one pass on a CPU, which is up to twice as fast if a layer's output fits into its cache."""
@@ -19,6 +20,9 @@ MOST_AT_ONCE = 128
 
 class Backbone(nn.Module):
     """A network and its specification; ``read`` computes the feature with ``network``."""
+
+    graph: Graph | None = None
+    """The same as an ONNX graph, if the weights include one."""
 
     def __init__(self, spec: BackboneSpec, network: nn.Module, read: Read) -> None:
         super().__init__()

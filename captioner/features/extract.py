@@ -15,6 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from captioner.backbones.backbone import Backbone, split
+from captioner.backbones.onnx import fastest_backbone
 from captioner.backbones.spec import BackboneSpec, normalize, pixels, ten_crops
 from captioner.data.images import ImageFile, open_image
 from captioner.errors import DataError, ImageError, UsageError
@@ -107,6 +108,8 @@ def extract(
         todo = set(writer.plan(file.id for file in files))
         report.skipped = len(files) - len(todo)
         images = _Images([file for file in files if file.id in todo], spec, crops, mirror)
+        count = len(images) * max(crops, spec.frames)
+        backbone = fastest_backbone(backbone, count, device=device, precision=precision)
         backbone = backbone.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         processed = 0
         for ids, pixels, errors in _batches(images, workers, max(1, batch_size // max(crops, spec.frames)), context):

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from captioner.errors import CheckpointError
+from captioner.errors import CheckpointError, GraphError
 from captioner.features.spec import digest_arrays
-from captioner.model_file import GRAPH, RESTORE, WEIGHTS, Header, read_weights
+from captioner.graphs import open_graph, run_graph
+from captioner.model_file import RESTORE, Header, read_graph, read_weights
 from captioner.text.vocabulary import NEVER
 
-AT_ONCE = 8
+AT_ONCE = 4
 """Images that go through the network together; more would only fill the CPU's caches."""
 
 
@@ -45,7 +45,7 @@ class OnnxRuntime:
         """From prepared images (N, 3, S, S) float32 of one input, features (N, D) float32."""
         some = range(0, len(images), AT_ONCE)
         session = self._encoders[index]
-        return np.concatenate([_run(session, [images[first : first + AT_ONCE]])[0] for first in some])
+        return np.concatenate([run_graph(session, [images[first : first + AT_ONCE]])[0] for first in some])
 
     def weights_digest(self, index: int) -> str:
         return digest_arrays(self.backbone_weights(index))
@@ -56,11 +56,11 @@ class OnnxRuntime:
         return {name.removeprefix(prefix): self._weights[name] for name in self._weights if name.startswith(prefix)}
 
     def start(self, features: np.ndarray) -> State:
-        image, *stack = _run(self._start, [features])
+        image, *stack = run_graph(self._start, [features])
         return State(image, tuple(stack))
 
     def step(self, tokens: np.ndarray, state: State) -> tuple[np.ndarray, State]:
-        log_probs, *stack = _run(self._step, [tokens, state.image, *state.stack])
+        log_probs, *stack = run_graph(self._step, [tokens, state.image, *state.stack])
         log_probs[:, NEVER] = -math.inf
         return log_probs, State(state.image, tuple(stack))
 
@@ -81,41 +81,7 @@ class OnnxRuntime:
 
     def _session(self, name: str) -> Any:
         """An ONNX Runtime session of one of the file's graphs; raises ``CheckpointError`` if it cannot run."""
-        import onnxruntime as ort
-
-        path = self.checkpoint.path
         try:
-            graph = self._weights[f"{GRAPH}{name}"].tobytes()
-            names = self._weights[f"{GRAPH}{name}{WEIGHTS}"].tobytes().decode().split("\n")
-            arrays = [np.ascontiguousarray(self._weights[one], np.float32) for one in names]
-        except (KeyError, ValueError) as error:
-            raise CheckpointError(f"{path}: its graph {name} is damaged ({error}); {RESTORE}") from error
-        options = ort.SessionOptions()
-        # Without a number, ONNX Runtime binds threads to cores, and warns on stderr if it may use only some of them.
-        options.intra_op_num_threads = _cores()
-        # To save memory: the arena allocates twice what is needed; packed weights are a second copy, for 1 % less time.
-        options.enable_cpu_mem_arena = False
-        options.add_session_config_entry("session.disable_prepacking", "1")
-        options.log_severity_level = 4  # problems become an error below
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # other threads open images meanwhile
-        options.add_external_initializers(names, [ort.OrtValue.ortvalue_from_numpy(array) for array in arrays])
-        try:
-            return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # ONNX Runtime raises many kinds of errors of its own
-            reason = " ".join(str(error).split())[:300]
-            raise CheckpointError(f"{path}: its graph {name} does not run: {reason}; {RESTORE}") from error
-
-
-def _cores() -> int:
-    """Number of cores that this process may use, or ``OMP_NUM_THREADS`` if it is set, as in torch."""
-    chosen = os.environ.get("OMP_NUM_THREADS", "")
-    if chosen.isdecimal() and int(chosen):
-        return int(chosen)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _run(session: Any, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-    names = [item.name for item in session.get_inputs()]
-    given = {name: np.ascontiguousarray(value) for name, value in zip(names, inputs, strict=True)}
-    found: list[np.ndarray] = session.run(None, given)
-    return found
+            return open_graph(read_graph(self.checkpoint.path, self._weights, name))
+        except GraphError as error:
+            raise CheckpointError(f"{self.checkpoint.path}: its graph {name} {error}; {RESTORE}") from error

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from captioner.backbones import load_backbone
+from captioner.backbones.onnx import fastest_backbone
 from captioner.backbones.spec import BackboneSpec
 from captioner.devices import find_device
 from captioner.errors import ImageError, UsageError
@@ -47,7 +48,9 @@ class Features:
     ) -> None:
         check_options(crops, mirror, precision, "float16", 0, batch_size)
         self._device = find_device(device)
-        self._backbone = load_backbone(backbone, weights)
+        network = load_backbone(backbone, weights)
+        # As for a single image, so that no worker writes a graph of its own.
+        self._backbone = fastest_backbone(network, 1, device=self._device, precision=precision)
         self._crops, self._mirror, self._precision = crops, mirror, precision
         self._size = max(1, batch_size // crops)
         self._digest = self._backbone.weights_digest
