@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,6 +16,9 @@ from captioner.optional import require
 
 if TYPE_CHECKING:  # graphs are run without torch
     from torch import nn
+
+IMAGES_AT_ONCE = 2
+"""Images that go through a network together; for more, memory is freed and allocated again in every layer."""
 
 
 class Graph(NamedTuple):
@@ -75,6 +80,8 @@ def open_graph(graph: Graph) -> Any:
         return ort.InferenceSession(graph.model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime raises many kinds of errors of its own
         raise GraphError(f"does not run: {_reason(error)}") from error
+    finally:
+        _give_back_memory()
 
 
 def run_graph(session: Any, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -83,6 +90,12 @@ def run_graph(session: Any, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
     given = {name: np.ascontiguousarray(value) for name, value in zip(names, inputs, strict=True)}
     found: list[np.ndarray] = session.run(None, given)
     return found
+
+
+def encode(session: Any, images: np.ndarray) -> np.ndarray:
+    """Features (N, D) of images (N, 3, S, S), by a session that encodes a few at a time."""
+    parts = (images[first : first + IMAGES_AT_ONCE] for first in range(0, len(images), IMAGES_AT_ONCE))
+    return np.concatenate([run_graph(session, [part])[0] for part in parts])
 
 
 def _fold_constants(model: Any) -> None:
@@ -100,6 +113,15 @@ def _fold_constants(model: Any) -> None:
             if bias is not None and not bias.numpy().any():
                 node.replace_input_with(2, None)
     RemoveUnusedNodesPass()(model)
+
+
+def _give_back_memory() -> None:
+    """Return freed memory to the system, which glibc does not do by itself: opening a graph copies the weights
+    thrice."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
 
 
 def _cores() -> int:

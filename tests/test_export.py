@@ -19,7 +19,7 @@ from captioner.backbones import load_backbone
 from captioner.checkpoint import load_checkpoint, save_checkpoint
 from captioner.errors import CheckpointError, UsageError
 from captioner.export import export_onnx
-from captioner.model_file import FORMAT
+from captioner.model_file import FORMAT, read_graph, read_header, read_weights
 from captioner.models.lrcn import LRCN, LRCNConfig
 from captioner.predictors.onnx_runtime import OnnxRuntime
 from captioner.predictors.torch_runtime import TorchRuntime
@@ -66,15 +66,14 @@ def test_onnx_runtime_merges_batch_norms_into_convolutions(exported: Path, tmp_p
     import onnx
     import onnxruntime
 
-    weights = load_file(exported)
-    names = weights["onnx.backbone.0.weights"].tobytes().decode().split("\n")
+    header = read_header(exported)
+    graph = read_graph(exported, read_weights(header), "backbone.0")
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "merged.onnx")
     options.log_severity_level = 4  # the merged graph fits this processor alone, it warns
-    options.add_external_initializers(
-        names, [onnxruntime.OrtValue.ortvalue_from_numpy(weights[name].astype(np.float32)) for name in names]
-    )
-    onnxruntime.InferenceSession(weights["onnx.backbone.0"].tobytes(), options, providers=["CPUExecutionProvider"])
+    values = [onnxruntime.OrtValue.ortvalue_from_numpy(value) for value in graph.weights.values()]
+    options.add_external_initializers(list(graph.weights), values)
+    onnxruntime.InferenceSession(graph.model, options, providers=["CPUExecutionProvider"])
     kinds = {node.op_type for node in onnx.load(tmp_path / "merged.onnx").graph.node}
     assert "Conv" in kinds
     assert not kinds & {"BatchNormalization", "Clip", "Cast", "Expand"}

@@ -25,7 +25,7 @@ def build(name: str, weights: Path | None, state: State | None) -> Backbone:
     graph = None
     if weights is None and state is None:
         arrays = read_weights(header)
-        graph = read_graph(DEFAULT, arrays, PREFIX.rstrip("."))
+        graph = read_graph(DEFAULT, arrays, PREFIX.rstrip(".")) if header.has_graphs else None
         names = [name for name in arrays if name.startswith(PREFIX)]
         state = {name.removeprefix(PREFIX): torch.from_numpy(arrays[name]) for name in names}
     backbone = load_backbone(header.inputs[0].key, weights, state)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from captioner.backbones.backbone import Backbone
 from captioner.errors import GraphError
-from captioner.graphs import Graph, open_graph, run_graph, write_graph
+from captioner.graphs import Graph, encode, open_graph, write_graph
 
 WORTH_A_GRAPH = 500
 """Fewest images for which a graph is written, which takes about as long as 100 images."""
@@ -73,8 +73,7 @@ class _Session(nn.Module):
         self._session = open_graph(graph)
 
     def forward(self, images: Tensor) -> Tensor:
-        (features,) = run_graph(self._session, [images.numpy().astype(np.float32, copy=False)])
-        return torch.from_numpy(features)
+        return torch.from_numpy(encode(self._session, images.numpy().astype(np.float32, copy=False)))
 
 
 def _run(network: nn.Module, images: Tensor) -> Tensor:

@@ -11,12 +11,9 @@ import numpy as np
 
 from captioner.errors import CheckpointError, GraphError
 from captioner.features.spec import digest_arrays
-from captioner.graphs import open_graph, run_graph
+from captioner.graphs import encode, open_graph, run_graph
 from captioner.model_file import RESTORE, Header, read_graph, read_weights
 from captioner.text.vocabulary import NEVER
-
-AT_ONCE = 4
-"""Images that go through the network together; more would only fill the CPU's caches."""
 
 
 class State(NamedTuple):
@@ -43,9 +40,7 @@ class OnnxRuntime:
 
     def encode_one(self, index: int, images: np.ndarray) -> np.ndarray:
         """From prepared images (N, 3, S, S) float32 of one input, features (N, D) float32."""
-        some = range(0, len(images), AT_ONCE)
-        session = self._encoders[index]
-        return np.concatenate([run_graph(session, [images[first : first + AT_ONCE]])[0] for first in some])
+        return encode(self._encoders[index], images)
 
     def weights_digest(self, index: int) -> str:
         return digest_arrays(self.backbone_weights(index))
