@@ -116,8 +116,7 @@ def _fold_constants(model: Any) -> None:
 
 
 def _give_back_memory() -> None:
-    """Return freed memory to the system, which glibc does not do by itself: opening a graph copies the weights
-    thrice."""
+    """Return freed memory to the system, which glibc keeps otherwise: opening a graph copies the weights thrice."""
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:
