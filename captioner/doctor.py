@@ -129,7 +129,7 @@ class Report:
     java: str | None
     """The program that METEOR and SPICE need."""
     installed: str = __version__
-    """Version of captioner that was installed; an older one where its checkout moved on, so its extras are older, too."""
+    """Version of captioner that was installed: older where its checkout moved on, and then so are its extras."""
 
     def problems(self, extra: str) -> list[str]:
         """What is missing or too old for an extra; of captioner itself for an empty name."""
