@@ -39,6 +39,7 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "describe VIDEO": ("torch", "video"),
     "recognize": ("torch", "video"),
     "extract": ("torch",),
+    "extract, faster without a GPU": ("torch", "export"),
     "extract --frames": ("torch", "video"),
     "extract --flow": ("torch", "video", "flow"),
     "features": ("torch",),
@@ -127,12 +128,16 @@ class Report:
     """Packages by extra, captioner's own under an empty name; empty if captioner is used without being installed."""
     java: str | None
     """The path of Java, which METEOR and SPICE need; None if there is none."""
+    installed: str = __version__
+    """The installed version of captioner; it and its extras are older than a checkout that has been updated since."""
 
     def problems(self, extra: str) -> list[str]:
-        """The packages of an extra that are missing or too old."""
+        """The packages of an extra (of captioner itself for an empty name) that are missing or too old."""
         if extra not in self.packages:
             return ["the installed captioner does not know this extra"]
         found = [one.problem for one in self.packages[extra] if one.problem]
+        if not extra and self.installed != __version__:
+            found.append(f"captioner was installed as {self.installed}: give pip install -e . again")
         return [*found, "a Java runtime is missing"] if extra == "java" and self.java is None else found
 
     def lacking(self, feature: str) -> list[str]:
@@ -157,6 +162,7 @@ def examine() -> Report:
         caches=find_caches(),
         packages=read_packages(requirements) if requirements else {},
         java=shutil.which("java"),
+        installed=_version("captioner") or __version__,
     )
 
 

@@ -60,7 +60,7 @@ CLAIMS = (
     ("b-map", "smt-untuned-map"),
     ("c-marginals", "smt-untuned-marginals"),
 )
-"""Pairs of systems of which the LRCN paper found the first one better. BLEU-4 tuned neither system of the last pair."""
+"""Pairs of systems; the LRCN paper found the first one better. In the last two pairs, BLEU-4 tuned neither."""
 METRIC = "BLEU-4"
 COLUMNS = ("recognizer", "labels right", "not NULL", "system", "runs", METRIC, "deviation", "one reference")
 TABLE = Kind("a table of this program", ",".join(COLUMNS[:3]).encode())
@@ -173,7 +173,7 @@ def table(found: Sequence[RecognizerResult]) -> str:
 
 
 def points(found: Sequence[RecognizerResult]) -> dict[str, list[tuple[float, float, float]]]:
-    """(Non-NULL accuracy, BLEU-4, its standard deviation over runs) of each system, in order of accuracy."""
+    """(Non-NULL accuracy, BLEU-4, its standard deviation over runs) of each system, by increasing accuracy."""
     series: dict[str, list[tuple[float, float, float]]] = {}
     for result in sorted(found, key=lambda one: one.non_null_accuracy):
         for name in result.systems:

@@ -13,7 +13,16 @@ import typer
 
 from captioner import doctor
 from captioner.cli.app import app
-from captioner.doctor import DEFAULT_SHA256, NEEDS, Package, find_caches, find_devices, model_problem, read_packages
+from captioner.doctor import (
+    DEFAULT_SHA256,
+    NEEDS,
+    Package,
+    examine,
+    find_caches,
+    find_devices,
+    model_problem,
+    read_packages,
+)
 from captioner.predictors import MODELS
 from tests.conftest import CHECKOUT
 
@@ -64,6 +73,15 @@ def test_every_command_and_extra_is_in_the_table() -> None:
     used = {extra for needed in NEEDS.values() for extra in needed}
     offline = {"all", "coco", "smt", "tacos"}  # of every reader, of eval and of preprocess
     assert used == extras - offline - set(doctor.TOOLS)
+
+
+def test_an_installation_that_fell_behind_its_checkout_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Would catch commands that are said to lack extras, which only the metadata of an old installation lacks."""
+    monkeypatch.setattr(doctor, "__version__", "99.0")
+    (problem,) = [text for text in examine().problems("") if "installed as" in text]
+    assert "pip install -e . again" in problem
+    monkeypatch.undo()
+    assert not [text for text in examine().problems("") if "installed as" in text]
 
 
 def test_a_damaged_model_is_found(tmp_path: Path) -> None:
