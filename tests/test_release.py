@@ -27,11 +27,13 @@ def read(path: Path) -> dict[Any, Any]:
 
 
 def test_the_version_is_the_same_everywhere() -> None:
-    """Would catch a citation of another release."""
+    """Would catch a citation of another release, or a release without its changes."""
     citation = read(CHECKOUT / "CITATION.cff")
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert citation["version"] == captioner.__version__
     assert citation["license"] == project["license"]
+    changes = (CHECKOUT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"## [{captioner.__version__}] - {citation['date-released']}" in changes
     assert {"cff-version", "message", "title", "authors"} <= set(citation)
 
 
