@@ -122,7 +122,7 @@ def test_the_plot_has_a_point_for_each_recognizer(folder: Path, tmp_path: Path) 
 
 
 def test_points_go_from_the_worst_recognizer_to_the_best(folder: Path) -> None:
-    """Would catch lines that run back and forth, a missing spread that is not drawn as none, and untuned SMT in the plot."""
+    """Would catch lines that run back and forth, a missing spread not drawn as none, and untuned SMT in the plot."""
     clips = read_clips("clips", folder / "clips.jsonl")
     texts = References({clip.clip_id: clip.sentences for clip in clips})
     judged = clip_captioners.evaluate_folder(folder, clips, texts, texts)
