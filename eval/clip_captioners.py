@@ -45,7 +45,7 @@ NAMES = {  # as in table 9 of the LRCN paper: "CRF max" is the MAP assignment, "
     "a-map": "(a) encoder-decoder, CRF max",
     "b-map": "(b) decoder, CRF max",
     "c-marginals": "(c) decoder, CRF prob",
-    "c4f-marginals": "(c) with four layers, factored",
+    "c-both": "(c) decoder, CRF max and prob",
     "nearest-map": "nearest tuple, CRF max",
     "nearest-marginals": "nearest tuple, CRF prob",
     "template": "template",
