@@ -9,11 +9,12 @@
 #   DRAWS=20           observations of each training clip
 #   FOLDS=5            cross-validation models of the CRF, which predict training clips
 #   SEEDS="0 1 2"      seeds of the clip captioners
+#   GOLD_SHARE=0.5     share of gold labels in what (c) learns from; the better the CRF, the larger
 #   OUT=runs/tacos     output folder; an interrupted run continues where it stopped
 set -euo pipefail
-case ${1-} in -h | --help) sed -n '2,12s/^# *//p' "$0"; exit ;; esac
+case ${1-} in -h | --help) sed -n '2,13s/^# *//p' "$0"; exit ;; esac
 
-settings=() demo=
+settings=() demo= share=${GOLD_SHARE-0.5}
 [ "${1-}" != --demo ] || { demo=yes; shift; }
 if [ "$demo" ]; then
     draws=${DRAWS-4} out=${OUT-runs/tacos-demo} data=${DATA-} seeds=${SEEDS-0} snrs=${SNRS-0.2} title=Kitchen
@@ -37,13 +38,13 @@ mkdir -p "$out"
 clips=$out/clips/clips.jsonl sentences=$out/clips/sentences.jsonl
 make_file "$out/clips/labels.json" python -m preprocess.tacos "$data" --format "${FORMAT-tacos}" -o "$out/clips"
 
-clip_captioner() {  # LETTER NAME KIND SEED: trains one and captions the test clips
+clip_captioner() {  # LETTER NAME KIND SEED [OPTION...]: trains one and captions the test clips
     local name=$2$note run=$here/$1-seed$4 features=$here/label-predictions.h5@$3
     local captions=$results/$1-$3$mark-seed$4.json
     runs+=("$run")
     [ ! -e "$captions" ] || return 0
     captioner train "tacos-$1" --set name="$name" --set output="$run" --set data.root="$sentences" --set train.seed="$4" \
-        --set "data.features=[$features]" "${settings[@]}"
+        --set "data.features=[$features]" "${@:5}" "${settings[@]}"
     captioner caption --model "$run" --features "$features" --split test -o "$captions"
 }
 
@@ -69,7 +70,7 @@ recognizer() {  # FOLDER STORE MARK NOTE: all steps that follow from one feature
     for seed in $seeds; do
         clip_captioner a "(a), CRF max" map "$seed"
         clip_captioner b "(b), CRF max" map "$seed"
-        clip_captioner c "(c), CRF prob" marginals "$seed"
+        clip_captioner c "(c), CRF prob" marginals "$seed" --set "data.gold_share=[$share,$share]"
     done
     python -m eval.report "${runs[@]}" "$results"/{smt,smt-untuned,nearest}-{map,marginals}"$mark".json \
         "$results/template$mark.json" \

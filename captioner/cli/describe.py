@@ -83,11 +83,10 @@ def describe(
             check_output(option, path, kind, inputs)
             inputs.append(path)
     accept_any_file_name()
-    from captioner.features.label_predictions import LabelPredictionsStore
     from captioner.predictors.video import load_clip_captioner
 
     captioner = load_clip_captioner(model, device)
-    stores = [LabelPredictionsStore(source, captioner.kind)] if output is not None else []
+    stores = captioner.stores(source) if output is not None else []
     partial = PartialResults(output, captioner, decoding, stores)
     if stores:
         run = functools.partial(captioner.caption_clips, source, **decoding)

@@ -32,6 +32,7 @@ from captioner.backbones.backbone import Backbone
 from captioner.checkpoint import load_checkpoint
 from captioner.crf.clips import ClipArrays
 from captioner.crf.model import CRFFile, FeatureSource, load_crf, save_crf
+from captioner.crf.predictions import LabelPredictions, read_label_predictions
 from captioner.crf.predictor import predict
 from captioner.data.records import Names
 from captioner.data.video import read_frames
@@ -62,8 +63,8 @@ class ClipCaptioner(FeatureCaptioner):
     def __init__(self, runtime: TorchRuntime, name: str = "model") -> None:
         super().__init__(runtime, name)
         checkpoint, self.device = runtime.checkpoint, runtime.device
-        self.kind = KEYS.get(checkpoint.inputs[0].key, "") if len(checkpoint.inputs) == 1 else ""
-        if not self.kind:
+        self.kinds = [KEYS[spec.key] for spec in checkpoint.inputs if spec.key in KEYS]
+        if not self.kinds or len(self.kinds) < len(checkpoint.inputs):
             names = ", ".join(spec.key for spec in checkpoint.inputs) or "nothing"
             raise CheckpointError(f"{name} is not a clip captioner: it reads {names}, not label predictions")
 
@@ -119,6 +120,12 @@ class ClipCaptioner(FeatureCaptioner):
         intervals = WINDOW if intervals is None else intervals
         return self.caption_video(source, intervals, batch_size=batch_size, warn=warn, **options)
 
+    def stores(self, path: Source, predictions: LabelPredictions | None = None) -> list[LabelPredictionsStore]:
+        """What the model reads of a file of label predictions, or of ``predictions`` made from the video ``path``."""
+        name = os.fspath(path)
+        known = read_label_predictions(name) if predictions is None else predictions
+        return [LabelPredictionsStore(name, kind, known) for kind in self.kinds]
+
     def caption_clips(
         self, path: Source, ids: Iterable[str] | None = None, *, batch_size: int = BATCH_SIZE, **options: Any
     ) -> Results:
@@ -127,14 +134,15 @@ class ClipCaptioner(FeatureCaptioner):
         A clip that is not in the file is an error of its result. Raises ``DataError`` for any other file,
         ``FeatureStoreError`` for labels that are not the model's.
         """
-        store = LabelPredictionsStore(os.fspath(path), self.kind)
-        if not store.ids:
-            raise DataError(f"{store.path}: holds no clips")
-        self.check_stores([store])
-        wanted, held = store.ids if ids is None else list(ids), Names(store.ids)
+        stores = self.stores(path)
+        clips = stores[0].ids
+        if not clips:
+            raise DataError(f"{path}: holds no clips")
+        self.check_stores(stores)
+        wanted, held = clips if ids is None else list(ids), Names(clips)
         known = [name for name in wanted if name in held]
-        found = self.caption_features(store, known, batch_size=batch_size, **options) if known else iter(())
-        missing = f"no such clip in {store.path}"
+        found = self.caption_features(stores, known, batch_size=batch_size, **options) if known else iter(())
+        missing = f"no such clip in {path}"
         return (next(found) if name in held else Result(name, error=ImageError(name, missing)) for name in wanted)
 
     def caption_video(
@@ -182,8 +190,8 @@ class ClipCaptioner(FeatureCaptioner):
         crf = self.vision.crf
         unknown = np.full((len(ids), len(crf.model.sizes)), -1)
         predicted, _ = predict(crf.model, ClipArrays(ids, [path] * len(ids), features, unknown))
-        store = LabelPredictionsStore(path, self.kind, predicted)
-        return self.caption_features(store, map(str, range(len(ids))), batch_size=batch_size, **options)
+        stores = self.stores(path, predicted)
+        return self.caption_features(stores, map(str, range(len(ids))), batch_size=batch_size, **options)
 
 
 @dataclass(frozen=True)

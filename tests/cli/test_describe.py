@@ -54,21 +54,22 @@ def save_predictions(path: Path, labels: Mapping[str, tuple[str, ...]] = LABELS)
     return path
 
 
-def save_clip_captioner_of(path: Path, predictions: Path, kind: str) -> Path:
-    """A checkpoint of a random decoder that reads ``kind`` of predictions, as training writes it."""
-    spec = open_store(f"{predictions}@{kind}").spec
+def save_clip_captioner_of(path: Path, predictions: Path, *kinds: str) -> Path:
+    """A checkpoint of a random decoder that reads ``kinds`` of predictions, as training writes it."""
+    specs = [open_store(f"{predictions}@{kind}").spec for kind in kinds]
+    encodes, names = kinds == ("map",), tuple(name for spec in specs for name in spec.names)
     torch.manual_seed(3)
     vocabulary = Vocabulary(SPECIALS + tuple(WORDS))
-    wiring = {"wiring": "2e", "architecture": "encoder_decoder"} if kind == "map" else {"wiring": "2u"}
+    wiring = {"wiring": "2e", "architecture": "encoder_decoder"} if encodes else {"wiring": "2u"}
     config = LRCNConfig(embedding_dim=12, hidden_dim=16, image_dim=0, normalize="none", **wiring)
-    model = (EncoderDecoder if kind == "map" else LRCN)(config, len(vocabulary), spec.dimension, spec.names)
+    model = (EncoderDecoder if encodes else LRCN)(config, len(vocabulary), len(names), names)
     with torch.no_grad():  # so that sentences differ from clip to clip
         for parameter in model.parameters():
             parameter.mul_(3)
         model.lm_head.bias[END] = -9  # and have words
     decoding = DecodingConfig(beam_size=3, max_length=7)
     settings = ClipCaptioningConfig(model=model.config, decoding=decoding)
-    save_checkpoint(path, "clip_captioning", model, settings, [spec], vocabulary)
+    save_checkpoint(path, "clip_captioning", model, settings, specs, vocabulary)
     return path
 
 
@@ -155,12 +156,13 @@ def test_sources_and_options_that_a_clip_captioner_refuses(
         load(model).results(source, **options)
 
 
-@pytest.mark.parametrize("kind", ["map", "marginals"])
-def test_each_clip_has_a_line(kind: str, cli: Run, predictions: Path, tmp_path: Path) -> None:
-    """Would catch the wrong kind of predictions taken for a model, and clips and sentences out of step."""
-    model = save_clip_captioner_of(tmp_path / "m.safetensors", predictions, kind)
+@pytest.mark.parametrize("kinds", [("map",), ("marginals",), ("map", "marginals")])
+def test_each_clip_has_a_line(kinds: tuple[str, ...], cli: Run, predictions: Path, tmp_path: Path) -> None:
+    """Would catch the wrong kind of predictions taken for a model, a model of both kinds that training writes and
+    nothing reads, and clips and sentences out of step."""
+    model = save_clip_captioner_of(tmp_path / "m.safetensors", predictions, *kinds)
     status, lines, _ = cli("describe", predictions, "--model", model)
-    wanted = load(model).caption_features(open_store(f"{predictions}@{kind}"))
+    wanted = load(model).caption_features([open_store(f"{predictions}@{kind}") for kind in kinds])
     assert (status, lines) == (0, [f"{one.image}\t{one.captions[0].text}" for one in wanted])
     assert len(set(line.partition("\t")[2] for line in lines)) > 1
     assert cli("describe", predictions, "--model", model, "--clip", IDS[1])[1] == [lines[1].partition("\t")[2]]

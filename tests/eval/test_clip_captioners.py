@@ -107,7 +107,7 @@ def test_tables_and_plots_never_replace_something_else(
     for option in ("--csv", "--plot"):
         path = folder / "label-predictions.h5"
         assert clip_captioners.main([str(folder), "--clips", str(clips), option, str(path)]) == 2
-    check_output("--plot", CHECKOUT / "docs" / "tacos-sweep.png", PLOT)  # written before plots had a name in them
+    check_output("--plot", CHECKOUT / "docs" / "tacos-sweep.png", PLOT)
 
 
 def test_the_plot_has_a_point_for_each_recognizer(folder: Path, tmp_path: Path) -> None:
@@ -122,13 +122,15 @@ def test_the_plot_has_a_point_for_each_recognizer(folder: Path, tmp_path: Path) 
 
 
 def test_points_go_from_the_worst_recognizer_to_the_best(folder: Path) -> None:
-    """Would catch lines that run back and forth, and a missing spread that is not drawn as none."""
+    """Would catch lines that run back and forth, a missing spread not drawn as none, and untuned SMT in the plot."""
     clips = read_clips("clips", folder / "clips.jsonl")
     texts = References({clip.clip_id: clip.sentences for clip in clips})
     judged = clip_captioners.evaluate_folder(folder, clips, texts, texts)
     series = clip_captioners.points([replace(judged, non_null_accuracy=accuracy) for accuracy in (70.0, 30.0)])
     assert [x for x, _, _ in series["SMT, CRF max"]] == [30, 70]
     assert {deviation for _, _, deviation in series["SMT, CRF max"]} == {0.0}
+    untuned = replace(judged, systems={"smt-untuned-map": judged.systems["smt-map"], **judged.systems})
+    assert list(clip_captioners.points([untuned])) == list(series), "a control beside the systems"
 
 
 def test_a_folder_without_captions_is_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
