@@ -200,6 +200,7 @@ def test_the_order_of_tacos_systems_follows_from_their_scores() -> None:
     ("ratio", "benchmarks"),
     [
         ("extraction", ["extraction over bare resnet50, 2 workers", "extraction over bare compact, 2 workers"]),
+        ("default backbone", ["extraction over bare default, 2 workers"]),
         ("training, tokens/s", ["training over bare 4f of 384, bfloat16"]),
         ("captions/s: beam of 5 / greedy", ["beam 5 over greedy, batches of 16"]),
         ("captions/s: beam of 5 / a beam", ["beam 5 over naive beam", "beam 5 over re-running beam"]),
@@ -207,6 +208,7 @@ def test_the_order_of_tacos_systems_follows_from_their_scores() -> None:
         ("images/s from files", ["captions over the CNN alone, from files"]),
         ("captions/s from files", ["captions by ONNX Runtime over torch, from files"]),
         ("peak memory: captions of 1,500", ["memory of 1500 captions over 500"]),
+        ("peak memory: caption of one", ["memory of one caption over 200 MB"]),
         ("tokenizing", ["tokens of captions over nltk's"]),
         ("scoring 5,000", ["scoring 5,000 captions over pycocoevalcap"]),
         ("memory for a caption", ["memory of a caption among 5,000 over pycocoevalcap"]),
