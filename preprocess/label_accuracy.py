@@ -1,13 +1,14 @@
-"""Compare the rules that read labels from sentences with a plain spaCy matcher, on sentences labeled by hand.
+"""Compare the rules that read labels from sentences with spaCy's matcher and parser, on sentences labeled by hand.
 
     python -m preprocess.label_accuracy tests/fixtures/tacos_golden.tsv
     python -m preprocess.label_accuracy tests/fixtures/tacos_golden_corpus.tsv --corpus data/tacos
+    python -m preprocess.label_accuracy tests/fixtures/tacos_golden.tsv --parser en_core_web_sm
 
 The matcher has the word lists of the rules (preprocess/cooking.yaml), their tokenizer, and a few patterns of verbs,
 prepositions and the words between them. It lacks what preprocess/clauses.py and preprocess/semantics.py add: clauses,
-the distinction of verbs and nouns, pronouns, lists, parts, and the choice of one of several events. A file is a table
-with the columns of the five nodes and either ``sentence``, or ``clip_id``, ``index`` and ``sha256`` of a sentence of
---corpus.
+the distinction of verbs and nouns, pronouns, lists, parts, and the choice of one of several events. With ``--parser`` a
+dependency parse takes the place of preprocess/clauses.py alone. A file is a table with the columns of the five nodes
+and either ``sentence``, or ``clip_id``, ``index`` and ``sha256`` of a sentence of --corpus.
 """
 
 from __future__ import annotations
@@ -134,14 +135,18 @@ def compare(
     corpus: Annotated[Path | None, typer.Option(help="Folder or file of the corpus that they name.")] = None,
     format: Annotated[str, typer.Option(help=f"Its reader: {', '.join(CLIP_READERS)}.")] = "tacos",
     words: Annotated[Path, typer.Option(help="Word lists in the form of preprocess/cooking.yaml.")] = WORDS,
+    parser: Annotated[str, typer.Option(help="Also compare this spaCy pipeline, such as en_core_web_sm.")] = "",
 ) -> None:
-    """Print the accuracy of the rules and of the plain matcher, in percent."""
+    """Print the accuracy of the rules, of the plain matcher and of a dependency parser, in percent."""
     known = {clip.clip_id: clip.sentences for clip in read_clips(format, corpus)} if corpus else {}
     rules = Extractor(words=words)
+    extractors: dict[str, Callable[[str], Labels]] = {"rules": rules, "matcher": PlainMatcher(rules.words)}
+    if parser:
+        extractors["parser"] = Extractor(parser, words)
     rows = []
     for path in files:
         labeled = read_labeled(path, known)
-        for name, extract in (("rules", rules), ("matcher", PlainMatcher(rules.words))):
+        for name, extract in extractors.items():
             scores = [f"{score:.1f}" for score in accuracy(extract, labeled)]
             rows.append([path.name, name, str(len(labeled)), *scores])
     print(render(["file", "by", "sentences", *NODES, "all five"], rows, text_columns=2))

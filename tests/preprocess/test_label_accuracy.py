@@ -45,6 +45,21 @@ def test_both_are_scored_on_the_same_sentences(capsys: pytest.CaptureFixture[str
     assert matcher[1:3] == ["matcher", "100"] and 60 < float(matcher[3]) < 100 and float(matcher[-1]) < 80
 
 
+def test_a_pipeline_is_compared_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Would catch a parser that is left out; one that finds no verb has right what has no labels."""
+    import spacy
+
+    spacy.blank("en").to_disk(tmp_path / "empty")
+    table = tmp_path / "table.tsv"
+    head = "\t".join(["sentence", *NODES])
+    table.write_text(f"{head}\nShe peels the plum.\tpeel\t-\tplum\t-\t-\nThe film ends.\t-\t-\t-\t-\t-\n")
+    assert label_accuracy.main([str(table), "--parser", str(tmp_path / "empty")]) == 0
+    rules, _, parser = (line.split() for line in capsys.readouterr().out.splitlines()[-3:])
+    assert (rules[1], parser[1]) == ("rules", "parser")
+    assert (rules[-1], parser[-1]) == ("100.0", "50.0")
+    assert label_accuracy.main([str(table), "--parser", "en_core_nowhere"]) == 1
+
+
 def test_sentences_of_a_corpus(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Would catch scores on sentences of another edition of the corpus, and a crash where it was not given."""
     corpus = tmp_path / "corpus"
