@@ -109,13 +109,14 @@ def _load(names: list[str], place: Path, device: str, prompt: str | None) -> tup
 
 
 def _bind(host: str, port: int) -> socket.socket:
-    """A socket bound to an address; raises ``UsageError`` if it is in use."""
+    """A socket that already listens, so that no browser comes too early; raises ``UsageError`` if the port is in use."""
     found = None
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         found = socket.socket(family, kind, protocol)
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         found.bind(address)
+        found.listen()
     except OSError as error:
         if found is not None:
             found.close()

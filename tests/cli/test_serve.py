@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from captioner.cli.app import main
+from captioner.cli.serve import _bind
 from tests.conftest import CHECKOUT, Run
 
 
@@ -58,6 +59,12 @@ def test_addresses_of_this_machine_are_not_fetched(tmp_path: Path) -> None:
         process.wait(20)
         assert process.stderr is not None
         process.stderr.close()
+
+
+def test_the_address_is_shown_when_visitors_may_come() -> None:
+    """Would catch a socket that is bound but refuses visitors until the server has started."""
+    with _bind("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname(), timeout=5) as visitor:
+        assert visitor.getpeername() == listening.getsockname()
 
 
 def test_a_port_that_is_taken(
