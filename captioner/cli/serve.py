@@ -109,7 +109,7 @@ def _load(names: list[str], place: Path, device: str, prompt: str | None) -> tup
 
 
 def _bind(host: str, port: int) -> socket.socket:
-    """A socket that already listens, so that no browser comes too early; raises ``UsageError`` if the port is in use."""
+    """A socket that already listens: no browser comes too early. Raises ``UsageError`` if the port is in use."""
     found = None
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
