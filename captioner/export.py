@@ -25,11 +25,9 @@ from captioner.backbones.onnx import Encoder
 from captioner.checkpoint import Checkpoint, load_checkpoint
 from captioner.errors import CheckpointError, GraphError
 from captioner.files import atomic_path, read_tensors
-from captioner.graphs import write_graph
+from captioner.graphs import ROWS, write_graph
 from captioner.model_file import FORMAT, GRAPH, WEIGHTS, checksum
 from captioner.models.lrcn import LRCN, State
-
-ROWS = 2  # rows of the example inputs; with one row torch would export a constant
 
 
 class _Start(nn.Module):
@@ -96,7 +94,7 @@ def make_graphs(model: LRCN, backbones: Sequence[Backbone], weights: dict[str, T
     }
     for index, backbone in enumerate(backbones):
         images = torch.rand(ROWS, 3, backbone.spec.size, backbone.spec.size)
-        modules[f"backbone.{index}"] = (Encoder(backbone, f"backbone.{index}"), (images,), False)
+        modules[f"backbone.{index}"] = (Encoder(backbone, index), (images,), False)
     made: dict[str, bytes] = {}
     for name, parts in modules.items():
         module, inputs, optimize = parts

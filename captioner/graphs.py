@@ -17,6 +17,8 @@ from captioner.optional import require
 if TYPE_CHECKING:  # graphs are run without torch
     from torch import nn
 
+ROWS = 2
+"""Rows of example inputs; with one row torch would export a constant."""
 IMAGES_AT_ONCE = 2
 """Images that go through a network together; for more, memory is freed and allocated again in every layer."""
 

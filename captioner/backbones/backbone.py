@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -21,8 +23,8 @@ MOST_AT_ONCE = 128
 class Backbone(nn.Module):
     """A network and its specification; ``read`` computes the feature with ``network``."""
 
-    graph: Graph | None = None
-    """The same as an ONNX graph, if the weights include one."""
+    read_graph: Callable[[], Graph] | None = None
+    """Reads the same as an ONNX graph, if one comes with the weights."""
 
     def __init__(self, spec: BackboneSpec, network: nn.Module, read: Read) -> None:
         super().__init__()

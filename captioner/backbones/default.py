@@ -11,6 +11,7 @@ from captioner.backbones import load_backbone
 from captioner.backbones.backbone import Backbone
 from captioner.backbones.weights import State
 from captioner.errors import BackboneError
+from captioner.graphs import Graph
 from captioner.model_file import read_graph, read_header, read_weights
 
 DEFAULT = Path(__file__).parents[1] / "assets" / "default.safetensors"
@@ -22,14 +23,18 @@ def build(name: str, weights: Path | None, state: State | None) -> Backbone:
     if name:
         raise BackboneError(f"default takes no name, got default:{name}")
     header = read_header(DEFAULT)
-    graph = None
-    if weights is None and state is None:
+    own = weights is None and state is None
+    if own:
         arrays = read_weights(header)
-        graph = read_graph(DEFAULT, arrays, PREFIX.rstrip(".")) if header.has_graphs else None
         names = [name for name in arrays if name.startswith(PREFIX)]
         state = {name.removeprefix(PREFIX): torch.from_numpy(arrays[name]) for name in names}
     backbone = load_backbone(header.inputs[0].key, weights, state)
-    backbone.graph = graph
+    if own and header.has_graphs:
+        backbone.read_graph = _read_graph
     source = str(weights or "captioner/assets/default.safetensors")
     backbone.spec = replace(backbone.spec, key="default", weights=source, sha256=backbone.weights_digest)
     return backbone
+
+
+def _read_graph() -> Graph:
+    return read_graph(DEFAULT, read_weights(read_header(DEFAULT)), PREFIX.rstrip("."))

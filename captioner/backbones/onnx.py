@@ -10,23 +10,23 @@ from torch import Tensor, nn
 
 from captioner.backbones.backbone import Backbone
 from captioner.errors import GraphError
-from captioner.graphs import Graph, encode, open_graph, write_graph
+from captioner.graphs import ROWS, Graph, encode, open_graph, write_graph
 
 WORTH_A_GRAPH = 500
 """Fewest images for which a graph is written, which takes about as long as 100 images."""
 
 
 class Encoder(nn.Module):
-    """Prepared images (N, 3, S, S) to features (N, D); the names of the network's weights start with ``prefix``."""
+    """Prepared images (N, 3, S, S) to features (N, D); the network's weights are ``backbone.INDEX.NAME``."""
 
-    def __init__(self, backbone: Backbone, prefix: str) -> None:
+    def __init__(self, backbone: Backbone, index: int = 0) -> None:
         super().__init__()
         self.read = backbone.read
-        self._folder, _, self._name = prefix.rpartition(".")
-        self.add_module(self._folder, nn.ModuleDict({self._name: backbone.network}))
+        self.backbone = nn.ModuleDict({str(index): backbone.network})
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.read(self.get_submodule(f"{self._folder}.{self._name}"), images).float()
+        (network,) = self.backbone.values()
+        return self.read(network, images).float()
 
 
 class OnnxBackbone(Backbone):
@@ -51,18 +51,16 @@ def fastest_backbone(backbone: Backbone, images: int, *, device: str | torch.dev
     merges = any(isinstance(layer, nn.BatchNorm2d) for layer in backbone.network.modules())
     if torch.device(device).type != "cpu" or precision != "float32" or not merges:
         return backbone
-    graph = backbone.graph
-    if graph is None:
-        if images < WORTH_A_GRAPH or not all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript")):
-            return backbone
-        size = backbone.spec.size
-        examples = torch.rand(2, 3, size, size)  # with one row torch would export a constant
-        try:
-            model = write_graph(Encoder(backbone, "backbone.0"), (examples,), optimize=False)
-        except GraphError:  # not every network can be written as a graph
-            return backbone
-        graph = Graph(model.SerializeToString(), {})
-    return OnnxBackbone(backbone, graph)
+    if backbone.read_graph is not None:
+        return OnnxBackbone(backbone, backbone.read_graph())
+    if images < WORTH_A_GRAPH or not all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript")):
+        return backbone
+    examples = torch.rand(ROWS, 3, backbone.spec.size, backbone.spec.size)
+    try:
+        model = write_graph(Encoder(backbone), (examples,), optimize=False)
+    except GraphError:  # not every network can be written as a graph
+        return backbone
+    return OnnxBackbone(backbone, Graph(model.SerializeToString(), {}))
 
 
 class _Session(nn.Module):
