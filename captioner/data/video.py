@@ -51,11 +51,12 @@ class Frame:
     end: float
     _raw: Any  # PyAV's frame
     _aspect: float  # width of a pixel over its height
+    _scaler: Any  # the video's own: PyAV's shared one has threads, which a forked process lacks and would wait for
 
     def image(self) -> Image.Image:
         """The frame in RGB as players show it: rotated by the display matrix, with square pixels."""
         width = max(1, round(self._raw.width * self._aspect))
-        image: Image.Image = self._raw.to_image(width=width, height=self._raw.height)
+        image: Image.Image = self._scaler.reformat(self._raw, width, self._raw.height, "rgb24").to_image()
         return image.rotate(self._raw.rotation, expand=True) if self._raw.rotation else image
 
 
@@ -69,6 +70,7 @@ def read_frames(path: str | Path, warn: Callable[[str], object] = warnings.warn)
     """
     path = check_video(path)
     with _opened(path) as (container, stream), closing(_decoded(container, stream)) as decoded:
+        scaler = require("av.video.reformatter", "video").VideoReformatter()
         origin = (container.start_time or 0) / 1e6  # AV_TIME_BASE: microseconds
         aspect = float(stream.sample_aspect_ratio or 1) or 1.0
         step = 1 / float(stream.average_rate or DEFAULT_FRAME_RATE)
@@ -84,12 +86,12 @@ def read_frames(path: str | Path, warn: Callable[[str], object] = warnings.warn)
                         )
                     origin, time, reset = origin + time - end, end, True
                 time = max(time, start)
-                yield Frame(start, time, shown, aspect)
+                yield Frame(start, time, shown, aspect, scaler)
                 start = time
             shown, end = raw, max(time, 0.0) + (float(raw.duration * raw.time_base) if raw.duration else step)
         if shown is None:
             raise DataError(f"{path}: no frame of this video can be decoded; the file is damaged or cut off")
-        yield Frame(start, end, shown, aspect)
+        yield Frame(start, end, shown, aspect, scaler)
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from tests.videos import COLORS, plain, save_sound, save_video
 
 
 def moment(before: np.ndarray, after: np.ndarray, seconds: float = 1 / 30) -> Moment:
-    first, second = (Frame(start, start + seconds, None, 1.0) for start in (0.0, seconds))
+    first, second = (Frame(start, start + seconds, None, 1.0, None) for start in (0.0, seconds))
     for frame, image in ((first, before), (second, after)):
         object.__setattr__(frame, "image", lambda image=image: image)
     return Moment(first, (first, second))
@@ -110,21 +110,22 @@ def test_clips_of_a_video(tmp_path: Path) -> None:
 def test_a_store_holds_what_the_backbone_makes_of_each_frame(
     tmp_path: Path, flow: str, mirror: bool, workers: int
 ) -> None:
-    """Would catch frames in another order, a mean over frames, and videos mixed up by workers."""
+    """Would catch frames in another order, a mean over frames, videos mixed up by workers, and workers that wait for
+    threads of the process that started them, which decoded videos before."""
     for number in range(3):
         walk(tmp_path / f"{number}.mp4", speed=2 * number)
     (tmp_path / "notes.txt").touch()
     backbone, output = tiny_backbone(), tmp_path / "a.h5"
     spec = VideoSpec.of(backbone.spec, 6, flow=flow)
     sources = list(find_named([str(tmp_path)], kind=VIDEOS))
+    seen = {f"{number}.mp4": video_views(tmp_path / f"{number}.mp4", spec, mirror) for number in range(3)}
     report = extract(sources, backbone, output, video=spec, mirror=mirror, workers=workers, dtype="float32")
     assert (report.done, report.failed) == (3, [])
     store = FeatureStore(output, mirrored=mirror)
     assert store.spec == spec and store.ids == ["0.mp4", "1.mp4", "2.mp4"]
     with torch.no_grad():
         for name in store.ids:
-            views = torch.from_numpy(video_views(tmp_path / name, spec, mirror))
-            own = backbone(normalize(views, backbone.spec))
+            own = backbone(normalize(torch.from_numpy(seen[name]), backbone.spec))
             np.testing.assert_allclose(store.get([name])[0], own, rtol=1e-4, atol=1e-5)
     with pytest.raises(FeatureStoreError, match="has spec digest"):
         other = replace(spec, gamma=0.5)
