@@ -238,7 +238,11 @@ class LiveIndex:
         self._seen: tuple[int, int] | None = None
         self._checked = 0.0
         if (folder / DATABASE).is_file():
-            self.get()
+            try:
+                self.get()
+            except BaseException:
+                self.close()
+                raise
 
     def get(self) -> Index:
         """The index; raises ``SearchIndexError`` if there is none, or one by another captioner."""
