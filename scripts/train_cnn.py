@@ -35,6 +35,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from captioner.backbones import load_backbone
 from captioner.backbones.backbone import Backbone
+from captioner.backbones.onnx import WORTH_A_GRAPH, fastest_backbone
 from captioner.backbones.spec import normalize
 from captioner.cli.program import choice, create_app, run
 from captioner.config import TrainConfig
@@ -52,7 +53,7 @@ from captioner.train.state import load_state, save_state
 
 STORED = 224  # side in pixels of the photos in memory
 LOG_EVERY = 50  # steps
-SAVE_EVERY = 400
+SAVE_EVERY = 600.0  # seconds
 GRAY = 0.05  # share of the crops without colors
 LEAST_AREA = 0.4  # smallest share of a photo that a crop shows
 WHOLE = 0.3  # share of the crops that show the whole photo
@@ -139,7 +140,7 @@ class Teachers:
     """Backbones whose features of a crop the student learns to predict, scaled to mean 0 and variance 1."""
 
     def __init__(self, keys: Sequence[str], pixels: Tensor) -> None:
-        self.backbones = [_frozen(load_backbone(key)).to(pixels.device) for key in keys]
+        self.backbones = [_fastest(_frozen(load_backbone(key)).to(pixels.device), pixels.device) for key in keys]
         rows = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(0))[:512]
         parts = [self._features(*views(pixels, some, [0, index])) for index, some in enumerate(torch.split(rows, 64))]
         seen = torch.cat(parts)  # (N, D)
@@ -185,6 +186,11 @@ def _see(backbone: Backbone, inputs: Tensor) -> Tensor:
 
 def _frozen(backbone: Backbone) -> Backbone:
     return backbone.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+
+
+def _fastest(backbone: Backbone, device: torch.device) -> Backbone:
+    """The frozen backbone in ONNX Runtime, on a CPU, if it can be written as a graph."""
+    return fastest_backbone(backbone, WORTH_A_GRAPH, device=device, precision="float32")
 
 
 class RunLog:
@@ -242,6 +248,7 @@ def train(
         raise BackboneError(f"{key}: its network has no classifier to keep; choose efficientnet-lite:0, 1 or 2")
     before = copy.deepcopy(_frozen(backbone)).to(where)
     classify: Any = before.network.classifier
+    before = _fastest(before, where)
     teachers, words = Teachers(teacher or (), pixels), words_of(records).to(where)
     prior, depth = words.mean(0), len(teachers.mean)
     torch.manual_seed(seed)
@@ -253,7 +260,7 @@ def train(
     first = load_state(state, student, optimizer, average.values)["step"] if state.exists() else 0
     steps = max(1, math.ceil(epochs * len(records) / batch_size))
     print(f"{len(records)} photographs, {depth} features, {len(prior)} words, {steps} steps from {first}", flush=True)
-    log = RunLog(output.with_suffix(".jsonl"))
+    log, saved = RunLog(output.with_suffix(".jsonl")), time.monotonic()
     for step in range(first, steps):
         rows = order(len(records), batch_size, step, seed)
         images, maps = views(pixels, rows, [seed, step])
@@ -273,8 +280,9 @@ def train(
         optimizer.step()
         average.update(step + 1)
         log.add(step + 1, **parts)
-        if (step + 1) % SAVE_EVERY == 0 or step + 1 == steps:
+        if time.monotonic() - saved > SAVE_EVERY or step + 1 == steps:
             save_state(state, student, optimizer, average.values, {"step": step + 1})
+            saved = time.monotonic()
     with average.applied(), atomic_path(output) as temporary:
         found = {name: value.contiguous().cpu() for name, value in student.backbone.network.state_dict().items()}
         save_file(found, temporary)

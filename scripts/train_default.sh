@@ -19,7 +19,7 @@ started=$SECONDS
 stage() { echo "== $((SECONDS - started)) s: $*"; }
 extract() {  # STORE IMAGES BACKBONE [OPTION...]
     local store=$1 images=$2 backbone=$3; shift 3
-    python -m captioner extract "$images" --backbone "$backbone" --device "${DEVICE:-cpu}" --precision bfloat16 \
+    python -m captioner extract "$images" --backbone "$backbone" --device "${DEVICE:-cpu}" \
         --workers "${WORKERS:-2}" -o "$out/$store.h5" "$@"
 }
 train() {  # CONFIG FOLDER [SETTING...]
