@@ -233,6 +233,6 @@ def _decoded(container: Any, stream: Any) -> Generator[Any, None, None]:
             continue
         try:
             frames = packet.decode()
-        except av.error.FFmpegError:
+        except (av.error.FFmpegError, ValueError):  # PyAV 19 raises ValueError for a codec that refused to start
             continue
         yield from (frame for frame in frames if frame is not None)
