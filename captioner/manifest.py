@@ -144,6 +144,7 @@ def _transfer(url: str, part: Path, progress: Progress | None) -> None:
     try:
         answer = urllib.request.urlopen(request, timeout=60)
     except urllib.error.HTTPError as error:
+        error.close()
         if have and error.code == 416:  # there is no more to download: the file is complete, or fails its digest
             return
         raise

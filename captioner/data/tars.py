@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tarfile
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import PurePosixPath
 from typing import NamedTuple, Self
 
@@ -38,13 +38,25 @@ class Member(NamedTuple):
 class _Header(tarfile.TarInfo):
     """A member whose headers are limited in size, in a tar that has an end marker."""
 
+    is_checked = False
+
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        return cls._check(buf, super().frombuf, encoding, errors)
+
+    @classmethod
+    def _frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str, **options: bool) -> Self:
+        """What tarfile calls instead of ``frombuf`` from Python 3.14 on."""
+        return cls._check(buf, super()._frombuf, encoding, errors, **options)  # type: ignore[misc]
+
+    @classmethod
+    def _check(cls, buf: bytes | bytearray, parse: Callable[..., Self], *arguments: str, **options: bool) -> Self:
         if not buf:  # tarfile would take this for the end
             raise DataError("cut off: the zeros at the end of a tar are missing; fetch or write it again")
-        member = super().frombuf(buf, encoding, errors)
+        member = parse(buf, *arguments, **options)
         if member.type in HEADERS and not 0 <= member.size <= LONGEST_HEADER:
             raise DataError(f"a header of {member.size:,} bytes, more than the {LONGEST_HEADER:,} that are read")
+        member.is_checked = True
         return member
 
 
@@ -60,6 +72,8 @@ def read_tar(source: str, suffixes: Collection[str]) -> Iterator[Member]:
             with tarfile.open(fileobj=stream, mode="r|*", tarinfo=_Header) as tar:
                 for member in tar:
                     tar.members = []  # type: ignore[attr-defined]  # otherwise the list would grow with the tar
+                    if not member.is_checked:  # type: ignore[attr-defined]
+                        raise DataError("this Python's tarfile does not check headers; use Python 3.11 to 3.14")
                     if _is_wanted(member.name, suffixes):
                         yield _read(tar, member, seen)
                         seen.add(member.name)

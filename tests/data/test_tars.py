@@ -81,3 +81,12 @@ def test_a_header_of_gigabytes_is_not_read(tmp_path: Path, monkeypatch: pytest.M
         add(tar, "x" * 2000 + ".png", b"x")
     with pytest.raises(DataError, match="more than the 1,000"):
         list(read_tar(str(tmp_path / "a.tar"), SUFFIXES))
+
+
+def test_headers_that_python_does_not_check_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Would catch a Python whose tarfile calls neither of our methods, so that no limit holds."""
+    path = write_tar(tmp_path / "a.tar", {"1.png": b"one"})
+    for name in ("frombuf", "_frombuf"):
+        monkeypatch.delattr(tars._Header, name)
+    with pytest.raises(DataError, match="tarfile does not check headers"):
+        list(read_tar(str(path), SUFFIXES))
