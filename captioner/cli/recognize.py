@@ -85,7 +85,7 @@ def recognize(
             continue
         _print(result, recognizer.name, as_json, alone)
         if result.interval is not None:
-            cues.append((*result.interval, result.guesses[0].label))
+            cues.append((*result.interval, result.guesses[0].name))
     for path, form in ((srt, subtitles.srt), (vtt, subtitles.webvtt)):
         if path is not None:
             write_text(path, form(cues))
@@ -106,11 +106,11 @@ def _print(result: Recognition, model: str, as_json: bool, alone: bool) -> None:
         record: dict[str, object] = {"video": result.video}
         if result.interval is not None:
             record |= {"start": result.interval[0], "end": result.interval[1]}
-        record["activities"] = [{"label": one.label, "probability": one.probability} for one in result.guesses]
+        record["activities"] = [{"label": one.name, "probability": one.probability} for one in result.guesses]
         print(json.dumps(record | {"model": model}), flush=True)
         return
     where = [] if alone else [printable(result.video)]
     if result.interval is not None:
         where += [f"{time:.3f}" for time in result.interval]
     for guess in result.guesses:
-        print("\t".join([*where, printable(guess.label), f"{guess.probability:.3f}"]), flush=True)
+        print("\t".join([*where, printable(guess.name), f"{guess.probability:.3f}"]), flush=True)

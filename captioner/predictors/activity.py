@@ -3,7 +3,7 @@
 from captioner import load
 recognizer = load("runs/activity")
 for guess in recognizer.recognize("video.mp4"):
-    print(guess.label, guess.probability)
+    print(guess.name, guess.probability)
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from captioner.errors import CheckpointError, DataError, ImageError, UsageError
 from captioner.features.video_spec import VideoSpec, clip_views
 from captioner.models.sequence import SequenceClassifier
 from captioner.predictors import find_model
+from captioner.predictors.base import ClassScore
+from captioner.predictors.classifier import best_classes
 from captioner.predictors.torch_runtime import TorchRuntime
 
 TOP = 5
@@ -35,19 +37,11 @@ Source = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
-class Guess:
-    """An activity and its probability, from 0 to 1."""
-
-    label: str
-    probability: float
-
-
-@dataclass(frozen=True)
 class Recognition:
     """The activities in one video or clip, most probable first, or the error that prevented them."""
 
     video: str
-    guesses: tuple[Guess, ...] = ()
+    guesses: tuple[ClassScore, ...] = ()
     interval: tuple[float, float] | None = None
     """Start and end of the clip in seconds; None for a whole video."""
     error: ImageError | None = None
@@ -71,7 +65,9 @@ class ActivityRecognizer:
         """SHA-256 of the model's file."""
         return str(self.runtime.checkpoint.digest)
 
-    def recognize(self, source: Source | Iterable[Source], *, top: int = TOP) -> list[Guess] | list[list[Guess]]:
+    def recognize(
+        self, source: Source | Iterable[Source], *, top: int = TOP
+    ) -> list[ClassScore] | list[list[ClassScore]]:
         """The ``top`` activities of one video, or a list of them for each of several; raises the first error."""
         if isinstance(source, str | os.PathLike):
             return self._guesses(source, top)
@@ -109,12 +105,11 @@ class ActivityRecognizer:
         found: np.ndarray = model.predict(features[None])[0].cpu().numpy()
         return found
 
-    def guess(self, probabilities: np.ndarray, top: int = TOP) -> tuple[Guess, ...]:
+    def guess(self, probabilities: np.ndarray, top: int = TOP) -> tuple[ClassScore, ...]:
         """The ``top`` activities, given the class probabilities (C,)."""
-        best = np.argsort(-probabilities, kind="stable")[:top]
-        return tuple(Guess(self.classes[number], float(probabilities[number])) for number in best)
+        return best_classes(self.classes.names, probabilities, top)
 
-    def _guesses(self, source: Source, top: int) -> list[Guess]:
+    def _guesses(self, source: Source, top: int) -> list[ClassScore]:
         [result] = self.results([source], top=top)
         if result.error is not None:
             raise result.error

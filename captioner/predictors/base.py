@@ -6,7 +6,7 @@ import os
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from captioner.errors import ImageError
 
@@ -20,6 +20,13 @@ class Caption:
     text: str
     log_prob: float | None
     """None if the model, such as some servers, does not return it."""
+
+
+class ClassScore(NamedTuple):
+    """A class and its probability in 0..1."""
+
+    name: str
+    probability: float
 
 
 @dataclass(frozen=True)

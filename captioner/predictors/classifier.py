@@ -23,6 +23,7 @@ from captioner.backbones.spec import BackboneSpec
 from captioner.errors import CheckpointError, ImageError, UsageError
 from captioner.model_file import Header, read_header
 from captioner.predictors import find_model
+from captioner.predictors.base import ClassScore
 from captioner.predictors.runtime import Runtime, choose_runtime, load_runtime
 from captioner.predictors.streams import (
     BATCH_SIZE,
@@ -44,13 +45,6 @@ WITH_CLASSES = ("default", "efficientnet-lite:")
 """First part of the keys of backbones whose weights include the layer of ImageNet's classes."""
 STEM, STEM_SHAPE, STRIDE = "stem.0.weight", (32, 3, 3, 3), 2
 """Name of the first convolution of those backbones."""
-
-
-class ClassScore(NamedTuple):
-    """A class and its probability in 0..1."""
-
-    name: str
-    probability: float
 
 
 @dataclass(frozen=True)

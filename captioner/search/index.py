@@ -20,7 +20,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from captioner.data.records import parse_json
 from captioner.errors import DataError, SearchIndexError
 from captioner.features.spec import LARGEST_ITEM
 from captioner.files import cache_folder
+from captioner.predictors.base import ClassScore
 from captioner.search.vectors import Approximate, Exact, Nearest, VectorFile
 
 DATABASE, LOCK = "index.sqlite", "writer.sqlite"
@@ -49,13 +50,6 @@ MOST = 500
 """Most parameters in one query."""
 
 
-class ClassShare(NamedTuple):
-    """A class of an image and its probability in 0..1."""
-
-    name: str
-    probability: float
-
-
 @dataclass(frozen=True)
 class Entry:
     """An indexed image."""
@@ -75,7 +69,7 @@ class Entry:
     caption: str
     log_prob: float | None
     """None if the captioner gives none."""
-    classes: tuple[ClassShare, ...]
+    classes: tuple[ClassScore, ...]
     """The most probable classes, best first; empty if the captioner's network has no class layer."""
 
 
@@ -302,14 +296,14 @@ def read_entry(row: Sequence[Any]) -> Entry:
     raise SearchIndexError("an image of the index has damaged values; index all again with: captioner index --rebuild")
 
 
-def _read_classes(text: str) -> tuple[ClassShare, ...]:
+def _read_classes(text: str) -> tuple[ClassScore, ...]:
     try:
         match parse_json(text, "the classes of an indexed image"):
             case [*shares] if all(
                 isinstance(one, list) and [type(part) for part in one] == [str, float] and 0 <= one[1] <= 1
                 for one in shares
             ):
-                return tuple(ClassShare(*one) for one in shares)
+                return tuple(ClassScore(*one) for one in shares)
     except DataError as error:
         raise SearchIndexError(f"{error}; index all again with: captioner index --rebuild") from error
     raise SearchIndexError("an image of the index has damaged classes; index all again with: captioner index --rebuild")

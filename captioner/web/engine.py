@@ -22,8 +22,8 @@ from captioner.data.images import open_image
 from captioner.decoding.config import DecodingConfig
 from captioner.errors import CaptionerError, CheckpointError, ImageError, SearchIndexError
 from captioner.explain import kernel_tiles, map_tiles, sheet
-from captioner.predictors.base import Caption
-from captioner.predictors.classifier import ClassScore, ImageClassifier, class_layer, load_classifier
+from captioner.predictors.base import Caption, ClassScore
+from captioner.predictors.classifier import ImageClassifier, class_layer, load_classifier
 from captioner.predictors.images import BatchCaptioner
 from captioner.search.contact_sheet import to_jpeg
 from captioner.search.index import DATABASE, Entry, Index, connect, database_errors

@@ -13,8 +13,7 @@ from PIL import Image
 
 from captioner.data.video import read_extent, sample_frames
 from captioner.errors import DataError, ImageError
-from captioner.predictors.base import Caption
-from captioner.predictors.classifier import ClassScore
+from captioner.predictors.base import Caption, ClassScore
 from captioner.predictors.images import BatchCaptioner
 
 SECONDS, FRAME_PIXELS, ALL_PIXELS = 600, 2**23, 4e10
@@ -106,9 +105,8 @@ def _clips(path: Path, model: Any, length: float) -> Iterator[Clip]:
         for found in model.results([path], top=min(LABELS, len(model.classes)), every=length):
             if found.error is not None:
                 raise VideoError(found.error.reason)
-            labels = tuple(ClassScore(guess.label, guess.probability) for guess in found.guesses)
             start, stop = found.interval
-            yield Clip(start, stop, model.name, labels=labels)
+            yield Clip(start, stop, model.name, labels=found.guesses)
         return
     for found in model.results(path, intervals=length, warn=lambda text: None):
         if found.error is None:

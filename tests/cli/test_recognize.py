@@ -85,7 +85,7 @@ def test_a_file_and_its_stored_feature_agree(model: Path, folder: Path) -> None:
     for name in store.ids[:3]:
         expected = recognizer.runtime.model.predict(read_features([store], [name]).float())[0].numpy()
         guesses = recognizer.recognize(folder / "data" / name, top=2)
-        assert {one.label: one.probability for one in guesses} == pytest.approx(
+        assert {one.name: one.probability for one in guesses} == pytest.approx(
             dict(zip(recognizer.classes, expected.tolist(), strict=True)), abs=2e-3
         )
     both = recognizer.recognize([folder / "data" / name for name in store.ids[:2]], top=1)
@@ -179,5 +179,5 @@ def test_the_web_page_says_the_same(model: Path, tmp_path: Path) -> None:
         page = client.post("/caption", files={"image": film.read_bytes()}).text
     assert [(one["start"], one["end"]) for one in clips] == [one.interval for one in wanted] == [(0, 10), (10, 24)]
     labels = [[(label["name"], label["probability"]) for label in one["labels"]] for one in clips]
-    assert labels == [[(guess.label, pytest.approx(guess.probability)) for guess in one.guesses] for one in wanted]
+    assert labels == [[(guess.name, pytest.approx(guess.probability)) for guess in one.guesses] for one in wanted]
     assert "Activities" in page and "0:10–0:24" in page and "right" in page and "Captions" not in page
