@@ -57,7 +57,7 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "doctor": (),
 }
 """The extras that each command needs, and those that some of its options need."""
-DEFAULT_SHA256 = "2def97c1a2c0e4a7569665fa86c2700d281d95c388cc12039c452232854dc7e1"
+DEFAULT_SHA256 = "99dbb31f35cd917f9c45ae08698a6197975702d951e492095d65fea400aaa82c"
 """SHA-256 of the shipped model's file: the file's own checksum does not cover its graphs."""
 REQUIREMENT = re.compile(
     r"(?P<name>[\w.-]+)\s*(?:\[(?P<extras>[^]]*)\])?\s*\(?(?:>=(?P<floor>[\d.]+))?[^;]*"

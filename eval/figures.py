@@ -16,7 +16,7 @@ INK, SOFT, LINE, ACCENT, OTHER = "#1c2126", "#5d6873", "#d9dee3", "#2b6ca3", "#a
 COLORS = ("#2b6ca3", "#d0743c", "#4d8f5b", "#8a6bb0", "#b8484f", "#7a6a58", "#3f9aa6", "#c0a02c")
 MARKERS = "osD^vP*X"
 WIDTH = 8.2  # inches
-CAPTION_PANELS = (("dev_loss", "dev loss (nats per word)", 1.0), ("cider", "dev CIDEr-D (%)", 100.0))
+CAPTION_PANELS = (("dev_loss", "dev loss (nats per word)"), ("cider", "dev CIDEr-D (%)"))
 FEW_CLASSES = 20  # for more classes, counts in a confusion matrix are illegible
 STYLE = {
     "svg.fonttype": "none",  # text stays text: small, searchable, in the page's own font
@@ -87,18 +87,18 @@ def lengths(bins: Sequence[tuple[str, int]], scores: Mapping[str, Sequence[float
 
 
 def curves(
-    logs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], panels: Sequence[tuple[str, str, float]] = CAPTION_PANELS
+    logs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], panels: Sequence[tuple[str, str]] = CAPTION_PANELS
 ) -> str:
     """Two dev scores over the epochs of each system's runs; all runs of a system have its color.
 
-    A panel is (the score's key in the log, title, factor to multiply by); the default ones are for captions.
+    A panel is (the score's key in the log, title); the default ones are for captions.
     """
     with _style():
         figure = _figure(WIDTH, 3.4)
-        for panel, (key, title, scale) in zip(figure.subplots(1, 2), panels, strict=True):
+        for panel, (key, title) in zip(figure.subplots(1, 2), panels, strict=True):
             for (name, runs), color, marker in zip(logs.items(), _cycle(COLORS), _cycle(MARKERS), strict=False):
                 for number, epochs in enumerate(runs):
-                    points = [(epoch["epoch"], epoch[key] * scale) for epoch in epochs if key in epoch]
+                    points = [(epoch["epoch"], epoch[key]) for epoch in epochs if key in epoch]
                     label = name if number == 0 and key == panels[-1][0] else None
                     if points:
                         panel.plot(*zip(*points, strict=True), marker=marker, color=color, markersize=3.5, label=label)

@@ -82,7 +82,7 @@ def test_dev_images_are_those_that_were_held_out(runs: Path, capsys: pytest.Capt
     assert "of 20 images" in output
     log = (runs / "learned-0" / "log.jsonl").read_text()
     best = max(float(value) for value in re.findall(r'"accuracy": ([\d.]+)', log))
-    assert float(cells(output)["learned"][3].split()[0]) == pytest.approx(100 * best)
+    assert float(cells(output)["learned"][3].split()[0]) == pytest.approx(best)
 
 
 def test_what_does_not_fit_is_refused(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

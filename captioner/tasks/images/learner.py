@@ -84,10 +84,10 @@ def class_loss(learner: ImageLearner, batch: ImageBatch) -> StepLoss:
 
 
 def evaluate_classes(learner: ImageLearner, data: ImageData, precision: str) -> dict[str, float]:
-    """``accuracy`` (a fraction) and ``dev_loss`` (nats) on the dev images."""
+    """``accuracy`` (percent) and ``dev_loss`` (nats) on the dev images."""
     logits = predict_logits(learner, data.val_pixels, data.config.crop, precision)
     loss = functional.cross_entropy(logits, data.val_labels)
-    return {"accuracy": float((logits.argmax(1) == data.val_labels).float().mean()), "dev_loss": float(loss)}
+    return {"accuracy": 100 * float((logits.argmax(1) == data.val_labels).float().mean()), "dev_loss": float(loss)}
 
 
 @torch.inference_mode()

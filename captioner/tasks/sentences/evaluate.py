@@ -17,7 +17,7 @@ AT_ONCE = 100  # images encoded and decoded together
 
 @torch.inference_mode()
 def evaluate_captions(learner: SentenceLearner, data: SentenceData, precision: str) -> dict[str, float]:
-    """``dev_loss`` (nats per token, without smoothing), ``bleu4`` (percent) and ``cider`` (a fraction).
+    """``dev_loss`` (nats per token, without smoothing), and in percent ``bleu4`` and ``cider``.
 
     Captions are decoded in float32 and scored on the model's own tokens. The loss is computed in the training's
     ``precision``. CIDEr-D of a single image is always 0.
@@ -27,7 +27,7 @@ def evaluate_captions(learner: SentenceLearner, data: SentenceData, precision: s
     captions = decode_dev(learner.model, features, data)
     several = len(captions) > 1
     found = score_captions(captions, data.references, ("bleu", "cider")[: 1 + several])
-    scores = {"bleu4": found["BLEU-4"].value, "cider": found["CIDEr-D"].fraction if several else 0.0}
+    scores = {"bleu4": found["BLEU-4"].value, "cider": found["CIDEr-D"].value if several else 0.0}
     return {"dev_loss": _dev_loss(learner.model, data, features, precision)} | scores
 
 
