@@ -104,7 +104,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         if status is not None and is_stream:
             _write_through(temporary, path, status)
         else:
-            with temporary.open("rb") as stream:
+            with temporary.open("r+b") as stream:  # Windows syncs only files that are open for writing
                 os.fsync(stream.fileno())
             replace_file(temporary, path)
     finally:

@@ -87,6 +87,8 @@ class PartialResults:
     def remove(self) -> None:
         """Remove the file, once the results have been written."""
         if self.path is not None:
+            if self._stream is not None:
+                self._stream.close()  # Windows removes no open file
             self.path.unlink(missing_ok=True)
             self.count = 0
 

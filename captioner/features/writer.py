@@ -117,6 +117,8 @@ class FeatureWriter:
                 self._remove_parts()
         finally:
             self._lock.release()
+            with suppress(OSError):  # Windows removes the lock file here; the folder is empty only after a merge
+                self._parts.rmdir()
 
     def __enter__(self) -> FeatureWriter:
         return self

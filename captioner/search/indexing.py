@@ -97,7 +97,8 @@ def open_writer(folder: Path, captioner: Any, rebuild: bool = False, device: str
             for old in folder.iterdir():  # files of earlier generations, kept until now for readers
                 stem = old.name.partition(".")[0]
                 if stem.startswith(("vectors-", "graph-")) and not stem.endswith(f"-{generation}"):
-                    old.unlink()
+                    with suppress(PermissionError):  # on Windows, while a server reads it
+                        old.unlink()
             yield Writer(folder, db, model, generation, models)
 
 

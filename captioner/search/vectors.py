@@ -50,7 +50,7 @@ class VectorFile:
     def append(self, rows: int, vectors: np.ndarray) -> None:
         """Write ``vectors`` (M, D) after the first ``rows``; anything that a killed run left there is overwritten."""
         content = np.ascontiguousarray(vectors, "<f2").tobytes()
-        self._mapped = self._mapped[:0]  # reading a mapping past the file's new end would crash
+        self._mapped = np.empty((0, self.dimension), np.float16)  # reading past the file's new end would crash
         with open(self.path, "ab") as stream:
             stream.truncate(rows * self.dimension * BYTES)
             stream.write(content)

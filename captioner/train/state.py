@@ -58,7 +58,8 @@ def load_state(
         slots: dict[int, dict[str, Any]] = {}
         for key, value in {**_under(tensors, "optimizer."), **_under(scalars, "optimizer.")}.items():
             index, name = key.split(".", 1)
-            slots.setdefault(int(index), {})[name] = value
+            # clone(): safetensors maps the file into memory, and Windows replaces no mapped file
+            slots.setdefault(int(index), {})[name] = value.clone() if isinstance(value, Tensor) else value
         optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
         with torch.no_grad():
             for i, average_tensor in enumerate(average):

@@ -50,3 +50,16 @@ def test_values_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
     save_state(tmp_path / "state", learner, optimizer, [], {})
     with pytest.raises(CheckpointError, match="learner.weight holds values that are not finite; start over"):
         load_state(tmp_path / "state", learner, optimizer, [])
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux lists a process's mapped files")
+def test_no_tensor_stays_in_the_file(tmp_path: Path) -> None:
+    """Would catch a resumed run that can't save, because Windows replaces no file that is mapped into memory."""
+    learner = nn.Linear(2, 1)
+    optimizer = torch.optim.AdamW(learner.parameters())
+    learner(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    path = tmp_path / "state"
+    save_state(path, learner, optimizer, [], {})
+    load_state(path, learner, optimizer, [])
+    assert str(path) not in Path("/proc/self/maps").read_text()
