@@ -238,6 +238,7 @@ def test_without_javascript(visit: Any) -> None:
     page.set_input_files("#image", DOG)
     page.click("form#upload button")
     page.wait_for_selector("figure img")
+    page.wait_for_load_state()  # with the style sheet
     assert "shepherd" in page.inner_text("h1") and not page.is_visible("text=Copy as alt text")
     keep(page, "without-javascript")
     page.fill("#q", "horses")
