@@ -13,6 +13,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from tests import windows_rules
+
 # Before torch is imported. Tests work on tiny tensors, where a second thread costs more than it brings.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -29,6 +31,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="also run the tests marked slow")
     parser.addoption("--kills", type=int, default=5, help="how often tests/kills kill each command")
     parser.addoption("--network", action="store_true", help="also run the tests marked network")
+
+
+def pytest_configure() -> None:
+    windows_rules.install()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

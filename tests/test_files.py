@@ -188,3 +188,14 @@ def test_texts_come_from_regular_files(tmp_path: Path) -> None:
     for name, message in (("pipe", "not a regular file"), ("", "not a regular file"), ("a\0", "cannot be read: ")):
         with pytest.raises(DataError, match=message):
             read_text(f"{tmp_path}/{name}")
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="only Linux lists a process's open files")
+def test_the_rules_of_windows_are_imitated(tmp_path: Path) -> None:
+    """Would catch tests that pass whatever the package does to open files: tests/windows_rules.py."""
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with path.open(), pytest.raises(PermissionError, match="Windows neither removes nor replaces a file that is open"):
+        write_text(path, "new")
+    write_text(path, "new")
+    assert path.read_text() == "new" and os.listdir(tmp_path) == ["a.txt"]
