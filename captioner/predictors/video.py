@@ -256,8 +256,10 @@ def save_clip_captioner(path: str | Path, captioner: ClipCaptioner, vision: Visi
     assert source is not None, "a clip captioner that was loaded has a file"
     with atomic_path(path) as temporary:
         save_crf(temporary, replace(vision.crf, folds=()))
-        (tensors, header), (crf, entry) = read_tensors(source), read_tensors(temporary)
-        tensors |= {name: tensor.clone() for name, tensor in crf.items()}  # the file is overwritten
+        crf, entry = read_tensors(temporary)
+        crf = {name: tensor.clone() for name, tensor in crf.items()}  # the file is overwritten
+        tensors, header = read_tensors(source)
+        tensors |= crf
         network = vision.backbone.network.state_dict()
         tensors |= {f"{PREFIX}{name}": tensor.contiguous() for name, tensor in network.items()}
         header |= entry | {ENTRY: json.dumps({"version": VERSION, "number": vision.number})}

@@ -104,7 +104,7 @@ class Index:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         if not (folder / DATABASE).is_file():
-            raise SearchIndexError(f"{folder}: no index here; make one with: captioner index FOLDER")
+            raise _no_index(folder)
         self._lock = threading.Lock()
         self._db = connect(folder, readonly=True)
         self._close = weakref.finalize(self, self._db.close)
@@ -215,6 +215,8 @@ def read_model(db: sqlite3.Connection, folder: Path) -> tuple[Model, int]:
         db.execute(f"PRAGMA {name}").fetchone() for name in ("application_id", "user_version")
     )
     if application != APPLICATION:
+        if not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:  # killed before the first commit
+            raise _no_index(folder)
         raise SearchIndexError(f"{folder / DATABASE}: not an index of captioner; name another folder with --index")
     if version != VERSION:
         raise SearchIndexError(
@@ -236,6 +238,10 @@ def read_model(db: sqlite3.Connection, folder: Path) -> tuple[Model, int]:
                 } if 0 < size <= LARGEST_ITEM:
                     return Model(name, digest, embedder, backbone, size), int(generation)
     raise damaged(folder)
+
+
+def _no_index(folder: Path) -> SearchIndexError:
+    return SearchIndexError(f"{folder}: no index here; make one with: captioner index FOLDER")
 
 
 def damaged(folder: Path) -> SearchIndexError:

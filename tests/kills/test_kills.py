@@ -23,6 +23,7 @@ import torch
 from safetensors.torch import load_file
 
 from captioner.checkpoint import load_checkpoint
+from captioner.errors import SearchIndexError
 from captioner.features.store import FeatureStore
 from captioner.search.index import Index
 from captioner.train.runlog import read_log
@@ -215,9 +216,12 @@ def test_indexing(tmp_path: Path, kills: int) -> None:
 
     def died() -> None:
         nonlocal before
-        if before == 0 and not (place / "index.sqlite-wal").exists():
-            return  # killed before there was an index
-        with Index(place) as index:
+        try:
+            index = Index(place)
+        except SearchIndexError as error:
+            assert before == 0 and "no index here" in str(error), "killed before there was an index"
+            return
+        with index:
             entries = index.page(0, 100)
             assert before <= len(index) == len(entries)
             for entry, vector in zip(entries, index.vectors(entries), strict=True):

@@ -245,12 +245,14 @@ def test_other_folders_and_databases_are_left_alone(tmp_path: Path, captioner: L
         Index(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("damage", [b"", b"x" * 5000])
-def test_a_damaged_database_is_one_line(tmp_path: Path, captioner: LRCNCaptioner, photos: Path, damage: bytes) -> None:
-    """Would catch a traceback of sqlite3's."""
+@pytest.mark.parametrize(("damage", "message"), [(b"", "no index here"), (b"x" * 5000, "cannot be read or is damaged")])
+def test_a_damaged_database_is_one_line(
+    tmp_path: Path, captioner: LRCNCaptioner, photos: Path, damage: bytes, message: str
+) -> None:
+    """Would catch a traceback of sqlite3's, and an index that a kill left empty and is taken for another program's."""
     update(tmp_path / "index", captioner, photos)
     (tmp_path / "index" / "index.sqlite").write_bytes(damage)
-    with pytest.raises(SearchIndexError):
+    with pytest.raises(SearchIndexError, match=message):
         Index(tmp_path / "index")
     (tmp_path / "index" / "index.sqlite").write_bytes(b"x" * 5000)
     with pytest.raises(SearchIndexError):
