@@ -53,7 +53,6 @@ from captioner.train.state import load_state, save_state
 
 STORED = 224  # side in pixels of the photos in memory
 LOG_EVERY = 50  # steps
-SAVE_EVERY = 600.0  # seconds
 GRAY = 0.05  # share of the crops without colors
 LEAST_AREA = 0.4  # smallest share of a photo that a crop shows
 WHOLE = 0.3  # share of the crops that show the whole photo
@@ -280,7 +279,7 @@ def train(
         optimizer.step()
         average.update(step + 1)
         log.add(step + 1, **parts)
-        if time.monotonic() - saved > SAVE_EVERY or step + 1 == steps:
+        if time.monotonic() - saved > 60 * config.save_minutes or step + 1 == steps:
             save_state(state, student, optimizer, average.values, {"step": step + 1})
             saved = time.monotonic()
     with average.applied(), atomic_path(output) as temporary:
