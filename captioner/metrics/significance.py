@@ -2,7 +2,8 @@
 
 Both follow sacreBLEU (``sacrebleu --paired-bs`` and ``--paired-ar``, version 2.6) in their random draws and formulas,
 so that they give its numbers for BLEU: 1,000 bootstrap resamples (Koehn 2004), 10,000 trials (Riezler and Maxwell
-2005), seed 12345 or ``SACREBLEU_SEED``, and p = (c + 1) / (n + 1). Other scores are tested in the same way.
+2005), seed 12345 or ``SACREBLEU_SEED``, and p = (c + 1) / (n + 1). Other scores are tested in the same way. Unlike in
+sacreBLEU, c includes differences that equal the observed one, which are common if two systems differ on few images.
 
 A system may consist of several runs, such as seeds. Its score is then the mean over them, in each resample too, so the
 interval reflects only the choice of images; ``spread`` is the standard deviation over the runs.
@@ -113,13 +114,12 @@ def confidence_interval(scores: Array) -> tuple[float, float, float, float]:
 
 
 def p_value(differences: Array, observed: float) -> float:
-    """Share of ``differences`` above the observed one, (c + 1) / (n + 1); 1 if the observed difference is zero.
+    """Share of ``differences`` (W,) that are at least as large as the observed one, (c + 1) / (n + 1).
 
-    For two systems with equal scores in all resamples, sacreBLEU gives 1 / (n + 1).
+    sacreBLEU counts only larger ones. So it calls systems significantly different that differ on a single image, where
+    every trial of approximate randomization has the same difference.
     """
-    if observed < TOLERANCE:
-        return 1.0
-    return float((np.sum(differences > observed) + 1) / (len(differences) + 1))
+    return float((np.sum(differences >= observed - TOLERANCE) + 1) / (len(differences) + 1))
 
 
 def default_seed() -> int | None:

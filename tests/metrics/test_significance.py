@@ -68,6 +68,22 @@ def test_significance_of_every_score(systems):
         compare_systems({})
 
 
+def test_few_different_images_are_not_significant(systems):
+    """Would catch p-values that leave out ties: they are 1 / (n + 1) where exact sign tests give 1 and 1/4."""
+    references, captions = systems
+    prepared = References(references)
+    base = prepared.score(captions["b"], ["rouge"])
+    for differing, exact in ((1, 1.0), (3, 0.25)):
+        better = dict(captions["b"])
+        for image in list(references)[:differing]:
+            better[image] = references[image][0]
+        others = compare_systems({"base": base, "better": prepared.score(better, ["rouge"])}, resamples=200)
+        found = others["better"]["ROUGE-L"]
+        assert found.score > base["ROUGE-L"].value
+        assert found.p_randomization == pytest.approx(exact, abs=0.02)
+        assert found.p_bootstrap > 0.02
+
+
 def test_groups_are_means_over_their_runs(systems, monkeypatch):
     references, captions = systems
     prepared = References(references)
