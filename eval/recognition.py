@@ -34,12 +34,12 @@ from captioner.data.video import read_end, sample_frames
 from captioner.errors import CaptionerError, UsageError, print_error
 from captioner.files import check_output
 from captioner.metrics.classification import Proportion, confusion_matrix
-from captioner.metrics.significance import Estimate, compare_systems
+from captioner.metrics.significance import Estimate, compare_systems, holm
 from captioner.optional import require
 from eval.classes import confusion
 from eval.page import Block, Card, Cards, Heading, Table, Text, to_markdown
 from eval.published import read_tables
-from eval.recognizers import System, fuse, holm, p_value, read_systems
+from eval.recognizers import System, fuse, p_value, read_systems
 from eval.report import MARKDOWN, PAGE, write
 
 SHOWN = 4

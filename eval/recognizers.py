@@ -186,15 +186,6 @@ def p_value(one: System, other: System) -> float:
     return float((as_large.sum() + 1) / (TRIALS + 1))
 
 
-def holm(values: Sequence[float]) -> list[float]:
-    """p-values of several comparisons, adjusted to bound the chance that any of them is wrong (Holm 1979)."""
-    order = np.argsort(values, kind="stable")
-    adjusted = np.maximum.accumulate(np.asarray(values)[order] * np.arange(len(values), 0, -1))
-    found = np.empty(len(values))
-    found[order] = np.minimum(adjusted, 1)
-    return [float(value) for value in found]
-
-
 def _fused(one: System, other: System, how: str) -> System:
     system = System(f"{one.name} + {other.name}, {how}", "both", one.settings, streams=(one.name, other.name))
     for key, run in one.runs.items():
