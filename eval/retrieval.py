@@ -1,7 +1,7 @@
 """Caption-to-image and image-to-caption retrieval by a captioner's likelihood.
 
-    python -m eval.retrieval runs/flickr8k-2f-seed0
-    python -m eval.retrieval runs/flickr8k-2f-seed0 --captions all --key likelihood
+    python -m eval.retrieval runs/flickr8k/2f-seed0
+    python -m eval.retrieval runs/flickr8k/2f-seed0 --captions all --key likelihood
 
 Computes log p(caption | image) for every caption and image of the split, from the feature stores that the run was
 trained on (`--features` overrides them), and prints R@1, R@5, R@10 and the median rank in both directions, beside those

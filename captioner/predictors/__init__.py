@@ -60,7 +60,7 @@ def load(
     from captioner.predictors.runtime import load_runtime
     from captioner.registry import resolve
 
-    header = read_header(find_model(model))
+    header = read_header(find_model(model, "hf:OWNER/NAME", *ALIASES))
     if header.task not in PREDICTORS:
         raise CheckpointError(f"{model} cannot be used by itself: it was trained for the task {shorten(header.task)}")
     predictor = resolve(PREDICTORS, header.task, "predictor")
@@ -72,16 +72,17 @@ def _is_own(model: str | os.PathLike[str]) -> bool:
     return str(model) in MODELS or Path(model).is_file() or (Path(model) / "best.safetensors").is_file()
 
 
-def find_model(model: str | os.PathLike[str]) -> Path:
-    """The checkpoint file of a model, named as for ``load``; raises ``CheckpointError`` if there is none."""
+def find_model(model: str | os.PathLike[str], *others: str) -> Path:
+    """The checkpoint file of a model in ``MODELS``, a file or the folder of a training run.
+
+    Raises ``CheckpointError`` if there is none; the error names ``others`` too, which the caller could have loaded.
+    """
     path = MODELS.get(str(model)) or Path(model)
     if path.is_dir() and (path / "best.safetensors").is_file():
         path = path / "best.safetensors"
     if not path.is_file():
         if str(model) in MODELS:
             raise CheckpointError(f"{path}, the {model} model, is missing from this installation; name another model")
-        raise CheckpointError(
-            f"{model}: no such model; give {', '.join(MODELS)}, a .safetensors checkpoint, a training run's folder, "
-            f"hf:OWNER/NAME or one of {', '.join(ALIASES)}"
-        )
+        names = [*MODELS, "a .safetensors checkpoint", "a training run's folder", *others]
+        raise CheckpointError(f"{model}: no such model; give {', '.join(names[:-1])} or {names[-1]}")
     return path

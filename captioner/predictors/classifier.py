@@ -194,7 +194,7 @@ def load_classifier(model: str = "default", device: str = "cpu", runtime: str = 
         from captioner.predictors.torch_classifier import load_published
 
         return load_published(model, device)
-    header = read_header(find_model(model))
+    header = read_header(find_model(model, *(f"{prefix}NAME" for prefix in PUBLISHED)))
     if header.task == "classification":
         from captioner.predictors.torch_classifier import load_run
 
