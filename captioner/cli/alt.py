@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from captioner.cli.options import AnyModel, Device, Prompt, decoding_options
-from captioner.errors import CaptionerError, ImageError, UsageError, counted, print_error, printable
+from captioner.errors import CaptionerError, DataError, ImageError, UsageError, counted, print_error, printable
 
 if TYPE_CHECKING:
     from captioner.predictors import Captioner
@@ -64,8 +64,8 @@ def alt(
     changed = 0
     for page, _ in read:
         known = {source: texts[path] for of, source, path in named if of is page and path in texts}
-        changed += sum(gap.source in known for gap in page.gaps)
-        _show(page, known, write, errors)
+        if _show(page, known, write, errors):
+            changed += sum(gap.source in known for gap in page.gaps)
     for line in errors:
         print_error(f"error: {line}")
     print_error(f"{counted(changed, 'text')} {'written' if write else 'missing; --write adds them'}")
@@ -76,14 +76,19 @@ def alt(
 def _read(arguments: Sequence[str], root: Path | None, errors: list[str]) -> Iterator[tuple[Page, Path]]:
     """The pages with missing texts, each with the folder of its site."""
     from captioner.data.images import find_named
+    from captioner.files import place
     from captioner.writing.alt import PAGES, read_page
 
+    seen = set()
     for argument in arguments:
         site = root or (Path(argument) if Path(argument).is_dir() else None)
         for found in find_named([argument], kind=PAGES):
             if isinstance(found, ImageError):
                 errors.append(str(found))
                 continue
+            if (name := place(str(found.path))) in seen:
+                continue
+            seen.add(name)
             try:
                 page = read_page(found.path)
             except CaptionerError as error:
@@ -126,14 +131,14 @@ def _captions(
     return found
 
 
-def _show(page: Page, texts: Mapping[str, str], write: bool, errors: list[str]) -> None:
-    """Print the changes to a page; with ``write`` make them."""
+def _show(page: Page, texts: Mapping[str, str], write: bool, errors: list[str]) -> bool:
+    """Print the changes to a page; with ``write`` make them. False if the page could not be written."""
     from captioner.files import atomic_path
     from captioner.writing.base import check_target
 
     new = page.filled(texts)
     if new == page.text:
-        return
+        return True
     name = printable(str(page.path))
     for line in difflib.unified_diff(_lines(page.text), _lines(new), f"a/{name}", f"b/{name}"):
         text = line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n"
@@ -142,10 +147,14 @@ def _show(page: Page, texts: Mapping[str, str], write: bool, errors: list[str]) 
     if write:
         try:
             check_target(page.path)
+            if page.path.read_bytes() != page.text.encode():  # captioning takes long
+                raise DataError(f"{page.path}: was changed in the meantime; run the command again")
             with atomic_path(page.path) as temporary:
                 temporary.write_bytes(new.encode())  # with the page's line ends
-        except CaptionerError as error:
+        except (CaptionerError, OSError) as error:
             errors.append(str(error))
+            return False
+    return True
 
 
 def _lines(text: str) -> list[str]:

@@ -20,7 +20,7 @@ from captioner.cli.options import AnyModel, Device, Prompt, decoding_options
 from captioner.cli.output import Output, Writer, accept_any_file_name, failures_file, write_coco_results
 from captioner.cli.resume import PartialResults, check_results_output
 from captioner.cli.scale import ScaleOptions, run_shards, scale_options
-from captioner.cli.writing import WritingOptions, report, write_captions, writing_options
+from captioner.cli.writing import CHANGES_TEXT, WritingOptions, report, write_captions, writing_options
 from captioner.errors import DataError, ImageError, UsageError, counted, print_error, warn
 from captioner.files import place
 from captioner.parts import parse_part
@@ -125,6 +125,11 @@ def caption(
         work = {"model": model, "device": device, "prompt": prompt, "options": options}
         run_shards("caption", work, images or [], scale, output, writing.dry_run)
         return
+    scale.check_unused()
+    if part != "1/1" and (features or watch):
+        raise UsageError("--part divides image files; leave it out with --features and --watch")
+    if as_json and as_csv:
+        raise UsageError("give --json or --csv, not both")
     _check_usage(images, features, cached, output, decoding.get("num_return_sequences", 1))
     _check_writing(images or [], features, output, writing, watch, decoding.get("num_return_sequences", 1))
     if output is not None:
@@ -134,7 +139,9 @@ def caption(
 
     captioner = load(model, device, prompt=prompt)
     writer = Writer(captioner.name, as_json, output, is_one_image(images or []), as_csv, hidden=writing.dry_run)
-    job = Job(captioner, decoding, options, writer, writing.open(captioner.name, device))
+    files = writing.open(captioner.name, device)
+    files.complete = output is not None
+    job = Job(captioner, decoding, options, writer, files)
     with failures_file(failed, writer):
         if features:
             predictor = _feature_captioner(captioner)
@@ -165,9 +172,8 @@ class Job:
         """Caption the images that the arguments name."""
         from captioner.data.images import find_named
 
-        found: Iterable[ImageFile | ImageError] = itertools.islice(
-            find_named(arguments, sys.stdin), part[0] - 1, None, part[1]
-        )
+        named = self.files.checked(find_named(arguments, sys.stdin))
+        found: Iterable[ImageFile | ImageError] = itertools.islice(named, part[0] - 1, None, part[1])
         total = None
         if "-" not in arguments and sys.stderr.isatty():  # paths may arrive slowly on stdin, or never end
             found = list(found)
@@ -255,6 +261,8 @@ def _check_writing(
     """Raise ``UsageError`` for writing options that contradict others."""
     if features and (writing.writes or watch):
         raise UsageError("--sidecar, --xmp, --embed and --watch are for image files, not for --features")
+    if features and writing.changes_text:
+        raise UsageError(f"{CHANGES_TEXT} are for image files, not for --features")
     if writing.writes and number > 1:
         raise UsageError("files hold one caption per image; use --json with --num-return-sequences above 1")
     if output is not None and (watch or writing.dry_run):
@@ -267,10 +275,10 @@ def _check_writing(
 
 def _check_shards(features: Sequence[str] | None, writing: WritingOptions, others: Sequence[bool]) -> None:
     """Raise ``UsageError`` for options that cannot be used with shards."""
-    if features or writing.writes or any(others):
+    if features or writing.writes or writing.changes_text or any(others):
         raise UsageError(
-            "captions of shards are written only into the folder -o; leave out --features, --sidecar, --xmp, --embed, "
-            "--watch, --json, --csv, --failed, --part, --split, --data and --format"
+            "captions of shards are written only into the folder -o, as they are; leave out --features, --sidecar, "
+            f"--xmp, --embed, {CHANGES_TEXT}, --watch, --json, --csv, --failed, --part, --split, --data and --format"
         )
 
 

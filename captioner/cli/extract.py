@@ -88,8 +88,10 @@ def extract(
 
     accept_any_file_name()
     if scale.takes(sources):
-        if frames or flow or part != "1/1" or dtype != "float16":
-            raise UsageError("shards hold float16 features of images; leave out --frames, --flow, --part and --dtype")
+        if frames or flow or gamma != 1 or part != "1/1" or dtype != "float16":
+            raise UsageError(
+                "shards hold float16 features of images; leave out --frames, --flow, --gamma, --part and --dtype"
+            )
         options = {"backbone": backbone, "weights": weights, "crops": crops, "mirror": mirror}
         options |= {"precision": precision, "batch_size": batch_size, "device": device}
         processes = max(1, workers) if scale.engine in (None, "local", "ray") else 1

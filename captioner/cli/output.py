@@ -66,7 +66,7 @@ class Writer:
                 self.failed += 1
                 self.failures.append(result.error)
                 continue
-            if self.as_csv:
+            if self.as_csv and not self.hidden:
                 self._print_rows(result)
             elif (self.as_json or self.output is None) and not self.hidden:
                 self._print(result)
@@ -115,7 +115,8 @@ def write_coco_results(path: Path, captions: Iterable[tuple[int | str, str]], wh
 def failures_file(path: Path | None, writer: Writer) -> Iterator[None]:
     """When the block ends, even with an error, write a list of what failed: path, tab, reason."""
     if path is not None:
-        check_output("--failed", path, FAILURES)
+        beside = writer.output and writer.output.with_name(f"{writer.output.name}.partial")
+        check_output("--failed", path, FAILURES, [writer.output, beside])
     try:
         yield
     finally:

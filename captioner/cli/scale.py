@@ -38,6 +38,14 @@ class ScaleOptions:
     max_shard_retries: int
     ray_address: str | None
 
+    def check_unused(self) -> None:
+        """Raise ``UsageError`` if an option is given that only an engine uses."""
+        if self != _options():
+            raise UsageError(
+                "--workers, --column, --shard-size, --output-format, --max-shard-retries and --ray-address are for "
+                "tars and tables; for images name an engine too, such as --engine local"
+            )
+
     def takes(self, sources: Sequence[str]) -> bool:
         """Whether the sources are processed shard by shard: an engine is named, or a source is a tar or table."""
         if self.engine is not None:

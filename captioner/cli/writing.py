@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 LABELS = 3
 """Number of classes in a template's {labels}."""
+CHANGES_TEXT = "--prefix, --suffix, --trigger, --replace, --template and --existing"
+"""Options that change captions, or say how they are combined with existing ones."""
 PAIR = "\0"
 """Separates the two values of --replace; no argument can contain it."""
 Outcome = TypeVar("Outcome")
@@ -52,6 +54,12 @@ class WritingOptions:
             raise UsageError(f"--existing {self.existing}: choose one of {', '.join(EXISTING)}")
         if self.output_dir is not None and not (self.sidecar or self.xmp):
             raise UsageError("--output-dir is for --sidecar and --xmp; give one of them")
+
+    @property
+    def changes_text(self) -> bool:
+        """Whether an option of ``CHANGES_TEXT`` is given."""
+        parts = (self.prefix, self.suffix, self.trigger, self.replace)
+        return any(parts) or self.template != "{caption}" or self.existing != "skip"
 
     @property
     def writes(self) -> bool:

@@ -25,6 +25,8 @@ class CaptionFiles:
     dry_run: bool = False
     labels: Callable[[Path], Sequence[str]] = lambda path: ()
     """Gives the classes of an image, for templates that use them."""
+    complete: bool = False
+    """Whether images that have all their captions are captioned too, because a file of results needs them."""
     skipped: int = 0
     """Number of images that already had captions."""
     written: int = 0
@@ -82,15 +84,32 @@ class CaptionFiles:
         self.written += 1
         return Written(target, new)
 
-    def _wants(self, image: ImageFile) -> bool:
-        """Whether an image needs a caption; raises ``ImageError`` if its caption cannot be stored."""
+    def checked(self, images: Iterable[ImageFile | ImageError]) -> Iterator[ImageFile | ImageError]:
+        """``images``, with an error in place of each one whose caption cannot be stored.
+
+        To be called before the images are divided, because an image in another part may have the same file.
+        """
+        for image in images:
+            try:
+                if not isinstance(image, ImageError):
+                    self._check(image)
+                yield image
+            except ImageError as error:
+                yield error
+
+    def _check(self, image: ImageFile) -> None:
+        """Raise ``ImageError`` if the caption of an image cannot be stored."""
         for place in self.destinations:
             target = place.target(image)
             check_inside(image, target)
             owner = self._owners.setdefault(target, image.path)
             if owner != image.path:
                 raise ImageError(image.path, f"its caption would go into {target}, like that of {owner}; rename one")
-        if not self.destinations or self.existing != "skip":
+
+    def _wants(self, image: ImageFile) -> bool:
+        """Whether an image needs a caption; raises ``ImageError`` if its caption cannot be stored."""
+        self._check(image)
+        if not self.destinations or self.existing != "skip" or self.complete:
             return True
         try:
             return not all([place.read(place.target(image)) for place in self.destinations])

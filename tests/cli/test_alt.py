@@ -5,11 +5,13 @@ from __future__ import annotations
 import subprocess
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from captioner import load
 from captioner.writing.alt import sentence
+from captioner.writing.text import Composer
 from tests import tiny
 from tests.conftest import Run
 
@@ -64,6 +66,20 @@ def test_what_is_wrong_with_one_image(run: Run) -> None:
     assert [line for line in err if "bad.png" in line] and [line for line in err if "x.png is outside of site" in line]
     assert [line for line in err if line.startswith("error: missing.html")]
     assert "![](gone.png)\n![](../bad.png)\n![" in Path("site/posts/two.md").read_text()
+
+
+def test_a_page_that_changes_meanwhile(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Would catch a page that is written as it was before hours of captioning, and one that is shown twice."""
+    page, compose = Path("site/index.html"), Composer.compose
+
+    def edit(*arguments: Any) -> str:
+        page.write_text("<p>new text<img src='images/00.png'>")
+        return compose(*arguments)
+
+    monkeypatch.setattr(Composer, "compose", edit)
+    status, _, err = run("site", "site/posts/one.md", "--write")
+    assert status == 1 and page.read_text() == "<p>new text<img src='images/00.png'>"
+    assert err == ["error: site/index.html: was changed in the meantime; run the command again", "2 texts written"]
 
 
 def test_one_page(run: Run) -> None:

@@ -122,6 +122,9 @@ def test_two_images_of_one_sidecar(run: Run) -> None:
         == "error: photos/00.png: its caption would go into photos/00.txt, like that of photos/00.jpg; rename one"
     )
     assert len(sidecars("photos")) == 4
+    for part in ("1/2", "2/2"):  # an image in another part counts too
+        found = run("photos", "--sidecar", ".txt", "--existing", "overwrite", "--part", part)
+        assert found[0] == (part == "2/2")
 
 
 def test_metadata(run: Run) -> None:
@@ -208,12 +211,27 @@ def test_csv(run: Run) -> None:
         (["--sidecar", ".png"], "choose another suffix"),
         (["--xmp", "--num-return-sequences", "2"], "one caption per image"),
         (["--watch", "-o", "x.json"], "cannot be used with --watch"),
+        (["--watch", "--part", "1/2"], "--part divides image files"),
+        (["--json", "--csv"], "not both"),
+        (["--workers", "4"], "name an engine too"),
+        (["-o", "x.json", "--failed", "x.json"], "is the same file as x.json"),
+        (["--engine", "local", "-o", "out", "--prefix", "x"], "leave out --features, --sidecar"),
     ],
 )
 def test_options_that_contradict(run: Run, arguments: list[str], reason: str) -> None:
     status, _, err = run("photos", *arguments)
     assert status == 2 and len(err) == 1 and reason in err[0], err
     assert not sidecars("photos")
+
+
+def test_results_of_images_that_have_sidecars(run: Run) -> None:
+    """Would catch a resumed run whose results lack the images that got their sidecars before it was stopped."""
+    assert run("photos", "--sidecar", ".txt")[0] == 0
+    before = dict(sorted(sidecars("photos").items()))
+    status, _, err = run("photos", "--sidecar", ".txt", "-o", "results.json")
+    assert (status, err) == (0, ["4 captions written to results.json", "0 files written"])
+    assert [one["caption"] for one in json.loads(Path("results.json").read_text())] == list(before.values())
+    assert sidecars("photos") == before
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
