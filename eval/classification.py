@@ -126,6 +126,10 @@ def evaluate(
             raise DataError(
                 f"{path}: was trained on other images ({_shape(checkpoint)}) than the first ({_shape(first)})"
             )
+        if checkpoint.outputs.to_list() != first.outputs.to_list():
+            raise DataError(f"{path}: was trained on other classes than the first")
+        if split != "test" and _data(checkpoint).val != _data(first).val:
+            raise DataError(f"{path}: held out {_data(checkpoint).val} images (data.val), the first {_data(first).val}")
     classes, images = read_split(first, split, root)
     truth = dict(zip(images.ids, (classes[number] for number in images.labels), strict=True))
     made = {}

@@ -92,8 +92,8 @@ def evaluate(
     systems: Mapping[str, Sequence[Run]], records: Sequence[Captioned], scorer: Scorer, baseline: str = ""
 ) -> Evaluation:
     """Score ``systems`` on ``records`` and compare them with ``baseline``, the first by default."""
-    human = [runs for runs in systems.values() if is_human(runs, records)]
-    own = {name: list(runs) for name, runs in systems.items() if runs not in human}
+    human = {name: runs for name, runs in systems.items() if is_human(runs, records)}
+    own = {name: list(runs) for name, runs in systems.items() if name not in human}
     if not own:
         raise DataError("there are only human captions; give a system to compare with them")
     if baseline and baseline not in own:
@@ -103,15 +103,21 @@ def evaluate(
     references = scorer.references({record.image_id: record.captions for record in records})
     scored = {name: scorer.score(references, runs) for name, runs in own.items()}
     main = Comparison(compare_systems(scored), scored)
-    return Evaluation(records, own, references, main, _beside_humans(human[0], own, records, scorer) if human else None)
+    people = [run for runs in human.values() for run in runs]
+    name = next(iter(human), "") if len(human) == 1 else "people"
+    beside = _beside_humans(name, people, own, records, scorer) if people else None
+    return Evaluation(records, own, references, main, beside)
 
 
 def _beside_humans(
-    human: Sequence[Run], systems: Mapping[str, Sequence[Run]], records: Sequence[Captioned], scorer: Scorer
+    name: str,
+    human: Sequence[Run],
+    systems: Mapping[str, Sequence[Run]],
+    records: Sequence[Captioned],
+    scorer: Scorer,
 ) -> Comparison:
-    """Score each human caption in turn, and the systems, on the other references; returns means over the turns."""
+    """Score each human caption in turn, as ``name``, and the systems, on the other references: means over the turns."""
     everything = digest({record.image_id: record.captions for record in records})
-    name = human[0].name
     scored: dict[str, list[Scored]] = {name: [], **{system: [] for system in systems}}
     for turn in human:
         references = scorer.references(leave_one_out(records, turn.captions), turns=str(len(human)))

@@ -79,8 +79,17 @@ def read_detected(path: Path, least: float) -> dict[str, set[str]]:
 
 
 def named(text: str, words: Mapping[str, Classes]) -> dict[str, Classes]:
-    """The words of a caption that stand for objects, with their classes."""
-    return {word: words[word] for word in tokenize(text) if word in words}
+    """The words of a caption that stand for objects, with their classes; pairs such as "hot dog" come first."""
+    tokens = tokenize(text)
+    found: dict[str, Classes] = {}
+    place = 0
+    while place < len(tokens):
+        pair = " ".join(tokens[place : place + 2])
+        word = pair if pair in words else tokens[place]
+        if word in words:
+            found[word] = words[word]
+        place += len(word.split(" "))
+    return found
 
 
 def hallucination(

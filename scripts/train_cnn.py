@@ -43,13 +43,13 @@ from captioner.data import READERS, read_dataset
 from captioner.data.images import open_image
 from captioner.data.records import Captioned
 from captioner.devices import find_device
-from captioner.errors import BackboneError, DataError
+from captioner.errors import BackboneError, DataError, UsageError
 from captioner.files import SAFETENSORS, atomic_path, check_output
 from captioner.precision import supports_bfloat16
 from captioner.text.tokenizers import tokenize
 from captioner.train.ema import WeightAverage
 from captioner.train.optim import make_optimizer, rate_factor, set_rate
-from captioner.train.state import load_state, save_state
+from captioner.train.state import load_state, read_metadata, save_state
 
 STORED = 224  # side in pixels of the photos in memory
 LOG_EVERY = 50  # steps
@@ -256,6 +256,11 @@ def train(
     optimizer = make_optimizer(config, [(student.backbone, lr), (student.match, 10 * lr)])
     average = WeightAverage(student, 0.998)
     state = output.with_suffix(".state")
+    settings: dict[str, Any] = {"backbone": key, "data": str(data), "format": data_format, "seed": seed}
+    settings |= {"weights": str(weights or ""), "teachers": teacher or []}
+    settings |= {"batch_size": batch_size, "lr": lr, "weight_decay": weight_decay}
+    if state.exists() and read_metadata(state).get("settings") != settings:
+        raise UsageError(f"{state}: is of a run with other settings; remove it to start over")
     first = load_state(state, student, optimizer, average.values)["step"] if state.exists() else 0
     steps = max(1, math.ceil(epochs * len(records) / batch_size))
     print(f"{len(records)} photographs, {depth} features, {len(prior)} words, {steps} steps from {first}", flush=True)
@@ -280,7 +285,7 @@ def train(
         average.update(step + 1)
         log.add(step + 1, **parts)
         if time.monotonic() - saved > 60 * config.save_minutes or step + 1 == steps:
-            save_state(state, student, optimizer, average.values, {"step": step + 1})
+            save_state(state, student, optimizer, average.values, {"step": step + 1, "settings": settings})
             saved = time.monotonic()
     with average.applied(), atomic_path(output) as temporary:
         found = {name: value.contiguous().cpu() for name, value in student.backbone.network.state_dict().items()}

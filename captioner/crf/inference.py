@@ -106,8 +106,8 @@ class MAPAssignment:
 def marginals(mrf: PairwiseMRF, max_joint_states: int = 0, iterations: int = 100, tolerance: float = 1e-4) -> Marginals:
     """Log marginals of each node of each clip.
 
-    Exact for graphs without loops (if ``iterations`` is at least their length) and for graphs with at most
-    ``max_joint_states`` entries in their joint table (see ``joint_node``); otherwise the Bethe approximation.
+    Exact for graphs without loops and for graphs with at most ``max_joint_states`` entries in their joint table (see
+    ``joint_node``); otherwise the Bethe approximation.
     ``tolerance``, in nats, is the largest change of a message that counts as convergence.
     """
     with torch.no_grad():
@@ -226,6 +226,8 @@ class BeliefPropagation:
         """
         mrf = self.mrf
         loopy, count = mrf.has_loops, mrf.num_nodes
+        if mrf.transition and not loopy:  # a message passes one clip in a round
+            iterations = max(iterations, len(mrf) + 1)
         schedule = (
             [(v, mrf.neighbors(v)) for v in range(count)] if loopy else two_pass_schedule(count, mrf.pairwise.keys())
         )

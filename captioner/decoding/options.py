@@ -14,7 +14,7 @@ OPTIONS = tuple(item.name for item in fields(DecodingConfig))
 """Names of the options: the fields of ``DecodingConfig``."""
 SELECTS = {"beam_size": "beam", "num_samples": "sample"}
 """Options that select a method when ``method`` is not given."""
-USED_BY = {**SELECTS, "temperature": "sample"}
+USED_BY = {**SELECTS, "temperature": "sample", "length_penalty": "beam"}
 """Options that only one of the built-in methods uses."""
 BUILT_IN = ("beam", "greedy", "sample")
 
@@ -31,7 +31,8 @@ def with_options(config: DecodingConfig, options: Mapping[str, Any]) -> Decoding
     """
     options = {name: value for name, value in options.items() if value is not None}
     method = check_options(options) or config.method
-    _check_used("temperature", method, options)
+    for name in ("temperature", "length_penalty"):
+        _check_used(name, method, options)
     size, samples = options.get("beam_size", config.beam_size), options.get("num_samples", config.num_samples)
     wanted = options.get("num_return_sequences")
     if wanted is None:

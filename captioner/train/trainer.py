@@ -216,6 +216,8 @@ class Trainer:
         if self.resuming:
             metadata = load_state(self.state_path, self.learner, self.optimizer, self.average.values)
             self.position = Position(**metadata["position"])
+            waited = self.position.epoch - 1 - self.position.best_epoch
+            self.position.finished &= bool(self.config.patience) and waited >= self.config.patience  # may have changed
         elif self.processes.is_main:
             for name in ("state", "best", "last"):
                 (self.output / f"{name}.safetensors").unlink(missing_ok=True)

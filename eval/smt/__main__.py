@@ -99,11 +99,11 @@ def translate(
     predictions = read_label_predictions(predictions_file)
     tuned_on, asked = (sources(predictions, part, kind, n_best) for part in (val, wanted))
     tokenize, train = find_tokenizer(tokenizer), clips_of(clips, "train")
-    pairs = training_pairs(
-        train, tokenize_groups([clip.sentences for clip in train], tokenize), predictions, learn_from
-    )
+    tokenized = tokenize_groups([clip.sentences for clip in train], tokenize)
+    pairs = training_pairs(train, tokenized, predictions, learn_from)
     print_error(f"training on {len(pairs)} sentences")
-    model = train_smt(pairs, model=alignment, heuristic=heuristic, order=order)
+    told = [tuple(words) for mine in tokenized for words in mine]
+    model = train_smt(pairs, sentences=told, model=alignment, heuristic=heuristic, order=order)
     references = tokenize_groups([clip.sentences for clip in val], tokenize)
     if tuned:
         model.tune(tuned_on, references, seed, processes)

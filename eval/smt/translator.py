@@ -62,18 +62,25 @@ class Translator:
 
 
 def train_smt(
-    pairs: Iterable[Pair], *, model: str = "ibm1", heuristic: str = "intersection", order: int = 4
+    pairs: Iterable[Pair],
+    *,
+    sentences: Iterable[Words] | None = None,
+    model: str = "ibm1",
+    heuristic: str = "intersection",
+    order: int = 4,
 ) -> Translator:
     """Train on pairs of (words of a tuple, words of a sentence); the weights are not yet tuned.
 
-    Sentences with an empty tuple are used for the language model alone. ``DataError`` if there is nothing to align.
+    The language model is trained on ``sentences``, by default those of all pairs, also with an empty tuple. Give each
+    sentence once, even if it is in several pairs. ``DataError`` if there is nothing to align.
     """
     pairs = [(tuple(source), tuple(target)) for source, target in pairs if target]
     parallel = [pair for pair in pairs if pair[0]]
     if not parallel:
         raise DataError("no sentence has a tuple; translation is learned from pairs of both")
     table = phrase_table(parallel, align(parallel, model, heuristic))
-    return Translator(Decoder(table, KneserNey([target for _, target in pairs], order, "<s>", "</s>")))
+    told = [target for _, target in pairs] if sentences is None else [tuple(words) for words in sentences if words]
+    return Translator(Decoder(table, KneserNey(told, order, "<s>", "</s>")))
 
 
 Run = Callable[[Sequence[Words], np.ndarray, int], Sequence[list[Translation]]]

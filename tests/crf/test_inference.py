@@ -165,6 +165,23 @@ def test_maxima_of_every_size() -> None:
             assert torch.allclose(Factor(factor * table, maximum=True).message(log), wanted, atol=1e-9)
 
 
+def test_long_videos_are_exact() -> None:
+    """Against the forward and Viterbi algorithms: would catch messages stopped before they cross a video."""
+    generator = torch.Generator().manual_seed(0)
+    unary = torch.randn(150, 4, generator=generator, dtype=torch.float64)
+    table = 6 * torch.eye(4, dtype=torch.float64)
+    mrf = PairwiseMRF((unary,), {}, (table,), torch.arange(150) == 0)
+    total, best = unary[0], unary[0]
+    for row in unary[1:]:
+        total = (total[:, None] + table).logsumexp(0) + row
+        best = (best[:, None] + table).amax(0) + row
+    assert float(log_partition(mrf)) == pytest.approx(float(total.logsumexp(0)), abs=1e-6)
+    labels = map_assignment(mrf).labels[:, 0]
+    score = unary[torch.arange(150), labels].sum() + table[labels[:-1], labels[1:]].sum()
+    assert float(score) == pytest.approx(float(best.max()), abs=1e-6)
+    assert bool(marginals(mrf).converged.all())
+
+
 def test_settled_clips_do_not_wait_for_others() -> None:
     """Would catch messages written back to other clips when the unsettled ones go on alone."""
     calm, wild = random_mrf("five nodes", scale=0.1), random_mrf("five nodes", scale=0.1, seed=1)

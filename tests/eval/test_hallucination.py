@@ -44,6 +44,15 @@ def test_objects_are_there_if_a_detector_or_a_person_says_so(files: dict[str, Pa
     assert found.row == ["2", "2.00", "25.0", "50.0", "couch (1)"]
 
 
+def test_names_of_two_words() -> None:
+    """Would catch a hot dog counted as a dog that is not there, and an invented stop sign that is not counted."""
+    words = {name: frozenset([name]) for name in ("dog", "hot dog", "stop sign")}
+    captions = {"a": "a hot dog on a plate", "b": "a stop sign by the road"}
+    references = {"a": ("a frankfurter with mustard",), "b": ("an empty road",)}
+    found = hallucination(Matched(captions, references), words, {"a": ["hot dog"], "b": []})
+    assert (found.named, found.invented) == (2, Counter({"stop sign": 1}))
+
+
 def test_the_command(files: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
     """Would catch a bad line that is passed over in silence, and detections of other photographs that give zeros."""
     inputs = [files["captions.tsv"], "-r", files["references.tsv"], "--detections", files["detections.jsonl"]]

@@ -99,6 +99,11 @@ def test_people_are_never_scored_against_themselves(toy: Path, capsys: pytest.Ca
     above, below = printed.split("## Beside people")
     assert "human" not in above and "| human " in below
     assert "refs:1|" in below and "turns:2" in below and "100.0 [100.0" not in printed
+    for number, name in enumerate(("ann.json", "bob.json"), start=1):  # two people whose files are named otherwise
+        (toy / name).write_bytes((toy / f"human-caption{number}.json").read_bytes())
+    capsys.readouterr()
+    assert main(given(toy, "typical.json", "ann.json", "bob.json")) == 0
+    assert "| people " in capsys.readouterr().out
     assert main(given(toy, "human-caption1.json")) == 1
 
 

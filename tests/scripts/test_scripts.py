@@ -63,6 +63,7 @@ def test_the_cnn_learns_and_goes_on_where_it_was(training: list[str], tmp_path: 
     assert counted == [2, 3]
     for name in ("stem.0.weight", "classifier.weight"):
         assert not torch.equal(first[name], second[name])
+    assert train_cnn.main([*training, "--epochs", "1.5", "--seed", "1"]) == 2  # not the old run's weights again
 
 
 def test_a_cnn_without_a_classifier_is_one_line(training: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -243,6 +243,13 @@ def test_early_stopping(data: Path, tmp_path: Path) -> None:
     assert (result.epoch, result.epochs) == (2, 4)
 
 
+def test_more_patience_continues_a_run_that_stopped_early(data: Path, tmp_path: Path) -> None:
+    """Would catch a run that stays finished after the setting that finished it was changed."""
+    calm = {"train__lr": 0.0, "train__epochs": 4}
+    assert train(experiment(data, tmp_path / "run", **calm, train__patience=1), progress=False).epochs == 2
+    assert train(experiment(data, tmp_path / "run", **calm, train__patience=0), progress=False).epochs == 4
+
+
 def test_auto_precision_and_the_papers_solver_run(data: Path, tmp_path: Path) -> None:
     paper = {"model__init": "uniform", "model__image_dim": 0, "model__normalize": "none", "train__optimizer": "sgd"}
     rates = {"train__loss_scale": 20, "train__clip": 10, "train__schedule": "halve", "train__halve_every": 6}

@@ -283,6 +283,8 @@ def _open_stores(
         if store.spec.frames:
             raise ConfigError(f"{store.path}: has {store.spec.frames} vectors for each item; sentences need one")
     if not mirrored_paths["input"]:
+        if mirrored_paths["teacher"]:
+            raise ConfigError("loss.teacher_features_mirrored needs data.features_mirrored")
         return stores, None
     mirrored = {name: [open_store(path, mirrored=True) for path in mirrored_paths[name]] for name in stores}
     for name in stores:
