@@ -143,7 +143,8 @@ class Writer:
         self._db = db
         self._classes: ClassLayer | None = class_layer(models.embedder.runtime, models.embedder.name)
         self._file = VectorFile(vector_path(folder, generation), model.dimension)
-        self._rows: int = db.execute("SELECT coalesce(max(row), -1) + 1 FROM images").fetchone()[0]
+        used: int = db.execute("SELECT coalesce(max(row), -1) + 1 FROM images").fetchone()[0]
+        self._rows = max(used, len(self._file))  # the graph may hold the vectors of images that were removed
         self._waiting: list[np.ndarray] = []  # vectors that are not in the file yet
         self._digests = Counter(digest for (digest,) in db.execute("SELECT digest FROM images"))
 

@@ -49,8 +49,10 @@ def made_by(models: Models) -> Model:
 def check_model(folder: Path, known: Model, given: Model) -> None:
     """Raise ``SearchIndexError``, which names both models, unless ``given`` made the index."""
     if (known.captioner, known.backbone) != (given.captioner, given.backbone):
+        same = known.name == given.name
+        advice = "the same --prompt, or the same files of it, as then" if same else "that model with --model"
         raise SearchIndexError(
-            f"{folder}: made by {known}, not by {given}; give that model with --model, another index with --index, or "
+            f"{folder}: made by {known}, not by {given}; give {advice}, another index with --index, or "
             "rebuild it with: captioner index --rebuild"
         )
 

@@ -47,6 +47,11 @@ class VectorFile:
         self.path, self.dimension = path, dimension
         self._mapped: np.ndarray = np.empty((0, dimension), np.float16)
 
+    def __len__(self) -> int:
+        """Whole rows in the file, whether or not an image has them; 0 if there is no file."""
+        size = self.path.stat().st_size if self.path.is_file() else 0
+        return size // (self.dimension * BYTES)
+
     def append(self, rows: int, vectors: np.ndarray) -> None:
         """Write ``vectors`` (M, D) after the first ``rows``; anything that a killed run left there is overwritten."""
         content = np.ascontiguousarray(vectors, "<f2").tobytes()

@@ -17,6 +17,7 @@ from captioner.predictors.lrcn import LRCNCaptioner
 from captioner.search import indexing
 from captioner.search.index import Index
 from captioner.search.indexing import open_writer
+from captioner.search.vectors import Approximate
 from tests import tiny
 from tests.predictors.test_classifier import save_captioner
 
@@ -32,11 +33,13 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
-def update(folder: Path, captioner: LRCNCaptioner, *arguments: Path, rebuild: bool = False) -> Counter[str]:
+def update(
+    folder: Path, captioner: LRCNCaptioner, *arguments: Path, rebuild: bool = False, nearest: str = "auto"
+) -> Counter[str]:
     """Bring the index up to date; how many images were added, changed, ..."""
     with open_writer(folder, captioner, rebuild) as writer:
         found = Counter(change.kind for change in writer.update([str(a) for a in arguments] or writer.folders()))
-        writer.finish()
+        writer.finish(nearest)
     return found
 
 
@@ -164,6 +167,16 @@ def test_another_model_is_refused_until_all_is_indexed_again(
     assert [p.name for p in (tmp_path / "index").glob("vectors*")] == ["vectors-1.f16"]
 
 
+def test_the_same_name_with_other_files_is_not_called_another_model(tmp_path: Path, photos: Path) -> None:
+    """Would catch the advice to give that model with --model to somebody who gave it."""
+    path = tiny.save_tiny(tmp_path / "model.safetensors")
+    update(tmp_path / "index", load(path), photos)
+    tiny.save_tiny(path, backbone_seeds=(3,))
+    with pytest.raises(SearchIndexError, match="give the same --prompt, or the same files of it, as then") as caught:
+        update(tmp_path / "index", load(path), photos)
+    assert "--model" not in str(caught.value)
+
+
 def test_there_is_one_writer(tmp_path: Path, captioner: LRCNCaptioner, photos: Path) -> None:
     """Would catch two writers that give the same rows to different images."""
     with open_writer(tmp_path / "index", captioner) as writer:
@@ -201,6 +214,22 @@ def test_vectors_of_images_that_are_gone_are_dropped(
         assert index.generation == 1 and index.file.path.stat().st_size == 2 * 1280 * 2
         for entry in index.page(0, 10):
             np.testing.assert_array_equal(index.vectors([entry])[0], wanted[entry.path])
+
+
+def test_a_new_image_does_not_get_the_place_of_a_removed_one_in_the_graph(
+    tmp_path: Path, captioner: LRCNCaptioner, photos: Path
+) -> None:
+    """Would catch a graph that still leads to the vector of the last image, removed by an earlier run."""
+    pytest.importorskip("usearch")
+    update(tmp_path / "index", captioner, photos, nearest="usearch")
+    (photos / "05.png").unlink()
+    assert update(tmp_path / "index", captioner, nearest="usearch")["removed"] == 1
+    tiny.make_image(50).save(photos / "new.png")
+    assert update(tmp_path / "index", captioner, nearest="usearch")["added"] == 1
+    with Index(tmp_path / "index") as index:
+        assert isinstance(index.nearest, Approximate)
+        wanted = index.file.read(index.rows) @ index.nearest.axes
+        np.testing.assert_allclose(index.nearest.graph.get(index.rows), wanted, atol=0.002)
 
 
 def test_classes_are_those_of_the_classifier(tmp_path: Path, photos: Path) -> None:
