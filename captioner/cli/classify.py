@@ -34,7 +34,7 @@ def classify(
             "transformers:NAME, or efficientnet-lite:0, 1 or 2."
         ),
     ] = "default",
-    top: Annotated[int, typer.Option(metavar="K", help="Classes per image.")] = 5,
+    top: Annotated[int | None, typer.Option(metavar="K", help="Classes per image.  [default: 5, or all]")] = None,
     batch_size: Annotated[int, typer.Option(metavar="N", help="Images per batch, at most 1024.")] = 64,
     device: Device = "cpu",
     as_json: Annotated[

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from captioner.writing.files import CaptionFiles
 
 LABELS = 3
-"""Number of classes in a template's {labels}."""
+"""Number of classes in a template's {labels}, or all if there are fewer."""
 CHANGES_TEXT = "--prefix, --suffix, --trigger, --replace, --template and --existing"
 """Options that change captions, or say how they are combined with existing ones."""
 PAIR = "\0"
@@ -204,4 +204,5 @@ def _classes(model: str, device: str) -> Callable[[Path], Sequence[str]]:
     from captioner.predictors.classifier import load_classifier
 
     classifier = load_classifier(model, device)
-    return lambda path: [one.name.partition(",")[0] for one in classifier.classify(path, top=LABELS)]
+    top = min(LABELS, len(classifier.classes))
+    return lambda path: [one.name.partition(",")[0] for one in classifier.classify(path, top=top)]

@@ -43,6 +43,8 @@ PUBLISHED = ("efficientnet-lite:", "torchvision:", "transformers:")
 """First parts of the names of published networks; captioner.backbones.classifier.FAMILIES loads them."""
 WITH_CLASSES = ("default", "efficientnet-lite:")
 """First part of the keys of backbones whose weights include the layer of ImageNet's classes."""
+TOP = 5
+"""Default number of classes of an image, or all if there are fewer."""
 STEM, STEM_SHAPE, STRIDE = "stem.0.weight", (32, 3, 3, 3), 2
 """Name of the first convolution of those backbones."""
 
@@ -85,18 +87,22 @@ class ImageClassifier:
         self.spec = spec
         self.network = network
 
-    def classify(self, image: ImageSource, top: int = 5) -> tuple[ClassScore, ...]:
-        """The ``top`` most probable classes of an image; raises ``ImageError`` if it cannot be read."""
+    def classify(self, image: ImageSource, top: int | None = None) -> tuple[ClassScore, ...]:
+        """The ``top`` most probable classes of an image, as for ``results``; raises ``ImageError`` for a bad image."""
         (result,) = self.results([image], top=top)
         if result.error is not None:
             raise result.error
         return result.classes
 
     def results(
-        self, images: Iterable[ImageSource | ImageError], *, top: int = 5, batch_size: int = BATCH_SIZE
+        self, images: Iterable[ImageSource | ImageError], *, top: int | None = None, batch_size: int = BATCH_SIZE
     ) -> Generator[Classified, None, None]:
-        """Yield one ``Classified`` for each image, in order; errors among ``images`` are passed on."""
+        """Yield one ``Classified`` for each image, in order; errors among ``images`` are passed on.
+
+        ``top`` is the number of classes; None means ``TOP``, or all if there are fewer.
+        """
         checked_batch_size(batch_size)
+        top = min(TOP, len(self.classes)) if top is None else top
         if not 1 <= top <= len(self.classes):
             raise UsageError(f"top must be between 1 and {len(self.classes)}, the classes of {self.name}, not {top}")
         return self._stream(images, top, batch_size)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from captioner.cli.app import main
 from tests.labeled import draw_images, write_mnist
-from tests.predictors.test_classifier import run_of
+from tests.predictors.test_classifier import run_of, save_vit
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +62,18 @@ def test_a_folder_prints_paths_and_json_is_one_object_an_image(
     assert [record["image"] for record in records] == list(map(str, digits))
     assert [record["classes"][0]["name"] for record in records] == ["0", "1", "2"]
     assert len(records[0]["classes"]) == 5 and records[0]["model"] == run
+
+
+def test_a_classifier_of_two_classes_names_both(
+    digits: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Would catch a default number of classes that a small classifier does not have; more are refused if asked for."""
+    model = save_vit(tmp_path / "vit", 2)
+    assert command(monkeypatch, digits[0], "--model", model) == 0
+    names = {line.split("\t")[1] for line in capsys.readouterr().out.splitlines()}
+    assert names == {"label 0", "label 1"}
+    assert command(monkeypatch, digits[0], "--model", model, "--top", 5) == 2
+    assert "top must be between 1 and 2" in capsys.readouterr().err
 
 
 def test_a_bad_image_is_reported_and_the_rest_is_printed(

@@ -94,6 +94,16 @@ def test_labels(run: Run, model: Path, tmp_path: Path) -> None:
         assert text == ", ".join(one.name.partition(",")[0] for one in loaded.classify(path, top=3))
 
 
+def test_labels_of_a_classifier_of_two_classes(run: Run, tmp_path: Path) -> None:
+    """Would catch a number of labels that a small classifier does not have."""
+    from tests.predictors.test_classifier import save_vit
+
+    labels_by = save_vit(tmp_path / "vit", 2)
+    status, lines, _ = run("photos", "--template", "{labels}", "--labels-by", labels_by)
+    assert status == 0
+    assert {text for text in captions(lines).values()} <= {"label 0, label 1", "label 1, label 0"}
+
+
 def test_a_dry_run_writes_nothing(run: Run) -> None:
     before = {path: path.read_bytes() for path in Path(".").rglob("*") if path.is_file()}
     status, lines, err = run("photos", "--sidecar", ".txt", "--embed", "--xmp", "--output-dir", "out", "--dry-run")

@@ -72,6 +72,17 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "onnx.safetensors"
 
 
+def save_vit(path: Path, classes: int) -> str:
+    """A classifier of transformers' with random weights and classes "label 0", ...; returns its name."""
+    transformers = pytest.importorskip("transformers")
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+    labels = {number: f"label {number}" for number in range(classes)}
+    config = transformers.ViTConfig(image_size=16, patch_size=8, id2label=labels, **sizes)
+    transformers.ViTForImageClassification(config).save_pretrained(path)
+    transformers.ViTImageProcessor(size={"height": 16, "width": 16}).save_pretrained(path)
+    return f"transformers:{path}"
+
+
 def run_of(folder: Path, name: str, *settings: str) -> tuple[Experiment, Path]:
     """A finished run of a configuration on a few images."""
     common = ("train.device=cpu", "train.epochs=1", "train.batch_size=16", "data.val=20")
@@ -266,14 +277,10 @@ def test_torchvision_networks_bring_their_classes(monkeypatch: pytest.MonkeyPatc
 def test_transformers_classifiers_bring_their_labels(tmp_path: Path, images: list[Path]) -> None:
     """Would catch labels in the order of texts ("10" before "2"), and an encoder without a layer of classes."""
     transformers = pytest.importorskip("transformers")
-    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
-    labels = {number: f"label {number}" for number in range(12)}
-    config = transformers.ViTConfig(image_size=16, patch_size=8, id2label=labels, **sizes)
-    transformers.ViTForImageClassification(config).save_pretrained(tmp_path / "vit")
-    transformers.ViTImageProcessor(size={"height": 16, "width": 16}).save_pretrained(tmp_path / "vit")
-    classifier = load_classifier(f"transformers:{tmp_path / 'vit'}")
-    assert classifier.classes == tuple(labels.values())
-    assert len(classifier.classify(images[0], top=12)) == 12
+    classifier = load_classifier(save_vit(tmp_path / "vit", 12))
+    assert classifier.classes == tuple(f"label {number}" for number in range(12))
+    assert len(classifier.classify(images[0], top=12)) == 12 and len(classifier.classify(images[0])) == 5
+    config = transformers.ViTConfig.from_pretrained(tmp_path / "vit")
     transformers.ViTModel(config).save_pretrained(tmp_path / "vit")
     with pytest.raises(BackboneError, match="lack classifier.*is it a classifier"):
         load_classifier(f"transformers:{tmp_path / 'vit'}")
