@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ FORMATS: dict[str, tuple[bytes, ModuleType]] = {
     "WEBP": (b"RIFF", webp),
 }
 """First bytes of the file and module, by Pillow's name of the format."""
+_NOT_XML = re.compile("[^\\t\\n\\x20-\\ud7ff\\ue000-\\ufffd\\U00010000-\\U0010ffff]")
+"""A character that XML 1.0 cannot hold (section 2.2), once the ends of lines are its own."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class Embedded:
             found = module.read_captions(data)
         except (DataError, struct.error) as error:
             raise _failure(path, error) from error
-        return str(found[0]) if found else ""
+        return _for_xml(found[0]) if found else ""
 
     def write(self, path: Path, text: str) -> None:
         """As ``Destination.write``; the new file is decoded and compared with the old one before it replaces it."""
@@ -59,6 +62,11 @@ class Embedded:
             raise _failure(path, error) from error
         with atomic_path(path) as temporary:
             temporary.write_bytes(changed)
+
+
+def _for_xml(text: str) -> str:
+    """A caption of IPTC, EXIF or PNG, which may hold any character, as XMP can hold it next to a new one."""
+    return _NOT_XML.sub(" ", re.sub("\r\n?", "\n", text)).strip()
 
 
 def _failure(path: Path, error: Exception) -> ImageError:

@@ -104,6 +104,23 @@ def test_labels_of_a_classifier_of_two_classes(run: Run, tmp_path: Path) -> None
     assert {text for text in captions(lines).values()} <= {"label 0, label 1", "label 1, label 0"}
 
 
+@pytest.mark.parametrize("existing", ["append", "prepend"])
+def test_an_embedded_caption_that_xml_cannot_hold(run: Run, existing: str) -> None:
+    """Would catch old captions of other programs, by which a new one cannot be added."""
+    from captioner.writing import iptc, jpeg
+    from tests.writing.test_embed import resources, saved, with_segment
+
+    old = resources(((2, 120), b"by Ann\rat the\x01sea\r\nin May\x02"))
+    path = Path("photos/old.jpg")
+    path.write_bytes(with_segment(saved("JPEG"), 0xED, iptc.SIGNATURE + old))
+    text = run(path)[1][0]
+    for _ in range(2):
+        assert run(path, "--embed", "--existing", existing)[0] == 0
+    kept = "by Ann\nat the sea\nin May"
+    wanted = f"{kept}, {text}" if existing == "append" else f"{text}, {kept}"
+    assert jpeg.read_captions(path.read_bytes()) == [wanted, wanted]  # XMP and IPTC
+
+
 def test_a_dry_run_writes_nothing(run: Run) -> None:
     before = {path: path.read_bytes() for path in Path(".").rglob("*") if path.is_file()}
     status, lines, err = run("photos", "--sidecar", ".txt", "--embed", "--xmp", "--output-dir", "out", "--dry-run")
