@@ -106,6 +106,14 @@ def start_run(job: Job, shards: Sequence[Shard]) -> list[Shard]:
     names = folder.names()
     if RUN in names:
         check_same(read_record(folder, RUN), job.digest, f"{job.output}/{RUN}")
+    planned = {f"{shard.name}.json" for shard in shards}
+    other = min((n for n in names - planned if n.endswith(".json") and n[:-5].isdecimal()), default=None)
+    if other is not None:
+        read_record(folder, other)  # says so if it is somebody else's file
+        raise UsageError(
+            f"{job.output}/{other} is of a run with more or other sources, and its results would stay among these; "
+            "give all sources, or choose another folder with -o"
+        )
     record = {"format": FORMAT, "version": VERSION, "digest": job.digest, "work": job.work, "shards": len(shards)}
     text = json.dumps(record | {"settings": job.settings, "output_format": job.output_format}, indent=1) + "\n"
     if RUN not in names or folder.read(RUN).decode() != text:

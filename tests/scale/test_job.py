@@ -52,6 +52,20 @@ def test_other_settings_and_sources_are_refused(tmp_path: Path) -> None:
         start_run(job, shards)
 
 
+def test_fewer_sources_are_refused_and_more_are_not(tmp_path: Path) -> None:
+    """Would catch captions of images that are no longer asked for among the results."""
+    sources = write_tars(tmp_path, 3)
+    shards = shards_of(sources)
+    job = make_job(tmp_path / "out")
+    for shard in start_run(job, shards[:2]):
+        run_shard(shard, job, job.open())
+    record = (tmp_path / "out" / "run.json").read_bytes()
+    with pytest.raises(UsageError, match=r"00001.json is of a run with more or other sources"):
+        start_run(job, shards_of(sources[:1]))
+    assert (tmp_path / "out" / "run.json").read_bytes() == record
+    assert start_run(job, shards) == shards[2:]
+
+
 def test_a_bad_image_never_stops_a_shard(tmp_path: Path) -> None:
     """Would catch a failed row that is lost, or whose reason is."""
     tar = write_tar(tmp_path / "a.tar", {"1.png": b"ok", "2.png": b"BAD", "3.png": b"", "4.png": b"okay"})
