@@ -88,6 +88,7 @@ def _groups(
 ) -> list[list[Match]]:
     from captioner.search import query as find
 
+    find.check_top(top)
     if query is None:
         return find.duplicates(index, find.NEAR if min_score is None else min_score)[:top]
     if not _is_image(query):

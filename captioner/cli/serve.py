@@ -58,6 +58,9 @@ def serve(
     """
     for package in PACKAGES:
         require(package, "web")
+    for name in allow_host or []:
+        if "*" in name.removeprefix("*.") and name != "*":  # starlette would refuse it at the first request
+            raise UsageError(f"--allow-host {name}: write a name, or *.example.com for all names below it")
     import uvicorn
 
     from captioner.search.index import default_folder

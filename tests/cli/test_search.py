@@ -74,6 +74,9 @@ def test_what_is_wrong_is_said(command: Run, tmp_path: Path) -> None:
     assert status == 1 and lines[0].startswith("1 added, 1 failed; 1 image in") and str(paths[0]) in "\n".join(err)
     assert command("search", tmp_path / "no.jpg")[::2] == (1, [f"error: {tmp_path / 'no.jpg'}: no such file"])
     assert command("search")[0] == command("search", "dog", "--duplicates")[0] == 2
+    for top in (-1, 0, 10_001):
+        found = command("search", "--duplicates", "--top", top)
+        assert found[::2] == (2, [f"error: top must be between 1 and 10000, not {top}"])
     assert command("search", "dog", "-o", paths[1])[0] == 2
     assert command("search", paths[1])[::2] == (1, ["nothing found"])
     assert command("index", "--forget", tmp_path / "photos")[0] == 0

@@ -80,6 +80,21 @@ def test_a_port_that_is_taken(
     assert f"cannot listen on 127.0.0.1, port {port}" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["a*b", "*a", "*.a*", "**"])
+def test_a_pattern_of_hosts_that_no_server_takes(cli: Run, tmp_path: Path, name: str) -> None:
+    """Would catch a server that starts, and answers each request with status 500."""
+    with socket.socket() as taken:  # so that no server starts if the name is accepted
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        status, _, err = cli("serve", "--port", port, "--index", tmp_path / "index", "--allow-host", name)
+        assert status == 2
+        assert err == [f"error: --allow-host {name}: write a name, or *.example.com for all names below it"]
+        for good in ("photos.example.com", "*.example.com", "*"):
+            _, _, err = cli("serve", "--port", port, "--index", tmp_path / "index", "--allow-host", good)
+            assert "cannot listen on" in err[0]
+
+
 def test_packages_that_are_missing_are_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
