@@ -26,7 +26,7 @@ from captioner.data.results import Matched, read_systems
 from captioner.errors import DataError
 from captioner.files import read_text
 from captioner.tables import render
-from captioner.text.tokenizers import tokenize
+from captioner.text.tokenizers import join_pairs, tokenize
 
 Classes = frozenset[str]
 
@@ -79,17 +79,8 @@ def read_detected(path: Path, least: float) -> dict[str, set[str]]:
 
 
 def named(text: str, words: Mapping[str, Classes]) -> dict[str, Classes]:
-    """The words of a caption that stand for objects, with their classes; pairs such as "hot dog" come first."""
-    tokens = tokenize(text)
-    found: dict[str, Classes] = {}
-    place = 0
-    while place < len(tokens):
-        pair = " ".join(tokens[place : place + 2])
-        word = pair if pair in words else tokens[place]
-        if word in words:
-            found[word] = words[word]
-        place += len(word.split(" "))
-    return found
+    """The words, or pairs of words, of a caption that stand for objects, with their classes."""
+    return {word: words[word] for word in join_pairs(tokenize(text), words) if word in words}
 
 
 def hallucination(

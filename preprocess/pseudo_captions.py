@@ -41,7 +41,7 @@ from captioner.errors import DataError, print_error
 from captioner.features.store import FeatureStore
 from captioner.files import Kind, check_output, read_text, write_text
 from captioner.metrics import score_captions
-from captioner.text.tokenizers import tokenize
+from captioner.text.tokenizers import join_pairs, tokenize
 from preprocess.sentences import SENTENCES
 
 CAPTIONS = Kind("captions in JSON lines", rb'\{"image": ')
@@ -135,15 +135,9 @@ class Nouns:
 
     def of(self, sentence: str) -> set[str]:
         """The things that a sentence names: classes of the detector, and other nouns."""
-        words = re.findall(r"[a-z]+", sentence.lower())
         found: set[str] = set()
-        pairs = [" ".join(pair) for pair in zip(words, [*words[1:], ""], strict=True)]
-        skip = False
-        for word, pair in zip(words, pairs, strict=True):
-            if skip or pair in self.names:
-                found |= set() if skip else {self.names[pair]}
-                skip = not skip
-            elif word not in FUNCTION_WORDS:
+        for word in join_pairs(re.findall(r"[a-z]+", sentence.lower()), self.names):
+            if word not in FUNCTION_WORDS:
                 stem = self.wordnet.singular(word)
                 if name := self.names.get(word) or self.names.get(stem) or (stem if stem in self.wordnet.nouns else ""):
                     found.add(name)

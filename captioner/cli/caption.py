@@ -172,8 +172,8 @@ class Job:
         """Caption the images that the arguments name."""
         from captioner.data.images import find_named
 
-        named = self.files.checked(find_named(arguments, sys.stdin))
-        found: Iterable[ImageFile | ImageError] = itertools.islice(named, part[0] - 1, None, part[1])
+        checked = self.files.checked(find_named(arguments, sys.stdin))
+        found: Iterable[ImageFile | ImageError] = itertools.islice(checked, part[0] - 1, None, part[1])
         total = None
         if "-" not in arguments and sys.stderr.isatty():  # paths may arrive slowly on stdin, or never end
             found = list(found)
@@ -189,7 +189,7 @@ class Job:
         with suppress(KeyboardInterrupt):
             for found in arrivals(folders, WATCH_SECONDS):
                 partial = PartialResults(None, self.captioner, self.decoding)
-                self._finish(partial, self._image_results(found, partial), None, place)
+                self._finish(partial, self._image_results(self.files.checked(found), partial), None, place)
 
     def caption_features(
         self, captioner: FeatureCaptioner, stores: Sequence[Store], numbers: Mapping[str, int | str | None]

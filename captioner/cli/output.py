@@ -111,12 +111,17 @@ def write_coco_results(path: Path, captions: Iterable[tuple[int | str, str]], wh
     print_error(f"{counted(len(entries), what)} written to {path}")
 
 
+def partial_file(output: Path) -> Path:
+    """The file that holds the results of an unfinished run with ``-o output``."""
+    return output.with_name(f"{output.name}.partial")
+
+
 @contextmanager
 def failures_file(path: Path | None, writer: Writer) -> Iterator[None]:
     """When the block ends, even with an error, write a list of what failed: path, tab, reason."""
     if path is not None:
-        beside = writer.output and writer.output.with_name(f"{writer.output.name}.partial")
-        check_output("--failed", path, FAILURES, [writer.output, beside])
+        results = [] if writer.output is None else [writer.output, partial_file(writer.output)]
+        check_output("--failed", path, FAILURES, results)
     try:
         yield
     finally:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import quote
 
+from captioner.cli.output import partial_file
 from captioner.data.records import parse_json
 from captioner.errors import DataError, ImageError, UsageError, counted, warn
 from captioner.files import RESULTS, Kind, check_output, is_stream, place
@@ -35,7 +36,7 @@ def check_results_output(output: Path, inputs: Iterable[str | Path | None]) -> N
     check_output("-o", output, RESULTS, inputs)
     if is_stream(output):
         return
-    path = _beside(output)
+    path = partial_file(output)
     check_output("-o", path, PARTIAL, [*inputs, output])
     if is_stream(path):
         raise UsageError(f"-o {output}: unfinished results go to {path}, which is not a file; choose another name")
@@ -52,7 +53,7 @@ class PartialResults:
     def __init__(
         self, output: Path | None, captioner: Captioner, decoding: Mapping[str, Any], stores: Sequence[Store] = ()
     ) -> None:
-        self.path = None if output is None or is_stream(output) else _beside(output)
+        self.path = None if output is None or is_stream(output) else partial_file(output)
         self.count = 0
         """Number of results in the file."""
         self._of_files = not stores
@@ -188,10 +189,6 @@ def _status(path: str | Path) -> tuple[int, int] | None:
     except (OSError, ValueError):
         return None
     return status.st_size, status.st_mtime_ns
-
-
-def _beside(output: Path) -> Path:
-    return output.with_name(f"{output.name}.partial")
 
 
 def _private(path: str, flags: int) -> int:

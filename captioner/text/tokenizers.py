@@ -7,7 +7,7 @@ and add one line to ``TOKENIZERS``; ``VERSION`` in its module, if there is one, 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from functools import cache
 from itertools import islice
 
@@ -33,6 +33,17 @@ def tokenizer(name: str) -> Tokenizer:
 def tokenize(text: str, name: str = DEFAULT) -> list[str]:
     """The tokens of one text."""
     return tokenizer(name)([text])[0]
+
+
+def join_pairs(words: Iterable[str], names: Container[str]) -> list[str]:
+    """``words`` with neighbors that form one of ``names``, such as "hot dog", joined; the leftmost come first."""
+    found: list[str] = []
+    for word in words:
+        if found and (pair := f"{found[-1]} {word}") in names:
+            found[-1] = pair
+        else:
+            found.append(word)
+    return found
 
 
 def tokenize_groups(groups: Iterable[Sequence[str]], tokenize: Tokenizer) -> list[list[list[str]]]:

@@ -35,7 +35,10 @@ class CaptionFiles:
     _owners: dict[Path, Path] = field(default_factory=dict)
 
     def pending(self, images: Iterable[ImageFile | ImageError]) -> Iterator[Path | ImageError]:
-        """The images that lack a caption in some destination; ``next_image`` gives them again, in the same order."""
+        """The images that lack a caption in some destination; ``next_image`` gives them again, in the same order.
+
+        ``images`` come from ``checked``.
+        """
         for image in images:
             if isinstance(image, ImageError):
                 self._waiting.append(None)
@@ -107,8 +110,7 @@ class CaptionFiles:
                 raise ImageError(image.path, f"its caption would go into {target}, like that of {owner}; rename one")
 
     def _wants(self, image: ImageFile) -> bool:
-        """Whether an image needs a caption; raises ``ImageError`` if its caption cannot be stored."""
-        self._check(image)
+        """Whether an image needs a caption; raises ``ImageError`` if an existing one cannot be read."""
         if not self.destinations or self.existing != "skip" or self.complete:
             return True
         try:

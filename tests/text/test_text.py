@@ -3,7 +3,7 @@
 import pytest
 
 from captioner.errors import ConfigError, DataError
-from captioner.text.tokenizers import TOKENIZERS, tokenize, tokenizer
+from captioner.text.tokenizers import TOKENIZERS, join_pairs, tokenize, tokenizer
 from captioner.text.vocabulary import END, PAD, SPECIALS, START, UNK, Vocabulary
 
 
@@ -61,3 +61,11 @@ def test_damaged_vocabularies_are_refused():
         Vocabulary(("a", "b"))
     with pytest.raises(DataError, match="'a' more than once"):
         Vocabulary((*SPECIALS, "a", "a"))
+
+
+def test_names_of_two_words_are_joined_from_the_left() -> None:
+    """Would catch a pair that is joined twice, and one at the end that is missed."""
+    words = "a hot dog cat dog cat with a hot dog".split()
+    joined = ["a", "hot dog", "cat", "dog cat", "with", "a", "hot dog"]
+    assert join_pairs(words, {"hot dog", "dog cat"}) == joined
+    assert join_pairs([], {"hot dog"}) == []

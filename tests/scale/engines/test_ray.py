@@ -75,7 +75,7 @@ def test_a_model_that_cannot_be_loaded_ends_the_run(tmp_path: Path) -> None:
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Any]:
-    """Two nodes with raylets of their own, on this machine; the driver is on the first, which takes no work."""
+    """Three nodes with raylets of their own, on this machine. The first takes no work; the driver is on any of them."""
     from ray.cluster_utils import Cluster
 
     node = {"include_dashboard": False, "object_store_memory": OBJECTS}
@@ -97,7 +97,10 @@ def test_a_node_that_is_lost_during_the_run(tmp_path: Path, cluster: Any) -> Non
     def report(outcome: Outcome) -> None:
         done.append(outcome)
         if len(done) == 2:
-            cluster.remove_node(min(cluster.worker_nodes, key=id), allow_graceful=False)
+            here = ray.get_runtime_context().get_node_id()
+            (mine,) = (node["RayletSocketName"] for node in ray.nodes() if node["NodeID"] == here)
+            others = (node for node in cluster.worker_nodes if node.raylet_socket_name != mine)
+            cluster.remove_node(next(others), allow_graceful=False)
 
     run(job, start_run(job, shards), 2, report, cluster.address)
     assert sorted(one.shard.name for one in done if one.stats) == [shard.name for shard in shards]
