@@ -64,13 +64,14 @@ def test_a_model_that_agrees_with_its_teacher_learns_nothing(batch):
 
 
 def test_teachers_may_have_features_of_their_own(batch):
-    """Would catch a teacher that reads the model's features, or a model that reads its teacher's."""
+    """Would catch a teacher that reads the other kind of features, or a model that reads its teacher's."""
     images, inputs, targets = batch
     theirs = torch.randn(2, 9)
-    teacher = model(1, feature_size=9)
-    loss = distilled(model(0), teacher)({**images, "teacher": theirs}, inputs, targets)
+    teacher, equal = model(1, feature_size=9), model(2)
+    loss = distilled(model(0), teacher, equal)({**images, "teacher": theirs}, inputs, targets)
     ours = torch.log_softmax(model(0)(images["input"], inputs), -1)
-    expected = -(teacher(theirs, inputs).softmax(-1) * ours).sum(-1)[targets != PAD].sum()
+    probs = teacher(theirs, inputs).softmax(-1) + equal(images["input"], inputs).softmax(-1)
+    expected = -(probs / 2 * ours).sum(-1)[targets != PAD].sum()
     torch.testing.assert_close(loss, expected)
 
 
@@ -96,7 +97,7 @@ def test_a_teacher_of_other_words_or_features_is_refused(tmp_path: Path, words, 
     other, path = LRCN(SMALL, len(vocabulary), size), tmp_path / "t.safetensors"
     save_checkpoint(path, "captioning", other, CaptioningConfig(SMALL), [FeatureSpec("x", size)], vocabulary)
     with pytest.raises(ConfigError, match=message):
-        load_teachers([str(path)], VOCABULARY, 4, torch.device("cpu"))
+        load_teachers([str(path)], VOCABULARY, [4], torch.device("cpu"))
 
 
 def test_features_for_teachers_that_are_not_there_are_refused():

@@ -100,7 +100,7 @@ class LossConfig:
     teachers: tuple[str, ...] = ()
     """Teacher checkpoints; the distillation target is the mean of their next-token distributions."""
     teacher_features: tuple[str, ...] = ()
-    """Feature stores for the teachers, if they differ from the model's."""
+    """Feature stores for the teachers, if they differ from the model's; teachers of another size read the model's."""
     teacher_features_mirrored: tuple[str, ...] = ()
     """The same stores of mirrored images; required with data.features_mirrored."""
     teacher_weight: float = 0.5

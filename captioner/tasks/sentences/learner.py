@@ -58,7 +58,9 @@ class SentenceLearner(Learner):
         loss = token_loss(logits, words, self.label_smoothing)
         if self.teachers is None:
             return loss
-        expected = self.teachers.predict_probs(images.get("teacher", features), inputs, chosen)
+        assert features is not None
+        theirs = [images["teacher"], features] if "teacher" in images else [features]
+        expected = self.teachers.predict_probs(theirs, inputs, chosen)
         return (1 - self.teacher_weight) * loss + self.teacher_weight * distillation_loss(logits, expected)
 
     def sampled_loss(self, features: Tensor, captions: Sequence[Sequence[int]], worth: Tensor) -> Tensor:

@@ -52,8 +52,8 @@ def make_caption_learner(
     assert isinstance(model, LRCN)
     teachers = sampler = None
     if config.loss.teachers:
-        size = data.teacher_size or model.feature_size
-        teachers = load_teachers(config.loss.teachers, data.outputs, size, device)
+        sizes = {data.teacher_size or model.feature_size, model.feature_size}
+        teachers = load_teachers(config.loss.teachers, data.outputs, sizes, device)
     if config.loss.self_critical:
         reward = CaptionReward(data.train_references, config.loss.reward)
         sampler = Sampler(reward, data.outputs.words, config.loss.num_samples, config.decoding.max_length)
