@@ -204,5 +204,4 @@ def _classes(model: str, device: str) -> Callable[[Path], Sequence[str]]:
     from captioner.predictors.classifier import load_classifier
 
     classifier = load_classifier(model, device)
-    top = min(LABELS, len(classifier.classes))
-    return lambda path: [one.name.partition(",")[0] for one in classifier.classify(path, top=top)]
+    return lambda path: [one.name.partition(",")[0] for one in classifier.classify(path)[:LABELS]]

@@ -31,7 +31,7 @@ def with_options(config: DecodingConfig, options: Mapping[str, Any]) -> Decoding
     """
     options = {name: value for name, value in options.items() if value is not None}
     method = check_options(options) or config.method
-    for name in ("temperature", "length_penalty"):
+    for name in USED_BY:
         _check_used(name, method, options)
     size, samples = options.get("beam_size", config.beam_size), options.get("num_samples", config.num_samples)
     wanted = options.get("num_return_sequences")
